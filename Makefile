@@ -1,0 +1,43 @@
+# Copyright (c) 2026 the gpuops.restore contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+# What there is to run; the work is done by the scripts in tests/tools.
+
+.DEFAULT_GOAL := help
+SHELL := /bin/bash
+TOOLS := tests/tools
+
+.PHONY: help demo test lint sanity units molecule install-check changelog clean distclean
+
+help: ## this list
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 16
+
+demo: ## a node, a counter, a checkpoint, a restore (root)
+	@$(TOOLS)/demo
+
+test: ## everything that CI runs (root, for the nodes)
+	@$(TOOLS)/gates $(GATES)
+
+lint: ## the checks that only read the tree (CHECKS="ruff mypy" for some)
+	@$(TOOLS)/lint $(CHECKS)
+
+sanity: ## ansible-test sanity on all supported cores (PYTHONS=3.11 for one)
+	@$(TOOLS)/sanity
+
+units: ## unit tests on all Pythons that are here (PYTHONS=3.11 for one)
+	@$(TOOLS)/units
+
+molecule: ## scenarios on nodes of this machine (root; SCENARIO=default for one)
+	@$(TOOLS)/molecule $(SCENARIO)
+
+install-check: ## build the collection, install it, use it by name
+	@$(TOOLS)/install-check
+
+changelog: ## write CHANGELOG.rst anew, with the modules that are there
+	@$(TOOLS)/changelog
+
+clean: ## bring nodes down, remove what was built; only the cache stays
+	@$(TOOLS)/clean
+
+distclean: ## clean, and remove the cache
+	@$(TOOLS)/clean --all

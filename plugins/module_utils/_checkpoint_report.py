@@ -1,0 +1,198 @@
+# Copyright (c) 2026 the gpuops.restore contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""What a checkpoint holds, and what this node lacks for restoring it. Private: for this collection only.
+
+Nothing is changed, and nothing stops at the first problem: an operator wants all of them at once.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Callable
+
+from ansible_collections.gpuops.restore.plugins.module_utils import (
+    _checkpoint,
+    _container_step,
+    _containers,
+    _content,
+    _mounts,
+    _netns,
+    _node,
+    _original,
+    _spec,
+    _staging,
+    _stdio,
+    _tasks,
+)
+from ansible_collections.gpuops.restore.plugins.module_utils._client import Client
+from ansible_collections.gpuops.restore.plugins.module_utils._errors import InputError, RestoreError
+from ansible_collections.gpuops.restore.plugins.module_utils._images import Descriptor, Image
+from ansible_collections.gpuops.restore.plugins.module_utils._original import Original
+
+
+@dataclass
+class Report:
+    """``checkpoint`` is None where nothing could be read; ``problems`` is empty where the restore may begin."""
+
+    checkpoint: dict[str, Any] | None = None
+    problems: list[dict[str, str]] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+    status: dict[str, Any] = field(default_factory=dict)
+
+    def add(self, error: RestoreError) -> None:
+        """Note a problem, once."""
+        entry = {
+            "code": error.code,
+            "message": error.message,
+            "remedy": error.remedy,
+            "outcome": error.outcome,
+        }
+        if entry not in self.problems:
+            self.problems.append(entry)
+
+
+def report(client: Client, wish: _container_step.Wish, stdout: str = "", stderr: str = "") -> Report:
+    """Read the checkpoint that ``wish`` names and check everything that a restore as wished needs.
+
+    An empty ``container_id`` asks for the checkpoint alone; the container, its name and output are not looked at.
+    """
+    found = Report()
+    try:
+        original = _original.read(client, wish.source)
+    except RestoreError as error:
+        found.add(error)
+        return found
+    image = _collect(found, lambda: _original.base_image(client, original))
+    found.checkpoint = _describe(original, image)
+    _collect(found, lambda: _checkpoint.require_criu(original.checkpoint))
+    for part in _parts(original.checkpoint):
+        _collect(found, lambda part=part: _require_blob(client, part))  # type: ignore[misc]
+    _node_problems(client, found, original)
+    _room(client, found, original, wish)
+    _spec_problems(client, found, original, image, wish, stdout, stderr)
+    return found
+
+
+def _collect(found: Report, check: Callable[[], Any]) -> Any:
+    try:
+        return check()
+    except RestoreError as error:
+        found.add(error)
+        return None
+
+
+def _parts(checkpoint: _checkpoint.Checkpoint) -> list[Descriptor]:
+    every = (checkpoint.criu, checkpoint.config, checkpoint.writable_layer, checkpoint.runtime_options)
+    return [part for part in every if part is not None]
+
+
+def _require_blob(client: Client, part: Descriptor) -> None:
+    blob = _content.stat(client, part.digest)
+    if blob is None or blob.size != part.size:
+        raise InputError(
+            "blob_missing" if blob is None else "blob_truncated",
+            f"The blob {part.digest} ({part.media_type}) of the checkpoint "
+            + ("is not in containerd's content store." if blob is None else f"has {blob.size} bytes, not {part.size}."),
+            "Delete the checkpoint image, then import or pull it again.",
+        )
+
+
+def _node_problems(client: Client, found: Report, original: Original) -> None:
+    path = _node.daemon_environment(client)["PATH"]
+    _collect(found, lambda: _node.require_snapshotter(client, original.snapshotter))
+    _collect(found, lambda: _node.require_runtime(original.runtime, path))
+    for problem in _node.restore_problems(path):
+        found.add(problem)
+
+
+def _room(client: Client, found: Report, original: Original, wish: _container_step.Wish) -> None:
+    criu = original.checkpoint.criu
+    if criu is None:
+        return
+    staged = _collect(found, lambda: _staging.find(wish.staging_dir, original.checkpoint.key))
+    found.status["staged"] = staged is not None
+    if staged is None:
+        free, needed = _node.free_bytes(wish.staging_dir), criu.size + _staging.RESERVE
+        if free is not None and needed > free:
+            found.add(_staging.no_space(wish.staging_dir, needed, free))
+
+
+def _spec_problems(
+    client: Client,
+    found: Report,
+    original: Original,
+    image: Image | None,
+    wish: _container_step.Wish,
+    stdout: str,
+    stderr: str,
+) -> None:
+    if original.stored_spec is not None and found.checkpoint is not None:
+        valid = _collect(found, lambda: _spec.check(original.stored_spec) or True)
+        if not valid:
+            return
+        found.checkpoint["spec"] = _spec.summary(original.stored_spec)
+    if not wish.container_id or (original.stored_spec is None and image is None):
+        return
+    live = _present(client, found, original, wish)
+    adapted = _collect(found, lambda: _container_step.plan_spec(client, wish, original, image))
+    if adapted is None:
+        return
+    found.warnings.extend(adapted.warnings)
+    if live:
+        # It runs already: what it was started with no longer has to be there.
+        return
+    for problem in _mounts.problems(adapted.spec, planned=(_netns.path(wish.container_id),)):
+        found.add(problem)
+    terminal = bool(adapted.spec.get("process", {}).get("terminal"))
+    _collect(found, lambda: _stdio.plan(stdout, stderr, terminal))
+
+
+def _present(client: Client, found: Report, original: Original, wish: _container_step.Wish) -> bool:
+    """Look at a container of that name; True if its task lives."""
+    container = _containers.get(client, wish.container_id)
+    task = _tasks.get(client, wish.container_id) if container else None
+    found.status["container"] = container is not None
+    found.status["task"] = task.status if task else "absent"
+    if container is None:
+        return False
+    _collect(found, lambda: _container_step.require_ours(container, wish.owner, wish.force))
+    _collect(
+        found,
+        lambda: _container_step.require_same_checkpoint(container, original.checkpoint.digest, wish.force),
+    )
+    if task is not None and task.status in ("PAUSED", "PAUSING"):
+        _collect(found, lambda: _tasks.refuse_paused(task))
+    used = _container_step.is_used(client, container)
+    found.status["used"] = used
+    live = task is not None and task.status != "STOPPED"
+    if used and not live and not wish.rebuild:
+        found.add(_container_step.used_snapshot(container))
+    return live
+
+
+def _describe(original: Original, image: Image | None) -> dict[str, Any]:
+    checkpoint = original.checkpoint
+
+    def shown(part: Descriptor | None) -> dict[str, Any] | None:
+        return {"digest": part.digest, "size": part.size} if part else None
+
+    return {
+        "name": checkpoint.name,
+        "digest": checkpoint.digest,
+        "layout": checkpoint.layout,
+        "base_image": {
+            "name": original.image_name or checkpoint.base_name,
+            "digest": checkpoint.base.digest if checkpoint.base else (image.target.digest if image else ""),
+            "present": image is not None,
+        },
+        "runtime": checkpoint.runtime,
+        "cgroup_driver": original.cgroup_driver,
+        "snapshotter": original.snapshotter,
+        "criu": shown(checkpoint.criu),
+        "writable_layer": shown(checkpoint.writable_layer),
+        "options": shown(checkpoint.options),
+        "spec_source": original.spec_source,
+        "spec": None,
+    }

@@ -1,0 +1,95 @@
+# Copyright (c) 2026 the gpuops.restore contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""The one error tree of this collection. Private: for this collection's own modules only."""
+
+from __future__ import annotations
+
+from typing import Any
+
+RETRYABLE = "retryable"
+TERMINAL = "terminal"
+UNKNOWN = "unknown"
+
+
+class RestoreError(Exception):
+    """Something that an operator has to hear about: what, where, the likely cause, what to do.
+
+    ``code`` is stable and machine readable (``lower_snake_case``), ``message`` one sentence that names the
+    object and the cause, ``remedy`` one sentence that says what to do. ``outcome`` is :data:`RETRYABLE` (the
+    same call may work later), :data:`TERMINAL` (it will not until something is changed) or :data:`UNKNOWN`
+    (nobody can tell whether the effect took place).
+    """
+
+    def __init__(
+        self,
+        code: str,
+        message: str,
+        remedy: str = "",
+        *,
+        outcome: str = TERMINAL,
+        rpc: str | None = None,
+        details: dict[str, Any] | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.code = code
+        self.message = message
+        self.remedy = remedy
+        self.outcome = outcome
+        self.rpc = rpc
+        self.details = dict(details or {})
+
+    def sentence(self) -> str:
+        """Message and remedy as one line for ``msg``."""
+        return f"{self.message} {self.remedy}".strip()
+
+    def failure(self) -> dict[str, Any]:
+        """The structured payload that modules return as ``failure``."""
+        return {
+            "code": self.code,
+            "outcome": self.outcome,
+            "rpc": self.rpc,
+            "hint": self.remedy,
+            "details": self.details,
+        }
+
+
+class RpcError(RestoreError):
+    """A gRPC call failed. ``details['status']`` is the gRPC status name, ``rpc`` the method."""
+
+
+class NotFoundError(RpcError):
+    """The daemon answered NOT_FOUND."""
+
+
+class AlreadyExistsError(RpcError):
+    """The daemon answered ALREADY_EXISTS."""
+
+
+class PreconditionError(RpcError):
+    """The daemon answered FAILED_PRECONDITION."""
+
+
+class UnavailableError(RpcError):
+    """The daemon could not be reached within the time given."""
+
+
+class DeadlineError(RpcError):
+    """The call outlasted its deadline: whether it took effect is unknown."""
+
+
+class UnimplementedError(RpcError):
+    """The daemon does not have this service or method (an older version)."""
+
+
+class InputError(RestoreError):
+    """What we were given (an archive, a checkpoint image, metadata, a parameter) is not usable."""
+
+
+class ConflictError(RestoreError):
+    """The object exists, and is not ours or not from this checkpoint."""
+
+
+class NodeError(RestoreError):
+    """The node lacks something that the restore needs (space, a file, a program, a namespace)."""

@@ -1,0 +1,36 @@
+# Copyright (c) 2026 the gpuops.restore contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""The labels by which the collection recognises what it made. Private: for this collection's own modules only."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+PREFIX = "io.gpuops.restore/"
+#: Who made the object; the default owner is :data:`DEFAULT_OWNER`.
+OWNER = PREFIX + "owner"
+#: Digest of the checkpoint image (containers, snapshots).
+CHECKPOINT = PREFIX + "checkpoint"
+#: Digest of the adapted OCI spec (containers).
+SPEC = PREFIX + "spec"
+#: Digest of the writable layer that was applied completely, or :data:`NO_LAYER` (snapshots).
+WRITABLE_LAYER = PREFIX + "writable-layer"
+#: ``true`` from the moment before a task is started on the snapshot (snapshots).
+USED = PREFIX + "used"
+NO_LAYER = "none"
+DEFAULT_OWNER = "gpuops.restore"
+
+#: Keeps kubelet's image garbage collection away from an image.
+PINNED = "io.cri-containerd.pinned"
+#: Keeps an object alive for containerd's garbage collection on its own.
+GC_ROOT = "containerd.io/gc.root"
+GC_CONTENT = "containerd.io/gc.ref.content"
+GC_SNAPSHOT = "containerd.io/gc.ref.snapshot"
+GC_EXPIRE = "containerd.io/gc.expire"
+
+
+def owner_of(labels: Mapping[str, str]) -> str | None:
+    """Who owns an object with these labels, None when it is not ours at all."""
+    return labels.get(OWNER)

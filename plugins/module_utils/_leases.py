@@ -1,0 +1,89 @@
+# Copyright (c) 2026 the gpuops.restore contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""containerd's leases. Private: for this collection's own modules only."""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import uuid
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+from ansible_collections.gpuops.restore.plugins.module_utils import _labels
+from ansible_collections.gpuops.restore.plugins.module_utils._client import Client
+from ansible_collections.gpuops.restore.plugins.module_utils._errors import NotFoundError
+
+_SERVICE = "containerd.services.leases.v1.Leases"
+
+
+@dataclass(frozen=True)
+class Lease:
+    """A lease; ``expires`` is an RFC 3339 time or empty."""
+
+    id: str
+    labels: Mapping[str, str]
+
+    @property
+    def expires(self) -> str:
+        """When the daemon drops it by itself."""
+        return self.labels.get(_labels.GC_EXPIRE, "")
+
+
+def list_all(client: Client) -> list[Lease]:
+    """All leases of the namespace."""
+    return [Lease(found.id, dict(found.labels)) for found in client.call(f"{_SERVICE}/List").leases]
+
+
+def get(client: Client, lease_id: str) -> Lease | None:
+    """The lease, None when there is none."""
+    return next((lease for lease in list_all(client) if lease.id == lease_id), None)
+
+
+def create(client: Client, lease_id: str, expire_seconds: int, labels: Mapping[str, str]) -> Lease:
+    """Create a lease that the daemon drops after ``expire_seconds``. Raises AlreadyExistsError."""
+    expires = datetime.datetime.now(datetime.timezone.utc) + datetime.timedelta(seconds=expire_seconds)
+    wanted = dict(labels)
+    wanted[_labels.GC_EXPIRE] = expires.strftime("%Y-%m-%dT%H:%M:%SZ")
+    client.call(f"{_SERVICE}/Create", id=lease_id, labels=wanted)
+    return Lease(lease_id, wanted)
+
+
+def delete(client: Client, lease_id: str, sync: bool = True) -> bool:
+    """Delete a lease; with ``sync`` garbage is collected before the daemon answers. False if there was none."""
+    try:
+        client.call(f"{_SERVICE}/Delete", id=lease_id, sync=sync, timeout=max(client.timeout, 300.0))
+    except NotFoundError:
+        return False
+    return True
+
+
+@contextlib.contextmanager
+def hold(client: Client, lease_id: str | None, expire_seconds: int = 3600) -> Iterator[None]:
+    """Protect what the block creates: under the given lease, or under one of its own that ends with the block.
+
+    Raises NotFoundError when the given lease is not there.
+    """
+    if lease_id is not None:
+        if get(client, lease_id) is None:
+            raise NotFoundError(
+                "lease_absent",
+                f"There is no lease {lease_id} in the namespace {client.namespace}.",
+                "Make it with containerd_lease first, or leave lease out.",
+                details={"status": "NOT_FOUND"},
+            )
+        with client.using_lease(lease_id):
+            yield
+        return
+    own = f"gpuops-restore-{uuid.uuid4().hex}"
+    create(client, own, expire_seconds, {_labels.OWNER: _labels.DEFAULT_OWNER})
+    failed = True
+    try:
+        with client.using_lease(own):
+            yield
+        failed = False
+    finally:
+        # After a failure the daemon has to have collected what was half made before we report.
+        delete(client, own, sync=failed)

@@ -1,0 +1,49 @@
+# Copyright (c) 2026 the gpuops.restore contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""What every module shares: the common options, the client, errors to fail_json. Private.
+
+The one place below plugins/modules that knows Ansible.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Callable
+
+from ansible.module_utils.basic import AnsibleModule, env_fallback
+
+from ansible_collections.gpuops.restore.plugins.module_utils import _labels, _paths
+from ansible_collections.gpuops.restore.plugins.module_utils._client import Client
+from ansible_collections.gpuops.restore.plugins.module_utils._errors import RestoreError
+
+#: Options of every module that talks to containerd.
+CONTAINERD = {
+    "address": {
+        "type": "path",
+        "default": "/run/containerd/containerd.sock",
+        "fallback": (env_fallback, ["CONTAINERD_ADDRESS"]),
+    },
+    "namespace": {"type": "str", "default": "k8s.io", "fallback": (env_fallback, ["CONTAINERD_NAMESPACE"])},
+    "timeout": {"type": "int", "default": 60},
+}
+STAGING_DIR = {"type": "path", "default": _paths.STATE_ROOT}
+OWNER = {"type": "str", "default": _labels.DEFAULT_OWNER}
+FORCE = {"type": "bool", "default": False}
+
+Step = Callable[[AnsibleModule, Client], "dict[str, Any]"]
+
+
+def run(argument_spec: dict[str, Any], step: Step, **rules: Any) -> None:
+    """Run one module: parse the options, open the client, carry out ``step``, exit with its result.
+
+    ``rules`` are AnsibleModule's own (``required_if`` and the like). A RestoreError becomes ``msg`` and ``failure``.
+    """
+    module = AnsibleModule(argument_spec={**CONTAINERD, **argument_spec}, supports_check_mode=True, **rules)
+    parameters = module.params
+    try:
+        with Client(parameters["address"], parameters["namespace"], float(parameters["timeout"])) as client:
+            result = step(module, client)
+    except RestoreError as error:
+        module.fail_json(msg=error.sentence(), failure=error.failure())
+    module.exit_json(**result)

@@ -1,0 +1,60 @@
+# Copyright (c) 2026 the gpuops.restore contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Reading the text of /proc/<pid>/mountinfo. Private. Fields as in proc_pid_mountinfo(5)."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+# The kernel writes space, tab, newline, backslash and # of a path as three octal digits.
+_ESCAPE = re.compile(r"\\([0-7]{3})")
+
+
+@dataclass(frozen=True)
+class Mount:
+    """One line of mountinfo: paths unescaped, options split at their commas."""
+
+    mount_point: str
+    root: str
+    fstype: str
+    source: str
+    options: tuple[str, ...]
+    super_options: tuple[str, ...]
+
+
+def _unescape(text: str) -> str:
+    """The path as it is, from the way the kernel writes it."""
+    return _ESCAPE.sub(lambda match: chr(int(match.group(1), 8)), text)
+
+
+def parse(text: str) -> list[Mount]:
+    """All mounts in the kernel's order (a later one at the same point covers the earlier).
+
+    Lines that are not of the documented form are left out: the kernel may add lines, never break these.
+    """
+    mounts = []
+    for line in text.splitlines():
+        left, separator, right = line.partition(" - ")
+        before, after = left.split(" "), right.split(" ")
+        if not separator or len(before) < 6 or len(after) < 3:
+            continue
+        mounts.append(
+            Mount(
+                mount_point=_unescape(before[4]),
+                root=_unescape(before[3]),
+                fstype=after[0],
+                source=_unescape(after[1]),
+                options=tuple(before[5].split(",")),
+                super_options=tuple(after[2].split(",")),
+            )
+        )
+    return mounts
+
+
+def read(path: str = "/proc/self/mountinfo") -> str:
+    """The text for :func:`parse`. Raises OSError where there is no such file."""
+    with open(path, encoding="utf-8", errors="surrogateescape") as stream:
+        return stream.read()

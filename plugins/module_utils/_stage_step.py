@@ -1,0 +1,104 @@
+# Copyright (c) 2026 the gpuops.restore contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""The step that stages a checkpoint's CRIU images on the node, or removes them. Private."""
+
+from __future__ import annotations
+
+import glob
+import os
+import time
+from dataclasses import dataclass, field
+from typing import Any
+
+from ansible_collections.gpuops.restore.plugins.module_utils import (
+    _checkpoint,
+    _content,
+    _images,
+    _leases,
+    _node,
+    _staging,
+)
+from ansible_collections.gpuops.restore.plugins.module_utils._client import Client
+from ansible_collections.gpuops.restore.plugins.module_utils._errors import InputError
+
+
+@dataclass
+class Outcome:
+    """What was, or in check mode would be, done. ``bytes`` and ``files`` of the staged directory."""
+
+    changed: bool = False
+    directory: str = ""
+    staged: dict[str, Any] = field(default_factory=dict)
+    before: str = "absent"
+    after: str = "absent"
+    seconds: float = 0.0
+
+
+def present(client: Client, name: str, root: str, lease: str | None, check: bool) -> Outcome:
+    """Have the CRIU images of the checkpoint ``name`` lie verified below ``root``. Raises InputError, NodeError."""
+    checkpoint = _checkpoint.load(client, name)
+    criu = _checkpoint.require_criu(checkpoint)
+    found = _staging.find(root, checkpoint.key)
+    if found is not None and found.digest == criu.digest:
+        return _outcome(checkpoint, found, False)
+    blob = _content.stat(client, criu.digest)
+    if blob is None or blob.size != criu.size:
+        raise InputError(
+            "blob_missing" if blob is None else "blob_truncated",
+            f"The CRIU images {criu.digest} of the checkpoint {name} "
+            + (
+                "are not in containerd's content store."
+                if blob is None
+                else f"have {blob.size} bytes in containerd's content store instead of {criu.size}."
+            ),
+            "Delete the checkpoint image, then import or pull it again.",
+            details={"digest": criu.digest},
+        )
+    if check:
+        free = _node.free_bytes(root)
+        if free is not None and criu.size + _staging.RESERVE > free:
+            raise _staging.no_space(root, criu.size + _staging.RESERVE, free)
+        return Outcome(changed=True, after="staged", staged={"digest": criu.digest, "size": criu.size})
+    begun = time.monotonic()
+    with _leases.hold(client, lease):
+        staged = _staging.stage(
+            _content.read(client, criu.digest, criu.size),
+            expected_digest=criu.digest,
+            expected_size=criu.size,
+            root=root,
+            name=checkpoint.key,
+        )
+    outcome = _outcome(checkpoint, staged, staged.created)
+    outcome.seconds = round(time.monotonic() - begun, 3)
+    return outcome
+
+
+def absent(key: str, root: str, check: bool) -> Outcome:
+    """Remove the staged directory of the checkpoint with the hexadecimal digest ``key``."""
+    there = os.path.lexists(os.path.join(root, key)) or bool(glob.glob(f"{glob.escape(root)}/.{key}.partial-*"))
+    outcome = Outcome(changed=there, before="staged" if there else "absent")
+    if there and not check:
+        _staging.remove(root, key)
+    if not check:
+        _staging.remove_root_if_empty(root)
+    return outcome
+
+
+def key_of(client: Client, name: str) -> str | None:
+    """The key of a checkpoint given as an image reference or as a digest; None when no such image is there."""
+    if name.startswith("sha256:"):
+        return name.split(":", 1)[1]
+    image = _images.get(client, name)
+    return image.target.digest.split(":", 1)[1] if image else None
+
+
+def _outcome(checkpoint: _checkpoint.Checkpoint, staged: _staging.Staged, created: bool) -> Outcome:
+    return Outcome(
+        changed=created,
+        directory=staged.directory,
+        staged={"digest": staged.digest, "bytes": staged.bytes, "files": staged.files},
+        before="absent" if created else "staged",
+        after="staged",
+    )

@@ -1,0 +1,335 @@
+# Copyright (c) 2026 the gpuops.restore contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""The steps that start a task from a checkpoint, stop it, or take it away. Private."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from dataclasses import dataclass, field
+from typing import Any
+
+from ansible_collections.gpuops.restore.plugins.module_utils import (
+    _checkpoint,
+    _container_step,
+    _containers,
+    _labels,
+    _node,
+    _paths,
+    _restore_failure,
+    _shims,
+    _snapshots,
+    _spec,
+    _staging,
+    _stdio,
+    _tasks,
+)
+from ansible_collections.gpuops.restore.plugins.module_utils._client import DATA_TIMEOUT, Client
+from ansible_collections.gpuops.restore.plugins.module_utils._containers import Container
+from ansible_collections.gpuops.restore.plugins.module_utils._errors import (
+    UNKNOWN,
+    InputError,
+    NodeError,
+    NotFoundError,
+    RestoreError,
+    RpcError,
+)
+from ansible_collections.gpuops.restore.plugins.module_utils._tasks import Task
+
+STAGED, DESCRIPTOR = "staged", "descriptor"
+
+
+@dataclass(frozen=True)
+class Wish:
+    """The task that is wanted. Times in seconds; an empty ``checkpoint`` means an ordinary start from the image."""
+
+    container_id: str
+    checkpoint: str = ""
+    route: str = STAGED
+    staging_dir: str = _paths.STATE_ROOT
+    stdout: str = ""
+    stderr: str = ""
+    alive_seconds: float = 1.0
+    grace_seconds: float = 10.0
+    restore_timeout: float = DATA_TIMEOUT
+    owner: str = _labels.DEFAULT_OWNER
+    force: bool = False
+    assume_prepared: bool = False
+
+
+@dataclass
+class Outcome:
+    """What was, or in check mode would be, done."""
+
+    changed: bool = False
+    created: bool = False
+    before: str = "absent"
+    after: str = "absent"
+    actions: list[str] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+    task: dict[str, Any] = field(default_factory=dict)
+    seconds: dict[str, float] = field(default_factory=dict)
+
+
+def started(client: Client, wish: Wish, check: bool) -> Outcome:
+    """Have the task run, from the checkpoint where one is given.
+
+    Raises InputError, ConflictError (``task_paused``, ``snapshot_used``, ``task_other_checkpoint``), NodeError and
+    RestoreError (``criu_restore_failed``, ``process_died``). After a failure no task, shim or output file of this
+    call is left; CRIU's log stays in the container's work directory.
+    """
+    outcome = Outcome()
+    checkpoint = _checkpoint.load(client, wish.checkpoint) if wish.checkpoint else None
+    container = _containers.get(client, wish.container_id)
+    if container is None or (check and wish.assume_prepared):
+        if not (check and wish.assume_prepared):
+            raise _no_container(client, wish.container_id)
+        outcome.changed = outcome.created = True
+        outcome.after = "RUNNING"
+        outcome.actions.append(f"start the task of the container {wish.container_id}, which would be new")
+        return outcome
+    _container_step.require_ours(container, wish.owner, wish.force)
+    if checkpoint is not None:
+        _container_step.require_same_checkpoint(container, checkpoint.digest, force=False)
+    present = _tasks.get(client, wish.container_id)
+    outcome.before = present.status if present else "absent"
+    if present is not None and present.status == "RUNNING":
+        outcome.after = present.status
+        outcome.task = _result(present)
+        return outcome
+    if present is not None:
+        _tasks.refuse_paused(present)
+    if _snapshots.stat(client, container.snapshotter, container.snapshot_key) is None:
+        raise InputError(
+            "snapshot_absent",
+            f"The snapshot {container.snapshot_key} of the container {wish.container_id} is gone.",
+            "Make the container anew with containerd_container.",
+        )
+    if checkpoint is not None and _container_step.is_used(client, container):
+        raise _container_step.used_snapshot(container)
+    options, descriptor, image_path = None, None, ""
+    if checkpoint is not None:
+        lacking = _node.restore_problems(_node.daemon_environment(client)["PATH"])
+        if lacking:
+            raise _container_step.combined(lacking)
+        criu = _checkpoint.require_criu(checkpoint)
+        if wish.route == DESCRIPTOR:
+            descriptor = criu
+        else:
+            image_path = _staged_directory(wish, checkpoint, check)
+            work = _paths.work_dir(wish.staging_dir, client.namespace, wish.container_id)
+            options = _tasks.runc_options(container.runtime_options, image_path, work)
+    _require_criu_config(container)
+    stdio = _stdio.plan(wish.stdout, wish.stderr, bool(container.spec.get("process", {}).get("terminal")))
+    outcome.changed = outcome.created = True
+    outcome.after = "RUNNING"
+    outcome.actions.append("start the task" + (f" from the checkpoint {checkpoint.name}" if checkpoint else ""))
+    if check:
+        return outcome
+    if present is not None:
+        _remove_task(client, wish.container_id, 0.0)
+    with _stdio.prepared(stdio):
+        _run(
+            client,
+            wish,
+            container,
+            _Start(options, descriptor, stdio.task(), checkpoint is not None),
+            outcome,
+        )
+    return outcome
+
+
+def stopped(client: Client, wish: Wish, check: bool) -> Outcome:
+    """Have no process run: TERM, ``grace_seconds``, then KILL. The ended task stays; none at all is fine too."""
+    outcome = Outcome()
+    present = _owned_task(client, wish)
+    outcome.before = outcome.after = present.status if present else "absent"
+    if present is None or present.status == "STOPPED":
+        outcome.task = _result(present) if present else {}
+        return outcome
+    _tasks.refuse_paused(present)
+    outcome.changed, outcome.after = True, "STOPPED"
+    outcome.actions.append(f"stop pid {present.pid}")
+    if check:
+        return outcome
+    _end(client, wish.container_id, wish.grace_seconds)
+    after = _tasks.get(client, wish.container_id)
+    outcome.task = _result(after) if after else {}
+    return outcome
+
+
+def absent(client: Client, wish: Wish, check: bool) -> Outcome:
+    """Have no task, also after a failed start: ended as in :func:`stopped`, deleted, and the shim gone."""
+    outcome = Outcome()
+    present = _owned_task(client, wish)
+    outcome.before = present.status if present else "absent"
+    if present is None:
+        return outcome
+    outcome.changed = True
+    outcome.actions.append(f"end and delete the task (pid {present.pid}, {present.status})")
+    if not check:
+        _remove_task(client, wish.container_id, wish.grace_seconds)
+    return outcome
+
+
+@dataclass(frozen=True)
+class _Start:
+    options: Any
+    descriptor: Any
+    stdio: _tasks.Stdio
+    restoring: bool
+
+
+def _run(client: Client, wish: Wish, container: Container, start: _Start, outcome: Outcome) -> None:
+    """Create, start, watch; whatever goes wrong, no task is left."""
+    identifier = wish.container_id
+    rootfs = _snapshots.mounts(client, container.snapshotter, container.snapshot_key)
+    label = _spec.mount_label(container.spec)
+    if label:
+        for mount in rootfs:
+            mount.options.append(f'context="{label}"')
+    # Before the start, and kept after a failed one: from here on nobody can promise that the files are untouched.
+    _snapshots.set_labels(client, container.snapshotter, container.snapshot_key, {_labels.USED: "true"})
+    begun = time.monotonic()
+    leaked = _shims.extracted_checkpoints(client) if start.descriptor is not None else frozenset()
+    try:
+        try:
+            _tasks.create(client, identifier, rootfs, start.stdio, start.options, start.descriptor)
+            created = time.monotonic()
+            pid = _tasks.start(client, identifier, wish.restore_timeout)
+        except RpcError as error:
+            if not start.restoring:
+                raise
+            log = _paths.restore_log(wish.staging_dir, client.namespace, identifier)
+            raise _restore_failure.explain(identifier, error, log) from error
+        running = time.monotonic()
+        _watch(client, wish, pid)
+    except BaseException as error:
+        _clear_away(client, identifier, error)
+        raise
+    finally:
+        if start.descriptor is not None:
+            outcome.warnings.extend(_shims.remove_extracted(client, leaked))
+    outcome.seconds = {
+        "create": round(created - begun, 3),
+        "start": round(running - created, 3),
+        "alive": round(time.monotonic() - running, 3),
+    }
+    task = _tasks.get(client, identifier)
+    outcome.task = _result(task) if task else {}
+
+
+def _watch(client: Client, wish: Wish, pid: int) -> None:
+    """The process has to stay RUNNING for ``alive_seconds``."""
+    status = _tasks.wait(client, wish.container_id, wish.alive_seconds) if wish.alive_seconds > 0 else None
+    task = _tasks.get(client, wish.container_id)
+    if status is None and task is not None and task.status == "RUNNING" and task.pid > 0:
+        return
+    code = status if status is not None else (task.exit_status if task else None)
+    tail = _stdio.tail(wish.stderr) or _stdio.tail(wish.stdout)
+    raise RestoreError(
+        "process_died",
+        f"The process of the container {wish.container_id} (pid {pid}) ended within {wish.alive_seconds:g} s after "
+        f"the start, with exit status {code}" + (f" (signal {code - 128})" if code and code > 128 else "") + ".",
+        "Its last output is in failure.details.output."
+        if tail
+        else "Give stdout or stderr a file to see its last output.",
+        details={"exit_status": code, "output": tail},
+    )
+
+
+def _clear_away(client: Client, container_id: str, reason: BaseException) -> None:
+    """Take the failed task away without hiding why it failed."""
+    try:
+        _remove_task(client, container_id, 0.0)
+    except RestoreError as error:
+        if isinstance(reason, RestoreError):
+            reason.outcome = UNKNOWN
+            reason.details["left_behind"] = f"the task of {container_id}: {error.message}"
+
+
+def _end(client: Client, container_id: str, grace_seconds: float) -> None:
+    """TERM, wait, KILL, wait. Raises RestoreError ``task_unkillable``."""
+    try:
+        if grace_seconds > 0:
+            _tasks.kill(client, container_id, signal.SIGTERM, everything=False)
+            if _tasks.wait(client, container_id, grace_seconds) is not None:
+                # Further processes of the container may outlive the first one.
+                _tasks.kill(client, container_id, signal.SIGKILL, everything=True)
+                return
+        _tasks.kill(client, container_id, signal.SIGKILL, everything=True)
+        if _tasks.wait(client, container_id, client.timeout) is not None:
+            return
+    except NotFoundError:
+        return
+    raise RestoreError(
+        "task_unkillable",
+        f"The task of the container {container_id} did not end within {client.timeout:g} s after SIGKILL.",
+        "A process hangs in the kernel (state D): look at it with ps and at dmesg, then run again.",
+        outcome=UNKNOWN,
+    )
+
+
+def _remove_task(client: Client, container_id: str, grace_seconds: float) -> None:
+    task = _tasks.get(client, container_id)
+    if task is None:
+        _shims.require_gone(client.namespace, container_id)
+        return
+    if task.status not in ("STOPPED", "CREATED") and task.pid > 0:
+        _end(client, container_id, 0.0 if task.status in ("PAUSED", "PAUSING") else grace_seconds)
+    elif task.pid > 0 and task.status == "CREATED":
+        _end(client, container_id, 0.0)
+    _tasks.delete(client, container_id)
+    _shims.require_gone(client.namespace, container_id)
+
+
+def _owned_task(client: Client, wish: Wish) -> Task | None:
+    container = _containers.get(client, wish.container_id)
+    present = _tasks.get(client, wish.container_id)
+    if container is not None and present is not None:
+        _container_step.require_ours(container, wish.owner, wish.force)
+    return present
+
+
+def _staged_directory(wish: Wish, checkpoint: _checkpoint.Checkpoint, check: bool) -> str:
+    staged = _staging.find(wish.staging_dir, checkpoint.key)
+    if staged is not None:
+        return staged.directory
+    if check and wish.assume_prepared:
+        return os.path.join(wish.staging_dir, checkpoint.key)
+    raise InputError(
+        "checkpoint_not_staged",
+        f"The CRIU images of {checkpoint.name} ({checkpoint.digest}) are not staged below {wish.staging_dir}.",
+        "Run containerd_checkpoint_stage first, with the same staging_dir.",
+    )
+
+
+def _require_criu_config(container: Container) -> None:
+    """A missing CRIU configuration file is silently ignored by CRIU, so it is asserted here."""
+    path = (container.spec.get("annotations") or {}).get("org.criu.config")
+    if path and not os.path.isfile(path):
+        raise NodeError(
+            "criu_config_missing",
+            f"The CRIU configuration {path} that the container {container.id} names does not exist.",
+            "Run containerd_container again: it writes the file.",
+        )
+
+
+def _no_container(client: Client, container_id: str) -> InputError:
+    return InputError(
+        "container_absent",
+        f"There is no container {container_id} in containerd's namespace {client.namespace}.",
+        "Make it first with containerd_container.",
+    )
+
+
+def _result(task: Task) -> dict[str, Any]:
+    return {
+        "id": task.container_id,
+        "pid": task.pid,
+        "status": task.status,
+        "exit_status": task.exit_status if task.status == "STOPPED" else None,
+    }

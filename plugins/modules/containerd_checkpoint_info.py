@@ -1,0 +1,233 @@
+#!/usr/bin/python
+# Copyright (c) 2026 the gpuops.restore contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: containerd_checkpoint_info
+short_description: Tell what a checkpoint image holds and what the node lacks for it
+version_added: 0.1.0
+description:
+  - Reads a checkpoint image, as C(ctr containers checkpoint) and C(ctr tasks checkpoint) make it, and returns its parts, sizes and the original
+    OCI spec in short.
+  - With O(container_id) it also checks everything that a restore under that name needs on this node, and returns all problems
+    at once. It never fails because of them, and it changes nothing.
+extends_documentation_fragment:
+  - gpuops.restore.containerd
+  - gpuops.restore.attributes
+  - gpuops.restore.attributes.actiongroup
+  - gpuops.restore.attributes.info
+attributes:
+  platform:
+    platforms: linux
+options:
+  checkpoint:
+    description:
+      - Reference of the checkpoint image.
+    type: str
+    required: true
+  metadata:
+    description:
+      - Path on the node of a JSON file that describes the original; see M(gpuops.restore.containerd_container).
+    type: path
+  metadata_content:
+    description:
+      - The text of such a file.
+    type: str
+  image:
+    description:
+      - Reference of the base image, as for M(gpuops.restore.containerd_container).
+    type: str
+  snapshotter:
+    description:
+      - Snapshotter to use instead of the recorded one.
+    type: str
+  container_id:
+    description:
+      - Name of the container that would be restored. Without it only the checkpoint itself is looked at.
+    type: str
+  mounts:
+    description:
+      - As for M(gpuops.restore.containerd_container).
+    type: dict
+    default: {}
+  network:
+    description:
+      - As for M(gpuops.restore.containerd_container).
+    type: str
+  stdout:
+    description:
+      - As for M(gpuops.restore.containerd_task).
+    type: str
+  stderr:
+    description:
+      - As for M(gpuops.restore.containerd_task).
+    type: str
+  staging_dir:
+    description:
+      - Directory below which checkpoints are staged.
+    type: path
+    default: /var/lib/gpuops-restore
+  rebuild:
+    description:
+      - Whether a container on whose snapshot a task has run would be made anew.
+    type: bool
+    default: false
+  owner:
+    description:
+      - Owner label that the container would have.
+    type: str
+    default: gpuops.restore
+  force:
+    description:
+      - Whether objects of others would be taken over.
+    type: bool
+    default: false
+seealso:
+  - module: gpuops.restore.containerd_container
+  - module: gpuops.restore.containerd_checkpoint_stage
+author:
+  - The gpuops.restore contributors (@gpuops)
+"""
+
+EXAMPLES = r"""
+- name: What is in it
+  gpuops.restore.containerd_checkpoint_info:
+    checkpoint: registry.local/pytorch-training-checkpoint:001
+  register: found
+
+- name: May the restore begin?
+  gpuops.restore.containerd_checkpoint_info:
+    checkpoint: registry.local/pytorch-training-checkpoint:001
+    container_id: pytorch-training
+    mounts:
+      /var/lib/kubelet/pods/0b2d/volumes/data: /srv/data
+  register: found
+  failed_when: found.problems | length > 0
+"""
+
+RETURN = r"""
+checkpoint:
+  description:
+    - What the image holds; V(null) when it cannot be read, in which case RV(problems) says why. Sizes are bytes.
+    - C(layout) is V(container) or V(task), after the C(ctr) command that writes it. C(spec_source) says where the spec for
+      the restore comes from, V(metadata), V(checkpoint) or V(generated).
+  type: dict
+  returned: success
+  sample:
+    name: registry.local/pytorch-training-checkpoint:001
+    digest: "sha256:3f1c"
+    layout: container
+    base_image: {name: "docker.io/pytorch/pytorch:2.1.2", digest: "sha256:77aa", present: true}
+    runtime: io.containerd.runc.v2
+    cgroup_driver: systemd
+    snapshotter: overlayfs
+    criu: {digest: "sha256:5c1f", size: 1073954816}
+    writable_layer: {digest: "sha256:9b2e", size: 20480}
+    options: {digest: "sha256:11d0", size: 49}
+    spec_source: checkpoint
+    spec:
+      namespaces: [{type: network, path: /proc/4711/ns/net}]
+      mounts: [{destination: /data, source: /srv/data, type: bind, options: [rbind]}]
+      cgroup_path: /k8s.io/pytorch-training
+      terminal: false
+problems:
+  description: Everything that stands in the way of the restore, with code, message, remedy and outcome each.
+  type: list
+  elements: dict
+  returned: success
+  sample:
+    - code: mount_source_missing
+      message: The source /srv/data of the mount /data does not exist on this node.
+      remedy: Map it with mounts.
+      outcome: terminal
+status:
+  description: What of the restore is there already; the staged images, the container, the status of its task.
+  type: dict
+  returned: success
+  sample: {staged: true, container: false, task: absent}
+failure:
+  description: What went wrong when containerd could not be asked at all.
+  type: dict
+  returned: failure
+  sample: {code: socket_absent, outcome: terminal, rpc: null, hint: Start containerd., details: {}}
+"""
+
+from typing import Any
+
+from ansible.module_utils.basic import AnsibleModule
+
+from ansible_collections.gpuops.restore.plugins.module_utils import (
+    _checkpoint_report,
+    _container_step,
+    _metadata,
+    _module,
+    _original,
+)
+from ansible_collections.gpuops.restore.plugins.module_utils._client import Client
+from ansible_collections.gpuops.restore.plugins.module_utils._errors import InputError
+
+
+def _report(parameters: dict[str, Any], client: Client) -> _checkpoint_report.Report:
+    try:
+        metadata = _metadata.of_parameters(parameters)
+    except InputError as error:
+        found = _checkpoint_report.Report()
+        found.add(error)
+        return found
+    wish = _container_step.Wish(
+        container_id=parameters["container_id"] or "",
+        source=_original.Source(
+            parameters["checkpoint"], metadata, parameters["image"] or "", parameters["snapshotter"] or ""
+        ),
+        mounts={str(old): str(new) for old, new in parameters["mounts"].items()},
+        network=parameters["network"],
+        staging_dir=parameters["staging_dir"],
+        rebuild=parameters["rebuild"],
+        owner=parameters["owner"],
+        force=parameters["force"],
+    )
+    return _checkpoint_report.report(client, wish, parameters["stdout"] or "", parameters["stderr"] or "")
+
+
+def step(module: AnsibleModule, client: Client) -> dict[str, Any]:
+    """Carry out one call of the module."""
+    found = _report(module.params, client)
+    for warning in found.warnings:
+        module.warn(warning)
+    return {
+        "changed": False,
+        "checkpoint": found.checkpoint,
+        "problems": found.problems,
+        "status": found.status,
+    }
+
+
+def main() -> None:
+    """Entry point of the module."""
+    _module.run(
+        {
+            "checkpoint": {"type": "str", "required": True},
+            "metadata": {"type": "path"},
+            "metadata_content": {"type": "str"},
+            "image": {"type": "str"},
+            "snapshotter": {"type": "str"},
+            "container_id": {"type": "str"},
+            "mounts": {"type": "dict", "default": {}},
+            "network": {"type": "str"},
+            "stdout": {"type": "str"},
+            "stderr": {"type": "str"},
+            "staging_dir": _module.STAGING_DIR,
+            "rebuild": {"type": "bool", "default": False},
+            "owner": _module.OWNER,
+            "force": _module.FORCE,
+        },
+        step,
+        mutually_exclusive=[("metadata", "metadata_content")],
+    )
+
+
+if __name__ == "__main__":
+    main()

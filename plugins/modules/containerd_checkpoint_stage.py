@@ -1,0 +1,148 @@
+#!/usr/bin/python
+# Copyright (c) 2026 the gpuops.restore contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: containerd_checkpoint_stage
+short_description: Lay a checkpoint's CRIU images out on the node
+version_added: 0.1.0
+description:
+  - Unpacks the CRIU images of a checkpoint image into a directory that only root can read, so that
+    M(gpuops.restore.containerd_task) can restore from it at once. Do it before the maintenance window; nothing stops.
+  - The images stream from containerd's content store; their digest is verified while they are read, and only regular files
+    and directories with safe names are accepted. The directory gets its name when it is whole. A whole one is recognised
+    without reading it again.
+  - These files are memory of processes, with all the secrets in it. Remove them with O(state=absent) when they have served.
+extends_documentation_fragment:
+  - gpuops.restore.containerd
+  - gpuops.restore.attributes
+  - gpuops.restore.attributes.actiongroup
+attributes:
+  check_mode:
+    support: full
+  diff_mode:
+    support: full
+  idempotent:
+    support: full
+  platform:
+    platforms: linux
+options:
+  checkpoint:
+    description:
+      - Reference of the checkpoint image. With O(state=absent) its digest (C(sha256:...)) will do, where the image is gone.
+    type: str
+    required: true
+  state:
+    description:
+      - Whether the staged directory has to be there.
+    type: str
+    choices: [present, absent]
+    default: present
+  staging_dir:
+    description:
+      - Directory below which checkpoints are staged, each under the hexadecimal digest of its image.
+      - It is made with mode 0700. It has to have room for the memory of the process.
+    type: path
+    default: /var/lib/gpuops-restore
+  lease:
+    description:
+      - Lease under which the content is read. Without it the module holds one of its own.
+    type: str
+seealso:
+  - module: gpuops.restore.containerd_task
+  - module: gpuops.restore.containerd_checkpoint_info
+author:
+  - The gpuops.restore contributors (@gpuops)
+"""
+
+EXAMPLES = r"""
+- name: Stage the checkpoint before the window
+  gpuops.restore.containerd_checkpoint_stage:
+    checkpoint: registry.local/pytorch-training-checkpoint:001
+
+- name: Remove the memory images afterwards
+  gpuops.restore.containerd_checkpoint_stage:
+    checkpoint: registry.local/pytorch-training-checkpoint:001
+    state: absent
+"""
+
+RETURN = r"""
+directory:
+  description: The directory with the CRIU images; empty where there is none.
+  type: str
+  returned: success
+  sample: /var/lib/gpuops-restore/3f1c0d5a7b/images
+staged:
+  description: Digest of the CRIU images, and how many files and bytes they are.
+  type: dict
+  returned: success
+  sample: {digest: "sha256:5c1f", bytes: 1073954816, files: 34}
+created:
+  description: Whether this call staged them, or would have.
+  type: bool
+  returned: success
+  sample: true
+seconds:
+  description: Seconds that staging took; 0 where nothing was staged.
+  type: float
+  returned: success
+  sample: 1.204
+failure:
+  description: What went wrong. C(code) is stable, C(outcome) is V(retryable), V(terminal) or V(unknown).
+  type: dict
+  returned: failure
+  sample:
+    code: staging_no_space
+    outcome: terminal
+    rpc: null
+    hint: Free space on that file system, or set staging_dir to a directory on a larger one.
+    details: {path: /var/lib/gpuops-restore, needed_bytes: 1342390272, free_bytes: 524288000}
+"""
+
+from typing import Any
+
+from ansible.module_utils.basic import AnsibleModule
+
+from ansible_collections.gpuops.restore.plugins.module_utils import _module, _stage_step
+from ansible_collections.gpuops.restore.plugins.module_utils._client import Client
+
+
+def step(module: AnsibleModule, client: Client) -> dict[str, Any]:
+    """Carry out one call of the module."""
+    parameters = module.params
+    name, root = parameters["checkpoint"], parameters["staging_dir"]
+    if parameters["state"] == "present":
+        done = _stage_step.present(client, name, root, parameters["lease"], module.check_mode)
+    else:
+        key = _stage_step.key_of(client, name)
+        done = _stage_step.absent(key, root, module.check_mode) if key else _stage_step.Outcome()
+        if key is None:
+            module.warn(f"There is no image {name}, so its staged directory cannot be told; give the digest instead.")
+    return {
+        "changed": done.changed,
+        "created": done.changed and parameters["state"] == "present",
+        "directory": done.directory,
+        "staged": done.staged,
+        "seconds": done.seconds,
+        "diff": {"before": {"checkpoint": done.before}, "after": {"checkpoint": done.after}},
+    }
+
+
+def main() -> None:
+    """Entry point of the module."""
+    _module.run(
+        {
+            "checkpoint": {"type": "str", "required": True},
+            "state": {"type": "str", "choices": ["present", "absent"], "default": "present"},
+            "staging_dir": _module.STAGING_DIR,
+            "lease": {"type": "str"},
+        },
+        step,
+    )
+
+
+if __name__ == "__main__":
+    main()

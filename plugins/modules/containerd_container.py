@@ -1,0 +1,352 @@
+#!/usr/bin/python
+# Copyright (c) 2026 the gpuops.restore contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: containerd_container
+short_description: Make or remove the container that a checkpoint is restored into
+version_added: 0.1.0
+description:
+  - Makes a containerd container from a checkpoint image, with the base image by its recorded digest, a new snapshot onto
+    which the checkpoint's writable layer is applied exactly once, and the original OCI spec adapted to this node.
+  - The adaptation gives the container a cgroup of its own outside of C(kubepods), namespaces that do not lead to dead
+    processes, bind sources of this node, and a CRIU configuration of its own. Hooks and the annotations of CRI and CDI are
+    dropped unless allowed. Nothing of it is visible to Kubernetes. The difference to the original is shown by C(--diff), with the values
+    of environment variables masked.
+  - Everything is checked before anything is made. A container of another owner, or from another checkpoint, is refused.
+  - No process runs yet; M(gpuops.restore.containerd_task) starts it.
+extends_documentation_fragment:
+  - gpuops.restore.containerd
+  - gpuops.restore.attributes
+  - gpuops.restore.attributes.actiongroup
+attributes:
+  check_mode:
+    support: full
+  diff_mode:
+    support: full
+  idempotent:
+    support: full
+  platform:
+    platforms: linux
+options:
+  container_id:
+    description:
+      - Name of the restored container.
+    type: str
+    required: true
+  state:
+    description:
+      - Whether the container has to be there. V(absent) also removes its snapshot, its work directory with CRIU's log, and
+        an ended task; a task that lives is refused.
+    type: str
+    choices: [present, absent]
+    default: present
+  checkpoint:
+    description:
+      - Reference of the checkpoint image. Required with O(state=present).
+    type: str
+  metadata:
+    description:
+      - Path on the node of a JSON file that describes the original, with C(originalImage) and, optionally, C(snapshotter),
+        C(snapshotID) and C(ociSpec). It wins over what the checkpoint image says.
+    type: path
+  metadata_content:
+    description:
+      - The text of such a file.
+    type: str
+  image:
+    description:
+      - Reference of the base image, where it is another than the checkpoint or the metadata say. Its digest has to be the
+        one that the checkpoint recorded.
+    type: str
+  snapshotter:
+    description:
+      - Snapshotter to use instead of the recorded one.
+    type: str
+  snapshot_id:
+    description:
+      - Key of the new snapshot. The default is C(snapshotID) of the metadata, else C(gpuops-restore-) and the container's name.
+    type: str
+  mounts:
+    description:
+      - Sources of bind mounts as they were, mapped to what they are on this node. A source below a given one is mapped with it.
+    type: dict
+    default: {}
+  network:
+    description:
+      - V(host), V(none), or the path of a network namespace. Only a container that was checkpointed in a namespace given by
+        path, as in a pod, can be moved to another one; CRIU restores any other network as it was.
+      - Without it a namespace that still can be had is kept, and a pod's that is gone is replaced by an empty one.
+    type: str
+  env:
+    description:
+      - Environment variables to add for processes that are executed in the container later. The restored process keeps its own.
+    type: dict
+    default: {}
+  cgroups_path:
+    description:
+      - Cgroup path in the format of the runtime's cgroup driver. The default is a fresh one named after the container.
+    type: str
+  allow_hooks:
+    description:
+      - Keep the OCI hooks of the original.
+    type: bool
+    default: false
+  allow_annotations:
+    description:
+      - Annotations of CRI or CDI to keep; a name, or the beginning of one followed by C(*).
+    type: list
+    elements: str
+    default: []
+  criu:
+    description:
+      - Options for CRIU, written to a configuration file of this container.
+    type: dict
+    default: {}
+    suboptions:
+      tcp:
+        description:
+          - What becomes of TCP connections; V(established) brings them back, V(close) closes them. With V(none) CRIU refuses
+            a checkpoint that has some.
+        type: str
+        choices: [established, close, none]
+        default: none
+      file_locks:
+        description:
+          - Restore file locks.
+        type: bool
+        default: false
+      ext_unix_sk:
+        description:
+          - Allow Unix sockets whose other end is outside of the container.
+        type: bool
+        default: false
+      manage_cgroups:
+        description:
+          - CRIU's way with cgroups. V(ignore) leaves them to runc, which is what a fresh cgroup needs.
+        type: str
+        choices: [ignore, none, props, soft, full, strict]
+        default: ignore
+      extra:
+        description:
+          - Further lines of CRIU's configuration file, such as C(ghost-limit 8M). Options that redirect files or run programs
+            are refused.
+        type: list
+        elements: str
+        default: []
+  staging_dir:
+    description:
+      - Directory below which the container's CRIU configuration and log are kept.
+    type: path
+    default: /var/lib/gpuops-restore
+  rebuild:
+    description:
+      - Make container and snapshot anew when a task has run on the snapshot and none lives now. Without it such a container
+        is left as it is, and M(gpuops.restore.containerd_task) refuses to start from the checkpoint on it.
+    type: bool
+    default: false
+  lease:
+    description:
+      - Lease that protects what is being made. Without it the module holds one of its own.
+    type: str
+  owner:
+    description:
+      - Owner label of what is made. Objects of another owner are refused.
+    type: str
+    default: gpuops.restore
+  force:
+    description:
+      - Take over an object of another owner or from another checkpoint.
+    type: bool
+    default: false
+  assume_prepared:
+    description:
+      - In check mode, take it for granted that the base image is there, because an earlier task of the play would have
+        brought it. Means nothing outside check mode.
+    type: bool
+    default: false
+seealso:
+  - module: gpuops.restore.containerd_task
+  - module: gpuops.restore.containerd_checkpoint_info
+author:
+  - The gpuops.restore contributors (@gpuops)
+"""
+
+EXAMPLES = r"""
+- name: The container for a training that goes on on another node
+  gpuops.restore.containerd_container:
+    container_id: pytorch-training
+    checkpoint: registry.local/pytorch-training-checkpoint:001
+    mounts:
+      /var/lib/kubelet/pods/0b2d/volumes/data: /srv/data
+    network: host
+
+- name: Remove it again, its task having been removed before
+  gpuops.restore.containerd_container:
+    container_id: pytorch-training
+    state: absent
+"""
+
+RETURN = r"""
+container:
+  description: The container. C(spec_source) says where the original spec came from, V(metadata), V(checkpoint) or V(generated).
+  type: dict
+  returned: when O(state=present)
+  sample:
+    id: pytorch-training
+    image: docker.io/pytorch/pytorch:2.1.2-cuda12.1-cudnn8-runtime
+    runtime: io.containerd.runc.v2
+    snapshotter: overlayfs
+    snapshot_key: gpuops-restore-pytorch-training
+    spec_source: checkpoint
+    labels: {io.gpuops.restore/owner: gpuops.restore}
+created:
+  description: Whether this call made the container, or would have.
+  type: bool
+  returned: success
+  sample: true
+actions:
+  description: What was done, or in check mode would be.
+  type: list
+  elements: str
+  returned: success
+  sample: ["make snapshot gpuops-restore-pytorch-training and container pytorch-training"]
+spec_changes:
+  description: How the spec differs from the original, one sentence each.
+  type: list
+  elements: str
+  returned: when O(state=present)
+  sample: ["The cgroup path is /gpuops-restore-pytorch-training instead of /k8s.io/0b2d."]
+failure:
+  description: What went wrong. C(code) is stable, C(outcome) is V(retryable), V(terminal) or V(unknown).
+  type: dict
+  returned: failure
+  sample:
+    code: mount_source_missing
+    outcome: terminal
+    rpc: null
+    hint: Map it with mounts.
+    details: {source: /srv/data}
+"""
+
+from typing import Any
+
+from ansible.module_utils.basic import AnsibleModule
+
+from ansible_collections.gpuops.restore.plugins.module_utils import (
+    _container_step,
+    _criu_config,
+    _metadata,
+    _module,
+    _original,
+)
+from ansible_collections.gpuops.restore.plugins.module_utils._client import Client
+
+
+def _wish(parameters: dict[str, Any]) -> _container_step.Wish:
+    criu = parameters["criu"] or {}
+    return _container_step.Wish(
+        container_id=parameters["container_id"],
+        source=_original.Source(
+            checkpoint=parameters["checkpoint"],
+            metadata=_metadata.of_parameters(parameters),
+            image=parameters["image"] or "",
+            snapshotter=parameters["snapshotter"] or "",
+        ),
+        snapshot_id=parameters["snapshot_id"] or "",
+        mounts={str(old): str(new) for old, new in parameters["mounts"].items()},
+        network=parameters["network"],
+        env={str(name): str(value) for name, value in parameters["env"].items()},
+        cgroups_path=parameters["cgroups_path"] or "",
+        allow_hooks=parameters["allow_hooks"],
+        allow_annotations=tuple(parameters["allow_annotations"]),
+        criu=_criu_config.CriuOptions(**{name: value for name, value in criu.items() if value is not None}),
+        staging_dir=parameters["staging_dir"],
+        owner=parameters["owner"],
+        lease=parameters["lease"],
+        rebuild=parameters["rebuild"],
+        force=parameters["force"],
+        assume_prepared=parameters["assume_prepared"],
+    )
+
+
+def step(module: AnsibleModule, client: Client) -> dict[str, Any]:
+    """Carry out one call of the module."""
+    parameters = module.params
+    if parameters["state"] == "absent":
+        done = _container_step.absent(
+            client,
+            parameters["container_id"],
+            parameters["owner"],
+            parameters["force"],
+            parameters["staging_dir"],
+            module.check_mode,
+        )
+        state = {"container": "present" if done.changed else "absent"}
+        return {
+            "changed": done.changed,
+            "created": False,
+            "actions": done.actions,
+            "diff": {"before": state, "after": {"container": "absent"}},
+        }
+    done = _container_step.present(client, _wish(parameters), module.check_mode)
+    for warning in done.warnings:
+        module.warn(warning)
+    return {
+        "changed": done.changed,
+        "created": done.created,
+        "actions": done.actions,
+        "container": done.container,
+        "spec_changes": done.spec_changes,
+        "diff": {"before": done.spec_before, "after": done.spec_after} if done.changed else {},
+    }
+
+
+def main() -> None:
+    """Entry point of the module."""
+    criu = {
+        "tcp": {"type": "str", "choices": ["established", "close", "none"], "default": "none"},
+        "file_locks": {"type": "bool", "default": False},
+        "ext_unix_sk": {"type": "bool", "default": False},
+        "manage_cgroups": {
+            "type": "str",
+            "choices": ["ignore", "none", "props", "soft", "full", "strict"],
+            "default": "ignore",
+        },
+        "extra": {"type": "list", "elements": "str", "default": []},
+    }
+    _module.run(
+        {
+            "container_id": {"type": "str", "required": True},
+            "state": {"type": "str", "choices": ["present", "absent"], "default": "present"},
+            "checkpoint": {"type": "str"},
+            "metadata": {"type": "path"},
+            "metadata_content": {"type": "str"},
+            "image": {"type": "str"},
+            "snapshotter": {"type": "str"},
+            "snapshot_id": {"type": "str"},
+            "mounts": {"type": "dict", "default": {}},
+            "network": {"type": "str"},
+            "env": {"type": "dict", "default": {}},
+            "cgroups_path": {"type": "str"},
+            "allow_hooks": {"type": "bool", "default": False},
+            "allow_annotations": {"type": "list", "elements": "str", "default": []},
+            "criu": {"type": "dict", "default": {}, "options": criu},
+            "staging_dir": _module.STAGING_DIR,
+            "rebuild": {"type": "bool", "default": False},
+            "lease": {"type": "str"},
+            "owner": _module.OWNER,
+            "force": _module.FORCE,
+            "assume_prepared": {"type": "bool", "default": False},
+        },
+        step,
+        required_if=[("state", "present", ("checkpoint",))],
+        mutually_exclusive=[("metadata", "metadata_content")],
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,234 @@
+#!/usr/bin/python
+# Copyright (c) 2026 the gpuops.restore contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: containerd_task
+short_description: Run, stop or remove a containerd task
+version_added: 0.1.0
+description:
+  - Starts the process of a container from the CRIU images that M(gpuops.restore.containerd_checkpoint_stage) has staged,
+    so that it goes on where it was checkpointed; or stops it; or takes it away.
+  - A snapshot on which a task has run no longer fits the checkpoint. It is marked before the start, and starting from
+    the checkpoint on it again is refused; have M(gpuops.restore.containerd_container) make it anew with
+    O(gpuops.restore.containerd_container#module:rebuild=true).
+  - When CRIU refuses, the module returns the log's own error lines, a likely cause and a remedy. The log stays in the
+    container's work directory until M(gpuops.restore.containerd_container) removes it.
+extends_documentation_fragment:
+  - gpuops.restore.containerd
+  - gpuops.restore.attributes
+  - gpuops.restore.attributes.actiongroup
+attributes:
+  check_mode:
+    support: full
+  diff_mode:
+    support: full
+  idempotent:
+    support: full
+  platform:
+    platforms: linux
+options:
+  container_id:
+    description:
+      - Name of the container.
+    type: str
+    required: true
+  state:
+    description:
+      - V(started) has the task run. V(stopped) ends its processes with TERM and, after O(grace_seconds), with KILL, and
+        leaves the ended task. V(absent) also deletes the task, as well after a start that failed.
+    type: str
+    choices: [started, stopped, absent]
+    default: started
+  checkpoint:
+    description:
+      - Reference of the checkpoint image to start from. It has to be the one that the container was made for.
+      - Without it V(started) is an ordinary start from the image.
+    type: str
+  route:
+    description:
+      - V(staged) has runc read the staged directory. V(descriptor) has containerd extract the images once more, a full
+        copy of the process memory in its temporary directory, which the module removes after the start. Use it only
+        where the staged directory cannot be had.
+    type: str
+    choices: [staged, descriptor]
+    default: staged
+  staging_dir:
+    description:
+      - Directory below which checkpoints are staged and CRIU's logs are kept.
+    type: path
+    default: /var/lib/gpuops-restore
+  stdout:
+    description:
+      - Where the output goes from now on; an absolute path, made with mode 0600 and appended to, or a C(binary://) URI.
+      - Without it the output is discarded.
+    type: str
+  stderr:
+    description:
+      - As O(stdout), for the error output. Where only one of both is given, it takes both.
+    type: str
+  alive_seconds:
+    description:
+      - Seconds for which the process has to stay alive after the start.
+    type: float
+    default: 1.0
+  grace_seconds:
+    description:
+      - Seconds between TERM and KILL. V(0) kills at once.
+    type: float
+    default: 10.0
+  restore_timeout:
+    description:
+      - Seconds that CRIU may take. Past them the task is removed and the outcome is V(unknown).
+    type: int
+    default: 1800
+  owner:
+    description:
+      - Only containers with this owner label are touched.
+    type: str
+    default: gpuops.restore
+  force:
+    description:
+      - Act on a container of another owner too.
+    type: bool
+    default: false
+  assume_prepared:
+    description:
+      - In check mode, take it for granted that the container and the staged directory are there and new, because an
+        earlier task of the play would have made them. Means nothing outside check mode.
+    type: bool
+    default: false
+seealso:
+  - module: gpuops.restore.containerd_container
+  - module: gpuops.restore.containerd_checkpoint_stage
+author:
+  - The gpuops.restore contributors (@gpuops)
+"""
+
+EXAMPLES = r"""
+- name: Let the training go on where it was
+  gpuops.restore.containerd_task:
+    container_id: pytorch-training
+    checkpoint: registry.local/pytorch-training-checkpoint:001
+    stdout: /var/log/pytorch-training.log
+
+- name: Stop it, with a minute to save its work
+  gpuops.restore.containerd_task:
+    container_id: pytorch-training
+    state: stopped
+    grace_seconds: 60
+
+- name: Take the task away
+  gpuops.restore.containerd_task:
+    container_id: pytorch-training
+    state: absent
+"""
+
+RETURN = r"""
+task:
+  description: The task as it is now; empty when there is none, and in check mode where it would be new.
+  type: dict
+  returned: success
+  sample:
+    id: pytorch-training
+    pid: 41235
+    status: RUNNING
+    exit_status: null
+created:
+  description: Whether this call started the task, or would have.
+  type: bool
+  returned: success
+  sample: true
+actions:
+  description: What was done, or in check mode would be.
+  type: list
+  elements: str
+  returned: success
+  sample: ["start the task from the checkpoint registry.local/pytorch-training-checkpoint:001"]
+seconds:
+  description: Seconds for creating the task, for CRIU's restore, and for watching that the process stays alive.
+  type: dict
+  returned: when a task was started
+  sample: {create: 0.051, start: 0.212, alive: 1.001}
+failure:
+  description:
+    - What went wrong. C(code) is stable, C(outcome) is V(retryable), V(terminal) or V(unknown).
+    - After a failed restore C(details) has C(kind), C(cause), CRIU's C(errors) and the path of its C(log).
+  type: dict
+  returned: failure
+  sample:
+    code: criu_restore_failed
+    outcome: terminal
+    rpc: containerd.services.tasks.v1.Tasks/Start
+    hint: Map the old source to one of this node with mounts.
+    details: {kind: mounts, log: /var/lib/gpuops-restore/work/k8s.io/pytorch-training/restore.log}
+"""
+
+from typing import Any
+
+from ansible.module_utils.basic import AnsibleModule
+
+from ansible_collections.gpuops.restore.plugins.module_utils import _module, _task_step
+from ansible_collections.gpuops.restore.plugins.module_utils._client import Client
+
+
+def step(module: AnsibleModule, client: Client) -> dict[str, Any]:
+    """Carry out one call of the module."""
+    parameters = module.params
+    wish = _task_step.Wish(
+        container_id=parameters["container_id"],
+        checkpoint=parameters["checkpoint"] or "",
+        route=parameters["route"],
+        staging_dir=parameters["staging_dir"],
+        stdout=parameters["stdout"] or "",
+        stderr=parameters["stderr"] or "",
+        alive_seconds=parameters["alive_seconds"],
+        grace_seconds=parameters["grace_seconds"],
+        restore_timeout=float(parameters["restore_timeout"]),
+        owner=parameters["owner"],
+        force=parameters["force"],
+        assume_prepared=parameters["assume_prepared"],
+    )
+    act = {"started": _task_step.started, "stopped": _task_step.stopped, "absent": _task_step.absent}
+    done = act[parameters["state"]](client, wish, module.check_mode)
+    for warning in done.warnings:
+        module.warn(warning)
+    result: dict[str, Any] = {
+        "changed": done.changed,
+        "created": done.created,
+        "actions": done.actions,
+        "task": done.task,
+        "diff": {"before": {"status": done.before}, "after": {"status": done.after}},
+    }
+    if done.seconds:
+        result["seconds"] = done.seconds
+    return result
+
+
+def main() -> None:
+    """Entry point of the module."""
+    _module.run(
+        {
+            "container_id": {"type": "str", "required": True},
+            "state": {"type": "str", "choices": ["started", "stopped", "absent"], "default": "started"},
+            "checkpoint": {"type": "str"},
+            "route": {"type": "str", "choices": ["staged", "descriptor"], "default": "staged"},
+            "staging_dir": _module.STAGING_DIR,
+            "stdout": {"type": "str"},
+            "stderr": {"type": "str"},
+            "alive_seconds": {"type": "float", "default": 1.0},
+            "grace_seconds": {"type": "float", "default": 10.0},
+            "restore_timeout": {"type": "int", "default": 1800},
+            "owner": _module.OWNER,
+            "force": _module.FORCE,
+            "assume_prepared": {"type": "bool", "default": False},
+        },
+        step,
+    )
+
+
+if __name__ == "__main__":
+    main()

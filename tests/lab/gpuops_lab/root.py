@@ -1,0 +1,214 @@
+# Copyright (c) 2026 the gpuops.restore contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The nodes' root file systems: a Debian 13 root and a containerd per generation, built into the cache."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import json
+import os
+import pathlib
+import shutil
+import subprocess
+from collections.abc import Callable, Iterator
+
+from gpuops_lab.config import LabError, cache_dir
+
+PACKAGES = (
+    "busybox-static",
+    "ca-certificates",
+    "containerd",
+    "criu",
+    "docker-registry",
+    "iproute2",
+    "iptables",
+    "openssh-server",
+    "procps",
+    "python3",
+    "python3-grpcio",
+    "python3-protobuf",
+    "python3-venv",
+    "runc",
+    "zstd",
+)
+ROOT_SUITE = "trixie"
+KEYRING = "/usr/share/keyrings/debian-archive-keyring.gpg"
+DEFAULT_MIRROR = "http://deb.debian.org/debian"
+# Suites that are tried in this order for a containerd of that generation; none: the one of the root itself.
+VERSIONS: dict[str, tuple[str, ...]] = {
+    "1.6": ("bookworm",),
+    "1.7": (),
+    "2.1": ("forky", "sid"),
+}
+EXCLUDED = ("/usr/share/man/*", "/usr/share/doc/*", "/usr/share/locale/*", "/usr/share/info/*")
+# Raise this when the way of building changes without the recipe's other values changing.
+RECIPE = 1
+
+
+def lower_directories(version: str) -> tuple[str, ...]:
+    """The read-only layers of a node with that containerd, topmost first; builds what the cache lacks.
+
+    Raises LabError when a generation is unknown or something cannot be built.
+    """
+    if version not in VERSIONS:
+        raise LabError(f"containerd {version} is unknown to the lab; choose one of {', '.join(VERSIONS)}")
+    root = _build_root()
+    if not VERSIONS[version]:
+        return (str(root),)
+    return (str(_build_containerd(version, root)), str(root))
+
+
+def host_mirrors(targets: str) -> tuple[str, str | None]:
+    """(Debian mirror, security mirror or None) out of the text of `apt-get indextargets`."""
+    main: str | None = None
+    security: str | None = None
+    for block in targets.split("\n\n"):
+        fields = dict(line.split(": ", 1) for line in block.splitlines() if ": " in line)
+        if fields.get("Origin") != "Debian" or "Repo-URI" not in fields:
+            continue
+        address = fields["Repo-URI"].rstrip("/")
+        if fields.get("Label") == "Debian-Security":
+            security = security or address
+        elif fields.get("Label") == "Debian":
+            main = main or address
+    return main or DEFAULT_MIRROR, security
+
+
+def _apt_targets() -> str:
+    result = subprocess.run(
+        ["apt-get", "indextargets", "Created-By: Packages"], capture_output=True, text=True, check=False
+    )
+    return result.stdout if result.returncode == 0 else ""
+
+
+def _build_root() -> pathlib.Path:
+    recipe = [RECIPE, ROOT_SUITE, PACKAGES, EXCLUDED]
+
+    def build(target: pathlib.Path) -> None:
+        mirror, security = host_mirrors(_apt_targets())
+        sources = [f"deb {mirror} {ROOT_SUITE} main", f"deb {mirror} {ROOT_SUITE}-updates main"]
+        if security:
+            sources.append(f"deb {security} {ROOT_SUITE}-security main")
+        command = ["mmdebstrap", "--mode=root", "--variant=minbase", "--quiet", f"--keyring={KEYRING}"]
+        command += ['--aptopt=APT::Install-Recommends "false"', f"--include={','.join(PACKAGES)}"]
+        command += [f"--dpkgopt=path-exclude={pattern}" for pattern in EXCLUDED]
+        _run([*command, ROOT_SUITE, str(target), *sources], "the Debian root")
+        for version, suites in VERSIONS.items():
+            if not suites:
+                _check_version(target / "usr/bin/containerd", version, target)
+        # Every node has its own.
+        for path in (*target.glob("etc/ssh/ssh_host_*"), target / "etc/hostname", target / "etc/resolv.conf"):
+            path.unlink(missing_ok=True)
+
+    return _cached("root", recipe, build)
+
+
+def _build_containerd(version: str, root: pathlib.Path) -> pathlib.Path:
+    def build(target: pathlib.Path) -> None:
+        mirror, _ = host_mirrors(_apt_targets())
+        failures = []
+        for suite in VERSIONS[version]:
+            try:
+                _unpack_binaries(_download("containerd", suite, mirror, target / "apt"), target)
+                _check_version(target / "usr/bin/containerd", version, root)
+            except LabError as error:
+                failures.append(f"{suite}: {error}")
+                continue
+            finally:
+                shutil.rmtree(target / "apt", ignore_errors=True)
+            return
+        raise LabError(f"no suite offers containerd {version}: {'; '.join(failures)}")
+
+    return _cached(f"containerd-{version}", [RECIPE, version, VERSIONS[version]], build)
+
+
+def _download(package: str, suite: str, mirror: str, directory: pathlib.Path) -> pathlib.Path:
+    """The newest .deb of that suite, verified by apt against the archive's key, with a state of its own."""
+    for part in ("lists/partial", "cache/archives/partial", "deb"):
+        (directory / part).mkdir(parents=True, exist_ok=True)
+    (directory / "status").touch()
+    (directory / "sources.list").write_text(f"deb [signed-by={KEYRING}] {mirror} {suite} main\n")
+    options = {
+        "Dir::State": directory,
+        "Dir::State::lists": directory / "lists",
+        "Dir::State::status": directory / "status",
+        "Dir::Cache": directory / "cache",
+        "Dir::Etc::sourcelist": directory / "sources.list",
+        "Dir::Etc::sourceparts": "-",
+        "Dir::Etc::preferences": "-",
+        "Dir::Etc::preferencesparts": "-",
+        "APT::Default-Release": "",
+        "APT::Sandbox::User": "root",
+    }
+    arguments = [f"-o{key}={value}" for key, value in options.items()]
+    _run(["apt-get", *arguments, "--quiet", "update"], f"the package list of {suite}")
+    _run(["apt-get", *arguments, "--quiet", "download", package], f"{package} of {suite}", directory / "deb")
+    files = sorted((directory / "deb").glob("*.deb"))
+    if len(files) != 1:
+        raise LabError(f"apt-get downloaded {len(files)} files for {package} of {suite}, not one")
+    return files[0]
+
+
+def _unpack_binaries(package: pathlib.Path, target: pathlib.Path) -> None:
+    """Only usr/bin: a /lib directory of an older package would hide the root's link of that name."""
+    unpacked = target / "apt" / "unpacked"
+    shutil.rmtree(unpacked, ignore_errors=True)
+    _run(["dpkg-deb", "--extract", str(package), str(unpacked)], f"the package {package.name}")
+    shutil.rmtree(target / "usr", ignore_errors=True)
+    (target / "usr").mkdir()
+    (unpacked / "usr/bin").rename(target / "usr/bin")
+
+
+def _check_version(binary: pathlib.Path, version: str, root: pathlib.Path) -> None:
+    """Run it with the root's C library: the host's may be older."""
+    loader = sorted((root / "usr").glob("lib*/ld-linux*.so.*"))
+    prefix = (
+        [str(loader[0]), "--library-path", ":".join(map(str, (root / "usr/lib").glob("*-linux-gnu")))] if loader else []
+    )
+    output = subprocess.run([*prefix, str(binary), "--version"], capture_output=True, text=True, check=False).stdout
+    words = output.split()
+    if len(words) < 3 or not words[2].lstrip("v").startswith(version + "."):
+        raise LabError(f"{version} was expected and the archive has {' '.join(words[:3]) or 'nothing that runs'}")
+
+
+def _run(command: list[str], what: str, directory: pathlib.Path | None = None) -> None:
+    try:
+        result = subprocess.run(command, capture_output=True, text=True, cwd=directory, check=False)
+    except FileNotFoundError:
+        raise LabError(f"{command[0]} is not installed; run tests/lab/prerequisites.sh") from None
+    if result.returncode:
+        status = f"{command[0]}, status {result.returncode}"
+        raise LabError(f"{what} could not be made ({status}):\n{result.stderr[-2000:]}")
+
+
+def _cached(name: str, recipe: object, build: Callable[[pathlib.Path], None]) -> pathlib.Path:
+    """The directory of that recipe; built under a temporary name and renamed: it is whole or absent."""
+    key = hashlib.sha256(json.dumps(recipe).encode()).hexdigest()[:12]
+    target = cache_dir() / f"{name}-{key}"
+    if target.is_dir():
+        return target
+    with cache_lock(name):
+        if not target.is_dir():
+            temporary = cache_dir() / f".{name}-{key}.partial"
+            if temporary.exists():
+                shutil.rmtree(temporary)
+            temporary.mkdir(mode=0o755)
+            build(temporary)
+            temporary.chmod(0o755)
+            temporary.rename(target)
+    return target
+
+
+@contextlib.contextmanager
+def cache_lock(name: str) -> Iterator[None]:
+    """Two labs that build the same thing at once: the second waits and finds it built."""
+    cache_dir().mkdir(parents=True, exist_ok=True)
+    handle = os.open(cache_dir() / f".{name}.lock", os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)
