@@ -7,7 +7,7 @@
 SHELL := /bin/bash
 TOOLS := tests/tools
 
-.PHONY: help demo test lint sanity units molecule install-check changelog clean distclean
+.PHONY: help demo test lint sanity units integration molecule install-check changelog clean distclean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 16
@@ -26,6 +26,9 @@ sanity: ## ansible-test sanity on all supported cores (PYTHONS=3.11 for one)
 
 units: ## unit tests on all Pythons that are here (PYTHONS=3.11 for one)
 	@$(TOOLS)/units
+
+integration: ## the steps on a real containerd, in a node of this machine (root)
+	@$(TOOLS)/integration
 
 molecule: ## scenarios on nodes of this machine (root; SCENARIO=default for one)
 	@$(TOOLS)/molecule $(SCENARIO)

@@ -37,6 +37,7 @@ class Api:
     def __init__(self) -> None:
         descriptor_pb2, descriptor_pool, message_factory = descriptor_modules()
         self._pool = descriptor_pool.DescriptorPool()
+        self._methods: dict[str, Method] = {}
         files = descriptor_pb2.FileDescriptorSet.FromString(zlib.decompress(base64.b64decode(DESCRIPTORS)))
         for file in files.file:
             self._pool.AddSerializedFile(file.SerializeToString())
@@ -50,9 +51,14 @@ class Api:
         """The class of a message by its full name, e.g. ``containerd.types.Mount``. Raises KeyError."""
         return self._class_of(self._pool.FindMessageTypeByName(name))
 
-    @functools.cache  # noqa: B019 - the Api lives as long as the process
     def method(self, path: str) -> Method:
         """A method by ``<service full name>/<method>``, e.g. ``containerd.services.tasks.v1.Tasks/Get``."""
+        known = self._methods.get(path)
+        if known is None:
+            known = self._methods[path] = self._find_method(path)
+        return known
+
+    def _find_method(self, path: str) -> Method:
         service, name = path.split("/")
         found = self._pool.FindServiceByName(service).methods_by_name[name]
         # The descriptor's own streaming attributes exist only in newer protobuf; its proto form has them always.

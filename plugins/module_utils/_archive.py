@@ -26,6 +26,7 @@ from ansible_collections.gpuops.restore.plugins.module_utils._archive_oci import
     parse_descriptors,
     parse_object,
     walk,
+    walk_all,
 )
 from ansible_collections.gpuops.restore.plugins.module_utils._errors import InputError
 from ansible_collections.gpuops.restore.plugins.module_utils._streams import Expansion, verified
@@ -138,11 +139,11 @@ class Archive:
                 "archive_layout_unknown",
             )
         what = f"{_INDEX} of {self.path}"
+        images: list[ArchiveImage] = []
         for descriptor in parse_descriptors(parse_object(documents[_INDEX], what).get("manifests"), what):
             names = [descriptor.annotations[key] for key in _NAME_ANNOTATIONS if key in descriptor.annotations]
-            image = ArchiveImage(names[0] if names else None, descriptor)
-            if image not in self.images:
-                self.images.append(image)
+            images.append(ArchiveImage(names[0] if names else None, descriptor))
+        self.images = list(dict.fromkeys(images))
 
     def _read_docker(self) -> None:
         self.layout = "docker"
@@ -222,14 +223,11 @@ class Archive:
     def check_expansion(self) -> None:
         """InputError ``archive_bomb`` if much of the archive belongs to none of its images."""
         accounted = {_LAYOUT, _INDEX, _docker.MANIFEST}
-        for image in self.images:
-            if image.descriptor.has_children:
-                graph = walk(image.descriptor, self._load, None)
-                digests = {
-                    image.descriptor.digest,
-                    *(child.digest for below in graph.values() for child in below),
-                }
-                accounted.update(self._members[digest] for digest in digests if digest in self._members)
+        tops = [image.descriptor for image in self.images if image.descriptor.has_children]
+        graph = walk_all(tops, self._file.what, self._load, None)
+        for item in (*tops, *(child for below in graph.values() for child in below)):
+            if item.digest in self._members:
+                accounted.add(self._members[item.digest])
         entries = self._file.entries
         spare = sum(entry.size for name, entry in entries.items() if self._file.real(name) == name not in accounted)
         if spare > _SPARE:

@@ -60,7 +60,10 @@ def read_images(file: ArchiveFile, max_index: int) -> list[DockerImage]:
         raise invalid(what, f"it names more than {MAX_BLOBS} blobs", "too_many_blobs")
     packed = {name for _c, layers, _n in parsed for name in layers if _compression(file, name) != "none"}
     digests = _digests(file, packed)
-    return [_image(file, config, layers, names, digests, what) for config, layers, names in parsed]
+    configs = file.read([config for config, _layers, _names in parsed], MAX_MANIFEST)
+    if len(configs) != len(parsed):
+        raise invalid(what, "it names a config twice")
+    return [_image(file, config, configs[config], layers, names, digests, what) for config, layers, names in parsed]
 
 
 def _record(record: Any, file: ArchiveFile, what: str) -> tuple[str, list[str], tuple[str, ...]]:
@@ -96,12 +99,12 @@ def _digests(file: ArchiveFile, names: set[str]) -> dict[str, str]:
 def _image(
     file: ArchiveFile,
     config: str,
+    data: bytes,
     layers: list[str],
     names: tuple[str, ...],
     digests: dict[str, str],
     what: str,
 ) -> DockerImage:
-    data = file.read([config], MAX_MANIFEST)[config]
     document = parse_object(data, f"The image config {config!r}")
     rootfs = document.get("rootfs")
     diff_ids = rootfs.get("diff_ids") if isinstance(rootfs, dict) else None

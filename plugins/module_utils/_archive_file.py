@@ -39,6 +39,7 @@ from ansible_collections.gpuops.restore.plugins.module_utils._tar_guard import (
 _HEAD = 8
 _KEEP_EACH = 4 << 20
 _KEEP_ALL = 32 << 20
+_READ_ALL = 32 << 20  # documents of one level: they are in memory together
 _OUTER_CODES = {"tar_not_a_tar": "archive_unreadable", "expansion_limit": "archive_bomb"}
 
 
@@ -67,6 +68,7 @@ class ArchiveFile:
         self._zstd = zstd_program
         self._kept: dict[str, bytes] = {}
         self._room = _KEEP_ALL
+        self._passes: list[Generator[Member, None, None]] = []
         self._fd = self._open()
         try:
             self.compression = compression(os.pread(self._fd, _HEAD, 0))
@@ -78,7 +80,10 @@ class ArchiveFile:
             raise
 
     def close(self) -> None:
-        """Close the file; afterwards nothing can be read."""
+        """Close the file, and end what an unfinished pass still runs; afterwards nothing can be read."""
+        for found in self._passes:
+            found.close()
+        self._passes.clear()
         if self._fd >= 0:
             os.close(self._fd)
             self._fd = -1
@@ -166,15 +171,19 @@ class ArchiveFile:
         return self._alias.get(name, name)
 
     def read(self, names: Iterable[str], limit: int) -> dict[str, bytes]:
-        """Small members whole; InputError ``manifest_too_large`` for one above ``limit`` bytes."""
+        """Small members whole, in one pass.
+
+        InputError ``manifest_too_large`` for one above ``limit`` bytes, or for 32 MiB of them.
+        """
         wanted = {self.real(name): name for name in names}
         result: dict[str, bytes] = {}
+        total = 0
         for real, name in wanted.items():
-            if self.entries[real].size > limit:
+            total += self.entries[real].size
+            if self.entries[real].size > limit or total > _READ_ALL:
                 raise InputError(
                     "manifest_too_large",
-                    f"{self.what} is refused: {name!r} should be a small document and has "
-                    f"{self.entries[real].size} bytes.",
+                    f"{self.what} is refused: {name!r} and what else should be small documents have {total} bytes.",
                     "Export the image again with a tool you trust.",
                 )
             if real in self._kept:
@@ -198,6 +207,7 @@ class ArchiveFile:
         if not wanted:
             return
         with self._errors(), closing(self._members()) as found:
+            self._passes.append(found)
             for member in found:
                 if member.name in wanted:
                     yield member.name, self._guarded(member.data())

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Container, Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Callable
 
@@ -182,12 +182,24 @@ def walk(
     """
     if not top.has_children:
         raise invalid(f"The image {top.digest}", f"its type {top.media_type!r} is unknown", "manifest_unsupported")
+    return walk_all([top], f"The image {top.digest}", load, platform, allow_missing)
+
+
+def walk_all(
+    tops: Sequence[Descriptor],
+    what: str,
+    load: Load,
+    platform: Platform | None,
+    allow_missing: Container[str] = (),
+) -> dict[str, list[Descriptor]]:
+    """:func:`walk` for several images at once: the bounds are for all together, each document is read once."""
     graph: dict[str, list[Descriptor]] = {}
-    level, depth, total = [top], 0, 0
+    level = list({top.digest: top for top in tops}.values())
+    depth, total = 0, 0
     while level:
         depth += 1
         if depth > MAX_INDEX_DEPTH and (depth > MAX_INDEX_DEPTH + 1 or any(item.is_index for item in level)):
-            raise invalid(f"The image {top.digest}", "its indexes are nested too deeply", "archive_too_deep")
+            raise invalid(what, "its indexes are nested too deeply", "archive_too_deep")
         documents = load(level)
         following: dict[str, Descriptor] = {}
         for node in level:
@@ -198,8 +210,7 @@ def walk(
             below = _needed(node, children(node, documents[node.digest]), platform)
             total += len(below)
             if total > MAX_BLOBS:
-                detail = f"it names more than {MAX_BLOBS} blobs"
-                raise invalid(f"The image {top.digest}", detail, "too_many_blobs")
+                raise invalid(what, f"it names more than {MAX_BLOBS} blobs", "too_many_blobs")
             graph[node.digest] = below
             following.update((item.digest, item) for item in below if item.has_children)
         level = [item for digest, item in following.items() if digest not in graph]

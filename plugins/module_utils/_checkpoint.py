@@ -50,8 +50,11 @@ _RUNTIME_NAME = "io.containerd.checkpoint.runtime"
 _SNAPSHOTTER_NAME = "io.containerd.checkpoint.snapshotter"
 _REF_NAME = "org.opencontainers.image.ref.name"
 _TASK_IMAGE_NAME = "image.name"
+_RUNC_OPTIONS = "containerd.runc.v1.Options"
 DEFAULT_RUNTIME = "io.containerd.runc.v2"
 DEFAULT_SNAPSHOTTER = "overlayfs"
+#: What fits the size field of containerd's descriptor, an int64.
+_MAX_SIZE = 2**63 - 1
 
 
 @dataclass(frozen=True)
@@ -93,8 +96,8 @@ def load(client: Client, name: str) -> Checkpoint:
     if image.target.media_type not in INDEXES:
         raise _not_a_checkpoint(name, f"its media type is {image.target.media_type}, not an OCI index")
     document = read_document(client, image.target)
-    children = [_child(entry, name) for entry in document.get("manifests") or []]
-    annotations = document.get("annotations") or {}
+    children = [_child(entry, name) for entry in objects(document, "manifests", name)]
+    annotations = mapping(document, "annotations", name)
     task_layout = image.labels.get("containerd.io/checkpoint") == "true"
     marked = task_layout or _RUNTIME_NAME in annotations
     if not marked and not any("containerd.container" in child.media_type for child in children):
@@ -153,17 +156,30 @@ def spec(client: Client, checkpoint: Checkpoint) -> Mapping[str, Any] | None:
 
 
 def runtime_options(client: Client, checkpoint: Checkpoint) -> Any:
-    """The original runtime options as a google.protobuf.Any, None when the image has none."""
+    """The original runtime options as a google.protobuf.Any, None when the image has none.
+
+    Raises InputError ``runtime_options_unreadable``.
+    """
     if checkpoint.runtime_options is None:
         return None
     descriptor = checkpoint.runtime_options
+    data = _content.read_all(client, descriptor.digest, descriptor.size)
     found = _api.message("google.protobuf.Any")
-    found.ParseFromString(_content.read_all(client, descriptor.digest, descriptor.size))
-    # ``ctr`` wraps the options once more in an Any of type google.protobuf.Any on some versions.
-    if found.type_url.rsplit("/", 1)[-1] == "google.protobuf.Any":
-        inner = _api.message("google.protobuf.Any")
-        inner.ParseFromString(found.value)
-        found = inner
+    try:
+        found.ParseFromString(data)
+        # ``ctr`` wraps the options once more in an Any of type google.protobuf.Any on some versions.
+        if found.type_url.rsplit("/", 1)[-1] == "google.protobuf.Any":
+            inner = _api.message("google.protobuf.Any")
+            inner.ParseFromString(found.value)
+            found = inner
+        if found.type_url.rsplit("/", 1)[-1] == _RUNC_OPTIONS:
+            _api.message(_RUNC_OPTIONS).ParseFromString(found.value)
+    except Exception as error:  # as in spec()
+        raise InputError(
+            "runtime_options_unreadable",
+            f"The runtime options in the checkpoint {checkpoint.name} cannot be read: {error}.",
+            "The image is damaged: take the checkpoint again.",
+        ) from error
     return found if found.type_url else None
 
 
@@ -209,11 +225,27 @@ def read_document(client: Client, descriptor: Descriptor) -> dict[str, Any]:
     data = _content.read_all(client, descriptor.digest, descriptor.size)
     try:
         found = json.loads(data)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise _invalid(descriptor.digest, str(error)) from error
     if not isinstance(found, dict):
         raise _invalid(descriptor.digest, "it is not an object")
     return found
+
+
+def mapping(document: Mapping[str, Any], key: str, where: str) -> dict[str, Any]:
+    """The object under ``key``, empty when there is none. Raises InputError ``document_invalid``."""
+    found = document.get(key)
+    if found is not None and not isinstance(found, dict):
+        raise _invalid(where, f"{key} is not an object")
+    return found or {}
+
+
+def objects(document: Mapping[str, Any], key: str, where: str) -> list[Any]:
+    """The list under ``key``, empty when there is none. Raises InputError ``document_invalid``."""
+    found = document.get(key)
+    if found is not None and not isinstance(found, list):
+        raise _invalid(where, f"{key} is not a list")
+    return found or []
 
 
 def child_descriptor(entry: Any, where: str) -> Descriptor:
@@ -226,10 +258,10 @@ def _child(entry: Any, where: str) -> Descriptor:
         raise _invalid(where, "a descriptor is not an object")
     digest, size = entry.get("digest"), entry.get("size")
     good_digest = isinstance(digest, str) and digest.startswith("sha256:") and len(digest) == 71
-    if not good_digest or not isinstance(size, int) or isinstance(size, bool) or size < 0:
-        raise _invalid(where, f"it has a descriptor with digest {digest!r} and size {size!r}")
-    annotations = entry.get("annotations") or {}
-    return Descriptor(str(entry.get("mediaType") or ""), str(digest), size, dict(annotations))
+    if not good_digest or not isinstance(size, int) or isinstance(size, bool) or not 0 <= size <= _MAX_SIZE:
+        raise _invalid(where, f"it has a descriptor with digest {digest!r} and size {str(size)[:40]}")
+    annotations = {str(key): str(value) for key, value in mapping(entry, "annotations", where).items()}
+    return Descriptor(str(entry.get("mediaType") or ""), str(digest), size, annotations)
 
 
 def _invalid(what: str, why: str) -> InputError:

@@ -24,6 +24,7 @@ from ansible_collections.gpuops.restore.plugins.module_utils import (
     _spec,
     _staging,
     _stdio,
+    _task_end,
     _tasks,
 )
 from ansible_collections.gpuops.restore.plugins.module_utils._client import Client
@@ -166,7 +167,7 @@ def _present(client: Client, found: Report, original: Original, wish: _container
         _collect(found, lambda: _tasks.refuse_paused(task))
     used = _container_step.is_used(client, container)
     found.status["used"] = used
-    live = task is not None and task.status != "STOPPED"
+    live = _task_end.is_live(task)
     if used and not live and not wish.rebuild:
         found.add(_container_step.used_snapshot(container))
     return live

@@ -40,6 +40,9 @@ MAX_RECEIVE = 64 * 1024 * 1024
 DATA_TIMEOUT = 1800.0
 #: Seconds that a restarting daemon is waited for.
 RECONNECT_SECONDS = 20.0
+#: How every gRPC release begins its text for a call for which there was no connection to send it on. Other texts that
+#: speak of connections ("Connection reset by peer") may stand for a call that the daemon has carried out.
+_NEVER_LEFT = "failed to connect to all addresses"
 #: Method names without an effect, safe to send again when the connection broke half-way.
 _READS = frozenset({"Get", "List", "Stat", "Info", "Mounts", "Plugins", "Server", "Version"})
 
@@ -118,7 +121,7 @@ class Client:
             try:
                 return self._invoke(self._channel.unary_unary, method, request, timeout or self.timeout)
             except UnavailableError as error:
-                never_left = "connect" in str(error.details.get("text", "")).lower()
+                never_left = str(error.details.get("text", "")).startswith(_NEVER_LEFT)
                 name = path.split("/")[1]
                 if self._clock() >= give_up or not (never_left or name in _READS):
                     raise
@@ -191,7 +194,7 @@ class Client:
         name = "/".join(part.rsplit(".", 1)[-1] for part in path.strip("/").split("/"))
         return kind(
             code,
-            f"containerd at {self.address} answered {status} to {name}: {text}.".replace("..", "."),
+            f"containerd at {self.address} answered {status} to {name}: {text.rstrip('.')}.",
             _REMEDIES.get(status, ""),
             outcome=outcome,
             rpc=path.strip("/"),
@@ -201,32 +204,43 @@ class Client:
     def _reach_socket(self) -> None:
         """Tell apart, before gRPC hides it: no socket, no permission, nobody listening."""
         give_up = self._clock() + self._reconnect_seconds
-        if not os.path.exists(self.address):
+        try:
+            os.stat(self.address)
+        except PermissionError as error:
+            raise self._no_permission() from error
+        except OSError as error:
             raise NodeError(
                 "socket_absent",
                 f"There is no containerd socket at {self.address}.",
                 "Start containerd, or set address to where its socket is.",
-            )
+            ) from error
         while True:
             try:
                 self.peer_pid()
                 return
             except PermissionError as error:
-                raise NodeError(
-                    "socket_permission",
-                    f"User id {os.geteuid()} may not open the containerd socket {self.address}.",
-                    "Run the task as root (become: true).",
-                ) from error
+                raise self._no_permission() from error
             except OSError as error:
-                waiting = error.errno in (errno.ECONNREFUSED, errno.ENOENT)
+                # EAGAIN: the listener's queue is full.
+                waiting = error.errno in (errno.ECONNREFUSED, errno.ENOENT, errno.EAGAIN)
                 if not waiting or self._clock() >= give_up:
-                    raise NodeError(
-                        "daemon_unavailable",
-                        f"Nobody answers on the containerd socket {self.address}: {error.strerror or error}.",
-                        "Look at the state of the containerd service on this node and start it.",
-                        outcome=RETRYABLE,
-                    ) from error
+                    raise self._nobody(str(error.strerror or error)) from error
                 self._sleep(0.2)
+
+    def _no_permission(self) -> NodeError:
+        return NodeError(
+            "socket_permission",
+            f"User id {os.geteuid()} may not open the containerd socket {self.address}.",
+            "Run the task as root (become: true).",
+        )
+
+    def _nobody(self, why: str) -> NodeError:
+        return NodeError(
+            "daemon_unavailable",
+            f"Nobody answers on the containerd socket {self.address}: {why}.",
+            "Look at the state of the containerd service on this node and start it.",
+            outcome=RETRYABLE,
+        )
 
     def _shake_hands(self) -> None:
         """Something listens; make sure that it is containerd before anything is asked of it."""
@@ -234,6 +248,13 @@ class Client:
             self.call("containerd.services.version.v1.Version/Version", timeout=min(self.timeout, 15.0))
         except RpcError as error:
             self.close()
+            if isinstance(error, DeadlineError):
+                raise self._nobody("it accepts connections but does not answer in time") from error
+            if isinstance(error, UnavailableError):
+                try:
+                    self.peer_pid()
+                except OSError as gone:
+                    raise self._nobody(str(gone.strerror or gone)) from error
             raise NodeError(
                 "not_containerd",
                 f"What listens on {self.address} does not answer as containerd does ({error.details['status']}).",

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,6 +16,7 @@ from ansible_collections.gpuops.restore.plugins.module_utils import (
     _cgroup,
     _checkpoint,
     _containers,
+    _content,
     _criu_config,
     _labels,
     _leases,
@@ -27,15 +28,19 @@ from ansible_collections.gpuops.restore.plugins.module_utils import (
     _snapshots,
     _spec,
     _spec_namespaces,
+    _task_end,
     _tasks,
     _unpack,
 )
 from ansible_collections.gpuops.restore.plugins.module_utils._client import Client
 from ansible_collections.gpuops.restore.plugins.module_utils._containers import Container
 from ansible_collections.gpuops.restore.plugins.module_utils._errors import (
+    AlreadyExistsError,
     ConflictError,
     InputError,
     NodeError,
+    RestoreError,
+    RpcError,
 )
 from ansible_collections.gpuops.restore.plugins.module_utils._images import Image
 from ansible_collections.gpuops.restore.plugins.module_utils._original import Original
@@ -110,11 +115,18 @@ class _Files:
         if self.own_netns and not _netns.exists(self.wish.container_id):
             _netns.make(self.wish.container_id)
 
-    def remove(self) -> None:
-        """Take it away again."""
-        _paths.remove_work(self.wish.staging_dir, self.namespace, self.wish.container_id)
-        if self.own_netns:
-            _netns.remove(self.wish.container_id)
+    def undo(self) -> Callable[[], None]:
+        """What takes away again what :meth:`make`, called after this, will have made, and no more."""
+        keep_work = _paths.exists(_paths.work_dir(self.wish.staging_dir, self.namespace, self.wish.container_id))
+        keep_netns = not self.own_netns or _netns.exists(self.wish.container_id)
+
+        def act() -> None:
+            if not keep_work:
+                _paths.remove_work(self.wish.staging_dir, self.namespace, self.wish.container_id)
+            if not keep_netns:
+                _netns.remove(self.wish.container_id)
+
+        return act
 
 
 def _uses_own_netns(wish: Wish, spec: Mapping[str, Any]) -> bool:
@@ -124,17 +136,17 @@ def _uses_own_netns(wish: Wish, spec: Mapping[str, Any]) -> bool:
 
 def plan_spec(client: Client, wish: Wish, original: Original, image: Image | None) -> _spec.Adapted:
     """The adapted spec. ``image`` is only needed where the spec has to be generated from its config."""
-    if original.stored_spec is None and image is None:
+    if original.stored_spec is not None:
+        before = original.stored_spec
+    elif image is not None:
+        before = _original.spec(client, original, image, wish.container_id)
+    else:
         raise InputError(
             "base_image_absent",
             f"Neither the checkpoint {original.checkpoint.name} nor metadata has an OCI spec, and the base image "
             "that one could be generated from is not on the node.",
             "Import or pull the base image first, or give the spec in metadata (ociSpec).",
         )
-    before = original.stored_spec
-    if before is None:
-        assert image is not None
-        before = _original.spec(client, original, image, wish.container_id)
     _spec.check(before)
     fresh = _spec_namespaces.needs_fresh_netns(before, wish.network)
     path = wish.cgroups_path or _cgroup.cgroups_path(wish.container_id, original.cgroup_driver)
@@ -190,7 +202,7 @@ def present(client: Client, wish: Wish, check: bool) -> Outcome:
     )
     outcome.warnings.extend(adapted.warnings)
     outcome.spec_changes = list(adapted.changes)
-    outcome.spec_before = _spec.redacted(original.stored_spec or {})
+    outcome.spec_before = _spec.redacted(original.stored_spec) if original.stored_spec else {}
     outcome.spec_after = _spec.redacted(adapted.spec)
     outcome.container = _result(wanted, original.spec_source)
     files = _Files(wish, client.namespace, config_text, _uses_own_netns(wish, adapted.spec))
@@ -206,6 +218,7 @@ def present(client: Client, wish: Wish, check: bool) -> Outcome:
     problems = _mounts.problems(adapted.spec, planned=files.planned())
     if problems:
         raise combined(problems)
+    _require_layer(client, original, check)
     outcome.changed = outcome.created = True
     outcome.actions.append(f"make snapshot {key} and container {wish.container_id}")
     if image is not None:
@@ -224,7 +237,7 @@ def absent(client: Client, container_id: str, owner: str, force: bool, staging_d
     if found is not None:
         require_ours(found, owner, force)
         task = _tasks.get(client, container_id)
-        if task is not None and task.status != "STOPPED":
+        if task is not None and _task_end.is_live(task):
             raise ConflictError(
                 "task_exists",
                 f"The container {container_id} has a task that is {task.status} (pid {task.pid}).",
@@ -233,7 +246,7 @@ def absent(client: Client, container_id: str, owner: str, force: bool, staging_d
         if task is not None:
             outcome.actions.append("delete the ended task")
             if not check:
-                _tasks.delete(client, container_id)
+                _task_end.remove(client, container_id, 0.0)
         outcome.actions.append(f"delete container {container_id}")
         if not check:
             _containers.delete(client, container_id)
@@ -340,7 +353,7 @@ def _agrees(client: Client, wish: Wish, wanted: Container, outcome: Outcome) -> 
     require_ours(found, wish.owner, wish.force)
     require_same_checkpoint(found, wanted.labels[_labels.CHECKPOINT], wish.force)
     task = _tasks.get(client, wish.container_id)
-    live = task is not None and task.status != "STOPPED"
+    live = _task_end.is_live(task)
     same = (
         found.labels.get(_labels.CHECKPOINT) == wanted.labels[_labels.CHECKPOINT]
         and found.labels.get(_labels.SPEC) == wanted.labels[_labels.SPEC]
@@ -365,25 +378,64 @@ def _agrees(client: Client, wish: Wish, wanted: Container, outcome: Outcome) -> 
     return False
 
 
+def _require_layer(client: Client, original: Original, check: bool) -> None:
+    """The writable layer is whole, before anything is replaced: the daemon would not notice another content.
+
+    Raises InputError ``blob_missing``, ``blob_truncated``, ``blob_digest``. Check mode does not read it through.
+    """
+    layer = original.checkpoint.writable_layer
+    if layer is None:
+        return
+    if not check:
+        _content.verify(client, layer.digest, layer.size)
+    elif _content.stat(client, layer.digest) is None:
+        raise _content.missing(layer.digest, layer.size)
+
+
 def _build(client: Client, wish: Wish, wanted: Container, original: Original, image: Image, files: _Files) -> None:
-    """Replace what is there by a fresh snapshot and record; undone as a whole if any part fails."""
-    old = _containers.get(client, wish.container_id)
-    if old is not None:
-        if _tasks.get(client, wish.container_id) is not None:
-            _tasks.delete(client, wish.container_id)
-        _containers.delete(client, wish.container_id)
-        _snapshots.remove(client, old.snapshotter, old.snapshot_key)
-    with _leases.hold(client, wish.lease):
+    """Replace what is there by a fresh snapshot and record; whatever this made is undone if any part fails."""
+    undo: list[Callable[[], object]] = []
+    with _leases.hold(client, wish.lease, f"container {wish.container_id}"):
         rootfs = _unpack.rootfs(client, image.target, image.name)
-        _unpack.unpack(client, rootfs, wanted.snapshotter)
-        _fresh_snapshot(client, wish, wanted, original, rootfs.chain_id)
         try:
+            if _unpack.unpack(client, rootfs, wanted.snapshotter):
+                undo.append(lambda: _unpack.forget(client, rootfs, wanted.snapshotter))
+            # As late as can be: what is removed here does not come back after a failure.
+            _remove_old(client, wish.container_id)
+            _fresh_snapshot(client, wish, wanted, original, rootfs.chain_id)
+            undo.append(lambda: _snapshots.remove(client, wanted.snapshotter, wanted.snapshot_key))
+            undo.append(files.undo())
             files.make()
-            _containers.create(client, wanted)
-        except BaseException:
-            _snapshots.remove(client, wanted.snapshotter, wanted.snapshot_key)
-            files.remove()
+            try:
+                _containers.create(client, wanted)
+            except AlreadyExistsError:
+                raise
+            except RpcError:
+                # It may have taken effect although the answer did not come.
+                undo.append(lambda: _containers.delete(client, wanted.id))
+                raise
+        except BaseException as error:
+            _take_back(undo, error)
             raise
+
+
+def _remove_old(client: Client, container_id: str) -> None:
+    old = _containers.get(client, container_id)
+    if old is None:
+        return
+    _task_end.remove(client, container_id, 0.0)
+    _containers.delete(client, container_id)
+    _snapshots.remove(client, old.snapshotter, old.snapshot_key)
+
+
+def _take_back(undo: list[Callable[[], object]], reason: BaseException) -> None:
+    """Undo in reverse order, as far as it goes; what stays is said in the failure, which is not hidden."""
+    for act in reversed(undo):
+        try:
+            act()
+        except (RestoreError, OSError) as error:
+            if isinstance(reason, RestoreError):
+                reason.left_behind(str(error))
 
 
 def _fresh_snapshot(client: Client, wish: Wish, wanted: Container, original: Original, parent: str) -> None:
@@ -412,8 +464,8 @@ def _fresh_snapshot(client: Client, wish: Wish, wanted: Container, original: Ori
         if layer is not None:
             _snapshots.apply(client, layer, onto)
         _snapshots.set_labels(client, wanted.snapshotter, wanted.snapshot_key, {_labels.WRITABLE_LAYER: applied})
-    except BaseException:
-        _snapshots.remove(client, wanted.snapshotter, wanted.snapshot_key)
+    except BaseException as error:
+        _take_back([lambda: _snapshots.remove(client, wanted.snapshotter, wanted.snapshot_key)], error)
         raise
 
 

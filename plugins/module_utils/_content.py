@@ -56,12 +56,7 @@ def read(client: Client, digest: str, size: int) -> Iterator[bytes]:
             seen += len(response.data)
             yield response.data
     except NotFoundError as error:
-        raise InputError(
-            "blob_missing",
-            f"The blob {digest} ({size} bytes) is not in containerd's content store.",
-            "Import or pull the image again.",
-            details={"digest": digest},
-        ) from error
+        raise missing(digest, size) from error
     if seen != size:
         raise InputError(
             "blob_truncated",
@@ -69,6 +64,16 @@ def read(client: Client, digest: str, size: int) -> Iterator[bytes]:
             "Delete the image, then import or pull it again.",
             details={"digest": digest, "expected": size, "found": seen},
         )
+
+
+def missing(digest: str, size: int) -> InputError:
+    """The error ``blob_missing``; ``size`` in bytes."""
+    return InputError(
+        "blob_missing",
+        f"The blob {digest} ({size} bytes) is not in containerd's content store.",
+        "Import or pull the image again.",
+        details={"digest": digest},
+    )
 
 
 def read_all(client: Client, digest: str, size: int, limit: int = 8 * 1024 * 1024) -> bytes:
@@ -84,7 +89,22 @@ def read_all(client: Client, digest: str, size: int, limit: int = 8 * 1024 * 102
             details={"digest": digest, "size": size},
         )
     data = b"".join(read(client, digest, size))
-    found = "sha256:" + hashlib.sha256(data).hexdigest()
+    _require_digest(digest, "sha256:" + hashlib.sha256(data).hexdigest())
+    return data
+
+
+def verify(client: Client, digest: str, size: int) -> None:
+    """Read a blob through, for a reader that does not verify it itself, as the daemon's Diff.Apply.
+
+    Raises InputError ``blob_missing``, ``blob_truncated``, ``blob_digest``.
+    """
+    hasher = hashlib.sha256()
+    for chunk in read(client, digest, size):
+        hasher.update(chunk)
+    _require_digest(digest, "sha256:" + hasher.hexdigest())
+
+
+def _require_digest(digest: str, found: str) -> None:
     if found != digest:
         raise InputError(
             "blob_digest",
@@ -92,7 +112,6 @@ def read_all(client: Client, digest: str, size: int, limit: int = 8 * 1024 * 102
             "The store is damaged: delete the image, then import or pull it again.",
             details={"expected": digest, "found": found},
         )
-    return data
 
 
 def write(client: Client, chunks: Iterable[bytes], digest: str, size: int, labels: Mapping[str, str]) -> bool:

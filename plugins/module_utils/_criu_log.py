@@ -37,7 +37,7 @@ _PREFIX = rf"[ \t]*(?:{_STAMP})?[ \t]*(?:\d+: ?)?(?:pie: ?(?:\d+: ?)?)?[ \t]*"
 _ERROR_LINE = re.compile(rf"{_PREFIX}(?:(?P<warn>Warn) +\(|Error(?: \(|: )|{_TOOLS})")
 # The line end in front is what makes the search fast; the caller sees to it that every line has one.
 _CANDIDATE = re.compile(rf"\n{_PREFIX}(?:Warn +\(|Error(?: \(|: )|{_TOOLS})[^\n]*".encode("ascii"))
-# One of these is in every candidate. A look for them first makes the usual block, which has none, much cheaper.
+# One of these is in every candidate. A look for them first makes the usual block without any cheaper.
 _TOKENS = (
     *(b"Error", b"Warn", b"tables", b"nft: ", b"tar: ", b"BusyBox", b"RTNETLINK", b"Another app", b"criu: "),
     b" failed",
@@ -45,6 +45,7 @@ _TOKENS = (
 _INNER_STAMP = re.compile(rf"(?<=\S)(?={_STAMP}\s*(?:\d+: ?)?(?:pie: |Warn +\(|Error \())")
 _STRIP = re.compile(rf"^[ \t]*(?P<stamp>{_STAMP})?[ \t]*(?:\d+:[ \t]+(?=\S))?")
 _PIE_PID = re.compile(r"^pie: ?\d+: ?")
+_HARMLESS = re.compile(r"rlimit: Can't setup RLIMIT_NOFILE for self|cgroupd: recv req error")
 _WARNING = re.compile(r"^(?:pie: ?(?:\d+: ?)?)?Warn\b")
 
 _ASSIGNMENT = re.compile(r"\b([A-Z_][A-Z0-9_]{2,}|\w*(?:proxy|token|secret|passw\w*))=(?:'[^']*'|\"[^\"]*\"|\S+)")
@@ -73,6 +74,14 @@ def clean(line: str) -> str:
 def is_warning(line: str) -> bool:
     """True for a cleaned line that CRIU wrote as a warning."""
     return _WARNING.match(line) is not None
+
+
+def is_harmless(line: str) -> bool:
+    """True for a line that CRIU writes as an error but survives, so that it explains nothing.
+
+    ``rlimit_unlimit_nofile`` (criu/util.c) only tries to raise CRIU's own limit; cgroupd complains when CRIU ends.
+    """
+    return _HARMLESS.search(line) is not None
 
 
 def is_progress(line: str) -> bool:

@@ -9,7 +9,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from ansible_collections.gpuops.restore.plugins.module_utils._criu_log import clean, is_progress, is_warning
+from ansible_collections.gpuops.restore.plugins.module_utils._criu_log import (
+    clean,
+    is_harmless,
+    is_progress,
+    is_warning,
+)
 from ansible_collections.gpuops.restore.plugins.module_utils._diagnosis_entry import WHERE, Entry
 from ansible_collections.gpuops.restore.plugins.module_utils._diagnosis_table import TABLE
 from ansible_collections.gpuops.restore.plugins.module_utils._errors import UNKNOWN
@@ -73,7 +78,7 @@ def diagnose(lines: Sequence[str], where: str | None = None) -> Diagnosis:
 def _match(candidate: Entry, lines: Sequence[str]) -> int | None:
     """The index of the first line that matches, or None if the entry does not match the log."""
     for index, line in enumerate(lines):
-        if is_warning(line) or not any(pattern.search(line) for pattern in candidate.any_of):
+        if is_warning(line) or is_harmless(line) or not any(pattern.search(line) for pattern in candidate.any_of):
             continue
         if all(any(pattern.search(other) for other in lines) for pattern in candidate.also):
             return index

@@ -49,7 +49,7 @@ FILES: tuple[Entry, ...] = (
         ROOT,
         TERMINAL,
         "A deleted file that is still linked elsewhere is open, and link remapping was not allowed.",
-        "Take the checkpoint with `link-remap` in CRIU's options (`criu.extra`).",
+        "Put `link-remap` into /etc/criu/runc.conf on the checkpoint's node and take the checkpoint again.",
         r"can't create link remap for .*use \S*link-remap",
     ),
     entry(
@@ -67,7 +67,7 @@ FILES: tuple[Entry, ...] = (
         ROOT,
         TERMINAL,
         "A deleted but still open file is bigger than CRIU's limit for such files (1 MiB).",
-        "Raise it with `ghost-limit` in CRIU's options (`criu.extra`) and take the checkpoint again.",
+        "Raise `ghost-limit` in /etc/criu/runc.conf on the checkpoint's node and take the checkpoint again.",
         r"can't dump ghost file .*increase limit",
     ),
     entry(
@@ -78,7 +78,6 @@ FILES: tuple[Entry, ...] = (
         "A mapped file belongs to a mount that mountinfo does not list; a bug of Ubuntu's overlayfs patch does that.",
         "Boot a kernel with the fix (5.8.0-16.17 or later, or a mainline kernel) on the node where it was dumped.",
         r"can't lookup mount\s*=\s*-?\d+ for fd",
-        r"unable to find the -?\d+ mount\b",
     ),
     entry(
         "inotify-limit",
@@ -96,7 +95,8 @@ FILES: tuple[Entry, ...] = (
         LIKELY,
         TERMINAL,
         "A process watches files with inotify that CRIU cannot open by handle, as on overlayfs.",
-        "Use a CRIU with overlayfs handle support, add `force-irmap` in `criu.extra`, or stop the watching process.",
+        "Use a CRIU with overlayfs handle support, put `force-irmap` into /etc/criu/runc.conf, or stop "
+        "the watching process.",
         r"can't dump that handle",
         r"fsnotify:\s+handle \S+ cannot be opened",
         r"can't find suitable path for handle",
@@ -252,7 +252,8 @@ FILES: tuple[Entry, ...] = (
         ROOT,
         TERMINAL,
         "A process holds one end of a terminal whose other end is outside of the container.",
-        "Start the workload without a terminal, or take the checkpoint with `shell-job` in `criu.extra`.",
+        "Start the workload without a terminal, or put `shell-job` into /etc/criu/runc.conf for the "
+        "checkpoint and into `criu.extra` for the restore.",
         r"found slave peer index",
         r"found dangling tty",
         r"task attached to shell terminal",
@@ -277,7 +278,8 @@ FILES: tuple[Entry, ...] = (
         ROOT,
         TERMINAL,
         "A process holds a file lock, and dumping locks was not allowed.",
-        "Take the checkpoint with `criu.file_locks: true`.",
+        "Put `file-locks` into /etc/criu/runc.conf for the checkpoint, and set `criu.file_locks: true` "
+        "for the restore.",
         r"some file locks are hold by dumping tasks",
     ),
     entry(

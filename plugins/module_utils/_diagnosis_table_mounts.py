@@ -21,7 +21,7 @@ MOUNTS: tuple[Entry, ...] = (
         "mounts",
         ROOT,
         TERMINAL,
-        "The process has a file open that another mount hides.",
+        "The process has a file open that its path no longer leads to: a mount hides it, or it was replaced.",
         "Remove the overlapping mount from the workload's definition and take the checkpoint again.",
         r"open files on overmounted mounts",
         r"mount \d+ is overmounted so paths are invisible",
@@ -80,7 +80,7 @@ MOUNTS: tuple[Entry, ...] = (
         LIKELY,
         TERMINAL,
         "CRIU's newer mount engine (3.17 and later) could not set up the sharing of the mounts here.",
-        "Add `mntns-compat-mode` in `criu.extra`, or update CRIU.",
+        "Add `mntns-compat-mode` to `criu.extra`, or update CRIU.",
         r"failed to copy sharing from",
         r"can't copy sharing from",
         r"sharing group .*collision",
@@ -91,7 +91,8 @@ MOUNTS: tuple[Entry, ...] = (
         ROOT,
         TERMINAL,
         "A mount of the container shares propagation with a mount outside of it.",
-        "Make the mount private in the spec (rprivate), or add `enable-external-masters` in `criu.extra`.",
+        "Make the mount private in the spec (rprivate), or put `enable-external-masters` into "
+        "/etc/criu/runc.conf and into `criu.extra`.",
         r"has unreachable sharing",
     ),
     entry(
@@ -115,7 +116,6 @@ MOUNTS: tuple[Entry, ...] = (
         "The checkpoint has an external mount for which the restore names no source.",
         "Add the old source and its replacement to `mounts`.",
         r"no mapping for .* mountpoint",
-        r"no device for .* mount\b",
     ),
     entry(
         "mount-fs-unsupported",

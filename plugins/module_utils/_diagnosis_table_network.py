@@ -22,8 +22,8 @@ NETWORK: tuple[Entry, ...] = (
         ROOT,
         TERMINAL,
         "iptables-restore is not installed where CRIU looks for it, and CRIU locks the network with it.",
-        "Install iptables in the PATH of the containerd service, or set `network-lock` to nftables or "
-        "skip in `criu.extra`.",
+        "Install iptables in the PATH of the containerd service, or put `network-lock nftables` into "
+        "/etc/criu/runc.conf for checkpoints.",
         r'exec\w*\("?\S*ip6?tables\S*?"?, .*no such file',
         r"ip6?tables(?:-\w+)*: (?:command )?not found",
     ),
@@ -33,8 +33,8 @@ NETWORK: tuple[Entry, ...] = (
         LIKELY,
         TERMINAL,
         "CRIU's chain cannot be deleted because something still refers to it; CRIU's rules were probably put in twice.",
-        "Delete CRIU's chains from that network namespace and update CRIU, or use `network-lock "
-        "nftables` in `criu.extra`.",
+        "Delete CRIU's chains from that network namespace and update CRIU, or put `network-lock "
+        "nftables` into /etc/criu/runc.conf for checkpoints.",
         r"CHAIN_\w+ failed \(device or resource busy\)",
     ),
     entry(
@@ -52,7 +52,8 @@ NETWORK: tuple[Entry, ...] = (
         ROOT,
         TERMINAL,
         "The kernel lacks an iptables table, match or target that CRIU's network lock needs.",
-        "Load the netfilter modules (xt_mark, ip_tables), or set `network-lock nftables` in `criu.extra`.",
+        "Load the netfilter modules (xt_mark, ip_tables), or put `network-lock nftables` into "
+        "/etc/criu/runc.conf for checkpoints.",
         r"can't initialize ip6?tables table",
         r"table does not exist",
         r"couldn't load (?:match|target)",
@@ -84,7 +85,8 @@ NETWORK: tuple[Entry, ...] = (
         LIKELY,
         TERMINAL,
         "CRIU could not lock the network, or put its rules back, with nftables.",
-        "Install nftables and a CRIU built with it, or set `network-lock iptables` in `criu.extra`.",
+        "Install nftables and a CRIU built with it, or put `network-lock iptables` into "
+        "/etc/criu/runc.conf for checkpoints.",
         r"locking (?:network|connection) failed using nftables",
         r"built without libnftables",
         r"nft command error",
@@ -152,7 +154,8 @@ NETWORK: tuple[Entry, ...] = (
         ROOT,
         TERMINAL,
         "A process has a TCP connection open, and dumping connections was not allowed.",
-        "Take the checkpoint with `criu.tcp` set (keep or close connections), or let the process close them.",
+        "Put `tcp-established` (keep) or `tcp-close` into /etc/criu/runc.conf for the checkpoint, and "
+        "set `criu.tcp` alike for the restore.",
         r"connected TCP socket, consider using",
     ),
     entry(
@@ -161,7 +164,7 @@ NETWORK: tuple[Entry, ...] = (
         ROOT,
         TERMINAL,
         "The checkpoint holds TCP connections, and the restore was not told what to do with them.",
-        "Set `criu.tcp` to what the checkpoint was taken with; closing connections works without the old network.",
+        "Set `criu.tcp: established` in the old network, or `criu.tcp: close` in any other.",
         r"connected TCP socket in image",
         r"need to set the --tcp-close option",
     ),
@@ -171,7 +174,7 @@ NETWORK: tuple[Entry, ...] = (
         ROOT,
         RETRYABLE,
         "A connection was being set up at the moment of the dump.",
-        "Take the checkpoint again, or add `skip-in-flight` in `criu.extra`.",
+        "Take the checkpoint again, or put `skip-in-flight` into /etc/criu/runc.conf.",
         r"in-flight connection \(l\)",
         r"in-flight connections can be ignored",
     ),
@@ -181,7 +184,7 @@ NETWORK: tuple[Entry, ...] = (
         LIKELY,
         TERMINAL,
         "The kernel did not let CRIU save or rebuild a TCP connection.",
-        "Set `criu.tcp` so that connections are closed.",
+        "Use `criu.tcp: close`, so that connections are closed and not rebuilt.",
         r"libsoccr_(?:save|restore)\(\) failed",
         r"can't turn TCP repair mode",
         r"failed to (?:un)?lock TCP connection",
@@ -204,7 +207,8 @@ NETWORK: tuple[Entry, ...] = (
         ROOT,
         TERMINAL,
         "An address or network device that a socket was bound to does not exist in this network namespace.",
-        "Restore in a network namespace that has the old address (`network`), or close connections with `criu.tcp`.",
+        "Restore in a network namespace that has the old address (`network`), or close connections with "
+        "`criu.tcp: close`.",
         r"can't (?:bind|connect) .*(?:cannot assign requested address|no such device)",
         r"couldn't find if(?:index|name) for",
         r"can't connect inet socket back: (?:network is unreachable|no route to host)",
@@ -215,7 +219,8 @@ NETWORK: tuple[Entry, ...] = (
         ROOT,
         TERMINAL,
         "A unix socket of the container is connected to a process outside of it.",
-        "Set `criu.ext_unix_sk: true`, for the checkpoint and the restore, or close the connection first.",
+        "Put `ext-unix-sk` into /etc/criu/runc.conf for the checkpoint and set `criu.ext_unix_sk: true` "
+        "for the restore, or close the connection first.",
         r"external socket is used",
         r"external socket found in image",
         r"can't dump half of stream unix connection",

@@ -21,9 +21,10 @@ RESOURCES: tuple[Entry, ...] = (
         ROOT,
         TERMINAL,
         "The target cpuset cgroup has no CPUs or memory nodes set; it is not a full disk.",
-        "Set cpuset.cpus and cpuset.mems of the target cgroup, or let the runtime own cgroups "
-        "(`criu.manage_cgroups: ignore`).",
+        "Set cpuset.cpus and cpuset.mems of the target cgroup, or leave cgroups to the runtime with "
+        "`criu.manage_cgroups: ignore` (the default).",
         r"can't move .*into .*(?:cpuset|cgroup\.procs|/tasks).*no space left",
+        r"write \S*cgroup\.procs: no space left",
     ),
     entry(
         "cgroup-move-bad-fd",
@@ -31,7 +32,7 @@ RESOURCES: tuple[Entry, ...] = (
         LIKELY,
         TERMINAL,
         "CRIU tried to put the task into its old cgroup although the runtime had made a new one.",
-        "Set `criu.manage_cgroups: ignore`, with CRIU and runc releases that support it.",
+        "Keep `criu.manage_cgroups: ignore` (the default), with CRIU and runc releases that support it.",
         r"can't move .*into .*bad file descriptor",
     ),
     entry(
@@ -40,7 +41,8 @@ RESOURCES: tuple[Entry, ...] = (
         LIKELY,
         TERMINAL,
         "A cgroup of the checkpoint could not be made, filled or entered on this node.",
-        "Set `criu.manage_cgroups: ignore` and give a fresh `cgroups_path` in the format of the node's cgroup driver.",
+        "Keep `criu.manage_cgroups: ignore` (the default) and give a fresh `cgroups_path` in the format "
+        "of the node's cgroup driver.",
         r"cg(?:roupd)?: .*can't move .*into",
         r"cg: .*failed (?:writing|opening|accessing|closing) ",
         r"cg: .*special (?:cpuset )?prop\w* failed",
@@ -160,7 +162,7 @@ RESOURCES: tuple[Entry, ...] = (
         "Memory could not be had for the restored process: the node or the cgroup has too little.",
         "Free memory on the node or raise the memory limit, then restore again.",
         r"unable to map ANON_VMA: cannot allocate",
-        r"unable to reserve memory",
+        r"unable to reserve memory \(\d+ bytes",
         r"cannot allocate memory",
     ),
     entry(
@@ -243,7 +245,7 @@ RESOURCES: tuple[Entry, ...] = (
         "pid",
         ROOT,
         TERMINAL,
-        "The container shares the PID namespace of its pod, whose init is outside of the checkpoint.",
+        "The init of the PID namespace is not in the checkpoint: the container shares its pod's or another one.",
         "Use CRIU 3.15 or newer with a runtime that treats that namespace as external, or give the container its own.",
         r"pid namespace without the process init",
         r"this process tree can only be restored",

@@ -44,6 +44,11 @@ class RestoreError(Exception):
         """Message and remedy as one line for ``msg``."""
         return f"{self.message} {self.remedy}".strip()
 
+    def left_behind(self, what: str) -> None:
+        """Note in ``details['left_behind']`` what could not be taken away after this failure."""
+        before = self.details.get("left_behind")
+        self.details["left_behind"] = f"{before}; {what}" if before else what
+
     def failure(self) -> dict[str, Any]:
         """The structured payload that modules return as ``failure``."""
         return {

@@ -19,6 +19,8 @@ SPEC = PREFIX + "spec"
 WRITABLE_LAYER = PREFIX + "writable-layer"
 #: ``true`` from the moment before a task is started on the snapshot (snapshots).
 USED = PREFIX + "used"
+#: Who pinned an image that is not ours (images).
+PINNED_BY = PREFIX + "pinned-by"
 NO_LAYER = "none"
 DEFAULT_OWNER = "gpuops.restore"
 

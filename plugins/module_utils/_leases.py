@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import contextlib
 import datetime
-import uuid
+import hashlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from ansible_collections.gpuops.restore.plugins.module_utils import _labels
 from ansible_collections.gpuops.restore.plugins.module_utils._client import Client
-from ansible_collections.gpuops.restore.plugins.module_utils._errors import NotFoundError
+from ansible_collections.gpuops.restore.plugins.module_utils._errors import NotFoundError, RestoreError
 
 _SERVICE = "containerd.services.leases.v1.Leases"
 
@@ -61,10 +61,11 @@ def delete(client: Client, lease_id: str, sync: bool = True) -> bool:
 
 
 @contextlib.contextmanager
-def hold(client: Client, lease_id: str | None, expire_seconds: int = 3600) -> Iterator[None]:
+def hold(client: Client, lease_id: str | None, purpose: str, expire_seconds: int = 3600) -> Iterator[None]:
     """Protect what the block creates: under the given lease, or under one of its own that ends with the block.
 
-    Raises NotFoundError when the given lease is not there.
+    The lease's own id is derived from ``purpose`` (what is being made), so that a run that was killed leaves one that
+    the next run takes over and, with it, collects what was half made. Raises NotFoundError ``lease_absent``.
     """
     if lease_id is not None:
         if get(client, lease_id) is None:
@@ -77,13 +78,23 @@ def hold(client: Client, lease_id: str | None, expire_seconds: int = 3600) -> It
         with client.using_lease(lease_id):
             yield
         return
-    own = f"gpuops-restore-{uuid.uuid4().hex}"
+    own = "gpuops-restore-" + hashlib.sha256(purpose.encode()).hexdigest()[:32]
+    # Half-made things have to be collected before anything is reported or tried again.
+    delete(client, own, sync=True)
     create(client, own, expire_seconds, {_labels.OWNER: _labels.DEFAULT_OWNER})
-    failed = True
     try:
         with client.using_lease(own):
             yield
-        failed = False
-    finally:
-        # After a failure the daemon has to have collected what was half made before we report.
-        delete(client, own, sync=failed)
+    except BaseException as error:
+        _release(client, own, error)
+        raise
+    _release(client, own, None)
+
+
+def _release(client: Client, lease_id: str, reason: BaseException | None) -> None:
+    """Delete a lease of our own; that this fails must neither hide a failure nor make one: it expires by itself."""
+    try:
+        delete(client, lease_id, sync=reason is not None)
+    except RestoreError as error:
+        if isinstance(reason, RestoreError):
+            reason.left_behind(f"the lease {lease_id}, which expires by itself: {error.message}")

@@ -33,7 +33,7 @@ def parse(text: str, source: str = "metadata") -> Metadata:
     """
     try:
         found = json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise InputError(
             "metadata_not_json",
             f"The {source} is not JSON: {error}.",

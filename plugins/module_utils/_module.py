@@ -9,6 +9,7 @@ The one place below plugins/modules that knows Ansible.
 
 from __future__ import annotations
 
+import traceback
 from typing import Any, Callable
 
 from ansible.module_utils.basic import AnsibleModule, env_fallback
@@ -46,4 +47,8 @@ def run(argument_spec: dict[str, Any], step: Step, **rules: Any) -> None:
             result = step(module, client)
     except RestoreError as error:
         module.fail_json(msg=error.sentence(), failure=error.failure())
+    except OSError as error:
+        # Disks that fill up and the like; everything that can be foreseen has a code of its own.
+        seen = RestoreError("io_error", f"The node's operating system refused: {error}.", "Mend that, then run again.")
+        module.fail_json(msg=seen.sentence(), failure=seen.failure(), exception=traceback.format_exc())
     module.exit_json(**result)

@@ -54,6 +54,7 @@ def remove_work(root: str, namespace: str, container_id: str) -> bool:
 
 def prune(path: str, root: str) -> None:
     """Remove ``path`` and its parents up to and including ``root`` as far as they are empty."""
+    root = os.path.normpath(root)
     while os.path.commonpath([path, root]) == root:
         try:
             os.rmdir(path)

@@ -38,11 +38,11 @@ def explain(container_id: str, error: RpcError, log: str) -> RestoreError:
     lines = _criu_log.error_lines(log) if os.path.isfile(log) else []
     text = str(error.details.get("text", ""))
     found = _diagnosis.diagnose([*lines, text], "restore")
-    evidence = lines or [text]
+    evidence = [line for line in lines if not _criu_log.is_harmless(line)] or [text]
     if found.matched:
-        message = f"CRIU could not restore {container_id}: {found.cause} CRIU says: {found.line}"
+        message = f"CRIU could not restore {container_id}: {found.cause} CRIU says: «{found.line}»."
     else:
-        message = f"CRIU could not restore {container_id}, for a reason that is not known here: {evidence[-1]}"
+        message = f"CRIU could not restore {container_id}, for a reason that is not known here: «{evidence[0]}»."
     remedy = found.remedy + (f" The log is {log}." if lines else "")
     return RestoreError(
         "criu_restore_failed",

@@ -6,13 +6,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
+import signal
 import time
 
 from ansible_collections.gpuops.restore.plugins.module_utils import _node
 from ansible_collections.gpuops.restore.plugins.module_utils._client import Client
-from ansible_collections.gpuops.restore.plugins.module_utils._errors import UNKNOWN, RestoreError
+from ansible_collections.gpuops.restore.plugins.module_utils._errors import (
+    RETRYABLE,
+    UNKNOWN,
+    NodeError,
+    RestoreError,
+)
 
 _SECONDS = 10.0
 
@@ -38,29 +45,57 @@ def pids(namespace: str, container_id: str, proc: str = "/proc") -> list[int]:
 
 def require_gone(namespace: str, container_id: str) -> None:
     """Wait for the shim to end. Raises RestoreError ``shim_left``."""
-    give_up = time.monotonic() + _SECONDS
+    left = _wait(namespace, container_id, _SECONDS)
+    if left:
+        raise RestoreError(
+            "shim_left",
+            f"The shim of the container {container_id} (pid {', '.join(map(str, left))}) still runs {_SECONDS:g} s "
+            "after its task was deleted.",
+            "Look at containerd's log; once the container is gone the shim may be killed.",
+            outcome=UNKNOWN,
+        )
+
+
+def end_orphans(namespace: str, container_id: str) -> None:
+    """End a shim whose task containerd does not know. Raises RestoreError ``shim_left``.
+
+    containerd 2.1 leaves one when the client that creates a task is killed; it holds no process of the container yet,
+    and containerd removes its directory as soon as the connection to it is gone.
+    """
+    for pid in _wait(namespace, container_id, 1.0):
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+    require_gone(namespace, container_id)
+
+
+def _wait(namespace: str, container_id: str, seconds: float) -> list[int]:
+    give_up = time.monotonic() + seconds
     while True:
         left = pids(namespace, container_id)
-        if not left:
-            return
-        if time.monotonic() >= give_up:
-            raise RestoreError(
-                "shim_left",
-                f"The shim of the container {container_id} (pid {', '.join(map(str, left))}) still runs "
-                f"{_SECONDS:g} s after its task was deleted.",
-                "Look at containerd's log; once the container is gone the shim may be killed.",
-                outcome=UNKNOWN,
-            )
+        if not left or time.monotonic() >= give_up:
+            return left
         time.sleep(0.02)
 
 
 def extracted_checkpoints(client: Client) -> frozenset[str]:
-    """Directories into which containerd extracted checkpoints (``ctrd-checkpoint*``) on the descriptor route."""
+    """Directories into which containerd extracted checkpoints (``ctrd-checkpoint*``) on the descriptor route.
+
+    Raises NodeError ``daemon_unavailable``.
+    """
     environment = _node.daemon_environment(client)
     roots = {environment.get("XDG_RUNTIME_DIR", ""), environment.get("TMPDIR", ""), "/tmp"}
+    try:
+        daemon = client.peer_pid()
+    except OSError as error:
+        raise NodeError(
+            "daemon_unavailable",
+            f"Nobody answers on the containerd socket {client.address}: {error.strerror or error}.",
+            "Look at the state of the containerd service on this node and start it.",
+            outcome=RETRYABLE,
+        ) from error
     found: set[str] = set()
     for root in roots:
-        base = f"/proc/{client.peer_pid()}/root{root}"
+        base = f"/proc/{daemon}/root{root}"
         if root and os.path.isdir(base):
             found.update(os.path.join(base, name) for name in os.listdir(base) if name.startswith("ctrd-checkpoint"))
     return frozenset(found)
@@ -68,9 +103,20 @@ def extracted_checkpoints(client: Client) -> frozenset[str]:
 
 def remove_extracted(client: Client, before: frozenset[str]) -> list[str]:
     """Remove the one directory that this restore left, a full copy of the process memory; returns warnings."""
-    left = sorted(extracted_checkpoints(client) - before)
+    try:
+        found = extracted_checkpoints(client)
+    except NodeError as error:
+        # This runs on the way out of a failure, which says more than that the daemon is gone.
+        return [f"Whether containerd left a copy of process memory (ctrd-checkpoint*) is not known: {error.message}"]
+    # After a restart of the daemon the same directory has another process id in its path.
+    known = {_inside(path) for path in before}
+    left = sorted(path for path in found if _inside(path) not in known)
     if len(left) == 1:
-        shutil.rmtree(left[0])
-        return []
+        shutil.rmtree(left[0], ignore_errors=True)
+        left = [path for path in left if os.path.isdir(path)]
     # With several, some belong to restores that run beside this one.
     return [f"containerd left a copy of process memory in {path}; remove it." for path in left]
+
+
+def _inside(path: str) -> str:
+    return path.split("/root", 1)[1]

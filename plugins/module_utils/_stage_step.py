@@ -62,7 +62,7 @@ def present(client: Client, name: str, root: str, lease: str | None, check: bool
             raise _staging.no_space(root, criu.size + _staging.RESERVE, free)
         return Outcome(changed=True, after="staged", staged={"digest": criu.digest, "size": criu.size})
     begun = time.monotonic()
-    with _leases.hold(client, lease):
+    with _leases.hold(client, lease, f"stage {checkpoint.digest}"):
         staged = _staging.stage(
             _content.read(client, criu.digest, criu.size),
             expected_digest=criu.digest,

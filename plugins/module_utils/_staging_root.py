@@ -62,8 +62,11 @@ def exists(root: str) -> bool:
 
 
 def remove_root_if_empty(root: str) -> bool:
-    """Remove the root if nothing lies in it; whether it was removed. NodeError as :func:`exists`."""
-    if not exists(root):
+    """Remove the root if nothing lies in it; whether it was removed. NodeError as :func:`exists`.
+
+    A root that is a mount point is the operator's and stays.
+    """
+    if not exists(root) or os.path.ismount(root):
         return False
     with Root(root, create=False).locked():
         if os.listdir(root):

@@ -45,6 +45,12 @@ def plan(stdout: str, stderr: str, terminal: bool) -> Stdio:
                 f"{name} is {value!r}: neither an absolute path nor a binary:// URI.",
                 "Give a file such as /var/log/name.log, or binary:///path/to/logger.",
             )
+        if value.startswith("/") and os.path.isdir(value):
+            raise InputError(
+                "stdio_invalid",
+                f"{name} is {value}, which is a directory.",
+                "Give the path of a file in it.",
+            )
         if value.startswith("/") and not os.path.isdir(os.path.dirname(value)):
             raise NodeError(
                 "stdio_no_directory",
@@ -67,9 +73,12 @@ def plan(stdout: str, stderr: str, terminal: bool) -> Stdio:
 
 
 @contextlib.contextmanager
-def prepared(stdio: Stdio) -> Iterator[None]:
-    """Make the files 0600 before containerd does it with wider rights; those made here go again on failure."""
-    made = []
+def prepared(stdio: Stdio) -> Iterator[list[str]]:
+    """Make the files 0600 before containerd does it with wider rights; those made here go again on failure.
+
+    Gives the files made here.
+    """
+    made: list[str] = []
     try:
         for path in stdio.files():
             try:
@@ -77,10 +86,17 @@ def prepared(stdio: Stdio) -> Iterator[None]:
                 made.append(path)
             except FileExistsError:
                 continue
-        yield
+            except OSError as error:
+                raise NodeError(
+                    "stdio_unwritable",
+                    f"The output file {path} cannot be made: {error.strerror}.",
+                    "Choose another file, or free space on its file system.",
+                ) from error
+        yield made
     except BaseException:
         for path in made:
-            os.unlink(path)
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(path)
         raise
 
 

@@ -208,7 +208,7 @@ def _solid(piece: bytes, at: int) -> Iterator[tuple[int, int]]:
     while index >= 0:
         begin = first + index * _HOLE
         end = begin + _HOLE
-        if end <= len(piece) and _ZEROS.startswith(memoryview(piece)[begin:end]):
+        if _ZEROS.startswith(memoryview(piece)[begin:end]):  # the last unit may be cut short
             if begin > start:
                 yield start, begin
             start = end

@@ -7,7 +7,6 @@
 from __future__ import annotations
 
 import os
-import signal
 import time
 from dataclasses import dataclass, field
 from typing import Any
@@ -25,6 +24,7 @@ from ansible_collections.gpuops.restore.plugins.module_utils import (
     _spec,
     _staging,
     _stdio,
+    _task_end,
     _tasks,
 )
 from ansible_collections.gpuops.restore.plugins.module_utils._client import DATA_TIMEOUT, Client
@@ -33,7 +33,6 @@ from ansible_collections.gpuops.restore.plugins.module_utils._errors import (
     UNKNOWN,
     InputError,
     NodeError,
-    NotFoundError,
     RestoreError,
     RpcError,
 )
@@ -72,6 +71,7 @@ class Outcome:
     warnings: list[str] = field(default_factory=list)
     task: dict[str, Any] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)
+    output_created: list[str] = field(default_factory=list)
 
 
 def started(client: Client, wish: Wish, check: bool) -> Outcome:
@@ -130,8 +130,8 @@ def started(client: Client, wish: Wish, check: bool) -> Outcome:
     if check:
         return outcome
     if present is not None:
-        _remove_task(client, wish.container_id, 0.0)
-    with _stdio.prepared(stdio):
+        _task_end.remove(client, wish.container_id, 0.0)
+    with _stdio.prepared(stdio) as outcome.output_created:
         _run(
             client,
             wish,
@@ -155,7 +155,7 @@ def stopped(client: Client, wish: Wish, check: bool) -> Outcome:
     outcome.actions.append(f"stop pid {present.pid}")
     if check:
         return outcome
-    _end(client, wish.container_id, wish.grace_seconds)
+    _task_end.end(client, wish.container_id, wish.grace_seconds)
     after = _tasks.get(client, wish.container_id)
     outcome.task = _result(after) if after else {}
     return outcome
@@ -171,7 +171,7 @@ def absent(client: Client, wish: Wish, check: bool) -> Outcome:
     outcome.changed = True
     outcome.actions.append(f"end and delete the task (pid {present.pid}, {present.status})")
     if not check:
-        _remove_task(client, wish.container_id, wish.grace_seconds)
+        _task_end.remove(client, wish.container_id, wish.grace_seconds)
     return outcome
 
 
@@ -244,46 +244,11 @@ def _watch(client: Client, wish: Wish, pid: int) -> None:
 def _clear_away(client: Client, container_id: str, reason: BaseException) -> None:
     """Take the failed task away without hiding why it failed."""
     try:
-        _remove_task(client, container_id, 0.0)
+        _task_end.remove(client, container_id, 0.0)
     except RestoreError as error:
         if isinstance(reason, RestoreError):
             reason.outcome = UNKNOWN
             reason.details["left_behind"] = f"the task of {container_id}: {error.message}"
-
-
-def _end(client: Client, container_id: str, grace_seconds: float) -> None:
-    """TERM, wait, KILL, wait. Raises RestoreError ``task_unkillable``."""
-    try:
-        if grace_seconds > 0:
-            _tasks.kill(client, container_id, signal.SIGTERM, everything=False)
-            if _tasks.wait(client, container_id, grace_seconds) is not None:
-                # Further processes of the container may outlive the first one.
-                _tasks.kill(client, container_id, signal.SIGKILL, everything=True)
-                return
-        _tasks.kill(client, container_id, signal.SIGKILL, everything=True)
-        if _tasks.wait(client, container_id, client.timeout) is not None:
-            return
-    except NotFoundError:
-        return
-    raise RestoreError(
-        "task_unkillable",
-        f"The task of the container {container_id} did not end within {client.timeout:g} s after SIGKILL.",
-        "A process hangs in the kernel (state D): look at it with ps and at dmesg, then run again.",
-        outcome=UNKNOWN,
-    )
-
-
-def _remove_task(client: Client, container_id: str, grace_seconds: float) -> None:
-    task = _tasks.get(client, container_id)
-    if task is None:
-        _shims.require_gone(client.namespace, container_id)
-        return
-    if task.status not in ("STOPPED", "CREATED") and task.pid > 0:
-        _end(client, container_id, 0.0 if task.status in ("PAUSED", "PAUSING") else grace_seconds)
-    elif task.pid > 0 and task.status == "CREATED":
-        _end(client, container_id, 0.0)
-    _tasks.delete(client, container_id)
-    _shims.require_gone(client.namespace, container_id)
 
 
 def _owned_task(client: Client, wish: Wish) -> Task | None:

@@ -17,6 +17,8 @@ from ansible_collections.gpuops.restore.plugins.module_utils._checkpoint import 
     INDEXES,
     MANIFESTS,
     child_descriptor,
+    mapping,
+    objects,
     read_document,
 )
 from ansible_collections.gpuops.restore.plugins.module_utils._client import Client
@@ -66,8 +68,9 @@ def rootfs(client: Client, target: Descriptor, name: str) -> Rootfs:
     document = read_document(client, manifest)
     config = child_descriptor(document.get("config"), name)
     config_document = read_document(client, config)
-    layers = tuple(child_descriptor(entry, name) for entry in document.get("layers") or [])
-    diff_ids = tuple(str(found) for found in (config_document.get("rootfs") or {}).get("diff_ids") or [])
+    layers = tuple(child_descriptor(entry, name) for entry in objects(document, "layers", name))
+    stacked = objects(mapping(config_document, "rootfs", name), "diff_ids", name)
+    diff_ids = tuple(str(found) for found in stacked)
     if not layers or len(layers) != len(diff_ids):
         raise InputError(
             "not_an_image",
@@ -100,6 +103,13 @@ def unpack(client: Client, found: Rootfs, snapshotter: str) -> bool:
         _content.set_labels(client, found.config.digest, {label: found.chain_id})
         changed = True
     return changed
+
+
+def forget(client: Client, found: Rootfs, snapshotter: str) -> None:
+    """After :func:`unpack` under a lease that is about to end: let its snapshots go, where nothing else needs them."""
+    if _content.stat(client, found.config.digest) is not None:
+        # An empty value takes the label away (containerd's metadata store).
+        _content.set_labels(client, found.config.digest, {f"{_labels.GC_SNAPSHOT}.{snapshotter}": ""})
 
 
 def _extract(client: Client, snapshotter: str, layer: Descriptor, diff_id: str, chain_id: str, parent: str) -> None:
@@ -141,9 +151,9 @@ def _for_this_platform(client: Client, target: Descriptor, name: str) -> Descrip
         )
     wanted = architecture()
     seen = []
-    for entry in read_document(client, target).get("manifests") or []:
+    for entry in objects(read_document(client, target), "manifests", name):
         child = child_descriptor(entry, name)
-        platform = entry.get("platform") or {}
+        platform = mapping(entry, "platform", name)
         found = platform.get("architecture", wanted)
         if child.media_type in MANIFESTS | INDEXES and found == wanted and platform.get("os", "linux") == "linux":
             return _for_this_platform(client, child, name)

@@ -153,6 +153,12 @@ seconds:
   type: dict
   returned: when a task was started
   sample: {create: 0.051, start: 0.212, alive: 1.001}
+output_created:
+  description: The output files that this call made; one that was there is appended to.
+  type: list
+  elements: str
+  returned: when a task was started
+  sample: [/var/log/pytorch-training.log]
 failure:
   description:
     - What went wrong. C(code) is stable, C(outcome) is V(retryable), V(terminal) or V(unknown).
@@ -205,6 +211,7 @@ def step(module: AnsibleModule, client: Client) -> dict[str, Any]:
     }
     if done.seconds:
         result["seconds"] = done.seconds
+        result["output_created"] = done.output_created
     return result
 
 

@@ -50,7 +50,7 @@ def run_module(node: Node) -> Callable[..., dict[str, Any]]:
     """``run_module(name, params, check=False, diff=False)``: the module's result; fails the test if it fails."""
 
     def call(name: str, params: dict[str, Any], *, check: bool = False, diff: bool = False) -> dict[str, Any]:
-        result = in_node.run_module(node, name, params, check=check, diff=diff)
+        result: dict[str, Any] = in_node.run_module(node, name, params, check=check, diff=diff)
         assert not result.get("failed"), f"{name} failed: {result.get('msg')}\n{result.get('failure')}"
         return result
 
@@ -65,7 +65,7 @@ def expect_failure(node: Node) -> Callable[..., dict[str, Any]]:
     """
 
     def call(name: str, params: dict[str, Any], code: str, *, check: bool = False) -> dict[str, Any]:
-        result = in_node.run_module(node, name, params, check=check)
+        result: dict[str, Any] = in_node.run_module(node, name, params, check=check)
         assert result.get("failed"), f"{name} did not fail: {result}"
         failure = result.get("failure") or {}
         assert failure.get("code") == code, f"{name} failed otherwise: {result.get('msg')}\n{failure}"

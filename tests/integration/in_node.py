@@ -10,7 +10,7 @@ import pathlib
 import shutil
 import subprocess
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, cast
 
 import ansible
 from gpuops_lab.config import Node
@@ -28,23 +28,32 @@ def install(node: Node, root: pathlib.Path) -> None:
     skip = shutil.ignore_patterns("__pycache__", "*.pyc")
     for source, target in (
         (core / "module_utils", library / "ansible/module_utils"),
+        (core / "_vendor", library / "ansible/_vendor"),
         (root / "plugins", library / _PACKAGE),
     ):
         shutil.copytree(source, target, ignore=skip, dirs_exist_ok=True)
-    for name in ("__init__.py", "release.py"):
-        shutil.copyfile(core / name, library / "ansible" / name)
+    # As in what Ansible sends: the controller's own package would want its vendored libraries.
+    (library / "ansible/__init__.py").touch()
 
 
 def run_module(
-    node: Node, name: str, params: Mapping[str, Any], *, check: bool = False, diff: bool = False
+    node: Node,
+    name: str,
+    params: Mapping[str, Any],
+    *,
+    check: bool = False,
+    diff: bool = False,
+    user: int = 0,
 ) -> dict[str, Any]:
-    """Run ``gpuops.restore.<name>``; returns its JSON, ``failed`` included.
+    """Run ``gpuops.restore.<name>`` as that user id; returns its JSON, ``failed`` included.
 
     Anything but exactly one JSON object on stdout, or a word on stderr, is an AssertionError: Ansible would
     show it as a module failure.
     """
     arguments = {**params, "_ansible_check_mode": check, "_ansible_diff": diff}
     command = ["env", f"PYTHONPATH={LIBRARY}", PYTHON, f"{LIBRARY}/{_PACKAGE}/modules/{name}.py"]
+    if user:
+        command = ["setpriv", f"--reuid={user}", f"--regid={user}", "--clear-groups", "env", "HOME=/", *command]
     done = subprocess.run(
         [str(node.directory / "enter"), *command],
         input=json.dumps({"ANSIBLE_MODULE_ARGS": arguments}),
@@ -59,4 +68,21 @@ def run_module(
         result = None
     if not isinstance(result, dict) or done.stderr.strip():
         raise AssertionError(f"{name} ended with status {done.returncode}\n{done.stdout}\n{done.stderr}")
-    return result
+    return cast("dict[str, Any]", result)
+
+
+def start(node: Node, name: str, params: Mapping[str, Any]) -> subprocess.Popen[bytes]:
+    """The same, only begun, as leader of a process group that can be killed as a whole."""
+    library, package = LIBRARY, _PACKAGE
+    command = ["env", f"PYTHONPATH={library}", PYTHON, f"{library}/{package}/modules/{name}.py"]
+    process = subprocess.Popen(
+        [str(node.directory / "enter"), *command],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    assert process.stdin is not None
+    process.stdin.write(json.dumps({"ANSIBLE_MODULE_ARGS": dict(params)}).encode())
+    process.stdin.close()
+    return process

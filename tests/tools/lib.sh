@@ -88,4 +88,6 @@ copy_tree() {
     (cd "$ROOT" && git ls-files -z --cached --others --exclude-standard --deduplicate |
         while IFS= read -r -d '' file; do [ -e "$file" ] && printf '%s\0' "$file"; done |
         tar -c --null --files-from=- | tar -x -C "$1")
+    # Tools that ask git for the files would otherwise find this repository, which ignores the place of the copy.
+    git -C "$1" init --quiet
 }

@@ -26,6 +26,7 @@ TASKS = "/run/containerd/io.containerd.runtime.v2.task"
 KEPT_IN_RUN = re.compile(r"/run/(criu\.kdat|gpuops-lab|sshd|lock|xtables\.lock)(/|$)")
 KEPT_BY_CONTAINERD = re.compile(rf"/run/containerd/(fifo|s|runc(/[^/]+)?)|{TASKS}(/[^/]+)?")
 COUNTERS = re.compile(r"\[[0-9]+:[0-9]+\]")
+EMPTY_TABLE = re.compile(r"\*\w+|:[A-Z]+ ACCEPT|COMMIT")
 
 
 def command(*arguments: str) -> list[str]:
@@ -205,7 +206,8 @@ def firewall() -> list[str]:
         result = subprocess.run([program], capture_output=True, text=True, stdin=subprocess.DEVNULL, check=False)
         lines = result.stdout.splitlines() if result.returncode == 0 else ["unavailable"]
         rules = [COUNTERS.sub("", line).strip() for line in lines if not line.startswith("#")]
-        found += [f"{program} {rule}" for rule in rules]
+        # iptables makes its tables when it is first asked anything; without a rule they do nothing.
+        found += [f"{program} {rule}" for rule in rules if not EMPTY_TABLE.fullmatch(rule)]
     return found
 
 

@@ -419,7 +419,24 @@ def test_nesting_is_bounded(make: Make) -> None:
             assert code(lambda: read_all(make, layout.tar())) == "archive_too_deep"
 
 
+def test_documents_of_one_level_are_bounded_together(make: Make) -> None:
+    layout = Layout()
+    spaces = [b"{}" + b" " * (7 << 20) + b"\n" * number for number in range(5)]
+    layout.add(layout.index(*(layout.blob(MANIFEST, data) for data in spaces)), REF)
+    for pack in (bytes, gzip.compress):
+        assert code(lambda: read_all(make, pack(layout.tar()))) == "manifest_too_large"  # noqa: B023
+
+
+def test_a_config_named_twice(make: Make) -> None:
+    files = docker_files({"l": b"x"}, ["app:1"])
+    files["manifest.json"] = dump(json.loads(files["manifest.json"]) * 2)
+    assert code(lambda: make(tar(files))) == "manifest_invalid"
+
+
 def test_blobs_are_counted(make: Make) -> None:
+    layout = Layout()
+    layout.top = [descriptor(LAYER, b"x")] * 10001
+    assert code(lambda: make(layout.tar())) == "too_many_blobs"
     layout = Layout()
     child = descriptor(LAYER, b"x")
     layout.add(layout.index(*[child] * 10001), REF)
@@ -442,3 +459,17 @@ def test_bombs(make: Make) -> None:
     assert code(lambda: make(packed)) == "archive_bomb"
     assert code(lambda: make(packed, expansion=Expansion(max_bytes=1 << 20))) == "archive_bomb"
     assert code(lambda: make(zstd(data), expansion=Expansion(max_ratio=20))) == "archive_bomb"
+
+
+def test_closing_ends_an_unfinished_pass(make: Make) -> None:
+    layout = Layout()
+    layout.add(layout.manifest(os.urandom(4 << 20)), REF)
+    before = set(os.listdir("/proc/self/fd"))
+    archive = make(zstd(layout.tar()), zstd_program="zstd")
+    blobs = archive.blobs(archive.select(), AMD64)
+    for _descriptor, chunks in blobs:
+        next(chunks)
+        break
+    archive.close()
+    assert set(os.listdir("/proc/self/fd")) == before
+    del blobs

@@ -292,3 +292,13 @@ def test_diagnosis_of_selected_lines_equals_that_of_the_whole_log() -> None:
     whole, selected = diagnose(log), diagnose(error_lines_from(log))
     assert whole == selected
     assert selected.kind == "address-in-use"
+
+
+def test_errors_that_criu_survives_explain_nothing() -> None:
+    lines = [
+        "(00.000123) Error (criu/util.c:1533): rlimit: Can't setup RLIMIT_NOFILE for self: Operation not permitted",
+        "(00.009488) Error (criu/cgroup.c:1998): cg: cgroupd: recv req error: No such file or directory",
+    ]
+    assert not diagnose(lines, "restore").matched
+    damaged = [*lines, "(00.002243) Error (criu/image.c:558): Magic doesn't match for core-1.img"]
+    assert "Magic" in diagnose(damaged, "restore").line

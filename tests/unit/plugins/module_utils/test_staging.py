@@ -357,13 +357,17 @@ def test_a_root_that_goes_away_in_between_is_made_again(root: Path, monkeypatch:
     root.mkdir(mode=0o700)
     real = _staging_root._same
 
+    asked = []
+
     def vanish(descriptor: int, path: str) -> bool:
+        asked.append(path)
         monkeypatch.undo()
         os.rmdir(root)  # as another run's clean-up would
         return real(descriptor, path)
 
     monkeypatch.setattr(_staging_root, "_same", vanish)
     assert stage(root).created
+    assert asked == [str(root)]
 
 
 @pytest.mark.parametrize("mode", [0o770, 0o707, 0o777])

@@ -89,6 +89,12 @@ def test_gzip_of_several_members_and_padding() -> None:
         assert expand(packed + bytes(700), size) == b"onetwo"
 
 
+def test_empty_chunks_are_not_the_end() -> None:
+    for packed in (DATA, gzip.compress(DATA), zstd(DATA)):
+        chunks = [b"", packed[:5000], b"", packed[5000:], b""]
+        assert b"".join(_streams.decompressed(chunks, expansion=NO_LIMIT, what="It")) == DATA
+
+
 def test_zstd_of_several_frames() -> None:
     assert expand(zstd(b"one") + zstd(DATA)) == b"one" + DATA
 

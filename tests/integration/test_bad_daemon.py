@@ -1,0 +1,246 @@
+# Copyright (c) 2026 the gpuops.restore contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Bad input: a daemon that is not there, not for us, not containerd, or that stops in the middle."""
+
+from __future__ import annotations
+
+import contextlib
+import subprocess
+import threading
+import time
+from collections.abc import Iterator
+from typing import Any, Callable
+
+import in_node
+import make_images
+import pytest
+from bad_input import Refuses, check_wording
+from gpuops_lab import workload
+from gpuops_lab.config import CONTAINERD_SOCKET, STATE_ROOT, Node
+from gpuops_lab.listing import listing, settled_difference
+from gpuops_lab.node import await_containerd, control
+
+REF = "gpuops.test/large:1"
+MIB = 256
+RunModule = Callable[..., dict[str, Any]]
+#: Every module, and a call of it that would change something.
+CALLS = {
+    "containerd_checkpoint_info": {"checkpoint": REF},
+    "containerd_checkpoint_stage": {"checkpoint": REF},
+    "containerd_container": {"container_id": "x", "checkpoint": REF},
+    "containerd_task": {"container_id": "x", "checkpoint": REF},
+    "containerd_image": {"name": REF, "state": "absent", "force": True},
+}
+#: Listeners on a Unix socket that are not containerd; the path is their first argument.
+HTTP = """
+import http.server, socketserver, sys
+class Handler(http.server.BaseHTTPRequestHandler):
+    def address_string(self): return ""
+    def log_message(self, *a): pass
+    def do_GET(self): self.send_response(200); self.end_headers()
+socketserver.UnixStreamServer(sys.argv[1], Handler).serve_forever()
+"""
+GRPC = """
+import concurrent.futures, sys, grpc
+server = grpc.server(concurrent.futures.ThreadPoolExecutor(2))
+server.add_insecure_port("unix:" + sys.argv[1])
+server.start()
+server.wait_for_termination()
+"""
+MUTE = """
+import socket, sys, time
+listener = socket.socket(socket.AF_UNIX)
+listener.bind(sys.argv[1])
+listener.listen(16)
+time.sleep(600)
+"""
+
+
+@pytest.fixture(scope="module", autouse=True)
+def large(node: Node) -> None:
+    """A checkpoint that takes a moment to stage and to restore."""
+    make_images.good(node, REF, MIB)
+
+
+@pytest.fixture
+def refuses(expect_failure: RunModule, unchanged: Callable[..., Any]) -> Refuses:
+    return Refuses(expect_failure, unchanged)
+
+
+@pytest.mark.parametrize("name", CALLS)
+def test_socket_absent(refuses: Refuses, name: str) -> None:
+    where = "/run/nobody/containerd.sock"
+    refuses(name, {**CALLS[name], "address": where}, "socket absent", where)
+
+
+@pytest.mark.parametrize("name", CALLS)
+def test_not_permitted(node: Node, unchanged: Callable[..., Any], name: str) -> None:
+    with unchanged():
+        result = in_node.run_module(node, name, CALLS[name], user=65534)
+    assert result["failed"] and result["failure"]["code"] == "socket_permission", "not permitted"
+    check_wording(result, ("65534", CONTAINERD_SOCKET))
+    assert result["failure"]["outcome"] == "terminal"
+
+
+@pytest.mark.parametrize(
+    ("script", "what", "outcome"),
+    [
+        pytest.param(HTTP, "something that is not containerd answers", "terminal", id="http"),
+        pytest.param(GRPC, "something that is not containerd answers", "terminal", id="another-grpc-server"),
+        pytest.param(MUTE, "nobody answers, or the daemon stops in the middle", "retryable", id="mute"),
+    ],
+)
+def test_not_containerd(node: Node, refuses: Refuses, script: str, what: str, outcome: str) -> None:
+    with listening(node, script) as where:
+        params = {**CALLS["containerd_checkpoint_stage"], "address": where, "timeout": 2}
+        refuses("containerd_checkpoint_stage", params, what, where, modes=(False,), outcome=outcome)
+
+
+@contextlib.contextmanager
+def listening(node: Node, script: str) -> Iterator[str]:
+    """A listener in the node; gives the path of its socket."""
+    where = "/run/gpuops-lab/other.sock"
+    command = [str(node.directory / "enter"), in_node.PYTHON, "-c", script, where]
+    process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+    try:
+        deadline = time.monotonic() + 20
+        while not node.inside(where).exists():
+            assert process.poll() is None and time.monotonic() < deadline, "the listener did not start"
+            time.sleep(0.05)
+        yield where
+    finally:
+        process.kill()
+        process.wait()
+        node.inside(where).unlink(missing_ok=True)
+
+
+def test_socket_of_a_dead_daemon(node: Node, expect_failure: RunModule) -> None:
+    """The module waits for a daemon that restarts, and says after a while that nobody answers."""
+    control(node, "kill")
+    try:
+        result = expect_failure("containerd_checkpoint_info", {"checkpoint": REF}, "daemon_unavailable")
+    finally:
+        start(node)
+    check_wording(result, (CONTAINERD_SOCKET,))
+    assert result["failure"]["outcome"] == "retryable"
+
+
+def test_daemon_restarts_meanwhile(node: Node, run_module: RunModule) -> None:
+    """A restart as an upgrade makes it is waited for."""
+    control(node, "kill")
+    starter = threading.Timer(1.5, start, [node])
+    starter.start()
+    found = run_module("containerd_checkpoint_info", {"checkpoint": REF})
+    starter.join()
+    assert found["problems"] == []
+
+
+def test_daemon_stops_while_staging(node: Node, run_module: RunModule) -> None:
+    before = listing(node)
+    result = interrupted(node, "containerd_checkpoint_stage", lambda: partial_of(node))
+    assert result["failure"]["code"] == "daemon_unavailable", result
+    check_wording(result, (CONTAINERD_SOCKET,))
+    assert result["failure"]["outcome"] in ("retryable", "unknown")
+    assert settled_difference(node, before) == []
+    assert run_module("containerd_checkpoint_stage", CALLS["containerd_checkpoint_stage"])["created"]
+    assert run_module("containerd_checkpoint_stage", {"checkpoint": REF, "state": "absent"})["changed"]
+    assert settled_difference(node, before) == []
+
+
+def test_daemon_stops_while_restoring(node: Node, run_module: RunModule) -> None:
+    before = listing(node)
+    prepare(run_module)
+    result = interrupted(node, "containerd_task", lambda: restoring(node))
+    assert result["failure"]["code"] == "daemon_unavailable", result
+    check_wording(result, (CONTAINERD_SOCKET,))
+    # What the daemon had begun is either gone or runs: another run goes on from there.
+    run_module("containerd_container", {**CALLS["containerd_container"], "rebuild": True})
+    run_module("containerd_task", CALLS["containerd_task"])
+    workload.await_count(node, "x", 4)
+    remove(run_module)
+    assert settled_difference(node, before) == []
+
+
+def test_daemon_hangs_while_restoring(node: Node, run_module: RunModule) -> None:
+    """SIGSTOP: calls get no answer at all; the restore is not waited for longer than asked."""
+    before = listing(node)
+    prepare(run_module)
+    pid = control(node, "status")
+    stopper = threading.Thread(target=when, args=(lambda: restoring(node), lambda: signal_in(node, "STOP", pid)))
+    resumer = threading.Timer(9, signal_in, [node, "CONT", pid])
+    stopper.start()
+    resumer.start()
+    try:
+        params = {**CALLS["containerd_task"], "restore_timeout": 3, "timeout": 20}
+        result = in_node.run_module(node, "containerd_task", params)
+    finally:
+        resumer.join()
+        stopper.join()
+    assert result["failed"] and result["failure"]["code"] == "restore_timeout", result
+    check_wording(result, ("x",))
+    assert result["failure"]["outcome"] == "unknown"
+    assert workload.ctr(node, workload.NAMESPACE, "tasks", "ls", "-q").split() == []
+    remove(run_module)
+    assert settled_difference(node, before) == []
+
+
+def prepare(run_module: RunModule) -> None:
+    for name in ("containerd_checkpoint_stage", "containerd_container"):
+        run_module(name, CALLS[name])
+
+
+def remove(run_module: RunModule) -> None:
+    run_module("containerd_task", {"container_id": "x", "state": "absent"})
+    run_module("containerd_container", {"container_id": "x", "state": "absent"})
+    run_module("containerd_checkpoint_stage", {"checkpoint": REF, "state": "absent"})
+
+
+def partial_of(node: Node) -> bool:
+    """Whether staging has begun to write."""
+    return any(node.inside(STATE_ROOT).glob(".*.partial-*/images/pages-*.img"))
+
+
+def restoring(node: Node) -> bool:
+    """Whether CRIU has begun to restore."""
+    return node.inside(f"{STATE_ROOT}/work/k8s.io/x/restore.log").exists()
+
+
+def when(condition: Callable[[], bool], act: Callable[[], object]) -> None:
+    """Act as soon as the condition holds, or after 20 seconds."""
+    deadline = time.monotonic() + 20
+    while not condition() and time.monotonic() < deadline:
+        time.sleep(0.002)
+    act()
+
+
+def signal_in(node: Node, name: str, pid: int) -> None:
+    subprocess.run([str(node.directory / "enter"), "kill", f"-{name}", str(pid)], check=True)
+
+
+def start(node: Node) -> None:
+    control(node, "start")
+    await_containerd(node)
+
+
+def interrupted(node: Node, name: str, begun: Callable[[], bool]) -> dict[str, Any]:
+    """The failed result of a module whose daemon is killed once it has begun, and is back two seconds later."""
+
+    def kill_and_start() -> None:
+        control(node, "kill")
+        time.sleep(2)
+        start(node)
+
+    killer = threading.Thread(target=when, args=(begun, kill_and_start))
+    killer.start()
+    try:
+        result = in_node.run_module(node, name, CALLS[name])
+    finally:
+        killer.join()
+    assert result.get("failed"), f"{name} was faster than the kill: {result}"
+    return result
+
+
+def test_containerd_restarts_with_cri(node: Node) -> None:
+    assert workload.cri_problems(node) == []
