@@ -44,6 +44,7 @@ from ansible_collections.gpuops.restore.plugins.module_utils._errors import (
 )
 from ansible_collections.gpuops.restore.plugins.module_utils._images import Image
 from ansible_collections.gpuops.restore.plugins.module_utils._original import Original
+from ansible_collections.gpuops.restore.plugins.module_utils._snapshots import Snapshot
 
 
 @dataclass(frozen=True)
@@ -219,6 +220,7 @@ def present(client: Client, wish: Wish, check: bool) -> Outcome:
     if problems:
         raise combined(problems)
     _require_layer(client, original, check)
+    _own_snapshot(client, wish, wanted)
     outcome.changed = outcome.created = True
     outcome.actions.append(f"make snapshot {key} and container {wish.container_id}")
     if image is not None:
@@ -229,14 +231,25 @@ def present(client: Client, wish: Wish, check: bool) -> Outcome:
     return outcome
 
 
-def absent(client: Client, container_id: str, owner: str, force: bool, staging_dir: str, check: bool) -> Outcome:
-    """Remove a container of ours with its snapshot and files. Raises ConflictError ``task_exists``, ``not_ours``."""
+def absent(
+    client: Client,
+    container_id: str,
+    owner: str,
+    force: bool,
+    staging_dir: str,
+    check: bool,
+    assume_prepared: bool = False,
+) -> Outcome:
+    """Remove a container of ours with its snapshot and files. Raises ConflictError ``task_exists``, ``not_ours``.
+
+    ``assume_prepared``: in check mode, take a live task for gone already.
+    """
     outcome = Outcome()
     found = _containers.get(client, container_id)
     snapshotter, key = (found.snapshotter, found.snapshot_key) if found else ("", "")
     if found is not None:
         require_ours(found, owner, force)
-        task = _tasks.get(client, container_id)
+        task = None if check and assume_prepared else _tasks.get(client, container_id)
         if task is not None and _task_end.is_live(task):
             raise ConflictError(
                 "task_exists",
@@ -438,21 +451,29 @@ def _take_back(undo: list[Callable[[], object]], reason: BaseException) -> None:
                 reason.left_behind(str(error))
 
 
+def _own_snapshot(client: Client, wish: Wish, wanted: Container) -> Snapshot | None:
+    """The snapshot under the key that we want, if there is one. Raises ConflictError ``snapshot_in_use``."""
+    found = _snapshots.stat(client, wanted.snapshotter, wanted.snapshot_key)
+    if found is None:
+        return None
+    owner = _labels.owner_of(found.labels)
+    if owner != wish.owner and not wish.force:
+        raise ConflictError(
+            "snapshot_in_use",
+            f"The snapshot {wanted.snapshot_key} exists and "
+            + (f"belongs to {owner}." if owner else "was not made by this collection."),
+            "Choose another snapshot_id, or remove that snapshot.",
+            details={"snapshot": wanted.snapshot_key, "owner": owner},
+        )
+    return found
+
+
 def _fresh_snapshot(client: Client, wish: Wish, wanted: Container, original: Original, parent: str) -> None:
     """The snapshot with the writable layer applied exactly once; its label says that the apply was complete."""
     layer = original.checkpoint.writable_layer
     applied = layer.digest if layer else _labels.NO_LAYER
-    found = _snapshots.stat(client, wanted.snapshotter, wanted.snapshot_key)
+    found = _own_snapshot(client, wish, wanted)
     if found is not None:
-        owner = _labels.owner_of(found.labels)
-        if owner != wish.owner and not wish.force:
-            raise ConflictError(
-                "snapshot_in_use",
-                f"The snapshot {wanted.snapshot_key} exists and "
-                + (f"belongs to {owner}." if owner else "was not made by this collection."),
-                "Choose another snapshot_id, or remove that snapshot.",
-                details={"snapshot": wanted.snapshot_key, "owner": owner},
-            )
         whole = found.labels.get(_labels.WRITABLE_LAYER) == applied and found.parent == parent
         same = found.labels.get(_labels.CHECKPOINT) == original.checkpoint.digest
         if whole and same and found.labels.get(_labels.USED) != "true":

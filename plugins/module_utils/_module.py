@@ -15,7 +15,7 @@ from typing import Any, Callable
 from ansible.module_utils.basic import AnsibleModule, env_fallback
 
 from ansible_collections.gpuops.restore.plugins.module_utils import _labels, _paths
-from ansible_collections.gpuops.restore.plugins.module_utils._client import Client
+from ansible_collections.gpuops.restore.plugins.module_utils._client import RECONNECT_SECONDS, Client
 from ansible_collections.gpuops.restore.plugins.module_utils._errors import RestoreError
 
 #: Options of every module that talks to containerd.
@@ -43,7 +43,9 @@ def run(argument_spec: dict[str, Any], step: Step, **rules: Any) -> None:
     module = AnsibleModule(argument_spec={**CONTAINERD, **argument_spec}, supports_check_mode=True, **rules)
     parameters = module.params
     try:
-        with Client(parameters["address"], parameters["namespace"], float(parameters["timeout"])) as client:
+        seconds = float(parameters["timeout"])
+        # A call that waits for a daemon that restarts is bounded by timeout as any other.
+        with Client(parameters["address"], parameters["namespace"], seconds, min(seconds, RECONNECT_SECONDS)) as client:
             result = step(module, client)
     except RestoreError as error:
         module.fail_json(msg=error.sentence(), failure=error.failure())

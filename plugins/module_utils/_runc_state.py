@@ -13,10 +13,10 @@ restore of that name ends in "container with given ID already exists". Seen with
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import glob
 import os
 import signal
-import subprocess
 import time
 from collections.abc import Mapping
 from typing import Any
@@ -30,6 +30,8 @@ DEFAULT_ROOT = "/run/containerd/runc"
 _CGROUPS = "/sys/fs/cgroup"
 _OPTIONS = "containerd.runc.v1.Options"
 _SECONDS = 10.0
+_MNT_DETACH = 2
+_LIBC = ctypes.CDLL(None, use_errno=True)
 
 
 def left_over(client: Client, container_id: str) -> str:
@@ -111,6 +113,6 @@ def _unmount(directory: str) -> None:
     below = directory.rstrip("/") + "/"
     points = [mount.mount_point for mount in _mountinfo.parse(_mountinfo.read())]
     for point in sorted((point for point in points if point.startswith(below)), reverse=True):
-        done = subprocess.run(["umount", "--lazy", point], capture_output=True, text=True, timeout=30, check=False)
-        if done.returncode != 0:
-            raise OSError(f"umount {point}: {done.stderr.strip()}")
+        # Not by umount(8), which would leave its own directory in /run.
+        if _LIBC.umount2(os.fsencode(point), _MNT_DETACH) != 0:
+            raise OSError(ctypes.get_errno(), f"{os.strerror(ctypes.get_errno())} (umount {point})")

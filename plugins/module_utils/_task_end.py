@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import signal
 
-from ansible_collections.gpuops.restore.plugins.module_utils import _shims, _tasks
+from ansible_collections.gpuops.restore.plugins.module_utils import _runc_state, _shims, _tasks
 from ansible_collections.gpuops.restore.plugins.module_utils._client import Client
 from ansible_collections.gpuops.restore.plugins.module_utils._errors import UNKNOWN, NotFoundError, RestoreError
 from ansible_collections.gpuops.restore.plugins.module_utils._tasks import Task
@@ -42,10 +42,14 @@ def end(client: Client, container_id: str, grace_seconds: float) -> None:
 
 
 def remove(client: Client, container_id: str, grace_seconds: float) -> None:
-    """End and delete the task if there is one; returns once its shim is gone. Raises RestoreError ``shim_left``."""
+    """End and delete the task if there is one; returns once its shim is gone, and what runc may have left.
+
+    Raises RestoreError ``task_unkillable``, ``shim_left``, ``runc_state_left``.
+    """
     task = _tasks.get(client, container_id)
     if task is None:
         _shims.end_orphans(client.namespace, container_id)
+        _runc_state.remove(client, container_id)
         return
     if task.status not in ("STOPPED", "CREATED") and task.pid > 0:
         end(client, container_id, 0.0 if task.status in ("PAUSED", "PAUSING") else grace_seconds)
@@ -53,3 +57,4 @@ def remove(client: Client, container_id: str, grace_seconds: float) -> None:
         end(client, container_id, 0.0)
     _tasks.delete(client, container_id)
     _shims.require_gone(client.namespace, container_id)
+    _runc_state.remove(client, container_id)

@@ -19,6 +19,7 @@ from ansible_collections.gpuops.restore.plugins.module_utils import (
     _node,
     _paths,
     _restore_failure,
+    _runc_state,
     _shims,
     _snapshots,
     _spec,
@@ -129,8 +130,8 @@ def started(client: Client, wish: Wish, check: bool) -> Outcome:
     outcome.actions.append("start the task" + (f" from the checkpoint {checkpoint.name}" if checkpoint else ""))
     if check:
         return outcome
-    if present is not None:
-        _task_end.remove(client, wish.container_id, 0.0)
+    # Without a task too: a restore that was broken off may have left what stands in the way of another.
+    _task_end.remove(client, wish.container_id, 0.0)
     with _stdio.prepared(stdio) as outcome.output_created:
         _run(
             client,
@@ -166,10 +167,15 @@ def absent(client: Client, wish: Wish, check: bool) -> Outcome:
     outcome = Outcome()
     present = _owned_task(client, wish)
     outcome.before = present.status if present else "absent"
-    if present is None:
+    left = _runc_state.left_over(client, wish.container_id) if present is None else ""
+    if present is None and not left:
         return outcome
     outcome.changed = True
-    outcome.actions.append(f"end and delete the task (pid {present.pid}, {present.status})")
+    outcome.actions.append(
+        f"end and delete the task (pid {present.pid}, {present.status})"
+        if present
+        else f"remove {left}, which a restore that was broken off has left"
+    )
     if not check:
         _task_end.remove(client, wish.container_id, wish.grace_seconds)
     return outcome
@@ -254,7 +260,7 @@ def _clear_away(client: Client, container_id: str, reason: BaseException) -> Non
 def _owned_task(client: Client, wish: Wish) -> Task | None:
     container = _containers.get(client, wish.container_id)
     present = _tasks.get(client, wish.container_id)
-    if container is not None and present is not None:
+    if container is not None and (present is not None or _runc_state.left_over(client, wish.container_id)):
         _container_step.require_ours(container, wish.owner, wish.force)
     return present
 

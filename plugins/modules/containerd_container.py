@@ -164,8 +164,8 @@ options:
     default: false
   assume_prepared:
     description:
-      - In check mode, take it for granted that the base image is there, because an earlier task of the play would have
-        brought it. Means nothing outside check mode.
+      - In check mode, take it for granted that the base image is there, or with O(state=absent) that the task is gone,
+        because an earlier task of the play would have seen to it. Means nothing outside check mode.
     type: bool
     default: false
 seealso:
@@ -284,6 +284,7 @@ def step(module: AnsibleModule, client: Client) -> dict[str, Any]:
             parameters["force"],
             parameters["staging_dir"],
             module.check_mode,
+            parameters["assume_prepared"],
         )
         state = {"container": "present" if done.changed else "absent"}
         return {

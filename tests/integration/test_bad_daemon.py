@@ -120,7 +120,8 @@ def test_socket_of_a_dead_daemon(node: Node, expect_failure: RunModule) -> None:
     """The module waits for a daemon that restarts, and says after a while that nobody answers."""
     control(node, "kill")
     try:
-        result = expect_failure("containerd_checkpoint_info", {"checkpoint": REF}, "daemon_unavailable")
+        params = {"checkpoint": REF, "timeout": 3}
+        result = expect_failure("containerd_checkpoint_info", params, "daemon_unavailable")
     finally:
         start(node)
     check_wording(result, (CONTAINERD_SOCKET,))

@@ -27,7 +27,7 @@ import grpc
 from ansible_collections.gpuops.restore.plugins.module_utils._api import api
 from ansible_collections.gpuops.restore.plugins.module_utils._client import MAX_RECEIVE
 from ansible_collections.gpuops.restore.tests.unit.plugins.module_utils.fake_state import (
-    Answer,
+    AnswerError,
     Leased,
     State,
 )
@@ -100,7 +100,7 @@ class FakeContainerd:
         """Have the method (``Tasks/Start``) answer with this gRPC status."""
 
         def act(_context: Any) -> None:
-            raise Answer(status, text)
+            raise AnswerError(status, text)
 
         self.on(name, act, times, after)
 
@@ -112,7 +112,7 @@ class FakeContainerd:
             context.add_callback(gone.set)
             while not gone.wait(0.02) and not self._closing.is_set():
                 continue
-            raise Answer("CANCELLED", "was hanging")
+            raise AnswerError("CANCELLED", "was hanging")
 
         self.on(name, act, times)
 
@@ -121,7 +121,7 @@ class FakeContainerd:
 
         def act(_context: Any) -> None:
             self.drop_connections()
-            raise Answer("CANCELLED", "was dropped")
+            raise AnswerError("CANCELLED", "was dropped")
 
         self.on(name, act, times)
 
@@ -176,7 +176,7 @@ class FakeContainerd:
             if status is not None:
                 return api().message("containerd.services.tasks.v1.WaitResponse")(exit_status=status)
             time.sleep(0.005)
-        raise Answer("CANCELLED", "the caller went away")
+        raise AnswerError("CANCELLED", "the caller went away")
 
 
 class _Handlers(grpc.GenericRpcHandler):  # type: ignore[misc]
@@ -207,14 +207,14 @@ class _Handlers(grpc.GenericRpcHandler):  # type: ignore[misc]
         try:
             leased = self._fake.enter(name, request, context)
             return self._fake.answer(name, request, leased, context)
-        except Answer as answer:
+        except AnswerError as answer:
             context.abort(grpc.StatusCode[answer.status], answer.text)
 
     def _server_stream(self, name: str, request: Any, context: Any) -> Iterator[Any]:
         try:
             leased = self._fake.enter(name, request, context)
             yield from self._fake.answer(name, request, leased, context)
-        except Answer as answer:
+        except AnswerError as answer:
             context.abort(grpc.StatusCode[answer.status], answer.text)
 
     def _both(self, name: str, requests: Iterator[Any], context: Any) -> Iterator[Any]:
@@ -222,7 +222,7 @@ class _Handlers(grpc.GenericRpcHandler):  # type: ignore[misc]
             leased = self._fake.enter(name, None, context)
             for request in requests:
                 yield self._fake.answer(name, request, leased, context)
-        except Answer as answer:
+        except AnswerError as answer:
             context.abort(grpc.StatusCode[answer.status], answer.text)
 
 
@@ -262,7 +262,11 @@ class Relay:
             except OSError:
                 return
             inner = socket.socket(socket.AF_UNIX)
-            inner.connect(self._inside)
+            try:
+                inner.connect(self._inside)
+            except OSError:
+                outer.close()
+                continue
             with self._lock:
                 self._open += [outer, inner]
             for source, sink in ((outer, inner), (inner, outer)):

@@ -20,7 +20,7 @@ _TASKS = "containerd.services.tasks.v1"
 _CREATED, _RUNNING, _STOPPED = 1, 2, 3
 
 
-class Answer(Exception):
+class AnswerError(Exception):
     """A gRPC status to answer with."""
 
     def __init__(self, status: str, text: str) -> None:
@@ -64,12 +64,12 @@ class Task:
     exit_status: int = 0
 
 
-def _missing(what: str) -> Answer:
-    return Answer("NOT_FOUND", f"{what}: not found")
+def _missing(what: str) -> AnswerError:
+    return AnswerError("NOT_FOUND", f"{what}: not found")
 
 
-def _exists(what: str) -> Answer:
-    return Answer("ALREADY_EXISTS", f"{what}: already exists")
+def _exists(what: str) -> AnswerError:
+    return AnswerError("ALREADY_EXISTS", f"{what}: already exists")
 
 
 class State:
@@ -108,10 +108,10 @@ class State:
         }
 
     def handle(self, name: str, request: Any, leased: Leased) -> Any:
-        """Carry out ``Service/Method``. Raises Answer."""
+        """Carry out ``Service/Method``. Raises AnswerError."""
         act = getattr(self, "_" + name.replace("/", "_").lower(), None)
         if act is None:
-            raise Answer("UNIMPLEMENTED", f"the fake has no {name}")
+            raise AnswerError("UNIMPLEMENTED", f"the fake has no {name}")
         return act(request, leased)
 
     def exit_status(self, request: Any) -> int | None:
@@ -191,7 +191,7 @@ class State:
         if request.action == 2:
             found = "sha256:" + hashlib.sha256(data).hexdigest()
             if found != request.expected or len(data) != request.total:
-                raise Answer("FAILED_PRECONDITION", f"unexpected commit {found} of {len(data)} bytes")
+                raise AnswerError("FAILED_PRECONDITION", f"unexpected commit {found} of {len(data)} bytes")
             self.blobs[found] = Blob(self.ingests.pop(request.ref), dict(request.labels))
         kind = "containerd.services.content.v1.WriteContentResponse"
         return message(kind, action=request.action, offset=len(data))
@@ -248,7 +248,7 @@ class State:
     def _snapshots_remove(self, request: Any, _leased: Leased) -> Any:
         self._snapshot(request.snapshotter, request.key)
         if any(found.parent == request.key for found in self.snapshots.values()):
-            raise Answer("FAILED_PRECONDITION", f"snapshot {request.key} has children")
+            raise AnswerError("FAILED_PRECONDITION", f"snapshot {request.key} has children")
         del self.snapshots[(request.snapshotter, request.key)]
         return message("google.protobuf.Empty")
 
@@ -363,7 +363,7 @@ class State:
     def _tasks_delete(self, request: Any, _leased: Leased) -> Any:
         task = self._task(request.container_id)
         if task.status != _STOPPED and task.pid:
-            raise Answer("FAILED_PRECONDITION", "task must be stopped before deletion")
+            raise AnswerError("FAILED_PRECONDITION", "task must be stopped before deletion")
         del self.tasks[request.container_id]
         return message(f"{_TASKS}.DeleteResponse", id=request.container_id)
 
