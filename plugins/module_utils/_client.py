@@ -123,10 +123,11 @@ class Client:
             except UnavailableError as error:
                 never_left = str(error.details.get("text", "")).startswith(_NEVER_LEFT)
                 name = path.split("/")[1]
+                # Also before giving up: a call that follows at once could be put on the broken connection.
+                self._reopen()
                 if self._clock() >= give_up or not (never_left or name in _READS):
                     raise
                 self._sleep(0.2)
-                self._reopen()
 
     def server_stream(self, path: str, /, timeout: float | None = None, **fields: Any) -> Iterator[Any]:
         """Call a server-streaming method; yields response messages."""

@@ -25,6 +25,7 @@ from ansible_collections.gpuops.restore.plugins.module_utils import (
     _node,
     _original,
     _paths,
+    _rootfs_kinds,
     _snapshots,
     _spec,
     _spec_namespaces,
@@ -291,7 +292,7 @@ def combined(problems: list[NodeError]) -> NodeError:
         problems[0].code if len({problem.code for problem in problems}) == 1 else "node_problems",
         f"{len(problems)} things are missing on this node: "
         + " ".join(f"({number}) {problem.sentence()}" for number, problem in enumerate(problems, 1)),
-        "",
+        "Mend all of them, then run again.",
         details={"problems": [{"code": problem.code, "message": problem.sentence()} for problem in problems]},
     )
 
@@ -417,6 +418,7 @@ def _build(client: Client, wish: Wish, wanted: Container, original: Original, im
             _remove_old(client, wish.container_id)
             _fresh_snapshot(client, wish, wanted, original, rootfs.chain_id)
             undo.append(lambda: _snapshots.remove(client, wanted.snapshotter, wanted.snapshot_key))
+            _require_kinds(client, wanted, files)
             undo.append(files.undo())
             files.make()
             try:
@@ -430,6 +432,15 @@ def _build(client: Client, wish: Wish, wanted: Container, original: Original, im
         except BaseException as error:
             _take_back(undo, error)
             raise
+
+
+def _require_kinds(client: Client, wanted: Container, files: _Files) -> None:
+    """Every bind source is what the container had there, as its files tell. Raises NodeError ``mount_source_kind``."""
+    rootfs = _snapshots.mounts(client, wanted.snapshotter, wanted.snapshot_key)
+    kinds = _rootfs_kinds.of_binds(rootfs, wanted.spec.get("mounts") or ())
+    problems = _mounts.problems(wanted.spec, expected_kinds=kinds, planned=files.planned())
+    if problems:
+        raise combined(problems)
 
 
 def _remove_old(client: Client, container_id: str) -> None:

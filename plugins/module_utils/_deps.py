@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import importlib
+import importlib.util
 import os
 import sys
 import traceback
@@ -34,6 +35,39 @@ try:
 except ImportError:
     HAS_PROTOBUF = False
     PROTOBUF_TRACEBACK = traceback.format_exc()
+
+
+# The bindings of the NVIDIA driver are only ever imported by helper processes (see _child): a driver that hangs must
+# not take the module along, and its library may have to be found in a place that only a fresh process can be told of.
+
+
+def has_cuda() -> bool:
+    """Whether cuda-bindings is installed (by itself or as a part of cuda-python)."""
+    return _is_installed("cuda.bindings")
+
+
+def has_nvml() -> bool:
+    """Whether nvidia-ml-py is installed."""
+    return _is_installed("pynvml")
+
+
+def require_cuda() -> None:
+    """Raise NodeError ``dependency_missing`` unless cuda-bindings is there to be imported by a helper process."""
+    if not has_cuda():
+        raise NodeError(
+            "dependency_missing",
+            f"{sys.executable} on this node cannot import cuda.bindings.driver.",
+            "Set restore_node_dependency_source to venv, or install cuda-bindings (12.8 or later) for that interpreter.",
+            details={"missing": ["cuda-bindings"]},
+        )
+
+
+def _is_installed(name: str) -> bool:
+    try:
+        return importlib.util.find_spec(name) is not None
+    except ImportError:
+        # The package above it is missing.
+        return False
 
 
 def require_grpc() -> None:

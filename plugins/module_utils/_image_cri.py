@@ -63,6 +63,14 @@ def remove(
     return names
 
 
+def forget(client: Client, image: Image) -> list[str]:
+    """Delete CRI's records of an image whose own record is gone or stands for another digest now."""
+    names = references(client, image)
+    for name in names:
+        _images.delete(client, name)
+    return names
+
+
 def _await(client: Client, image: Image, clock: Callable[[], float], sleep: Callable[[float], None]) -> None:
     """Made only just now, it may be in CRI's hands: its second record would come after we have looked."""
     give_up = clock() + _SECONDS

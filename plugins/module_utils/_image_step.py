@@ -33,6 +33,7 @@ from ansible_collections.gpuops.restore.plugins.module_utils._errors import (
     AlreadyExistsError,
     InputError,
     NodeError,
+    RestoreError,
     RpcError,
 )
 from ansible_collections.gpuops.restore.plugins.module_utils._image_state import State, Wish
@@ -101,8 +102,8 @@ def absent(client: Client, wish: Wish, check: bool) -> Outcome:
     return outcome
 
 
-def _settle(client: Client, wish: Wish, state: State, check: bool, outcome: Outcome) -> None:
-    """The content is there: labels, snapshots and the pin."""
+def _settle(client: Client, wish: Wish, state: State, check: bool, outcome: Outcome, held: bool = False) -> None:
+    """The content is there: labels, snapshots and the pin. ``held``: under a lease already."""
     assert state.found is not None and state.tree is not None
     if state.tree.unlabelled:
         outcome.actions.append(f"label {len(state.tree.unlabelled)} documents for garbage collection")
@@ -116,7 +117,7 @@ def _settle(client: Client, wish: Wish, state: State, check: bool, outcome: Outc
         outcome.after = {"digest": state.digest, "unpacked": unpacked, "pinned": pinned}
         return
     if state.tree.unlabelled or (wish.unpack and state.unpacked is False):
-        with _held(client, wish):
+        with contextlib.nullcontext() if held else _held(client, wish):
             _complete(client, wish, state.found.target, state.tree)
     if pin is not None:
         _pin(client, wish, state.found, pin)
@@ -133,8 +134,9 @@ def _from_archive(client: Client, wish: Wish, state: State, check: bool, outcome
             return
         _image_state.require_movable(wish, state, target.digest)
         plan = _image_import.plan(client, archive, entry)
-        what = f"import {target.digest} from {wish.archive}"
-        _announce(wish, state, what, target.digest, plan.is_checkpoint, outcome)
+        unpacking = f" and unpack it for {wish.snapshotter}" if wish.unpack and not plan.is_checkpoint else ""
+        what = f"import {target.digest} from {wish.archive}{unpacking}"
+        _announce(wish, state, what, target.digest, outcome)
         pin = _plan_pin(wish, state, outcome)
         if check:
             unpacked = None if plan.is_checkpoint else wish.unpack
@@ -162,15 +164,19 @@ def _from_registry(client: Client, wish: Wish, state: State, check: bool, outcom
             if wish.digest not in ("", target.digest):
                 raise _image_state.mismatch(f"The registry has {wish.name} as {target.digest}", wish.digest)
             if state.digest == target.digest and state.complete:
-                _settle(client, wish, state, check, outcome)
-                return
-            _image_state.require_movable(wish, state, target.digest)
-            _announce(wish, state, f"pull {reference}", target.digest, tree.is_checkpoint, outcome)
-            pin = _plan_pin(wish, state, outcome)
-            _complete(client, wish, target, tree)
-            _record(client, wish, state, target, pin, outcome)
-        finally:
-            _image_cri.remove(client, _images.get(client, pulled.name) or pulled, ordinary)
+                _settle(client, wish, state, check, outcome, held=True)
+            else:
+                _image_state.require_movable(wish, state, target.digest)
+                _announce(wish, state, f"pull {reference}", target.digest, outcome)
+                pin = _plan_pin(wish, state, outcome)
+                _complete(client, wish, target, tree)
+                _record(client, wish, state, target, pin, outcome)
+        except BaseException:
+            # Why it failed counts more than what then cannot be removed either; the lease's expiry takes that.
+            with contextlib.suppress(RestoreError):
+                _image_cri.remove(client, _images.get(client, pulled.name) or pulled, ordinary)
+            raise
+        _image_cri.remove(client, _images.get(client, pulled.name) or pulled, ordinary)
 
 
 def _predict_pull(wish: Wish, state: State, reference: str, outcome: Outcome) -> None:
@@ -183,9 +189,9 @@ def _predict_pull(wish: Wish, state: State, reference: str, outcome: Outcome) ->
         return
     if wish.digest:
         _image_state.require_movable(wish, state, wish.digest)
-    outcome.actions.append(f"pull {reference}")
+    # Without a digest it is an incomplete image that is pulled again, most likely the same.
+    _announce(wish, state, f"pull {reference}", wish.digest or state.digest, outcome)
     _plan_pin(wish, state, outcome)
-    outcome.created = state.found is None
     outcome.after = {
         "digest": wish.digest or None,
         "unpacked": wish.unpack,
@@ -194,9 +200,8 @@ def _predict_pull(wish: Wish, state: State, reference: str, outcome: Outcome) ->
     outcome.image = {"name": wish.name, **outcome.after}
 
 
-def _announce(wish: Wish, state: State, what: str, digest: str, checkpoint: bool, outcome: Outcome) -> None:
-    unpacking = f" and unpack it for {wish.snapshotter}" if wish.unpack and not checkpoint else ""
-    outcome.actions.append(f"{what}{unpacking}")
+def _announce(wish: Wish, state: State, what: str, digest: str, outcome: Outcome) -> None:
+    outcome.actions.append(what)
     if state.found is None:
         outcome.created = True
     elif state.digest != digest:
@@ -250,6 +255,8 @@ def _record(
         moved = Image(wish.name, target, state.found.labels)
         if state.digest != target.digest:
             _images.update(client, moved, ["target"])
+            if _labels.owner_of(moved.labels) == wish.owner:
+                _image_cri.forget(client, state.found)
         if pin is not None:
             _pin(client, wish, moved, pin)
         return

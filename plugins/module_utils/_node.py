@@ -118,6 +118,7 @@ def find_program(name: str, path: str, version_argument: str = "--version") -> P
             [where, version_argument],
             capture_output=True,
             text=True,
+            errors="replace",
             timeout=10,
             check=False,
             env={"PATH": path},

@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import errno
 import glob
 import os
 import time
@@ -21,7 +22,7 @@ from ansible_collections.gpuops.restore.plugins.module_utils import (
     _staging,
 )
 from ansible_collections.gpuops.restore.plugins.module_utils._client import Client
-from ansible_collections.gpuops.restore.plugins.module_utils._errors import InputError
+from ansible_collections.gpuops.restore.plugins.module_utils._errors import InputError, NodeError
 
 
 @dataclass
@@ -57,6 +58,13 @@ def present(client: Client, name: str, root: str, lease: str | None, check: bool
             details={"digest": criu.digest},
         )
     if check:
+        if not os.path.isdir(os.path.dirname(os.path.normpath(root))):
+            raise NodeError(
+                "staging_dir_missing",
+                f"The staging directory {root} cannot be opened or made: {os.strerror(errno.ENOENT)}.",
+                "Make its parent directory on the node, or set staging_dir to another path.",
+                details={"path": root},
+            )
         free = _node.free_bytes(root)
         if free is not None and criu.size + _staging.RESERVE > free:
             raise _staging.no_space(root, criu.size + _staging.RESERVE, free)
@@ -76,7 +84,12 @@ def present(client: Client, name: str, root: str, lease: str | None, check: bool
 
 
 def absent(key: str, root: str, check: bool) -> Outcome:
-    """Remove the staged directory of the checkpoint with the hexadecimal digest ``key``."""
+    """Remove the staged directory of the checkpoint with the hexadecimal digest ``key``.
+
+    Raises InputError ``staging_name_invalid`` and NodeError ``staging_*``.
+    """
+    # Refuses what is no digest, and a root that is not to be trusted, also where nothing has to be removed.
+    _staging.find(root, key)
     there = os.path.lexists(os.path.join(root, key)) or bool(glob.glob(f"{glob.escape(root)}/.{key}.partial-*"))
     outcome = Outcome(changed=there, before="staged" if there else "absent")
     if there and not check:

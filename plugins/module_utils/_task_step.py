@@ -212,7 +212,7 @@ def _run(client: Client, wish: Wish, container: Container, start: _Start, outcom
             log = _paths.restore_log(wish.staging_dir, client.namespace, identifier)
             raise _restore_failure.explain(identifier, error, log) from error
         running = time.monotonic()
-        _watch(client, wish, pid)
+        task = _watch(client, wish, pid)
     except BaseException as error:
         _clear_away(client, identifier, error)
         raise
@@ -224,16 +224,15 @@ def _run(client: Client, wish: Wish, container: Container, start: _Start, outcom
         "start": round(running - created, 3),
         "alive": round(time.monotonic() - running, 3),
     }
-    task = _tasks.get(client, identifier)
-    outcome.task = _result(task) if task else {}
+    outcome.task = _result(task)
 
 
-def _watch(client: Client, wish: Wish, pid: int) -> None:
-    """The process has to stay RUNNING for ``alive_seconds``."""
+def _watch(client: Client, wish: Wish, pid: int) -> Task:
+    """The process has to stay RUNNING for ``alive_seconds``; the task as it is then."""
     status = _tasks.wait(client, wish.container_id, wish.alive_seconds) if wish.alive_seconds > 0 else None
     task = _tasks.get(client, wish.container_id)
     if status is None and task is not None and task.status == "RUNNING" and task.pid > 0:
-        return
+        return task
     code = status if status is not None else (task.exit_status if task else None)
     tail = _stdio.tail(wish.stderr) or _stdio.tail(wish.stdout)
     raise RestoreError(

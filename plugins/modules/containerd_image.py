@@ -163,7 +163,7 @@ actions:
   type: list
   elements: str
   returned: success
-  sample: ["pull registry.local/pytorch-training:24.10 and unpack it for overlayfs", "pin it"]
+  sample: ["pull registry.local/pytorch-training:24.10", "pin it"]
 failure:
   description: What went wrong. C(code) is stable, C(outcome) is V(retryable), V(terminal) or V(unknown).
   type: dict

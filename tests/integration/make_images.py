@@ -16,15 +16,17 @@ import copy
 import dataclasses
 import gzip
 import hashlib
-import io
 import json
+import subprocess
 import tarfile
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from gpuops_lab import workload
 from gpuops_lab.config import Node
 
+#: The name of images that exist for one test.
+REFERENCE = "gpuops.test/made:1"
 INDEX = "application/vnd.oci.image.index.v1+json"
 MANIFEST = "application/vnd.oci.image.manifest.v1+json"
 #: The children of a checkpoint index, by the names that tests use.
@@ -38,7 +40,6 @@ KINDS: Mapping[str, str] = {
 _BLOBS = "/var/lib/containerd/io.containerd.content.v1.content/blobs/sha256"
 _ARCHIVE = "/var/lib/gpuops-lab/made.tar"
 _SPEC_TYPE = b"types.containerd.io/opencontainers/runtime-spec/1/Spec"
-_ZEROS = bytes(1 << 20)
 
 
 def digest_of(content: bytes) -> str:
@@ -93,20 +94,17 @@ class Parts:
         return made
 
     def noted(self, **annotations: str) -> Parts:
-        """The same with these annotations on the index (``_`` in names stands for ``.``; empty removes)."""
+        """The same with these annotations on the index; an empty one is removed."""
         made = copy.deepcopy(self)
-        notes = made.index.setdefault("annotations", {})
-        for name, value in annotations.items():
-            notes[name.replace("_", ".")] = value
-            if not value:
-                del notes[name.replace("_", ".")]
+        notes = {**made.index.get("annotations", {}), **annotations}
+        made.index["annotations"] = {name: value for name, value in notes.items() if value}
         return made
 
     def own(self) -> Parts:
-        """The same with CRIU images, spec and layer of its own digests, so that damage hits no other image."""
+        """The same with CRIU images, spec, layer and index of its own, so that damage hits no other image."""
         made = self.having("criu", self.content("criu") + bytes(512))
         made = made.having("spec", spec_blob({**spec_of(self), "hostname": "damaged"}))
-        return made.having("layer", gzip.compress(gzip.decompress(self.content("layer")), 1))
+        return made.having("layer", gzip.compress(gzip.decompress(self.content("layer")), 1)).noted(test="own")
 
 
 def good(node: Node, reference: str, mib: int = 0) -> Parts:
@@ -141,8 +139,8 @@ def stored(node: Node, digest: str) -> Any:
     return node.inside(f"{_BLOBS}/{digest.split(':', 1)[1]}")
 
 
-def archive(parts: Parts, reference: str) -> bytes:
-    """An OCI archive with that one image."""
+def archive(parts: Parts, reference: str, extra: Iterable[bytes] = ()) -> bytes:
+    """An OCI archive with that one image, and with further entries."""
     index = encoded(parts.index)
     entry = {
         "mediaType": INDEX,
@@ -154,24 +152,29 @@ def archive(parts: Parts, reference: str) -> bytes:
     files = {f"blobs/sha256/{digest[7:]}": content for digest, content in blobs.items() if content is not None}
     files["oci-layout"] = encoded({"imageLayoutVersion": "1.0.0"})
     files["index.json"] = encoded({"schemaVersion": 2, "mediaType": INDEX, "manifests": [entry]})
-    return tar([member(name, content) for name, content in files.items()])
+    return tar([*(member(name, content) for name, content in files.items()), *extra])
 
 
 @contextlib.contextmanager
-def imported(node: Node, parts: Parts, reference: str, namespace: str = workload.NAMESPACE) -> Iterator[str]:
+def imported(node: Node, parts: Parts, reference: str = REFERENCE) -> Iterator[str]:
     """The parts as an image of the node for the length of the block, by ``ctr images import``; gives its name."""
-    # Of one reference in each index, so that no two images of a test share what is to be damaged.
-    parts = parts.noted(test=reference)
     path = node.inside(_ARCHIVE)
     path.write_bytes(archive(parts, reference))
     try:
-        workload.ctr(node, namespace, "images", "import", "--no-unpack", _ARCHIVE)
+        workload.ctr(node, workload.NAMESPACE, "images", "import", "--no-unpack", _ARCHIVE)
     finally:
         path.unlink()
     try:
+        collect_garbage(node)
         yield reference
     finally:
-        workload.ctr(node, namespace, "images", "rm", "--sync", reference)
+        workload.ctr(node, workload.NAMESPACE, "images", "rm", "--sync", reference)
+
+
+def collect_garbage(node: Node) -> None:
+    """Have containerd collect at once what nothing refers to, such as the archive's own index after an import."""
+    for arguments in (("create", "--id", "collect"), ("delete", "--sync", "collect")):
+        workload.ctr(node, workload.NAMESPACE, "leases", *arguments)
 
 
 def truncate(node: Node, digest: str) -> None:
@@ -219,8 +222,9 @@ def _varint(number: int) -> bytes:
 
 
 def layer(files: Mapping[str, bytes]) -> bytes:
-    """A writable layer with these files."""
-    return gzip.compress(tar([member(name, content) for name, content in files.items()]), 1)
+    """A writable layer with these files, and directories, whose names end in a slash."""
+    kinds = {name: tarfile.DIRTYPE if name.endswith("/") else tarfile.REGTYPE for name in files}
+    return gzip.compress(tar([member(name, content, kinds[name]) for name, content in files.items()]), 1)
 
 
 def member(name: str, content: bytes = b"", kind: bytes = tarfile.REGTYPE, link: str = "") -> bytes:
@@ -235,13 +239,14 @@ def tar(members: Iterable[bytes]) -> bytes:
     return b"".join(members) + bytes(tarfile.RECORDSIZE)
 
 
-def zeros(name: str, mib: int, compress: Callable[[bytes], bytes] = gzip.compress) -> bytes:
-    """A compressed tar with one file of so many MiB of zeros."""
-    info = tarfile.TarInfo(name)
+def zeros(mib: int, head: Iterable[bytes] = ()) -> bytes:
+    """A tar that begins with these entries and has one file of so many MiB of zeros."""
+    info = tarfile.TarInfo("zeros")
     info.size = mib << 20
-    buffer = io.BytesIO()
-    buffer.write(info.tobuf(tarfile.USTAR_FORMAT))
-    for _ in range(mib):
-        buffer.write(_ZEROS)
-    buffer.write(bytes(tarfile.RECORDSIZE))
-    return compress(buffer.getvalue())
+    return b"".join(head) + info.tobuf(tarfile.USTAR_FORMAT) + bytes(info.size) + bytes(tarfile.RECORDSIZE)
+
+
+def zstd(node: Node, content: bytes) -> bytes:
+    """Compressed with the node's own zstd."""
+    command = [str(node.directory / "enter"), "zstd", "-q", "-c"]
+    return subprocess.run(command, input=content, capture_output=True, check=True).stdout

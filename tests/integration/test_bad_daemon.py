@@ -16,7 +16,7 @@ from typing import Any, Callable
 import in_node
 import make_images
 import pytest
-from bad_input import Refuses, check_wording
+from bad_input import CODES, Refuses, check_wording
 from gpuops_lab import workload
 from gpuops_lab.config import CONTAINERD_SOCKET, STATE_ROOT, Node
 from gpuops_lab.listing import listing, settled_difference
@@ -26,7 +26,7 @@ REF = "gpuops.test/large:1"
 MIB = 256
 RunModule = Callable[..., dict[str, Any]]
 #: Every module, and a call of it that would change something.
-CALLS = {
+CALLS: dict[str, dict[str, Any]] = {
     "containerd_checkpoint_info": {"checkpoint": REF},
     "containerd_checkpoint_stage": {"checkpoint": REF},
     "containerd_container": {"container_id": "x", "checkpoint": REF},
@@ -79,7 +79,7 @@ def test_socket_absent(refuses: Refuses, name: str) -> None:
 def test_not_permitted(node: Node, unchanged: Callable[..., Any], name: str) -> None:
     with unchanged():
         result = in_node.run_module(node, name, CALLS[name], user=65534)
-    assert result["failed"] and result["failure"]["code"] == "socket_permission", "not permitted"
+    assert result["failed"] and result["failure"]["code"] in CODES["not permitted"], result
     check_wording(result, ("65534", CONTAINERD_SOCKET))
     assert result["failure"]["outcome"] == "terminal"
 

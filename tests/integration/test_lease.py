@@ -50,9 +50,7 @@ def test_expired_is_made_anew(run_module: RunModule) -> None:
     run_module("containerd_lease", {"id": "short", "state": "absent"})
 
 
-def test_somebody_elses(
-    node: Node, run_module: RunModule, expect_failure: ExpectFailure, unchanged: Unchanged
-) -> None:
+def test_somebody_elses(node: Node, run_module: RunModule, expect_failure: ExpectFailure, unchanged: Unchanged) -> None:
     workload.ctr(node, "k8s.io", "leases", "create", "--id", "theirs")
     with unchanged():
         expect_failure("containerd_lease", {"id": "theirs"}, "lease_not_ours")

@@ -6,9 +6,11 @@
 from __future__ import annotations
 
 import contextlib
+import subprocess
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import in_node
 import pytest
 from gpuops_lab import workload
 from gpuops_lab.config import Node
@@ -29,6 +31,9 @@ def counter(node: Node, request: pytest.FixtureRequest) -> Iterator[str]:
         workload.checkpoint(node, name, REF)
         workload.delete(node, name)
         workload.restore(node, name, REF)
+    # What ctr leaves for the garbage collection goes now, not in the middle of a test.
+    workload.ctr(node, "k8s.io", "leases", "create", "--id", "sweep")
+    workload.ctr(node, "k8s.io", "leases", "rm", "--sync", "sweep")
     # The first exec of a container makes files that stay with it.
     workload.count(node, name)
     yield name
@@ -62,10 +67,10 @@ def test_command_fails(counter: str, expect_failure: ExpectFailure, unchanged: U
         assert slow["outcome"] == "retryable" and slow["details"]["output"] == "started\n"
 
 
-def test_file(node: Node, counter: str, run_module: RunModule, expect_failure: ExpectFailure, unchanged: Unchanged) -> None:
+def test_file(
+    node: Node, counter: str, run_module: RunModule, expect_failure: ExpectFailure, unchanged: Unchanged
+) -> None:
     node.inside("/etc/gpuops-secret").write_text("of the node")
-    inside = ["ctr", "-n", "k8s.io", "tasks", "exec", "--exec-id", "link", counter]
-    workload.ctr(node, *inside[2:4], *[]) if False else None
     make = "ln -sf /var/count /tmp/link; ln -sf ../../../../etc/gpuops-secret /tmp/out; echo once > /tmp/still"
     run_module("containerd_probe", {"container_id": counter, "command": ["/bin/sh", "-c", make]})
 
@@ -86,15 +91,60 @@ def test_file(node: Node, counter: str, run_module: RunModule, expect_failure: E
     node.inside("/etc/gpuops-secret").unlink()
 
 
-def test_http(counter: str, run_module: RunModule, expect_failure: ExpectFailure, unchanged: Unchanged) -> None:
-    def ask(url: str, **more: Any) -> dict[str, Any]:
-        return {"container_id": counter, "http": {"url": url, "seconds": 1.0, **more}}
+SERVER = """
+import http.server, os, sys, threading
+threading.Thread(target=lambda: (sys.stdin.read(), os._exit(0)), daemon=True).start()
+class Handler(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        self.send_response(302 if self.path == "/away" else 503 if self.path == "/bad" else 200)
+        self.send_header("Location", "/")
+        self.end_headers()
+    def log_message(self, *_):
+        pass
+http.server.HTTPServer(("127.0.0.1", 8099), Handler).serve_forever()
+"""
 
-    # busybox's nc is not in the image: a server of a few lines of sh cannot listen, so it is the node's that answers.
+
+@pytest.fixture
+def server(node: Node, counter: str) -> Iterator[None]:
+    """An HTTP server that only the container's network namespace reaches."""
+    rows = [line.split() for line in workload.ctr(node, "k8s.io", "tasks", "ls").splitlines()]
+    pid = next(row[1] for row in rows if row[0] == counter)
+    enter = [str(node.directory / "enter"), "nsenter", f"--net=/proc/{pid}/ns/net"]
+    subprocess.run([*enter, "ip", "link", "set", "lo", "up"], check=True)
+    process = subprocess.Popen([*enter, in_node.PYTHON, "-c", SERVER], stdin=subprocess.PIPE)
+    try:
+        yield
+    finally:
+        # nsenter's child would outlive a signal to nsenter.
+        process.communicate()
+
+
+def ask(counter: str, path: str, **more: Any) -> dict[str, Any]:
+    return {"container_id": counter, "http": {"url": f"http://127.0.0.1:8099{path}", "seconds": 5.0, **more}}
+
+
+def test_http(
+    counter: str, server: None, run_module: RunModule, expect_failure: ExpectFailure, unchanged: Unchanged
+) -> None:
+    run_module("containerd_probe", ask(counter, "/"))
     with unchanged():
-        failed = expect_failure("containerd_probe", ask("http://127.0.0.1:8099/"), "probe_failed")
-        assert failed["failure"]["outcome"] == "retryable"
-        expect_failure("containerd_probe", ask("file:///etc/passwd"), "probe_invalid")
+        assert run_module("containerd_probe", ask(counter, "/"))["probe"]["ok"] is True
+        assert run_module("containerd_probe", ask(counter, "/bad", status=[200, 503]))["probe"]["ok"] is True
+        # A redirect is an answer of its own.
+        assert run_module("containerd_probe", ask(counter, "/away", status=[302]))["probe"]["ok"] is True
+        bad = expect_failure("containerd_probe", ask(counter, "/bad", seconds=0.3), "probe_failed")
+        assert bad["failure"]["details"]["status"] == 503 and bad["failure"]["outcome"] == "retryable"
+        # The node's own 127.0.0.1 is another one.
+        deaf = expect_failure("containerd_probe", ask(counter, "/", network="host", seconds=0.3), "probe_failed")
+        assert "refused" in deaf["msg"]
+
+
+def test_http_nobody(counter: str, expect_failure: ExpectFailure, unchanged: Unchanged) -> None:
+    with unchanged():
+        expect_failure("containerd_probe", ask(counter, "/", seconds=0.3), "probe_failed")
+        params = {"container_id": counter, "http": {"url": "file:///etc/passwd"}}
+        expect_failure("containerd_probe", params, "probe_invalid")
 
 
 def test_no_task(counter: str, run_module: RunModule, expect_failure: ExpectFailure, unchanged: Unchanged) -> None:

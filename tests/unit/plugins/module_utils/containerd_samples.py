@@ -31,7 +31,7 @@ def spec(**changes: Any) -> dict[str, Any]:
     """A container that needs nothing of the node."""
     return {
         "ociVersion": "1.1.0",
-        "process": {"args": ["counter"], "cwd": "/", "env": ["TOKEN=secret"]},
+        "process": {"args": ["counter"], "cwd": "/", "env": ["TOKEN=hunter2"]},
         "root": {"path": "rootfs"},
         "mounts": [{"destination": "/proc", "type": "proc", "source": "proc"}],
         "linux": {"namespaces": [{"type": "pid"}, {"type": "mount"}], "cgroupsPath": "/old"},
@@ -84,7 +84,12 @@ def add_base(state: State, name: str = BASE_NAME, unpacked: bool = True, text: b
         state,
         "application/vnd.oci.image.config.v1+json",
         json.dumps(
-            {"architecture": _unpack.architecture(), "os": "linux", "rootfs": {"diff_ids": diff_ids}, "config": {}}
+            {
+                "architecture": _unpack.architecture(),
+                "os": "linux",
+                "rootfs": {"diff_ids": diff_ids},
+                "config": {"Cmd": ["counter"]},
+            }
         ).encode(),
     )
     document = {"schemaVersion": 2, "config": config, "layers": layers}

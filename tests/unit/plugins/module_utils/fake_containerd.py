@@ -63,6 +63,7 @@ class FakeContainerd:
         self._inner = os.path.join(directory, "inner.sock")
         self._without = without
         self._rules: dict[str, list[Rule]] = {}
+        self._failing = -1
         self._lock = threading.RLock()
         self._closing = threading.Event()
         self._server: Any = None
@@ -104,6 +105,10 @@ class FakeContainerd:
 
         self.on(name, act, times, after)
 
+    def fail_call(self, position: int) -> None:
+        """Have the call at this position, counted over all methods from the last :meth:`heal`, fail."""
+        self._failing = position
+
     def hang(self, name: str, times: int = 1000) -> None:
         """Have the method never answer."""
 
@@ -132,6 +137,7 @@ class FakeContainerd:
     def heal(self) -> None:
         """Forget every rule, and what was seen."""
         self._rules.clear()
+        self._failing = -1
         self.seen.clear()
 
     def count(self, name: str) -> int:
@@ -150,7 +156,10 @@ class FakeContainerd:
         """Note a call and carry out the rules for it."""
         metadata = {key: str(value) for key, value in context.invocation_metadata()}
         with self._lock:
+            position = len(self.seen)
             self.seen.append(Seen(name, request, metadata))
+            if position == self._failing:
+                raise AnswerError("INTERNAL", "made to fail")
             due = []
             for rule in self._rules.get(name, []):
                 if rule.after > 0:

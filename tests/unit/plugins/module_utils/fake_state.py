@@ -56,7 +56,7 @@ class Snapshot:
 
 @dataclass
 class Task:
-    """A task; ``request`` is how it was created."""
+    """A task; ``request`` is how it was created, None for one that a test put there."""
 
     request: Any
     pid: int
@@ -328,8 +328,8 @@ class State:
             pid=task.pid,
             status=task.status,
             exit_status=task.exit_status,
-            stdout=task.request.stdout,
-            stderr=task.request.stderr,
+            stdout=task.request.stdout if task.request else "",
+            stderr=task.request.stderr if task.request else "",
         )
         return message(f"{_TASKS}.GetResponse", process=process)
 
