@@ -43,6 +43,8 @@ RECONNECT_SECONDS = 20.0
 #: How every gRPC release begins its text for a call for which there was no connection to send it on. Other texts that
 #: speak of connections ("Connection reset by peer") may stand for a call that the daemon has carried out.
 _NEVER_LEFT = "failed to connect to all addresses"
+#: What opens an HTTP/2 connection (RFC 9113, 3.4): the preface and an empty SETTINGS frame.
+_GREETING = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes((0, 0, 0, 4, 0, 0, 0, 0, 0))
 #: Method names without an effect, safe to send again when the connection broke half-way.
 _READS = frozenset({"Get", "List", "Stat", "Info", "Mounts", "Plugins", "Server", "Version"})
 
@@ -253,9 +255,11 @@ class Client:
                 raise self._nobody("it accepts connections but does not answer in time") from error
             if isinstance(error, UnavailableError):
                 try:
-                    self.peer_pid()
+                    mute = self._is_mute()
                 except OSError as gone:
                     raise self._nobody(str(gone.strerror or gone)) from error
+                if mute:
+                    raise self._nobody("it accepts connections but does not answer in time") from error
             raise NodeError(
                 "not_containerd",
                 f"What listens on {self.address} does not answer as containerd does ({error.details['status']}).",
@@ -263,6 +267,21 @@ class Client:
                 rpc=error.rpc,
                 details=error.details,
             ) from error
+
+    def _is_mute(self) -> bool:
+        """Whether the listener takes a greeting without a word, as a daemon that hangs does. Raises OSError."""
+        with contextlib.closing(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)) as probe:
+            probe.settimeout(min(self.timeout, 2.0))
+            probe.connect(self.address)
+            try:
+                probe.sendall(_GREETING)
+                probe.recv(1)
+            except socket.timeout:
+                return True
+            except ConnectionError:
+                # It hung up, which is an answer.
+                return False
+        return False
 
 
 _REMEDIES = {

@@ -57,7 +57,7 @@ def require_cuda() -> None:
         raise NodeError(
             "dependency_missing",
             f"{sys.executable} on this node cannot import cuda.bindings.driver.",
-            "Set restore_node_dependency_source to venv, or install cuda-bindings (12.8 or later) for that interpreter.",
+            "Set restore_node_dependency_source to venv, or install cuda-bindings 12.8 or later for it.",
             details={"missing": ["cuda-bindings"]},
         )
 

@@ -62,9 +62,14 @@ class Reading:
         """The GPU with this UUID on this node."""
         return next((gpu for gpu in self.gpus if gpu.uuid == uuid), None)
 
-    def gpus_of(self, pid: int) -> list[str]:
-        """UUIDs of the GPUs on which a process holds memory."""
-        return sorted({holder.gpu for holder in self.holders if holder.pid == pid})
+    def shares_of(self, pid: int) -> list[dict[str, Any]]:
+        """The GPUs on which a process holds memory: ``uuid``, ``index``, ``name``, ``memory`` (bytes or None)."""
+        return [
+            {"uuid": gpu.uuid, "index": gpu.index, "name": gpu.name, "memory": holder.bytes}
+            for gpu in self.gpus
+            for holder in self.holders
+            if holder.pid == pid and holder.gpu == gpu.uuid
+        ]
 
     def bytes_of(self, pid: int) -> int | None:
         """VRAM of a process on all GPUs; None when it holds none, or that is not told."""
@@ -73,9 +78,7 @@ class Reading:
         return sum(known) if found and len(known) == len(found) else None
 
 
-def read(
-    driver_root: str = "", seconds: float = SECONDS, fallback: str = _driver_library.DRIVER_CONTAINER
-) -> Reading:
+def read(driver_root: str = "", seconds: float = SECONDS, fallback: str = _driver_library.DRIVER_CONTAINER) -> Reading:
     """One reading, within ``seconds``; never raises for a node that has none of it."""
     if not _deps.has_nvml():
         return Reading(reason="nvidia-ml-py is not installed for this Python")

@@ -10,6 +10,7 @@ Its source is sent to a Python of its own (see _child), so it imports only the s
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 from typing import Any, Callable
@@ -64,7 +65,7 @@ def main() -> None:
     # What libraries print must not get into our answer.
     os.dup2(2, 1)
     try:
-        import pynvml as nvml
+        nvml: Any = importlib.import_module("pynvml")
     except ImportError as error:
         answer: dict[str, Any] = {"failed": "bindings", "text": f"{type(error).__name__}: {error}"}
     else:

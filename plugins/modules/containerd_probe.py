@@ -142,11 +142,30 @@ EXAMPLES = r"""
 
 RETURN = r"""
 probe:
-  description:
-    - The proof. C(kind) is V(command), V(file) or V(http), C(ok) true, or null where check mode did not try, C(detail) one sentence,
-      C(seconds) how long it took. C(output) is there only with O(return_output=true).
+  description: The proof.
   type: dict
   returned: success
+  contains:
+    kind:
+      description: V(command), V(file) or V(http).
+      type: str
+      returned: always
+    ok:
+      description: True; null where check mode did not try.
+      type: bool
+      returned: always
+    detail:
+      description: What was seen, in one sentence.
+      type: str
+      returned: always
+    seconds:
+      description: How long it took.
+      type: float
+      returned: always
+    output:
+      description: The last 4 KiB of what O(command) printed.
+      type: str
+      returned: with O(return_output=true)
   sample: {kind: file, ok: true, detail: The file /workspace/train.log went from 81920 to 82944 bytes., seconds: 1.204}
 failure:
   description:

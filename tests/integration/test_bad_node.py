@@ -133,8 +133,11 @@ BINDS = {
 }
 
 
-@pytest.mark.parametrize("case", BINDS)
-@pytest.mark.parametrize("mapped", [False, True], ids=["recorded", "mapped"])
+@pytest.mark.parametrize(
+    ("case", "mapped"),
+    [*((case, False) for case in BINDS), ("missing", True), ("symbolic-link", True)],
+    ids=lambda value: value if isinstance(value, str) else ("mapped" if value else "recorded"),
+)
 @pytest.mark.usefixtures("sources")
 def test_bind_source(refuses: Refuses, run_module: RunModule, good: Parts, case: str, mapped: bool) -> None:
     destination, name, what = BINDS[case]

@@ -48,7 +48,7 @@ class Seen:
 class Rule:
     """What to do instead of, or before, answering a method; ``after`` calls pass first, then ``times`` are hit."""
 
-    act: Callable[[Any], None]
+    act: Callable[[Any], object]
     times: int
     after: int
 
@@ -130,7 +130,7 @@ class FakeContainerd:
 
         self.on(name, act, times)
 
-    def on(self, name: str, act: Callable[[Any], None], times: int = 1000, after: int = 0) -> None:
+    def on(self, name: str, act: Callable[[Any], object], times: int = 1000, after: int = 0) -> None:
         """Call ``act`` with the call's context before the method is answered."""
         self._rules.setdefault(name, []).append(Rule(act, times, after))
 

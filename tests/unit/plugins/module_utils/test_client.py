@@ -373,7 +373,7 @@ def test_a_daemon_that_hangs_is_not_called_something_else(fake: FakeContainerd) 
 
 
 def test_a_daemon_that_goes_while_hands_are_shaken(fake: FakeContainerd) -> None:
-    fake.on("Version/Version", lambda _context: later(0, fake.stop) and time.sleep(0.2))
+    fake.on("Version/Version", lambda _context: [later(0, fake.stop), time.sleep(0.2)])  # type: ignore[func-returns-value]
     with pytest.raises(NodeError) as caught:
         Client(fake.address, "tests", timeout=2, reconnect_seconds=0.4)
     assert (caught.value.code, caught.value.outcome) == ("daemon_unavailable", RETRYABLE)

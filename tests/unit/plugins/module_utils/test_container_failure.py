@@ -13,7 +13,13 @@ from typing import Any
 
 import pytest
 
-from ansible_collections.gpuops.restore.plugins.module_utils import _container_step, _criu_config, _labels, _original
+from ansible_collections.gpuops.restore.plugins.module_utils import (
+    _container_step,
+    _criu_config,
+    _labels,
+    _netns,
+    _original,
+)
 from ansible_collections.gpuops.restore.plugins.module_utils._client import Client
 from ansible_collections.gpuops.restore.plugins.module_utils._container_step import Wish
 from ansible_collections.gpuops.restore.plugins.module_utils._errors import NodeError, RestoreError
@@ -21,6 +27,8 @@ from ansible_collections.gpuops.restore.tests.unit.plugins.module_utils.conftest
 from ansible_collections.gpuops.restore.tests.unit.plugins.module_utils.containerd_samples import (
     CHECKPOINT_NAME,
     add_base,
+    add_checkpoint,
+    spec,
 )
 from ansible_collections.gpuops.restore.tests.unit.plugins.module_utils.fake_containerd import FakeContainerd
 
@@ -84,7 +92,7 @@ def test_a_call_that_took_effect_without_an_answer_leaves_nothing(
             fake.drop_connections()
         return response
 
-    fake.state.handle = lose_the_answer  # type: ignore[method-assign]
+    fake.state.handle = lose_the_answer  # type: ignore[method-assign,assignment]
     with pytest.raises(RestoreError):
         _container_step.present(client, wish(node), False)
     if name == "Leases/Create":
@@ -238,3 +246,56 @@ def test_a_removal_that_failed_anywhere_is_finished_by_the_next(
 
 def remove(client: Client, node: Node) -> None:
     _container_step.absent(client, "train", "gpuops.restore", False, node.root, False)
+
+
+# --- a network namespace of its own
+
+
+@pytest.fixture
+def netns(monkeypatch: pytest.MonkeyPatch) -> set[str]:
+    """The network namespaces of the node, without ``ip``."""
+    there: set[str] = set()
+    monkeypatch.setattr(_netns, "make", there.add)
+    monkeypatch.setattr(_netns, "exists", there.__contains__)
+    monkeypatch.setattr(_netns, "remove", there.discard)
+    return there
+
+
+def pod_spec() -> dict[str, Any]:
+    return spec(linux={"namespaces": [{"type": "pid"}, {"type": "network", "path": "/proc/4711/ns/net"}]})
+
+
+def test_a_pods_container_gets_an_empty_network_namespace(
+    fake: FakeContainerd, client: Client, node: Node, netns: set[str]
+) -> None:
+    add_checkpoint(fake.state, base=node.base, original=pod_spec())
+    done = _container_step.present(client, wish(node), False)
+    assert netns == {"train"}
+    assert any("without any connection" in warning for warning in done.warnings)
+    netns.clear()
+    assert _container_step.present(client, wish(node), True).changed is True
+    assert _container_step.present(client, wish(node), False).changed is True
+    assert netns == {"train"}
+    _container_step.absent(client, "train", "gpuops.restore", False, node.root, False)
+    assert netns == set()
+
+
+def test_a_failing_create_takes_the_namespace_away_again(
+    fake: FakeContainerd, client: Client, node: Node, netns: set[str]
+) -> None:
+    add_checkpoint(fake.state, base=node.base, original=pod_spec())
+    fake.fail("Containers/Create")
+    with pytest.raises(RestoreError):
+        _container_step.present(client, wish(node), False)
+    assert netns == set()
+
+
+def test_a_namespace_that_was_there_stays_after_a_failure(
+    fake: FakeContainerd, client: Client, node: Node, netns: set[str]
+) -> None:
+    add_checkpoint(fake.state, base=node.base, original=pod_spec())
+    netns.add("train")
+    fake.fail("Containers/Create")
+    with pytest.raises(RestoreError):
+        _container_step.present(client, wish(node), False)
+    assert netns == {"train"}

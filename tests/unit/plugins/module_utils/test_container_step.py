@@ -16,7 +16,6 @@ from ansible_collections.gpuops.restore.plugins.module_utils import (
     _container_step,
     _labels,
     _metadata,
-    _netns,
     _original,
     _paths,
 )
@@ -194,18 +193,22 @@ def test_a_lost_snapshot_is_made_again(fake: FakeContainerd, client: Client, nod
 # --- killed half-way
 
 
-@pytest.mark.parametrize("labelled", [True, False], ids=["layer applied", "layer half applied"])
+@pytest.mark.parametrize("state", ["layer applied", "layer half applied", "used"])
 def test_a_run_killed_between_snapshot_and_container_is_finished(
-    fake: FakeContainerd, client: Client, node: Node, labelled: bool
+    fake: FakeContainerd, client: Client, node: Node, state: str
 ) -> None:
     layer = node.checkpoint.parts[LAYER]
     labels = {_labels.OWNER: "gpuops.restore", _labels.CHECKPOINT: node.checkpoint.digest}
-    if labelled:
+    if state != "layer half applied":
         labels[_labels.WRITABLE_LAYER] = layer
-    fake.state.snapshots[KEY] = Snapshot(node.base.chain_id, 2, labels, [layer] if labelled else ["half"])
+    if state == "used":
+        labels[_labels.USED] = "true"
+    whole = state == "layer applied"
+    fake.state.snapshots[KEY] = Snapshot(node.base.chain_id, 2, labels, [layer] if whole else ["other files"])
     agree(client, fake, node, wish(node))
     assert fake.state.snapshots[KEY].layers == [layer]
-    assert fake.count("Diff/Apply") == (0 if labelled else 1)
+    assert _labels.USED not in fake.state.snapshots[KEY].labels
+    assert fake.count("Diff/Apply") == (0 if whole else 1)
     assert "train" in fake.state.containers
 
 
@@ -374,56 +377,3 @@ def test_a_running_task_is_never_rebuilt(fake: FakeContainerd, client: Client, n
     use(fake)
     fake.state.tasks["train"] = Task(None, 77, RUNNING)
     assert agree(client, fake, node, wish(node, rebuild=True)).changed is False
-
-
-# --- a network namespace of its own
-
-
-@pytest.fixture
-def netns(monkeypatch: pytest.MonkeyPatch) -> set[str]:
-    """The network namespaces of the node, without ``ip``."""
-    there: set[str] = set()
-    monkeypatch.setattr(_netns, "make", there.add)
-    monkeypatch.setattr(_netns, "exists", there.__contains__)
-    monkeypatch.setattr(_netns, "remove", there.discard)
-    return there
-
-
-def pod_spec() -> dict[str, Any]:
-    return spec(linux={"namespaces": [{"type": "pid"}, {"type": "network", "path": "/proc/4711/ns/net"}]})
-
-
-def test_a_pods_container_gets_an_empty_network_namespace(
-    fake: FakeContainerd, client: Client, node: Node, netns: set[str]
-) -> None:
-    add_checkpoint(fake.state, base=node.base, original=pod_spec())
-    done = agree(client, fake, node, wish(node))
-    assert netns == {"train"}
-    assert any("without any connection" in warning for warning in done.warnings)
-    netns.clear()
-    assert _container_step.present(client, wish(node), True).changed is True
-    assert _container_step.present(client, wish(node), False).changed is True
-    assert netns == {"train"}
-    _container_step.absent(client, "train", "gpuops.restore", False, node.root, False)
-    assert netns == set()
-
-
-def test_a_failing_create_takes_the_namespace_away_again(
-    fake: FakeContainerd, client: Client, node: Node, netns: set[str]
-) -> None:
-    add_checkpoint(fake.state, base=node.base, original=pod_spec())
-    fake.fail("Containers/Create")
-    with pytest.raises(RestoreError):
-        _container_step.present(client, wish(node), False)
-    assert netns == set()
-
-
-def test_a_namespace_that_was_there_stays_after_a_failure(
-    fake: FakeContainerd, client: Client, node: Node, netns: set[str]
-) -> None:
-    add_checkpoint(fake.state, base=node.base, original=pod_spec())
-    netns.add("train")
-    fake.fail("Containers/Create")
-    with pytest.raises(RestoreError):
-        _container_step.present(client, wish(node), False)
-    assert netns == {"train"}

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from ansible_collections.gpuops.restore.plugins.module_utils import _shims
+from ansible_collections.gpuops.restore.plugins.module_utils import _node, _shims
 from ansible_collections.gpuops.restore.plugins.module_utils._client import Client
 from ansible_collections.gpuops.restore.plugins.module_utils._errors import UNKNOWN, NodeError, RestoreError
 from ansible_collections.gpuops.restore.tests.unit.plugins.module_utils.fake_containerd import FakeContainerd
@@ -65,7 +65,7 @@ def runtime(client: Client, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     found = tmp_path / "runtime"
     found.mkdir()
     environment = {"PATH": "", "XDG_RUNTIME_DIR": str(found)}
-    monkeypatch.setattr(_shims._node, "daemon_environment", lambda _client: environment)
+    monkeypatch.setattr(_node, "daemon_environment", lambda _client: environment)
     return found
 
 

@@ -14,9 +14,9 @@ import pytest
 from ansible_collections.gpuops.restore.plugins.module_utils import (
     _container_step,
     _labels,
+    _node,
     _original,
     _paths,
-    _shims,
     _stage_step,
     _task_step,
 )
@@ -112,7 +112,7 @@ def extracts(fake: FakeContainerd, client: Client, tmp_path: Path, monkeypatch: 
     (runtime / "ctrd-checkpoint-of-others").mkdir(parents=True)
     programs = str(tmp_path / "bin")
     environment = {"PATH": programs, "XDG_RUNTIME_DIR": str(runtime)}
-    monkeypatch.setattr(_shims._node, "daemon_environment", lambda _client: environment)
+    monkeypatch.setattr(_node, "daemon_environment", lambda _client: environment)
     fake.on("Tasks/Create", lambda _context: (runtime / "ctrd-checkpoint1").mkdir())
     return runtime
 
@@ -246,7 +246,7 @@ def test_a_process_that_dies_at_once(
 ) -> None:
     log = tmp_path / "out.log"
     fake.state.dies_with = status
-    fake.on("Tasks/Start", lambda _context: log.write_text("cannot find GPU\n", encoding="utf-8") and None)
+    fake.on("Tasks/Start", lambda _context: log.write_text("cannot find GPU\n", encoding="utf-8"))
     with pytest.raises(RestoreError) as caught:
         _task_step.started(client, dataclasses.replace(ready, alive_seconds=3, stdout=str(log)), False)
     error = caught.value

@@ -1,0 +1,171 @@
+# Copyright (c) 2026 the gpuops.restore contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Entry point: sets up, runs the sections one by one, always writes the report and always cleans up."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import pathlib
+import sys
+import time
+import traceback
+from collections.abc import Callable
+
+from gpuops_gpu import failures, gpu, host, sections, settings
+from gpuops_gpu.bench import Bench
+from gpuops_gpu.engine import Engine, tree_digest
+from gpuops_gpu.plays import Plays
+from gpuops_gpu.rehearsal import World
+from gpuops_gpu.report import REHEARSAL, Report, Section
+from gpuops_gpu.runner import Log, Runner, StepError
+
+PACKAGE = pathlib.Path(__file__).resolve().parent
+WORLD = "GPUOPS_STANDIN_DIR"
+# How long a section may take, and how much time has to be left for it to begin; seconds.
+LIMITS = {"pattern": (190, 60), "failures": (170, 60), "training": (150, 50), "four": (200, 60)}
+RUN: dict[str, Callable[[Bench, Section], None]] = {
+    "pattern": sections.pattern,
+    "failures": failures.failures,
+    "training": sections.training,
+    "four": sections.four,
+}
+
+
+def environment(wish: settings.Settings) -> dict[str, str]:
+    """What all commands get: the bundle's programs and Python packages first."""
+    base = wish.base
+    path = os.environ.get("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin")
+    return {
+        **os.environ,
+        "PATH": f"{base}/bin:{path}",
+        "PYTHONPATH": f"{base}/site",
+        "PYTHONDONTWRITEBYTECODE": "1",
+    }
+
+
+def make_bench(wish: settings.Settings, runner: Runner, report: Report) -> Bench:
+    """containerd runs, the image is there; raises StepError, gpu.NoGpuError."""
+    report.host.update(host.facts())
+    python = host.describe_python(os.environ.get("GPUOPS_GPU_PYTHON") or "python3")
+    report.host["workload_python"] = f"{python['executable']} {python['version']}"
+    report.host["torch"] = python.get("torch", "absent")
+    collection = wish.base / "collections/ansible_collections/gpuops/restore"
+    report.host["collection"] = json.loads((collection / "MANIFEST.json").read_text())["collection_info"]["version"]
+    report.host["collection_sha256"] = tree_digest(collection / "plugins")
+    report.host["debian_packages"] = json.loads((wish.base / "native.json").read_text())
+
+    mounts = host.mounts(host.python_folders(python))
+    library_path, devices = "", []
+    if not wish.rehearsal:
+        folder = host.driver_folder()
+        devices = host.devices()
+        if not folder or not devices:
+            raise StepError(f"No NVIDIA driver: libcuda.so.1 in {folder or 'no folder'}, device nodes: {devices}.")
+        extra = host.driver_mount(folder, mounts)
+        library_path = host.library_path(folder, extra)
+        mounts += [extra] if extra else []
+        report.host["driver_folder"] = folder
+        report.host["device_nodes"] = devices
+    mounts.append(host.Mount(os.path.realpath(wish.base / "site"), host.SITE_IN_CONTAINER))
+    mounts.append(host.Mount(str(PACKAGE.parent / "workloads"), host.PROGRAMS_IN_CONTAINER))
+    report.host["mounts"] = [f"{mount.source} at {mount.target}" for mount in mounts]
+
+    engine = Engine(runner, wish.base)
+    plays = Plays(runner, wish.base, engine.address, wish.base / "state")
+    bench = Bench(wish, runner, engine, plays, python, mounts, devices, library_path)
+    plays.prepare()
+    engine.start()
+    report.host["network"] = engine.network
+    for program in ("containerd", "runc", "criu"):
+        report.host[program] = runner.run([program, "--version"], 20).output.replace("\n", " ").strip()
+    engine.make_image([*mounts, host.Mount("", host.WORK_IN_CONTAINER)])
+    if wish.standin:
+        bench.world = World(pathlib.Path(os.environ[WORLD]), engine.pids)
+        bench.world.make()
+    if bench.suspends:
+        report.host.update(gpu.facts())
+        bench.base_used, bench.base_processes = gpu.used(), gpu.processes()
+        report.host["vram_used_at_start_mib"] = bench.base_used // gpu.MIB
+        answer, _ = plays.module("cuda_process_info", {}, 60)
+        report.host["cuda_process_info"] = answer
+    return bench
+
+
+def run_section(bench: Bench, section: Section) -> None:
+    """Whatever happens within is noted in the section and nowhere else."""
+    limit, needed = LIMITS[section.name]
+    log = bench.runner.log
+    if bench.runner.left() < needed:
+        section.reason = f"Only {bench.runner.left():.0f} s were left, and it needs {needed}."
+        log.write(f"{section.name}: not run. {section.reason}", show=True)
+        return
+    log.write(f"==> {section.name}", show=True)
+    begun = time.monotonic()
+    try:
+        with bench.runner.limited(limit):
+            RUN[section.name](bench, section)
+    except StepError as error:
+        section.reason = str(error)
+    except Exception:  # noqa: BLE001 a bug of the test must not hide the other sections
+        section.reason = f"The test itself broke: {traceback.format_exc()[-1500:]}"
+    section.seconds = round(time.monotonic() - begun, 1)
+    section.judge()
+    log.write(f"{section.name}: {section.status} after {section.seconds} s. {section.reason}", show=True)
+
+
+def collect(wish: settings.Settings, runner: Runner) -> None:
+    """The ends of logs that explain a failure: of containerd, the workloads, and CRIU."""
+    logs = [wish.base / "containerd.log", *sorted((wish.base / "work").glob("*.log"))]
+    logs += sorted((wish.base / "state").rglob("*.log")) + sorted((wish.base / "state/debug").rglob("*.json"))
+    logs += sorted((wish.base / "containerd").rglob("*dump.log"))
+    with (wish.out / "evidence.txt").open("w", encoding="utf-8", errors="replace") as stream:
+        for path in logs[:60]:
+            try:
+                with path.open("rb") as source:
+                    source.seek(max(0, path.stat().st_size - 200_000))
+                    stream.write(f"==> {path}\n{source.read().decode(errors='replace')}\n")
+            except OSError as error:
+                runner.log.write(f"{path} cannot be kept: {error}")
+
+
+def main() -> int:
+    wish = settings.read()
+    log = Log(wish.out / "log.txt")
+    runner = Runner(log, wish.seconds, environment(wish))
+    shown = {key: str(value) for key, value in dataclasses.asdict(wish).items()}
+    report = Report(wish.out, wish.rehearsal, shown)
+    if wish.rehearsal:
+        log.write(REHEARSAL, show=True)
+    bench: Bench | None = None
+    try:
+        report.sections = [Section(name) for name in wish.sections]
+        report.write()
+        bench = make_bench(wish, runner, report)
+        for section in report.sections:
+            run_section(bench, section)
+            report.write()
+            collect(wish, runner)
+    except (StepError, gpu.NoGpuError) as error:
+        report.problem = str(error)
+    except Exception:  # noqa: BLE001 the report has to be written whatever happens
+        report.problem = f"The test itself broke: {traceback.format_exc()[-2500:]}"
+    finally:
+        if report.problem:
+            log.write(report.problem, show=True)
+        report.write()
+        if bench is not None:
+            collect(wish, runner)
+            with runner.limited(60):
+                bench.engine.stop()
+                if not wish.keep:
+                    bench.engine.remove()
+    verdict = "PASSED" if report.passed else "FAILED"
+    log.write(f"{verdict}: {', '.join(f'{one.name} {one.status}' for one in report.sections)}", show=True)
+    return 0 if report.passed else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

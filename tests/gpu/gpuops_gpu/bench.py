@@ -1,0 +1,260 @@
+# Copyright (c) 2026 the gpuops.restore contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""All that the sections work with, and the life of a workload: started, suspended, captured, brought back, asked."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import pathlib
+import secrets
+import shutil
+from collections.abc import Sequence
+from typing import Any
+
+from gpuops_gpu import gpu, host
+from gpuops_gpu.engine import Engine
+from gpuops_gpu.plays import Play, Plays
+from gpuops_gpu.rehearsal import World
+from gpuops_gpu.report import Section
+from gpuops_gpu.runner import Runner, StepError
+from gpuops_gpu.settings import Settings
+
+# A context, the driver's own buffers: what may differ from the start when nobody uses the GPU any more.
+SLACK = 64 << 20
+CUDA_SECONDS = 90
+
+
+@dataclasses.dataclass
+class Workload:
+    """A container with a folder of the host for what it says; ``parts`` are the subfolders of its processes."""
+
+    name: str
+    command: list[str]
+    directory: pathlib.Path
+    parts: tuple[str, ...] = ("",)
+    probe: str = "count.log"
+    plain_python: bool = False
+    bytes: int = 0
+
+    @property
+    def checkpoint(self) -> str:
+        return f"gpuops.test/{self.name}-checkpoint:1"
+
+    @property
+    def log(self) -> pathlib.Path:
+        return self.directory.with_suffix(".log")
+
+    def part(self, name: str) -> pathlib.Path:
+        return self.directory / name
+
+
+@dataclasses.dataclass
+class Bench:
+    """The host as the test uses it. ``world`` is there in a rehearsal with the stand-in for the driver only."""
+
+    settings: Settings
+    runner: Runner
+    engine: Engine
+    plays: Plays
+    python: dict[str, Any]
+    mounts: list[host.Mount]
+    devices: list[str]
+    library_path: str
+    base_used: int = 0
+    base_processes: list[int] = dataclasses.field(default_factory=list)
+    world: World | None = None
+
+    @property
+    def suspends(self) -> bool:
+        """Whether there is a driver, real or stand-in, to suspend with."""
+        return not self.settings.rehearsal or self.world is not None
+
+    def workload(self, name: str, program: str, *arguments: str, **options: Any) -> Workload:
+        """A program of the folder ``workloads`` in a container with a folder of its own."""
+        path = f"{host.PROGRAMS_IN_CONTAINER}/{program}"
+        command = [self.python["executable"], path, "--work", host.WORK_IN_CONTAINER, *arguments]
+        return Workload(name, command, self.settings.base / "work" / name, **options)
+
+    def pattern(self, name: str, gib: float, processes: int = 0) -> Workload:
+        arguments = ["--gib", str(gib), *(["--processes", str(processes)] if processes else [])]
+        if self.settings.rehearsal:
+            arguments.append("--host-memory")
+        parts = tuple(str(number) for number in range(processes)) or ("",)
+        probe = "0/count.log" if processes else "count.log"
+        return self.workload(name, "vram_pattern.py", *arguments, parts=parts, probe=probe)
+
+    def start(self, workload: Workload) -> None:
+        shutil.rmtree(workload.directory, ignore_errors=True)
+        workload.directory.mkdir(parents=True)
+        environment = {
+            "PATH": "/usr/bin:/bin",
+            "HOME": "/tmp",
+            "PYTHONDONTWRITEBYTECODE": "1",
+            "PYTHONUNBUFFERED": "1",
+            # What PyTorch's deterministic algorithms demand.
+            "CUBLAS_WORKSPACE_CONFIG": ":4096:8",
+        }
+        if not workload.plain_python:
+            environment["PYTHONPATH"] = host.SITE_IN_CONTAINER
+        if self.library_path:
+            environment["LD_LIBRARY_PATH"] = self.library_path
+        self.engine.run(
+            workload.name,
+            workload.command,
+            mounts=[*self.mounts, host.Mount(str(workload.directory), host.WORK_IN_CONTAINER, writable=True)],
+            devices=self.devices,
+            environment=environment,
+            log=workload.log,
+        )
+
+    def alive(self, workload: Workload) -> bool:
+        return bool(self.engine.pids(workload.name))
+
+    def await_file(self, workload: Workload, path: pathlib.Path, seconds: float) -> None:
+        """Wait for a file of the workload; its own last words stand in the error when it does not come."""
+        try:
+            self.runner.await_true(f"{workload.name}: {path.name}", seconds, path.exists)
+        except StepError as error:
+            raise StepError(f"{error} {self.last_words(workload)}") from error
+
+    def last_words(self, workload: Workload) -> str:
+        text = workload.log.read_text(errors="replace").strip()[-800:] if workload.log.exists() else ""
+        return f"Its output ends with: {text or 'nothing'}; it {'lives' if self.alive(workload) else 'has ended'}."
+
+    def await_ready(self, workload: Workload, seconds: float = 60) -> None:
+        """Until every process has filled its VRAM; notes how many bytes that are."""
+        workload.bytes = 0
+        for part in workload.parts:
+            self.await_file(workload, workload.part(part) / "ready", seconds)
+            workload.bytes += int(json.loads((workload.part(part) / "ready").read_text())["bytes"])
+        if self.world:
+            self.world.running(workload.name, workload.bytes)
+
+    def expected(self, workload: Workload) -> list[str]:
+        """The digests that the pattern has, reckoned when it was written."""
+        return [json.loads((workload.part(part) / "ready").read_text())["expected"] for part in workload.parts]
+
+    def digests(self, workload: Workload, seconds: float = 60) -> list[str]:
+        """What every process reads in its VRAM now."""
+        token = secrets.token_hex(8)
+        for part in workload.parts:
+            (workload.part(part) / "request").write_text(token)
+
+        def answer(part: str) -> dict[str, Any]:
+            path = workload.part(part) / "digest.json"
+            return dict(json.loads(path.read_text())) if path.exists() else {}
+
+        def complete() -> bool:
+            return all(answer(part).get("token") == token for part in workload.parts)
+
+        try:
+            self.runner.await_true(f"{workload.name} digests its VRAM", seconds, complete)
+        except StepError as error:
+            raise StepError(f"{error} {self.last_words(workload)}") from error
+        return [answer(part)["digest"] for part in workload.parts]
+
+    def count(self, workload: Workload) -> list[int]:
+        lines = [(workload.part(part) / "count.log").read_text().split() for part in workload.parts]
+        return [int(words[-1]) if words else 0 for words in lines]
+
+    def cuda(self, state: str, seconds: float = CUDA_SECONDS, **target: Any) -> tuple[dict[str, Any], float]:
+        """cuda_process, by itself; the originals were made with ctr and carry no owner, hence the force."""
+        arguments = {"state": state, "force": True, "cuda_timeout": CUDA_SECONDS - 30, **target}
+        return self.plays.module("cuda_process", arguments, seconds)
+
+    def suspend(self, section: Section, workload: Workload) -> dict[str, Any]:
+        """Through the collection's module; without a driver there is nothing to suspend."""
+        if not self.suspends:
+            return {}
+        answer, seconds = self.cuda("checkpointed", container_id=workload.name)
+        section.figures[f"suspend {workload.name}"] = answer
+        if answer["failed"]:
+            raise StepError(f"cuda_process could not suspend {workload.name}: {answer.get('msg')}")
+        span = phase_seconds(answer, "checkpoint")
+        section.phase("suspend: ansible with cuda_process", seconds, workload.bytes)
+        section.phase("suspend: driver calls", span, workload.bytes)
+        return answer
+
+    def capture(self, section: Section, workload: Workload) -> None:
+        """Suspend it, take the checkpoint with containerd's own tool, delete the container."""
+        self.suspend(section, workload)
+        seconds = self.engine.checkpoint(workload.name, workload.checkpoint)
+        section.phase("dump: ctr containers checkpoint", seconds, workload.bytes)
+        self.engine.delete(workload.name)
+        section.check("the original is gone", workload.name not in self.engine.containers())
+
+    def entry(self, workload: Workload) -> dict[str, Any]:
+        """The workload in the inventory."""
+        return {
+            "name": workload.name,
+            "checkpoint": workload.checkpoint,
+            "gpu": "required" if self.suspends else "none",
+            "stdout": str(workload.log),
+            "probe": {"file": {"path": f"{host.WORK_IN_CONTAINER}/{workload.probe}", "seconds": 20}},
+        }
+
+    def restore(self, section: Section, workload: Workload, seconds: float = 120) -> Play:
+        """The playbook; raises StepError when it fails. Notes the phases of the receipt."""
+        with self.watching(workload):
+            play = self.plays.playbook("restore", self.entry(workload), seconds)
+        if not play.ok:
+            raise StepError(f"the playbook could not restore {workload.name}: {play.message}")
+        section.phase("restore: the whole playbook", play.seconds, workload.bytes)
+        receipt = self.plays.receipt(workload.name)
+        section.figures[f"receipt {workload.name}"] = receipt
+        for name, value in (receipt.get("seconds") or {}).items():
+            moves = name in ("stage", "start") or "gpu" in name or "cuda" in name
+            section.phase(f"restore: {name}", float(value), workload.bytes if moves else 0)
+        return play
+
+    def watching(self, workload: Workload) -> Any:
+        """In a rehearsal the stand-in is told of processes that come back; else nothing."""
+        return self.world.watching(workload.name, workload.bytes) if self.world else _Nothing()
+
+    def cleanup(self, section: Section, workload: Workload) -> None:
+        """The clean-up playbook, and what has to be gone after it."""
+        play = self.plays.playbook("cleanup", self.entry(workload), 60)
+        section.phase("clean-up: the whole playbook", play.seconds)
+        section.check("clean-up succeeds", play.ok, play.message)
+        section.check("no container is left", workload.name not in self.engine.containers())
+        section.check("no memory image and no receipt is left", not self.plays.staged(), self.plays.staged()[:5])
+        self.check_gpu_free(section, "after the clean-up")
+
+    def check_gpu_free(self, section: Section, when: str, others: Sequence[int] = ()) -> None:
+        """No process on the GPU and no VRAM in use but what there was before the test, or is known."""
+        if not self.suspends:
+            return
+        strange = sorted(set(gpu.processes()) - set(self.base_processes) - set(others))
+        section.check(f"no process is on the GPU {when}", not strange, strange)
+        if not others:
+            excess = gpu.used() - self.base_used
+            section.check(f"no VRAM is in use {when}", excess <= SLACK, f"{excess} bytes more than at the start")
+
+    def take_away(self, workload: Workload) -> None:
+        """At a section's end, whatever became of it: nothing of the workload stays."""
+        self.runner.log.write(f"taking {workload.name} away")
+        if workload.name in self.engine.containers():
+            if self.suspends:
+                self.cuda("checkpointed", 30, container_id=workload.name)
+            self.engine.delete(workload.name)
+        self.engine.remove_image(workload.checkpoint)
+        shutil.rmtree(self.plays.state, ignore_errors=True)
+
+
+class _Nothing:
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, *_: object) -> None:
+        return None
+
+
+def phase_seconds(answer: dict[str, Any], name: str) -> float:
+    """Seconds of a phase of cuda_process; of several processes side by side, from the first begin to the last end."""
+    spans = answer.get("seconds")
+    if isinstance(spans, dict) and name in spans:
+        return float(spans[name] or 0.0)
+    found = [float((one.get("seconds") or {}).get(name) or 0.0) for one in answer.get("processes") or []]
+    return max(found, default=0.0)

@@ -1,0 +1,74 @@
+# Copyright (c) 2026 the gpuops.restore contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What can be set from outside, all by environment variables; README.md lists them."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import pathlib
+from collections.abc import Mapping
+
+SECTIONS = ("pattern", "failures", "training", "four")
+NAMESPACE = "gpuops-gpu"
+GIB = 1 << 30
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """Sizes in GiB of VRAM, times in seconds.
+
+    base: everything that the test unpacks and makes; removed at the end unless ``keep``.
+    gib: of the workload with a pattern. small: of the one in the failure cases. part: of each of the four processes
+    that are timed. full_part: of each of the four that go through the playbook.
+    rehearsal: no GPU; host memory stands in for VRAM, and the report says so.
+    """
+
+    base: pathlib.Path
+    out: pathlib.Path
+    gib: float
+    small: float
+    part: float
+    full_part: float
+    steps: int
+    seconds: float
+    sections: tuple[str, ...]
+    keep: bool
+    rehearsal: bool
+    standin: pathlib.Path | None
+
+
+def read(environment: Mapping[str, str] = os.environ) -> Settings:
+    """Raises ValueError with a sentence when a value makes no sense."""
+
+    def number(name: str, default: float) -> float:
+        text = environment.get(name) or str(default)
+        try:
+            value = float(text)
+        except ValueError:
+            value = -1.0
+        if value <= 0:
+            raise ValueError(f"{name} is {text!r}, which is no positive number.")
+        return value
+
+    sections = tuple(environment.get("GPUOPS_GPU_SECTIONS", "").replace(",", " ").split()) or SECTIONS
+    unknown = [name for name in sections if name not in SECTIONS]
+    if unknown:
+        raise ValueError(f"GPUOPS_GPU_SECTIONS has {unknown[0]!r}; there are: {' '.join(SECTIONS)}.")
+    base = pathlib.Path(environment.get("GPUOPS_GPU_DIR") or "/opt/gpuops-gpu")
+    standin = environment.get("GPUOPS_GPU_STANDIN")
+    return Settings(
+        base=base,
+        out=pathlib.Path(environment.get("OUT") or "gpu-test-output").absolute(),
+        gib=number("GPUOPS_GPU_GIB", 8),
+        small=number("GPUOPS_GPU_SMALL_GIB", 1),
+        part=number("GPUOPS_GPU_PART_GIB", 4),
+        full_part=number("GPUOPS_GPU_FULL_PART_GIB", 1),
+        steps=int(number("GPUOPS_GPU_STEPS", 200)),
+        seconds=number("GPUOPS_GPU_SECONDS", 520),
+        sections=sections,
+        keep=bool(environment.get("GPUOPS_GPU_KEEP")),
+        rehearsal=bool(environment.get("GPUOPS_GPU_REHEARSAL")),
+        standin=pathlib.Path(standin) if standin else None,
+    )

@@ -1,0 +1,41 @@
+# Copyright (c) 2026 the gpuops.restore contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Fixtures with the STAND-INS for the NVIDIA driver's libraries, under the real cuda-bindings and nvidia-ml-py.
+
+What these tests show holds for our own code; that the driver does its part is shown on a real card (tests/gpu).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from ansible_collections.gpuops.restore.tests.standin import standin
+
+
+@pytest.fixture(scope="session")
+def libraries(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The directory with both stand-in libraries, compiled once."""
+    return standin.build(tmp_path_factory.mktemp("standin"))
+
+
+@pytest.fixture
+def bare_world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[standin.World]:
+    """A node without a driver, whose processes end with the test."""
+    world = standin.World(tmp_path / "world")
+    monkeypatch.setenv(standin.ENVIRONMENT, str(world.root))
+    monkeypatch.delenv("LD_LIBRARY_PATH", raising=False)
+    yield world
+    world.close()
+
+
+@pytest.fixture
+def world(bare_world: standin.World, libraries: Path, monkeypatch: pytest.MonkeyPatch) -> standin.World:
+    """A node with the stand-in driver in the loader's path, and one GPU."""
+    monkeypatch.setenv("LD_LIBRARY_PATH", str(libraries))
+    bare_world.add_gpu(0)
+    return bare_world
