@@ -15,12 +15,14 @@ from typing import Any, Callable
 from ansible_collections.gpuops.restore.plugins.module_utils import (
     _checkpoint,
     _container_step,
+    _container_wish,
     _containers,
     _content,
     _mounts,
     _netns,
     _node,
     _original,
+    _ownership,
     _spec,
     _staging,
     _stdio,
@@ -54,7 +56,7 @@ class Report:
             self.problems.append(entry)
 
 
-def report(client: Client, wish: _container_step.Wish, stdout: str = "", stderr: str = "") -> Report:
+def report(client: Client, wish: _container_wish.Wish, stdout: str = "", stderr: str = "") -> Report:
     """Read the checkpoint that ``wish`` names and check everything that a restore as wished needs.
 
     An empty ``container_id`` asks for the checkpoint alone; the container, its name and output are not looked at.
@@ -108,7 +110,7 @@ def _node_problems(client: Client, found: Report, original: Original) -> None:
         found.add(problem)
 
 
-def _room(client: Client, found: Report, original: Original, wish: _container_step.Wish) -> None:
+def _room(client: Client, found: Report, original: Original, wish: _container_wish.Wish) -> None:
     criu = original.checkpoint.criu
     if criu is None:
         return
@@ -125,7 +127,7 @@ def _spec_problems(
     found: Report,
     original: Original,
     image: Image | None,
-    wish: _container_step.Wish,
+    wish: _container_wish.Wish,
     stdout: str,
     stderr: str,
 ) -> None:
@@ -150,7 +152,7 @@ def _spec_problems(
     _collect(found, lambda: _stdio.plan(stdout, stderr, terminal))
 
 
-def _present(client: Client, found: Report, original: Original, wish: _container_step.Wish) -> bool:
+def _present(client: Client, found: Report, original: Original, wish: _container_wish.Wish) -> bool:
     """Look at a container of that name; True if its task lives."""
     container = _containers.get(client, wish.container_id)
     task = _tasks.get(client, wish.container_id) if container else None
@@ -158,18 +160,18 @@ def _present(client: Client, found: Report, original: Original, wish: _container
     found.status["task"] = task.status if task else "absent"
     if container is None:
         return False
-    _collect(found, lambda: _container_step.require_ours(container, wish.owner, wish.force))
+    _collect(found, lambda: _ownership.require_ours(container, wish.owner, wish.force))
     _collect(
         found,
-        lambda: _container_step.require_same_checkpoint(container, original.checkpoint.digest, wish.force),
+        lambda: _ownership.require_same_checkpoint(container, original.checkpoint.digest, wish.force),
     )
     if task is not None and task.status in ("PAUSED", "PAUSING"):
         _collect(found, lambda: _tasks.refuse_paused(task))
-    used = _container_step.is_used(client, container)
+    used = _ownership.is_used(client, container)
     found.status["used"] = used
     live = _task_end.is_live(task)
     if used and not live and not wish.rebuild:
-        found.add(_container_step.used_snapshot(container))
+        found.add(_ownership.used_snapshot(container))
     return live
 
 

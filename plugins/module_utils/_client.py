@@ -40,6 +40,7 @@ MAX_RECEIVE = 64 * 1024 * 1024
 DATA_TIMEOUT = 1800.0
 #: Seconds that a restarting daemon is waited for.
 RECONNECT_SECONDS = 20.0
+_ABSENT_SECONDS = 3.0
 #: How every gRPC release begins its text for a call for which there was no connection to send it on. Other texts that
 #: speak of connections ("Connection reset by peer") may stand for a call that the daemon has carried out.
 _NEVER_LEFT = "failed to connect to all addresses"
@@ -204,19 +205,28 @@ class Client:
             details={"status": status, "text": text},
         )
 
+    def _await_socket(self) -> None:
+        """containerd takes its socket away while it restarts, so one that is absent gets a moment to come."""
+        give_up = self._clock() + min(_ABSENT_SECONDS, self._reconnect_seconds)
+        while True:
+            try:
+                os.stat(self.address)
+                return
+            except PermissionError as error:
+                raise self._no_permission() from error
+            except OSError as error:
+                if self._clock() >= give_up:
+                    raise NodeError(
+                        "socket_absent",
+                        f"There is no containerd socket at {self.address}.",
+                        "Start containerd, or set address to where its socket is.",
+                    ) from error
+            self._sleep(0.2)
+
     def _reach_socket(self) -> None:
         """Tell apart, before gRPC hides it: no socket, no permission, nobody listening."""
+        self._await_socket()
         give_up = self._clock() + self._reconnect_seconds
-        try:
-            os.stat(self.address)
-        except PermissionError as error:
-            raise self._no_permission() from error
-        except OSError as error:
-            raise NodeError(
-                "socket_absent",
-                f"There is no containerd socket at {self.address}.",
-                "Start containerd, or set address to where its socket is.",
-            ) from error
         while True:
             try:
                 self.peer_pid()

@@ -7,128 +7,35 @@
 from __future__ import annotations
 
 import dataclasses
-import os
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping
 from typing import Any
 
 from ansible_collections.gpuops.restore.plugins.module_utils import (
     _cgroup,
     _checkpoint,
+    _container_build,
+    _container_files,
     _containers,
-    _content,
     _criu_config,
     _labels,
-    _leases,
     _mounts,
     _netns,
     _node,
     _original,
+    _ownership,
     _paths,
-    _rootfs_kinds,
     _snapshots,
     _spec,
     _spec_namespaces,
     _task_end,
     _tasks,
-    _unpack,
 )
 from ansible_collections.gpuops.restore.plugins.module_utils._client import Client
+from ansible_collections.gpuops.restore.plugins.module_utils._container_wish import Outcome, Wish
 from ansible_collections.gpuops.restore.plugins.module_utils._containers import Container
-from ansible_collections.gpuops.restore.plugins.module_utils._errors import (
-    AlreadyExistsError,
-    ConflictError,
-    InputError,
-    NodeError,
-    RestoreError,
-    RpcError,
-)
+from ansible_collections.gpuops.restore.plugins.module_utils._errors import ConflictError, InputError, combined
 from ansible_collections.gpuops.restore.plugins.module_utils._images import Image
 from ansible_collections.gpuops.restore.plugins.module_utils._original import Original
-from ansible_collections.gpuops.restore.plugins.module_utils._snapshots import Snapshot
-
-
-@dataclass(frozen=True)
-class Wish:
-    """The container that is wanted. ``mounts`` maps old bind sources to new ones; see the module's documentation."""
-
-    container_id: str
-    source: _original.Source
-    snapshot_id: str = ""
-    mounts: Mapping[str, str] = field(default_factory=dict)
-    network: str | None = None
-    env: Mapping[str, str] = field(default_factory=dict)
-    cgroups_path: str = ""
-    allow_hooks: bool = False
-    allow_annotations: tuple[str, ...] = ()
-    criu: _criu_config.CriuOptions = field(default_factory=_criu_config.CriuOptions)
-    staging_dir: str = _paths.STATE_ROOT
-    owner: str = _labels.DEFAULT_OWNER
-    lease: str | None = None
-    rebuild: bool = False
-    force: bool = False
-    assume_prepared: bool = False
-
-
-@dataclass
-class Outcome:
-    """What was, or in check mode would be, done."""
-
-    changed: bool = False
-    created: bool = False
-    actions: list[str] = field(default_factory=list)
-    warnings: list[str] = field(default_factory=list)
-    spec_changes: list[str] = field(default_factory=list)
-    spec_before: dict[str, Any] = field(default_factory=dict)
-    spec_after: dict[str, Any] = field(default_factory=dict)
-    container: dict[str, Any] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class _Files:
-    """What a container needs on the node outside containerd: its CRIU configuration and, rarely, a namespace."""
-
-    wish: Wish
-    namespace: str
-    criu_config: str
-    own_netns: bool
-
-    @property
-    def _config_path(self) -> str:
-        return _paths.criu_config(self.wish.staging_dir, self.namespace, self.wish.container_id)
-
-    def planned(self) -> tuple[str, ...]:
-        """Paths that need not be there before."""
-        return (_netns.path(self.wish.container_id),) if self.own_netns else ()
-
-    def lacking(self) -> list[str]:
-        """What :meth:`make` would do, as actions."""
-        found = []
-        if _paths.read_text(self._config_path) != self.criu_config:
-            found.append("write the CRIU configuration")
-        if self.own_netns and not _netns.exists(self.wish.container_id):
-            found.append(f"make the network namespace {_netns.path(self.wish.container_id)}")
-        return found
-
-    def make(self) -> None:
-        """Make what lacks."""
-        _paths.make_private(os.path.dirname(self._config_path), self.wish.staging_dir)
-        _criu_config.write(self._config_path, self.criu_config)
-        if self.own_netns and not _netns.exists(self.wish.container_id):
-            _netns.make(self.wish.container_id)
-
-    def undo(self) -> Callable[[], None]:
-        """What takes away again what :meth:`make`, called after this, will have made, and no more."""
-        keep_work = _paths.exists(_paths.work_dir(self.wish.staging_dir, self.namespace, self.wish.container_id))
-        keep_netns = not self.own_netns or _netns.exists(self.wish.container_id)
-
-        def act() -> None:
-            if not keep_work:
-                _paths.remove_work(self.wish.staging_dir, self.namespace, self.wish.container_id)
-            if not keep_netns:
-                _netns.remove(self.wish.container_id)
-
-        return act
 
 
 def _uses_own_netns(wish: Wish, spec: Mapping[str, Any]) -> bool:
@@ -207,7 +114,9 @@ def present(client: Client, wish: Wish, check: bool) -> Outcome:
     outcome.spec_before = _spec.redacted(original.stored_spec) if original.stored_spec else {}
     outcome.spec_after = _spec.redacted(adapted.spec)
     outcome.container = _result(wanted, original.spec_source)
-    files = _Files(wish, client.namespace, config_text, _uses_own_netns(wish, adapted.spec))
+    files = _container_files.Files(
+        wish.container_id, wish.staging_dir, client.namespace, config_text, _uses_own_netns(wish, adapted.spec)
+    )
     if _agrees(client, wish, wanted, outcome):
         outcome.actions.extend(files.lacking())
         outcome.changed = bool(outcome.actions)
@@ -220,15 +129,15 @@ def present(client: Client, wish: Wish, check: bool) -> Outcome:
     problems = _mounts.problems(adapted.spec, planned=files.planned())
     if problems:
         raise combined(problems)
-    _require_layer(client, original, check)
-    _own_snapshot(client, wish, wanted)
+    _container_build.require_layer(client, original, check)
+    _container_build.own_snapshot(client, wish, wanted)
     outcome.changed = outcome.created = True
     outcome.actions.append(f"make snapshot {key} and container {wish.container_id}")
     if image is not None:
         wanted = dataclasses.replace(wanted, image=image.name)
         outcome.container["image"] = image.name
         if not check:
-            _build(client, wish, wanted, original, image, files)
+            _container_build.build(client, wish, wanted, original, image, files)
     return outcome
 
 
@@ -249,7 +158,7 @@ def absent(
     found = _containers.get(client, container_id)
     snapshotter, key = (found.snapshotter, found.snapshot_key) if found else ("", "")
     if found is not None:
-        require_ours(found, owner, force)
+        _ownership.require_ours(found, owner, force)
         task = None if check and assume_prepared else _tasks.get(client, container_id)
         if task is not None and _task_end.is_live(task):
             raise ConflictError(
@@ -284,19 +193,6 @@ def absent(
     return outcome
 
 
-def combined(problems: list[NodeError]) -> NodeError:
-    """Several problems as one error; a single one stays what it is."""
-    if len(problems) == 1:
-        return problems[0]
-    return NodeError(
-        problems[0].code if len({problem.code for problem in problems}) == 1 else "node_problems",
-        f"{len(problems)} things are missing on this node: "
-        + " ".join(f"({number}) {problem.sentence()}" for number, problem in enumerate(problems, 1)),
-        "Mend all of them, then run again.",
-        details={"problems": [{"code": problem.code, "message": problem.sentence()} for problem in problems]},
-    )
-
-
 def _default_snapshot(wish: Wish) -> str:
     named = wish.source.metadata.snapshot_id if wish.source.metadata else ""
     return named or derived_snapshot(wish.container_id)
@@ -317,55 +213,13 @@ def _find_base(client: Client, original: Original, wish: Wish, check: bool, outc
         raise
 
 
-def is_used(client: Client, container: Container) -> bool:
-    """Whether a task has run on the container's snapshot, so that its files no longer fit the checkpoint."""
-    found = _snapshots.stat(client, container.snapshotter, container.snapshot_key)
-    return found is not None and found.labels.get(_labels.USED) == "true"
-
-
-def used_snapshot(container: Container) -> ConflictError:
-    """The refusal to start from a checkpoint on a used snapshot."""
-    return ConflictError(
-        "snapshot_used",
-        f"A task has already run on the snapshot {container.snapshot_key} of {container.id}: its files no longer "
-        "fit the memory in the checkpoint.",
-        "Have containerd_container make it anew (rebuild: true; the role: restore_node_when_stopped: restore).",
-    )
-
-
-def require_ours(found: Container, owner: str, force: bool) -> None:
-    """Raise ConflictError ``container_not_ours`` for a container of another owner."""
-    present_owner = _labels.owner_of(found.labels)
-    if present_owner == owner or force:
-        return
-    whose = f"belongs to {present_owner}" if present_owner else "was not made by this collection"
-    raise ConflictError(
-        "container_not_ours",
-        f"The container {found.id} exists and {whose}; this run's owner is {owner}.",
-        "Choose another name, or remove that container with its own tool; force: true takes it over.",
-        details={"container": found.id, "owner": present_owner, "wanted_owner": owner},
-    )
-
-
-def require_same_checkpoint(found: Container, digest: str, force: bool) -> None:
-    """Raise ConflictError ``container_other_checkpoint`` for a container that was made from another one."""
-    present_digest = found.labels.get(_labels.CHECKPOINT, "")
-    if present_digest != digest and not force:
-        raise ConflictError(
-            "container_other_checkpoint",
-            f"The container {found.id} exists from the checkpoint {present_digest or '(none)'}, not from {digest}.",
-            "Choose another name, clean the old one up, or set force: true.",
-            details={"found": present_digest, "wanted": digest},
-        )
-
-
 def _agrees(client: Client, wish: Wish, wanted: Container, outcome: Outcome) -> bool:
     """Whether the container is there as wanted; raises ConflictError if it must not be replaced."""
     found = _containers.get(client, wish.container_id)
     if found is None:
         return False
-    require_ours(found, wish.owner, wish.force)
-    require_same_checkpoint(found, wanted.labels[_labels.CHECKPOINT], wish.force)
+    _ownership.require_ours(found, wish.owner, wish.force)
+    _ownership.require_same_checkpoint(found, wanted.labels[_labels.CHECKPOINT], wish.force)
     task = _tasks.get(client, wish.container_id)
     live = _task_end.is_live(task)
     same = (
@@ -376,7 +230,7 @@ def _agrees(client: Client, wish: Wish, wanted: Container, outcome: Outcome) -> 
         and found.snapshot_key == wanted.snapshot_key
     )
     whole = _snapshots.stat(client, found.snapshotter, found.snapshot_key) is not None
-    if same and whole and (live or not (wish.rebuild and is_used(client, found))):
+    if same and whole and (live or not (wish.rebuild and _ownership.is_used(client, found))):
         return True
     if live:
         raise ConflictError(
@@ -390,115 +244,6 @@ def _agrees(client: Client, wish: Wish, wanted: Container, outcome: Outcome) -> 
         + ("its snapshot is used" if same else "it differs from what is wanted")
     )
     return False
-
-
-def _require_layer(client: Client, original: Original, check: bool) -> None:
-    """The writable layer is whole, before anything is replaced: the daemon would not notice another content.
-
-    Raises InputError ``blob_missing``, ``blob_truncated``, ``blob_digest``. Check mode does not read it through.
-    """
-    layer = original.checkpoint.writable_layer
-    if layer is None:
-        return
-    if not check:
-        _content.verify(client, layer.digest, layer.size)
-    elif _content.stat(client, layer.digest) is None:
-        raise _content.missing(layer.digest, layer.size)
-
-
-def _build(client: Client, wish: Wish, wanted: Container, original: Original, image: Image, files: _Files) -> None:
-    """Replace what is there by a fresh snapshot and record; whatever this made is undone if any part fails."""
-    undo: list[Callable[[], object]] = []
-    with _leases.hold(client, wish.lease, f"container {wish.container_id}"):
-        rootfs = _unpack.rootfs(client, image.target, image.name)
-        try:
-            if _unpack.unpack(client, rootfs, wanted.snapshotter):
-                undo.append(lambda: _unpack.forget(client, rootfs, wanted.snapshotter))
-            # As late as can be: what is removed here does not come back after a failure.
-            _remove_old(client, wish.container_id)
-            _fresh_snapshot(client, wish, wanted, original, rootfs.chain_id)
-            undo.append(lambda: _snapshots.remove(client, wanted.snapshotter, wanted.snapshot_key))
-            _require_kinds(client, wanted, files)
-            undo.append(files.undo())
-            files.make()
-            try:
-                _containers.create(client, wanted)
-            except AlreadyExistsError:
-                raise
-            except RpcError:
-                # It may have taken effect although the answer did not come.
-                undo.append(lambda: _containers.delete(client, wanted.id))
-                raise
-        except BaseException as error:
-            _take_back(undo, error)
-            raise
-
-
-def _require_kinds(client: Client, wanted: Container, files: _Files) -> None:
-    """Every bind source is what the container had there, as its files tell. Raises NodeError ``mount_source_kind``."""
-    rootfs = _snapshots.mounts(client, wanted.snapshotter, wanted.snapshot_key)
-    kinds = _rootfs_kinds.of_binds(rootfs, wanted.spec.get("mounts") or ())
-    problems = _mounts.problems(wanted.spec, expected_kinds=kinds, planned=files.planned())
-    if problems:
-        raise combined(problems)
-
-
-def _remove_old(client: Client, container_id: str) -> None:
-    old = _containers.get(client, container_id)
-    if old is None:
-        return
-    _task_end.remove(client, container_id, 0.0)
-    _containers.delete(client, container_id)
-    _snapshots.remove(client, old.snapshotter, old.snapshot_key)
-
-
-def _take_back(undo: list[Callable[[], object]], reason: BaseException) -> None:
-    """Undo in reverse order, as far as it goes; what stays is said in the failure, which is not hidden."""
-    for act in reversed(undo):
-        try:
-            act()
-        except (RestoreError, OSError) as error:
-            if isinstance(reason, RestoreError):
-                reason.left_behind(str(error))
-
-
-def _own_snapshot(client: Client, wish: Wish, wanted: Container) -> Snapshot | None:
-    """The snapshot under the key that we want, if there is one. Raises ConflictError ``snapshot_in_use``."""
-    found = _snapshots.stat(client, wanted.snapshotter, wanted.snapshot_key)
-    if found is None:
-        return None
-    owner = _labels.owner_of(found.labels)
-    if owner != wish.owner and not wish.force:
-        raise ConflictError(
-            "snapshot_in_use",
-            f"The snapshot {wanted.snapshot_key} exists and "
-            + (f"belongs to {owner}." if owner else "was not made by this collection."),
-            "Choose another snapshot_id, or remove that snapshot.",
-            details={"snapshot": wanted.snapshot_key, "owner": owner},
-        )
-    return found
-
-
-def _fresh_snapshot(client: Client, wish: Wish, wanted: Container, original: Original, parent: str) -> None:
-    """The snapshot with the writable layer applied exactly once; its label says that the apply was complete."""
-    layer = original.checkpoint.writable_layer
-    applied = layer.digest if layer else _labels.NO_LAYER
-    found = _own_snapshot(client, wish, wanted)
-    if found is not None:
-        whole = found.labels.get(_labels.WRITABLE_LAYER) == applied and found.parent == parent
-        same = found.labels.get(_labels.CHECKPOINT) == original.checkpoint.digest
-        if whole and same and found.labels.get(_labels.USED) != "true":
-            return
-        _snapshots.remove(client, wanted.snapshotter, wanted.snapshot_key)
-    labels = {_labels.OWNER: wish.owner, _labels.CHECKPOINT: original.checkpoint.digest}
-    onto = _snapshots.prepare(client, wanted.snapshotter, wanted.snapshot_key, parent, labels)
-    try:
-        if layer is not None:
-            _snapshots.apply(client, layer, onto)
-        _snapshots.set_labels(client, wanted.snapshotter, wanted.snapshot_key, {_labels.WRITABLE_LAYER: applied})
-    except BaseException as error:
-        _take_back([lambda: _snapshots.remove(client, wanted.snapshotter, wanted.snapshot_key)], error)
-        raise
 
 
 def _orphan(client: Client, container_id: str, owner: str) -> tuple[str, str]:

@@ -15,7 +15,6 @@ from dataclasses import dataclass
 
 from ansible_collections.gpuops.restore.plugins.module_utils import _cgroup, _containers, _cuda, _labels, _tasks
 from ansible_collections.gpuops.restore.plugins.module_utils._client import Client
-from ansible_collections.gpuops.restore.plugins.module_utils._container_step import require_ours
 from ansible_collections.gpuops.restore.plugins.module_utils._cuda import Driver, Process
 from ansible_collections.gpuops.restore.plugins.module_utils._errors import (
     RETRYABLE,
@@ -24,6 +23,7 @@ from ansible_collections.gpuops.restore.plugins.module_utils._errors import (
     NodeError,
     RestoreError,
 )
+from ansible_collections.gpuops.restore.plugins.module_utils._ownership import require_ours
 
 _AGAIN_SECONDS = 0.1
 

@@ -98,3 +98,16 @@ class ConflictError(RestoreError):
 
 class NodeError(RestoreError):
     """The node lacks something that the restore needs (space, a file, a program, a namespace)."""
+
+
+def combined(problems: list[NodeError]) -> NodeError:
+    """Several problems as one error; a single one stays what it is."""
+    if len(problems) == 1:
+        return problems[0]
+    return NodeError(
+        problems[0].code if len({problem.code for problem in problems}) == 1 else "node_problems",
+        f"{len(problems)} things are missing on this node: "
+        + " ".join(f"({number}) {problem.sentence()}" for number, problem in enumerate(problems, 1)),
+        "Mend all of them, then run again.",
+        details={"problems": [{"code": problem.code, "message": problem.sentence()} for problem in problems]},
+    )

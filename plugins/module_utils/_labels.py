@@ -13,6 +13,8 @@ PREFIX = "io.gpuops.restore/"
 OWNER = PREFIX + "owner"
 #: Digest of the checkpoint image (containers, snapshots).
 CHECKPOINT = PREFIX + "checkpoint"
+#: The container whose snapshot it is (snapshots).
+CONTAINER = PREFIX + "container"
 #: Digest of the adapted OCI spec (containers).
 SPEC = PREFIX + "spec"
 #: Digest of the writable layer that was applied completely, or :data:`NO_LAYER` (snapshots).

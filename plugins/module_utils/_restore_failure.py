@@ -30,7 +30,7 @@ def explain(container_id: str, error: RpcError, log: str) -> RestoreError:
         return RestoreError(
             "restore_timeout",
             f"The restore of {container_id} had not ended when its time was over.",
-            "The task was removed; raise restore_timeout, or look at the node's disk and CRIU's log.",
+            "Raise restore_timeout, or look at the node's disk and CRIU's log.",
             outcome=UNKNOWN,
             rpc=error.rpc,
             details={"log": log},

@@ -13,10 +13,10 @@ from typing import Any
 
 from ansible_collections.gpuops.restore.plugins.module_utils import (
     _checkpoint,
-    _container_step,
     _containers,
     _labels,
     _node,
+    _ownership,
     _paths,
     _restore_failure,
     _runc_state,
@@ -36,6 +36,7 @@ from ansible_collections.gpuops.restore.plugins.module_utils._errors import (
     NodeError,
     RestoreError,
     RpcError,
+    combined,
 )
 from ansible_collections.gpuops.restore.plugins.module_utils._tasks import Task
 
@@ -92,9 +93,9 @@ def started(client: Client, wish: Wish, check: bool) -> Outcome:
         outcome.after = "RUNNING"
         outcome.actions.append(f"start the task of the container {wish.container_id}, which would be new")
         return outcome
-    _container_step.require_ours(container, wish.owner, wish.force)
+    _ownership.require_ours(container, wish.owner, wish.force)
     if checkpoint is not None:
-        _container_step.require_same_checkpoint(container, checkpoint.digest, force=False)
+        _ownership.require_same_checkpoint(container, checkpoint.digest, force=False)
     present = _tasks.get(client, wish.container_id)
     outcome.before = present.status if present else "absent"
     if present is not None and present.status == "RUNNING":
@@ -109,13 +110,13 @@ def started(client: Client, wish: Wish, check: bool) -> Outcome:
             f"The snapshot {container.snapshot_key} of the container {wish.container_id} is gone.",
             "Make the container anew with containerd_container.",
         )
-    if checkpoint is not None and _container_step.is_used(client, container):
-        raise _container_step.used_snapshot(container)
+    if checkpoint is not None and _ownership.is_used(client, container):
+        raise _ownership.used_snapshot(container)
     options, descriptor, image_path = None, None, ""
     if checkpoint is not None:
         lacking = _node.restore_problems(_node.daemon_environment(client)["PATH"])
         if lacking:
-            raise _container_step.combined(lacking)
+            raise combined(lacking)
         criu = _checkpoint.require_criu(checkpoint)
         if wish.route == DESCRIPTOR:
             descriptor = criu
@@ -260,7 +261,7 @@ def _owned_task(client: Client, wish: Wish) -> Task | None:
     container = _containers.get(client, wish.container_id)
     present = _tasks.get(client, wish.container_id)
     if container is not None and (present is not None or _runc_state.left_over(client, wish.container_id)):
-        _container_step.require_ours(container, wish.owner, wish.force)
+        _ownership.require_ours(container, wish.owner, wish.force)
     return present
 
 

@@ -161,7 +161,7 @@ from ansible.module_utils.basic import AnsibleModule
 
 from ansible_collections.gpuops.restore.plugins.module_utils import (
     _checkpoint_report,
-    _container_step,
+    _container_wish,
     _metadata,
     _module,
     _original,
@@ -177,7 +177,7 @@ def _report(parameters: dict[str, Any], client: Client) -> _checkpoint_report.Re
         found = _checkpoint_report.Report()
         found.add(error)
         return found
-    wish = _container_step.Wish(
+    wish = _container_wish.Wish(
         container_id=parameters["container_id"] or "",
         source=_original.Source(
             parameters["checkpoint"], metadata, parameters["image"] or "", parameters["snapshotter"] or ""

@@ -238,6 +238,7 @@ from ansible.module_utils.basic import AnsibleModule
 
 from ansible_collections.gpuops.restore.plugins.module_utils import (
     _container_step,
+    _container_wish,
     _criu_config,
     _metadata,
     _module,
@@ -246,9 +247,9 @@ from ansible_collections.gpuops.restore.plugins.module_utils import (
 from ansible_collections.gpuops.restore.plugins.module_utils._client import Client
 
 
-def _wish(parameters: dict[str, Any]) -> _container_step.Wish:
+def _wish(parameters: dict[str, Any]) -> _container_wish.Wish:
     criu = parameters["criu"] or {}
-    return _container_step.Wish(
+    return _container_wish.Wish(
         container_id=parameters["container_id"],
         source=_original.Source(
             checkpoint=parameters["checkpoint"],

@@ -13,6 +13,7 @@ die() {
 
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd -P)
 bundle=${1:-}
+[ -z "$bundle" ] || bundle=$(realpath "$bundle")
 for candidate in "$here/bundle.tar.xz" "$here/../../build/gpu/bundle.tar.xz"; do
     [ -n "$bundle" ] || [ ! -e "$candidate" ] || bundle=$candidate
 done
@@ -42,5 +43,7 @@ with tarfile.open(sys.argv[1]) as archive:
 PYTHON
 
 tests=$GPUOPS_GPU_DIR/collections/ansible_collections/gpuops/restore/tests
-export PYTHONPATH=$tests/gpu:$tests/lab:$GPUOPS_GPU_DIR/site PYTHONDONTWRITEBYTECODE=1 PYTHONUNBUFFERED=1
+export PYTHONPATH=$tests/gpu:$tests/lab:$GPUOPS_GPU_DIR/site PYTHONPYCACHEPREFIX=$GPUOPS_GPU_DIR/pycache PYTHONUNBUFFERED=1
+# Nothing in the folder it was called from is to be taken for a Python package.
+cd "$GPUOPS_GPU_DIR"
 exec "$python" -m gpuops_gpu

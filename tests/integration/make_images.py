@@ -34,6 +34,8 @@ KINDS: Mapping[str, str] = {
     "criu": "application/vnd.containerd.container.criu.checkpoint.criu.tar",
     "spec": "application/vnd.containerd.container.checkpoint.config.v1+proto",
     "options": "application/vnd.containerd.container.checkpoint.options.v1+proto",
+    # containerd 1.6 writes it even when there are none.
+    "runtime-options": "application/vnd.containerd.container.checkpoint.runtime.options+proto",
     "layer": "application/vnd.oci.image.layer.v1.tar+gzip",
     "base": MANIFEST,
 }
@@ -77,6 +79,12 @@ class Parts:
         made = copy.deepcopy(self)
         gone = {KINDS[kind] for kind in kinds}
         made.index["manifests"] = [entry for entry in made.index["manifests"] if entry["mediaType"] not in gone]
+        return made
+
+    def ordinary(self) -> Parts:
+        """Nothing but the base image, under an index that says nothing of a checkpoint."""
+        made = self.without(*(kind for kind in KINDS if kind != "base"))
+        made.index["annotations"] = {"test": "no checkpoint"}
         return made
 
     def having(self, kind: str, content: bytes) -> Parts:

@@ -42,7 +42,7 @@ def environment(wish: settings.Settings) -> dict[str, str]:
         **os.environ,
         "PATH": f"{base}/bin:{path}",
         "PYTHONPATH": f"{base}/site",
-        "PYTHONDONTWRITEBYTECODE": "1",
+        "PYTHONPYCACHEPREFIX": f"{base}/pycache",
     }
 
 
@@ -90,7 +90,7 @@ def make_bench(wish: settings.Settings, runner: Runner, report: Report) -> Bench
         bench.base_used, bench.base_processes = gpu.used(), gpu.processes()
         report.host["vram_used_at_start_mib"] = bench.base_used // gpu.MIB
         answer, _ = plays.module("cuda_process_info", {}, 60)
-        report.host["cuda_process_info"] = answer
+        report.node = answer
     return bench
 
 
@@ -116,19 +116,16 @@ def run_section(bench: Bench, section: Section) -> None:
     log.write(f"{section.name}: {section.status} after {section.seconds} s. {section.reason}", show=True)
 
 
-def collect(wish: settings.Settings, runner: Runner) -> None:
-    """The ends of logs that explain a failure: of containerd, the workloads, and CRIU."""
-    logs = [wish.base / "containerd.log", *sorted((wish.base / "work").glob("*.log"))]
-    logs += sorted((wish.base / "state").rglob("*.log")) + sorted((wish.base / "state/debug").rglob("*.json"))
-    logs += sorted((wish.base / "containerd").rglob("*dump.log"))
-    with (wish.out / "evidence.txt").open("w", encoding="utf-8", errors="replace") as stream:
-        for path in logs[:60]:
-            try:
-                with path.open("rb") as source:
-                    source.seek(max(0, path.stat().st_size - 200_000))
-                    stream.write(f"==> {path}\n{source.read().decode(errors='replace')}\n")
-            except OSError as error:
-                runner.log.write(f"{path} cannot be kept: {error}")
+def tear_down(bench: Bench, wish: settings.Settings) -> None:
+    """Raises nothing: what it could not do stands in the log."""
+    bench.evidence.append("at the end", bench.engine.log)
+    try:
+        with bench.runner.limited(60, beyond=True):
+            bench.engine.stop()
+            if not wish.keep:
+                bench.engine.remove()
+    except (OSError, StepError) as error:
+        bench.runner.log.write(f"clean-up at the end: {error}", show=True)
 
 
 def main() -> int:
@@ -147,7 +144,6 @@ def main() -> int:
         for section in report.sections:
             run_section(bench, section)
             report.write()
-            collect(wish, runner)
     except (StepError, gpu.NoGpuError) as error:
         report.problem = str(error)
     except Exception:  # noqa: BLE001 the report has to be written whatever happens
@@ -157,11 +153,7 @@ def main() -> int:
             log.write(report.problem, show=True)
         report.write()
         if bench is not None:
-            collect(wish, runner)
-            with runner.limited(60):
-                bench.engine.stop()
-                if not wish.keep:
-                    bench.engine.remove()
+            tear_down(bench, wish)
     verdict = "PASSED" if report.passed else "FAILED"
     log.write(f"{verdict}: {', '.join(f'{one.name} {one.status}' for one in report.sections)}", show=True)
     return 0 if report.passed else 1

@@ -6,15 +6,17 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 import pathlib
 import secrets
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from gpuops_gpu import gpu, host
 from gpuops_gpu.engine import Engine
+from gpuops_gpu.evidence import Evidence
 from gpuops_gpu.plays import Play, Plays
 from gpuops_gpu.rehearsal import World
 from gpuops_gpu.report import Section
@@ -65,6 +67,12 @@ class Bench:
     base_used: int = 0
     base_processes: list[int] = dataclasses.field(default_factory=list)
     world: World | None = None
+
+    @property
+    def evidence(self) -> Evidence:
+        """Where logs are kept before they are removed."""
+        places = (self.settings.base / "work", self.plays.state, self.engine.runtime)
+        return Evidence(self.settings.out / "evidence.txt", places)
 
     @property
     def suspends(self) -> bool:
@@ -233,13 +241,21 @@ class Bench:
             section.check(f"no VRAM is in use {when}", excess <= SLACK, f"{excess} bytes more than at the start")
 
     def take_away(self, workload: Workload) -> None:
-        """At a section's end, whatever became of it: nothing of the workload stays."""
+        """At a section's end, whatever became of it: nothing of the workload stays. Raises nothing."""
         self.runner.log.write(f"taking {workload.name} away")
-        if workload.name in self.engine.containers():
-            if self.suspends:
-                self.cuda("checkpointed", 30, container_id=workload.name)
-            self.engine.delete(workload.name)
-        self.engine.remove_image(workload.checkpoint)
+        self.evidence.keep(workload.name)
+        steps: list[Callable[[], object]] = [
+            functools.partial(self.engine.delete, workload.name),
+            functools.partial(self.engine.remove_image, workload.checkpoint),
+        ]
+        if self.suspends and self.alive(workload):
+            # Ending a live CUDA process that was restored has hung hosts.
+            steps.insert(0, functools.partial(self.cuda, "checkpointed", 30, container_id=workload.name))
+        for step in steps:
+            try:
+                step()
+            except StepError as error:
+                self.runner.log.write(f"taking {workload.name} away: {error}", show=True)
         shutil.rmtree(self.plays.state, ignore_errors=True)
 
 

@@ -41,6 +41,7 @@ class Engine:
         self._runner = runner
         self._base = base
         self._run = pathlib.Path("/run/gpuops-gpu")
+        self.runtime = self._run / "state"
         self._process: subprocess.Popen[bytes] | None = None
         self._network: list[str] = []
         self.address = self._run / "containerd.sock"

@@ -70,6 +70,7 @@ class Report:
         self._begun = time.monotonic()
         self._started = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
         self.host: dict[str, Any] = {}
+        self.node: dict[str, Any] = {}
         self.sections: list[Section] = []
         self.problem = ""
 
@@ -91,6 +92,7 @@ class Report:
             "rehearsal": self._rehearsal,
             "problem": self.problem,
             "host": self.host,
+            "cuda_process_info": self.node,
             "settings": self._settings,
             "sections": [section.result() for section in self.sections],
         }

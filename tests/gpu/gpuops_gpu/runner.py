@@ -73,9 +73,10 @@ class Runner:
         return self._end - time.monotonic()
 
     @contextlib.contextmanager
-    def limited(self, seconds: float) -> Iterator[None]:
-        """Within, everything has to end after that many seconds; the whole run's limit stays in force."""
-        self._section_end = min(self._end, time.monotonic() + seconds)
+    def limited(self, seconds: float, *, beyond: bool = False) -> Iterator[None]:
+        """Within, everything has to end after that many seconds; ``beyond`` the whole run's end if need be."""
+        end = time.monotonic() + seconds
+        self._section_end = end if beyond else min(self._end, end)
         try:
             yield
         finally:

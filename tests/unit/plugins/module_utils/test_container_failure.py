@@ -21,7 +21,7 @@ from ansible_collections.gpuops.restore.plugins.module_utils import (
     _original,
 )
 from ansible_collections.gpuops.restore.plugins.module_utils._client import Client
-from ansible_collections.gpuops.restore.plugins.module_utils._container_step import Wish
+from ansible_collections.gpuops.restore.plugins.module_utils._container_wish import Wish
 from ansible_collections.gpuops.restore.plugins.module_utils._errors import NodeError, RestoreError
 from ansible_collections.gpuops.restore.tests.unit.plugins.module_utils.conftest import Node
 from ansible_collections.gpuops.restore.tests.unit.plugins.module_utils.containerd_samples import (

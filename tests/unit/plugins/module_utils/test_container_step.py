@@ -20,7 +20,7 @@ from ansible_collections.gpuops.restore.plugins.module_utils import (
     _paths,
 )
 from ansible_collections.gpuops.restore.plugins.module_utils._client import Client
-from ansible_collections.gpuops.restore.plugins.module_utils._container_step import Wish
+from ansible_collections.gpuops.restore.plugins.module_utils._container_wish import Wish
 from ansible_collections.gpuops.restore.plugins.module_utils._errors import (
     ConflictError,
     InputError,
@@ -112,6 +112,7 @@ def test_a_container_with_a_fresh_snapshot_and_the_adapted_spec(
     assert snapshot.labels == {
         _labels.OWNER: "gpuops.restore",
         _labels.CHECKPOINT: node.checkpoint.digest,
+        _labels.CONTAINER: "train",
         _labels.WRITABLE_LAYER: node.checkpoint.parts[LAYER],
     }
     assert fake.state.leases == {}
@@ -267,6 +268,15 @@ def test_a_snapshot_of_somebody_else(fake: FakeContainerd, client: Client, node:
     error = refusal(client, wish(node))
     assert error.code == "snapshot_in_use"
     assert KEY[1] in error.message
+    assert world(fake, node) == before
+
+
+def test_two_containers_do_not_share_a_snapshot(fake: FakeContainerd, client: Client, node: Node) -> None:
+    """As with one snapshotID in the metadata of two workloads: the second must not run on the first one's files."""
+    agree(client, fake, node, wish(node, snapshot_id="shared"))
+    before = world(fake, node)
+    error = refusal(client, wish(node, container_id="second", snapshot_id="shared", force=True))
+    assert (error.code, "train" in error.message) == ("snapshot_in_use", True)
     assert world(fake, node) == before
 
 

@@ -27,6 +27,7 @@ from ansible_collections.gpuops.restore.plugins.module_utils._errors import (
     RestoreError,
 )
 from ansible_collections.gpuops.restore.tests.standin import standin
+from ansible_collections.gpuops.restore.tests.unit.plugins.module_utils.cuda_node import FakeNode
 from ansible_collections.gpuops.restore.tests.unit.plugins.module_utils.cuda_samples import process
 
 pytest_plugins = ["ansible_collections.gpuops.restore.tests.unit.plugins.module_utils.cuda_fixtures"]
@@ -151,10 +152,9 @@ def test_one_that_is_only_locked_is_unlocked(steps: Steps) -> None:
 def test_each_takes_what_its_own_state_demands(steps: Steps) -> None:
     running, locked, away = (steps.world.add_process(state) for state in range(3))
     steps.run(running, locked, away)
-    assert steps.world.order() == [("restore", away), *sorted([("unlock", locked), ("unlock", away)])] or (
-        steps.world.order()[0] == ("restore", away)
-        and set(steps.world.order()[1:]) == {("unlock", locked), ("unlock", away)}
-    )
+    order = steps.world.order()
+    assert order[0] == ("restore", away)
+    assert sorted(order[1:]) == sorted([("unlock", locked), ("unlock", away)])
 
 
 # --- what must not be
@@ -396,36 +396,26 @@ def test_we_are_killed_in_the_middle_and_the_next_run_goes_on(steps: Steps) -> N
 # --- memory
 
 
-def fake_node(tmp_path: Path, pids: list[int], available: int, limit: int | str, current: int = 0) -> dict[str, str]:
-    """A /proc and a cgroup tree in which ``pids`` are one container."""
-    proc, root = tmp_path / "proc", tmp_path / "cgroup"
-    proc.mkdir()
-    (proc / "meminfo").write_text(f"MemTotal: 99 kB\nMemAvailable: {available // 1024} kB\n", encoding="ascii")
-    for pid in pids:
-        (proc / str(pid)).mkdir()
-        (proc / str(pid) / "stat").symlink_to(f"/proc/{pid}/stat")
-        (proc / str(pid) / "cgroup").write_text("0::/box\n", encoding="ascii")
-    (root / "box").mkdir(parents=True)
-    (root / "box" / "cgroup.procs").write_text("".join(f"{pid}\n" for pid in pids), encoding="ascii")
-    (root / "box" / "memory.max").write_text(f"{limit}\n", encoding="ascii")
-    (root / "box" / "memory.current").write_text(f"{current}\n", encoding="ascii")
-    return {"proc": str(proc), "cgroup_root": str(root)}
-
-
 def test_host_memory_for_all_of_them_is_checked_first(steps: Steps, tmp_path: Path) -> None:
     pids = [steps.world.add_process(standin.RUNNING, {GPU: 4 * GIB}) for _n in range(2)]
-    node = fake_node(tmp_path, pids, available=7 * GIB, limit="max")
-    error = steps.refused(*pids, state="CHECKPOINTED", **node)
+    node = FakeNode(tmp_path)
+    node.hold(pids)
+    node.write_available(7 * GIB)
+    error = steps.refused(*pids, state="CHECKPOINTED", **node.options)
     assert (type(error), error.code, error.outcome) == (NodeError, "host_memory_short", RETRYABLE)
     assert "8.0 GiB" in error.message
-    assert steps.run(pids[0], state="CHECKPOINTED", **node).changed
+    assert steps.run(pids[0], state="CHECKPOINTED", **node.options).changed
 
 
 def test_the_containers_memory_limit_is_checked_first(steps: Steps, tmp_path: Path) -> None:
     pids = [steps.world.add_process(standin.RUNNING, {GPU: 4 * GIB}) for _n in range(2)]
-    node = fake_node(tmp_path, pids, available=70 * GIB, limit=8 * GIB, current=GIB)
-    error = steps.refused(*pids, state="CHECKPOINTED", **node)
+    node = FakeNode(tmp_path)
+    node.hold(pids)
+    node.limit(8 * GIB, GIB)
+    error = steps.refused(*pids, state="CHECKPOINTED", **node.options)
     assert (error.code, error.details["available"]) == ("container_memory_short", 7 * GIB)
+    node.limit(8 * GIB, GIB, GIB)
+    assert steps.run(*pids, state="CHECKPOINTED", **node.options).changed, "file pages make room"
 
 
 def test_memory_that_is_not_told_is_warned_of(steps: Steps) -> None:
@@ -509,14 +499,14 @@ def test_it_works_without_nvml(steps: Steps) -> None:
 
 def test_a_frozen_process_is_refused_and_the_driver_not_even_asked(steps: Steps, tmp_path: Path) -> None:
     pid = steps.world.add_process(standin.CHECKPOINTED)
-    node = fake_node(tmp_path, [pid], available=GIB, limit="max")
-    events = tmp_path / "cgroup" / "box" / "cgroup.events"
-    events.write_text("populated 1\nfrozen 1\n", encoding="ascii")
-    error = steps.refused(pid, **node)
+    node = FakeNode(tmp_path)
+    node.hold([pid])
+    node.freeze(True)
+    error = steps.refused(pid, **node.options)
     assert (type(error), error.code) == (ConflictError, "task_paused")
     assert steps.world.calls() == []
-    events.write_text("populated 1\nfrozen 0\n", encoding="ascii")
-    assert steps.run(pid, **node).changed
+    node.freeze(False)
+    assert steps.run(pid, **node.options).changed
 
 
 def test_a_mark_of_another_process_with_the_same_number_means_nothing(steps: Steps) -> None:

@@ -13,6 +13,7 @@ import pytest
 
 from ansible_collections.gpuops.restore.plugins.module_utils import (
     _container_step,
+    _container_wish,
     _original,
     _stage_step,
     _task_step,
@@ -63,7 +64,7 @@ EXPECTED: list[tuple[str, str, int, Any]] = [
 def ready(fake: FakeContainerd, client: Client, node: Node) -> Wish:
     """Checkpoint staged, container made."""
     _stage_step.present(client, CHECKPOINT_NAME, node.root, None, False)
-    wanted = _container_step.Wish("train", _original.Source(CHECKPOINT_NAME), staging_dir=node.root)
+    wanted = _container_wish.Wish("train", _original.Source(CHECKPOINT_NAME), staging_dir=node.root)
     _container_step.present(client, wanted, False)
     fake.heal()
     return Wish("train", CHECKPOINT_NAME, staging_dir=node.root, alive_seconds=0.05, grace_seconds=0.2)

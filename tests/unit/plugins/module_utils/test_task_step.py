@@ -13,6 +13,7 @@ import pytest
 
 from ansible_collections.gpuops.restore.plugins.module_utils import (
     _container_step,
+    _container_wish,
     _labels,
     _node,
     _original,
@@ -48,7 +49,7 @@ STATUS = {"UNKNOWN": 0, "CREATED": 1, "RUNNING": 2, "STOPPED": 3, "PAUSED": 4, "
 def ready(fake: FakeContainerd, client: Client, node: Node) -> Wish:
     """Checkpoint staged, container made: only the task lacks."""
     _stage_step.present(client, CHECKPOINT_NAME, node.root, None, False)
-    wanted = _container_step.Wish("train", _original.Source(CHECKPOINT_NAME), staging_dir=node.root)
+    wanted = _container_wish.Wish("train", _original.Source(CHECKPOINT_NAME), staging_dir=node.root)
     _container_step.present(client, wanted, False)
     fake.heal()
     return Wish("train", CHECKPOINT_NAME, staging_dir=node.root, alive_seconds=0.05, grace_seconds=0.3)
@@ -162,7 +163,7 @@ def test_a_mount_label_goes_to_the_root_file_system(
     labelled = spec()
     labelled["linux"]["mountLabel"] = "system_u:object_r:container_file_t:s0:c1,c2"
     add_checkpoint(fake.state, base=node.base, original=labelled)
-    wanted = _container_step.Wish("train", _original.Source(CHECKPOINT_NAME), staging_dir=node.root, force=True)
+    wanted = _container_wish.Wish("train", _original.Source(CHECKPOINT_NAME), staging_dir=node.root, force=True)
     _stage_step.present(client, CHECKPOINT_NAME, node.root, None, False)
     _container_step.present(client, wanted, False)
     _task_step.started(client, ready, False)

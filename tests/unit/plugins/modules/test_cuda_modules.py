@@ -1,0 +1,97 @@
+# Copyright (c) 2026 the gpuops.restore contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""The CUDA modules as Ansible runs them (sent as a zip file), on the STAND-IN libraries."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ansible_collections.gpuops.restore.plugins.module_utils import _cuda_marks
+from ansible_collections.gpuops.restore.tests.standin import standin
+
+pytest_plugins = ["ansible_collections.gpuops.restore.tests.unit.plugins.module_utils.cuda_fixtures"]
+
+TREE = Path(str(_cuda_marks.__file__)).parents[2]
+
+
+class Ansible:
+    """Runs one module on this machine."""
+
+    def __init__(self, directory: Path) -> None:
+        home = directory / "ansible"
+        (home / "ansible_collections" / "gpuops").mkdir(parents=True)
+        (home / "ansible_collections" / "gpuops" / "restore").symlink_to(TREE)
+        self._environment = {
+            **os.environ,
+            "ANSIBLE_COLLECTIONS_PATH": str(home),
+            "ANSIBLE_HOME": str(home),
+            "ANSIBLE_LOAD_CALLBACK_PLUGINS": "1",
+            "ANSIBLE_STDOUT_CALLBACK": "ansible.builtin.oneline",
+            "ANSIBLE_LOCALHOST_WARNING": "0",
+            "ANSIBLE_DEPRECATION_WARNINGS": "0",
+        }
+        self._environment.pop("PYTHONPATH", None)
+
+    def run(self, module: str, *flags: str, **options: Any) -> dict[str, Any]:
+        """The module's result."""
+        command = [sys.executable, "-m", "ansible", "adhoc", "localhost", "-m", f"gpuops.restore.{module}"]
+        command += ["-a", json.dumps(options), "-e", f"ansible_python_interpreter={sys.executable}", *flags]
+        done = subprocess.run(command, env=self._environment, cwd="/", capture_output=True, text=True, check=False)
+        line = next((line for line in done.stdout.splitlines() if "=> {" in line), "")
+        assert line, done.stdout + done.stderr
+        found: dict[str, Any] = json.loads(line.partition("=> ")[2])
+        return found
+
+
+@pytest.fixture
+def ansible(world: standin.World, tmp_path: Path) -> Iterator[Ansible]:
+    """With the stand-in driver in the environment."""
+    yield Ansible(tmp_path)
+
+
+def test_checkpoint_and_back(ansible: Ansible, world: standin.World) -> None:
+    pid = world.add_process(standin.RUNNING, {standin.uuid(0): standin.GIB})
+    predicted = ansible.run("cuda_process", "--check", "--diff", pids=[pid], state="checkpointed")
+    assert world.order() == []
+    done = ansible.run("cuda_process", "--diff", pids=[pid], state="checkpointed")
+    assert (done["changed"], done["actions"]) == (True, [f"lock process {pid}", f"checkpoint process {pid}"])
+    assert (predicted["changed"], predicted["actions"]) == (done["changed"], done["actions"])
+    assert predicted["diff"] == done["diff"]
+    assert done["processes"][0]["bytes"] == standin.GIB
+    told = ansible.run("cuda_process_info", pids=[pid])
+    assert (told["available"], told["changed"], told["processes"][0]["state"]) == (True, False, "CHECKPOINTED")
+    back = ansible.run("cuda_process", pids=[pid], vram={standin.uuid(0): str(standin.GIB)})
+    assert (back["changed"], back["processes"][0]["after"]) == (True, "RUNNING")
+    assert ansible.run("cuda_process", pids=[pid])["changed"] is False
+
+
+def test_failures_are_told_as_ours(ansible: Ansible, world: standin.World) -> None:
+    pid = world.add_process(standin.FAILED)
+    found = ansible.run("cuda_process", pids=[pid])
+    assert (found["failed"], found["failure"]["code"]) == (True, "cuda_process_failed")
+    assert found["failure"]["outcome"] == "terminal"
+    assert str(pid) in found["msg"]
+    assert ansible.run("cuda_process", pids=[pid], vram={standin.uuid(0): "much"})["failure"]["code"] == "vram_invalid"
+    assert ansible.run("cuda_process", pids=[1])["failure"]["code"] == "pid_invalid"
+    assert "one of the following is required" in ansible.run("cuda_process")["msg"]
+    assert "mutually exclusive" in ansible.run("cuda_process_info", pids=[pid], container_id="train")["msg"]
+
+
+def test_a_container_needs_containerd_and_pids_do_not(ansible: Ansible, tmp_path: Path) -> None:
+    found = ansible.run("cuda_process", container_id="train", address=str(tmp_path / "no.sock"))
+    assert found["failure"]["code"] == "socket_absent"
+
+
+def test_a_node_without_a_driver_says_so(bare_world: standin.World, tmp_path: Path) -> None:
+    told = Ansible(tmp_path).run("cuda_process_info", driver_root=str(tmp_path))
+    assert (told["available"], told["reason_code"], told["gpus"]) == (False, "driver_root_invalid", [])
