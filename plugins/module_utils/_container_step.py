@@ -80,7 +80,13 @@ def present(client: Client, wish: Wish, check: bool) -> Outcome:
 
     Raises InputError, ConflictError and NodeError; after a failure nothing that this call made is left.
     """
-    original = _original.read(client, wish.source)
+    try:
+        original = _original.read(client, wish.source)
+    except InputError as error:
+        if check and wish.assume_prepared and error.code == "checkpoint_absent":
+            action = f"make a snapshot and the container {wish.container_id}"
+            return Outcome(changed=True, created=True, actions=[action])
+        raise
     _checkpoint.require_criu(original.checkpoint)
     outcome = Outcome()
     if original.checkpoint.writable_layer is None:

@@ -37,9 +37,19 @@ class Outcome:
     seconds: float = 0.0
 
 
-def present(client: Client, name: str, root: str, lease: str | None, check: bool) -> Outcome:
-    """Have the CRIU images of the checkpoint ``name`` lie verified below ``root``. Raises InputError, NodeError."""
-    checkpoint = _checkpoint.load(client, name)
+def present(
+    client: Client, name: str, root: str, lease: str | None, check: bool, assume_prepared: bool = False
+) -> Outcome:
+    """Have the CRIU images of the checkpoint ``name`` lie verified below ``root``. Raises InputError, NodeError.
+
+    ``assume_prepared``: in check mode, take a checkpoint that is absent for one that will be there.
+    """
+    try:
+        checkpoint = _checkpoint.load(client, name)
+    except InputError as error:
+        if check and assume_prepared and error.code == "checkpoint_absent":
+            return Outcome(changed=True, after="staged")
+        raise
     criu = _checkpoint.require_criu(checkpoint)
     found = _staging.find(root, checkpoint.key)
     if found is not None and found.digest == criu.digest:

@@ -84,15 +84,16 @@ def started(client: Client, wish: Wish, check: bool) -> Outcome:
     call is left; CRIU's log stays in the container's work directory.
     """
     outcome = Outcome()
-    checkpoint = _checkpoint.load(client, wish.checkpoint) if wish.checkpoint else None
-    container = _containers.get(client, wish.container_id)
-    if container is None or (check and wish.assume_prepared):
-        if not (check and wish.assume_prepared):
-            raise _no_container(client, wish.container_id)
+    if check and wish.assume_prepared:
+        # Neither the container nor the checkpoint has to be there yet.
         outcome.changed = outcome.created = True
         outcome.after = "RUNNING"
         outcome.actions.append(f"start the task of the container {wish.container_id}, which would be new")
         return outcome
+    checkpoint = _checkpoint.load(client, wish.checkpoint) if wish.checkpoint else None
+    container = _containers.get(client, wish.container_id)
+    if container is None:
+        raise _no_container(client, wish.container_id)
     _ownership.require_ours(container, wish.owner, wish.force)
     if checkpoint is not None:
         _ownership.require_same_checkpoint(container, checkpoint.digest, force=False)

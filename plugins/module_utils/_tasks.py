@@ -15,6 +15,7 @@ from ansible_collections.gpuops.restore.plugins.module_utils._errors import (
     ConflictError,
     DeadlineError,
     NotFoundError,
+    RpcError,
 )
 from ansible_collections.gpuops.restore.plugins.module_utils._images import Descriptor
 
@@ -100,6 +101,11 @@ def wait(client: Client, container_id: str, seconds: float, exec_id: str = "") -
         found = client.call(f"{_SERVICE}/Wait", timeout=seconds, container_id=container_id, exec_id=exec_id)
     except DeadlineError:
         return None
+    except RpcError as error:
+        # The shim can notice the deadline before gRPC does; containerd passes that on without a status of its own.
+        if "context deadline exceeded" in error.details["text"]:
+            return None
+        raise
     return int(found.exit_status)
 
 

@@ -51,6 +51,12 @@ options:
     description:
       - Lease under which the content is read. Without it the module holds one of its own.
     type: str
+  assume_prepared:
+    description:
+      - In check mode, take it for granted that the checkpoint image is there, because an earlier task of the play would have
+        brought it. Means nothing outside check mode.
+    type: bool
+    default: false
 seealso:
   - module: gpuops.restore.containerd_task
   - module: gpuops.restore.containerd_checkpoint_info
@@ -115,7 +121,9 @@ def step(module: AnsibleModule, client: Client) -> dict[str, Any]:
     parameters = module.params
     name, root = parameters["checkpoint"], parameters["staging_dir"]
     if parameters["state"] == "present":
-        done = _stage_step.present(client, name, root, parameters["lease"], module.check_mode)
+        done = _stage_step.present(
+            client, name, root, parameters["lease"], module.check_mode, parameters["assume_prepared"]
+        )
     else:
         key = _stage_step.key_of(client, name)
         done = _stage_step.absent(key, root, module.check_mode) if key else _stage_step.Outcome()
@@ -139,6 +147,7 @@ def main() -> None:
             "state": {"type": "str", "choices": ["present", "absent"], "default": "present"},
             "staging_dir": _module.STAGING_DIR,
             "lease": {"type": "str"},
+            "assume_prepared": {"type": "bool", "default": False},
         },
         step,
     )

@@ -164,7 +164,7 @@ options:
     default: false
   assume_prepared:
     description:
-      - In check mode, take it for granted that the base image is there, or with O(state=absent) that the task is gone,
+      - In check mode, take it for granted that the checkpoint and its base image are there, or with O(state=absent) that the task is gone,
         because an earlier task of the play would have seen to it. Means nothing outside check mode.
     type: bool
     default: false

@@ -46,52 +46,61 @@ def environment(wish: settings.Settings) -> dict[str, str]:
     }
 
 
-def make_bench(wish: settings.Settings, runner: Runner, report: Report) -> Bench:
-    """containerd runs, the image is there; raises StepError, gpu.NoGpuError."""
-    report.host.update(host.facts())
-    python = host.describe_python(os.environ.get("GPUOPS_GPU_PYTHON") or "python3")
-    report.host["workload_python"] = f"{python['executable']} {python['version']}"
-    report.host["torch"] = python.get("torch", "absent")
-    collection = wish.base / "collections/ansible_collections/gpuops/restore"
-    report.host["collection"] = json.loads((collection / "MANIFEST.json").read_text())["collection_info"]["version"]
-    report.host["collection_sha256"] = tree_digest(collection / "plugins")
-    report.host["debian_packages"] = json.loads((wish.base / "native.json").read_text())
-
-    mounts = host.mounts(host.python_folders(python))
-    library_path, devices = "", []
-    if not wish.rehearsal:
-        folder = host.driver_folder()
-        devices = host.devices()
-        if not folder or not devices:
-            raise StepError(f"No NVIDIA driver: libcuda.so.1 in {folder or 'no folder'}, device nodes: {devices}.")
-        extra = host.driver_mount(folder, mounts)
-        library_path = host.library_path(folder, extra)
-        mounts += [extra] if extra else []
-        report.host["driver_folder"] = folder
-        report.host["device_nodes"] = devices
-    mounts.append(host.Mount(os.path.realpath(wish.base / "site"), host.SITE_IN_CONTAINER))
-    mounts.append(host.Mount(str(PACKAGE.parent / "workloads"), host.PROGRAMS_IN_CONTAINER))
-    report.host["mounts"] = [f"{mount.source} at {mount.target}" for mount in mounts]
-
+def make_bench(wish: settings.Settings, runner: Runner) -> Bench:
+    """Nothing of it is started."""
     engine = Engine(runner, wish.base)
     plays = Plays(runner, wish.base, engine.address, wish.base / "state")
-    bench = Bench(wish, runner, engine, plays, python, mounts, devices, library_path)
-    plays.prepare()
-    engine.start()
-    report.host["network"] = engine.network
+    return Bench(wish, runner, engine, plays)
+
+
+def set_up(bench: Bench, report: Report) -> None:
+    """containerd runs, the image is there, and the report knows the host; raises StepError."""
+    base = bench.settings.base
+    bench.python = host.describe_python(os.environ.get("GPUOPS_GPU_PYTHON") or "python3")
+    collection = base / "collections/ansible_collections/gpuops/restore"
+    report.host = {
+        **host.facts(),
+        "workload_python": f"{bench.python['executable']} {bench.python['version']}",
+        "torch": bench.python.get("torch", "absent"),
+        "collection": json.loads((collection / "MANIFEST.json").read_text())["collection_info"]["version"],
+        "collection_sha256": tree_digest(collection / "plugins"),
+        "debian_packages": json.loads((base / "native.json").read_text()),
+    }
+    bench.mounts = host.mounts(host.python_folders(bench.python))
+    if not bench.settings.rehearsal:
+        add_driver(bench, report)
+    bench.mounts.append(host.Mount(os.path.realpath(base / "site"), host.SITE_IN_CONTAINER))
+    bench.mounts.append(host.Mount(str(PACKAGE.parent / "workloads"), host.PROGRAMS_IN_CONTAINER))
+    report.host["mounts"] = [f"{mount.source} at {mount.target}" for mount in bench.mounts]
+
+    bench.plays.prepare()
+    bench.engine.start()
+    report.host["network"] = bench.engine.network
+    report.host["snapshotter"] = bench.engine.snapshotter
     for program in ("containerd", "runc", "criu"):
-        report.host[program] = runner.run([program, "--version"], 20).output.replace("\n", " ").strip()
-    engine.make_image([*mounts, host.Mount("", host.WORK_IN_CONTAINER)])
-    if wish.standin:
-        bench.world = World(pathlib.Path(os.environ[WORLD]), engine.pids)
+        report.host[program] = bench.runner.run([program, "--version"], 20).output.replace("\n", " ").strip()
+    bench.engine.make_image([*bench.mounts, host.Mount("", host.WORK_IN_CONTAINER)])
+    if bench.settings.standin:
+        bench.world = World(pathlib.Path(os.environ[WORLD]), bench.engine.pids)
         bench.world.make()
     if bench.suspends:
         report.host.update(gpu.facts())
         bench.base_used, bench.base_processes = gpu.used(), gpu.processes()
         report.host["vram_used_at_start_mib"] = bench.base_used // gpu.MIB
-        answer, _ = plays.module("cuda_process_info", {}, 60)
-        report.node = answer
-    return bench
+        report.node, _ = bench.plays.module("cuda_process_info", {}, 60)
+
+
+def add_driver(bench: Bench, report: Report) -> None:
+    """The driver's folder and device nodes for the containers; raises StepError when there are none."""
+    folder = host.driver_folder()
+    bench.devices = host.devices()
+    if not folder or not bench.devices:
+        raise StepError(f"No NVIDIA driver: libcuda.so.1 in {folder or 'no folder'}, device nodes: {bench.devices}.")
+    extra = host.driver_mount(folder, bench.mounts)
+    bench.library_path = host.library_path(folder, extra)
+    bench.mounts += [extra] if extra else []
+    report.host["driver_folder"] = folder
+    report.host["device_nodes"] = bench.devices
 
 
 def run_section(bench: Bench, section: Section) -> None:
@@ -116,13 +125,13 @@ def run_section(bench: Bench, section: Section) -> None:
     log.write(f"{section.name}: {section.status} after {section.seconds} s. {section.reason}", show=True)
 
 
-def tear_down(bench: Bench, wish: settings.Settings) -> None:
+def tear_down(bench: Bench) -> None:
     """Raises nothing: what it could not do stands in the log."""
     bench.evidence.append("at the end", bench.engine.log)
     try:
         with bench.runner.limited(60, beyond=True):
             bench.engine.stop()
-            if not wish.keep:
+            if not bench.settings.keep:
                 bench.engine.remove()
     except (OSError, StepError) as error:
         bench.runner.log.write(f"clean-up at the end: {error}", show=True)
@@ -136,15 +145,16 @@ def main() -> int:
     report = Report(wish.out, wish.rehearsal, shown)
     if wish.rehearsal:
         log.write(REHEARSAL, show=True)
-    bench: Bench | None = None
+    bench = make_bench(wish, runner)
     try:
+        bench.evidence.target.unlink(missing_ok=True)
         report.sections = [Section(name) for name in wish.sections]
         report.write()
-        bench = make_bench(wish, runner, report)
+        set_up(bench, report)
         for section in report.sections:
             run_section(bench, section)
             report.write()
-    except (StepError, gpu.NoGpuError) as error:
+    except StepError as error:
         report.problem = str(error)
     except Exception:  # noqa: BLE001 the report has to be written whatever happens
         report.problem = f"The test itself broke: {traceback.format_exc()[-2500:]}"
@@ -152,8 +162,7 @@ def main() -> int:
         if report.problem:
             log.write(report.problem, show=True)
         report.write()
-        if bench is not None:
-            tear_down(bench, wish)
+        tear_down(bench)
     verdict = "PASSED" if report.passed else "FAILED"
     log.write(f"{verdict}: {', '.join(f'{one.name} {one.status}' for one in report.sections)}", show=True)
     return 0 if report.passed else 1

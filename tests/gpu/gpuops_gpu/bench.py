@@ -60,10 +60,10 @@ class Bench:
     runner: Runner
     engine: Engine
     plays: Plays
-    python: dict[str, Any]
-    mounts: list[host.Mount]
-    devices: list[str]
-    library_path: str
+    python: dict[str, Any] = dataclasses.field(default_factory=dict)
+    mounts: list[host.Mount] = dataclasses.field(default_factory=list)
+    devices: list[str] = dataclasses.field(default_factory=list)
+    library_path: str = ""
     base_used: int = 0
     base_processes: list[int] = dataclasses.field(default_factory=list)
     world: World | None = None
@@ -230,13 +230,13 @@ class Bench:
         section.check("no memory image and no receipt is left", not self.plays.staged(), self.plays.staged()[:5])
         self.check_gpu_free(section, "after the clean-up")
 
-    def check_gpu_free(self, section: Section, when: str, others: Sequence[int] = ()) -> None:
-        """No process on the GPU and no VRAM in use but what there was before the test, or is known."""
+    def check_gpu_free(self, section: Section, when: str, others: Sequence[int] | None = None) -> None:
+        """No process on the GPU but those before the test and ``others``; without others no VRAM in use either."""
         if not self.suspends:
             return
-        strange = sorted(set(gpu.processes()) - set(self.base_processes) - set(others))
+        strange = sorted(set(gpu.processes()) - set(self.base_processes) - set(others or ()))
         section.check(f"no process is on the GPU {when}", not strange, strange)
-        if not others:
+        if others is None:
             excess = gpu.used() - self.base_used
             section.check(f"no VRAM is in use {when}", excess <= SLACK, f"{excess} bytes more than at the start")
 

@@ -44,6 +44,7 @@ class Engine:
         self.runtime = self._run / "state"
         self._process: subprocess.Popen[bytes] | None = None
         self._network: list[str] = []
+        self.snapshotter = ""
         self.address = self._run / "containerd.sock"
         self.log = base / "containerd.log"
 
@@ -64,6 +65,10 @@ class Engine:
                 env=environment,
             )
         self._runner.await_true("containerd answers", 30, self._answers, 0.2)
+        # An overlay cannot be made on an overlay; of an empty image copies do as well. containerd does not notice.
+        kind = self._runner.run(["stat", "--file-system", "--format=%T", str(self._base)], 10).output
+        self.snapshotter = "native" if "overlay" in kind else "overlayfs"
+        self._runner.environment["CONTAINERD_SNAPSHOTTER"] = self.snapshotter
         self._network = self._choose_network()
 
     def _answers(self) -> bool:

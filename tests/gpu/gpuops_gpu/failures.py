@@ -116,6 +116,11 @@ def _hogging(bench: Bench, workload: Workload) -> Iterator[Hog]:
         bench.runner.await_true("the VRAM is free again", 30, lambda: gpu.used() - bench.base_used < (256 << 20), 0.2)
 
 
+def says_why(message: str) -> bool:
+    """Whether it is about too little memory on the GPU."""
+    return bool(ABOUT_MEMORY.search(message)) and bool(re.search(r"free|OUT_OF_MEMORY|out of memory", message))
+
+
 def _state(bench: Bench) -> dict[str, Any]:
     return {**bench.engine.listing(), "staged": bench.plays.staged()}
 
@@ -137,7 +142,7 @@ def _refused(bench: Bench, section: Section, workload: Workload) -> None:
         section.figures["free VRAM before the refused restore"] = gpu.free()
         play = bench.plays.playbook("restore", bench.entry(workload), 60)
         section.figures["message of the refusal"] = play.message
-        refused = not play.ok and "nothing was changed" in play.message and bool(ABOUT_MEMORY.search(play.message))
+        refused = not play.ok and "nothing was changed" in play.message and says_why(play.message)
         section.check("with too little free VRAM the preflight refuses", refused, play.message)
         section.check("the refused run reports no change", play.changed == 0, play.changed)
         _unchanged(bench, section, "the refused run has touched nothing", before)
@@ -153,8 +158,10 @@ def _vanished(bench: Bench, section: Section, workload: Workload) -> None:
         section.check(
             "VRAM that vanishes after the preflight fails the restore", not play.ok, f"changed={play.changed}"
         )
+        begun = "nothing was changed" not in play.message
+        section.check("its preflight passed, for the VRAM was free then", begun, play.message)
         section.check("its outcome is terminal", "terminal" in play.message, play.message)
-        section.check("the message says why", bool(ABOUT_MEMORY.search(play.message)), play.message)
+        section.check("the message says why", says_why(play.message), play.message)
         _unchanged(bench, section, "the rollback is complete", before)
         bench.check_gpu_free(section, "after the rollback but the one that took the VRAM", hog.pids)
 

@@ -10,10 +10,12 @@ import importlib
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from gpuops_gpu.runner import StepError
+
 MIB = 1 << 20
 
 
-class NoGpuError(Exception):
+class NoGpuError(StepError):
     """NVML cannot be used; says why."""
 
 
@@ -21,31 +23,36 @@ class NoGpuError(Exception):
 def _nvml() -> Iterator[Any]:
     try:
         nvml: Any = importlib.import_module("pynvml")
-        nvml.nvmlInit()
-    except Exception as error:  # noqa: BLE001 pynvml's errors have no common public base before they are imported
-        raise NoGpuError(f"NVML cannot be used: {error}") from error
+    except ImportError as error:
+        raise NoGpuError(f"nvidia-ml-py cannot be imported: {error}") from error
     try:
-        yield nvml
-    finally:
-        nvml.nvmlShutdown()
+        nvml.nvmlInit()
+        try:
+            yield nvml
+        finally:
+            nvml.nvmlShutdown()
+    except nvml.NVMLError as error:
+        raise NoGpuError(f"NVML cannot be used: {error}") from error
 
 
 def facts() -> dict[str, Any]:
-    """Driver, CUDA version of the driver, and name, memory, persistence and MIG mode of the first GPU."""
+    """Driver, CUDA version of the driver, and name, memory, persistence and MIG mode of the first GPU.
+
+    What NVML does not tell, for some cards have no MIG, is its words why.
+    """
     with _nvml() as nvml:
         first = nvml.nvmlDeviceGetHandleByIndex(0)
-        found = {
-            "gpu": _text(nvml.nvmlDeviceGetName(first)),
-            "gpus": nvml.nvmlDeviceGetCount(),
-            "gpu_memory_mib": nvml.nvmlDeviceGetMemoryInfo(first).total // MIB,
-            "driver": _text(nvml.nvmlSystemGetDriverVersion()),
-            "driver_cuda": nvml.nvmlSystemGetCudaDriverVersion(),
-        }
-        modes: dict[str, Callable[[], Any]] = {
+        questions: dict[str, Callable[[], Any]] = {
+            "gpu": lambda: _text(nvml.nvmlDeviceGetName(first)),
+            "gpus": nvml.nvmlDeviceGetCount,
+            "gpu_memory_mib": lambda: nvml.nvmlDeviceGetMemoryInfo(first).total // MIB,
+            "driver": lambda: _text(nvml.nvmlSystemGetDriverVersion()),
+            "driver_cuda": lambda: nvml.nvmlSystemGetCudaDriverVersion(),
             "persistence_mode": lambda: nvml.nvmlDeviceGetPersistenceMode(first),
             "mig": lambda: nvml.nvmlDeviceGetMigMode(first)[0],
         }
-        for name, ask in modes.items():
+        found = {}
+        for name, ask in questions.items():
             try:
                 found[name] = ask()
             except nvml.NVMLError as error:

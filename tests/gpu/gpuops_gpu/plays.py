@@ -62,6 +62,8 @@ class Plays:
             "restore_node_namespace": NAMESPACE,
             "restore_node_staging_dir": str(self.state),
             "restore_node_dependency_source": "none",
+            # A suspended process does not hear TERM: the usual ten seconds would be waited for nothing.
+            "restore_node_grace_seconds": 1,
         }
         # JSON is YAML.
         self._inventory.write_text(json.dumps({"all": {"hosts": {HOST: variables}}}, indent=1))

@@ -5,8 +5,8 @@
 
 Runs in the container, with cuda-bindings alone. In --work: ``count.log`` grows by a line per number counted,
 ``ready`` is written when the VRAM is filled, and a text in ``request`` is answered by ``digest.json``
-({"token": the text, "count": N, "digest": sha256 of the sha256 of all blocks of VRAM}). --processes N: N of them in work/0, work/1 ...
---host-memory: no GPU, for a rehearsal.
+({"token": the text, "count": N, "digest": sha256 of the sha256 of all blocks of VRAM}).
+--processes N: N of them, in work/0, work/1 and so on. --host-memory: no GPU, for a rehearsal.
 """
 
 from __future__ import annotations

@@ -38,6 +38,12 @@ class FakeNode:
                 (directory / "cgroup").write_text(f"0::/{self._path}\n", encoding="ascii")
         (self.group / "cgroup.procs").write_text("".join(f"{pid}\n" for pid in pids), encoding="ascii")
 
+    def forget(self, pid: int) -> None:
+        """A process has ended."""
+        for path in (self.proc / str(pid)).iterdir():
+            path.unlink()
+        (self.proc / str(pid)).rmdir()
+
     def freeze(self, frozen: bool) -> None:
         """The group is frozen, or not."""
         (self.group / "cgroup.events").write_text(f"populated 1\nfrozen {int(frozen)}\n", encoding="ascii")

@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import signal
 import threading
@@ -14,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from ansible_collections.gpuops.restore.plugins.module_utils import _cuda, _deps
+from ansible_collections.gpuops.restore.plugins.module_utils import _cuda, _cuda_worker, _deps
 from ansible_collections.gpuops.restore.plugins.module_utils._cuda import (
     ASK,
     CHECKPOINT,
@@ -115,6 +116,19 @@ def test_a_process_that_ends_and_a_new_one_with_its_number_are_told_apart_by_a_p
             time.sleep(0.01)
         assert driver.call(LOCK, [one], soon()).done[one.pid].gone
     assert world.order() == []
+
+
+def test_a_new_process_with_the_same_number_and_the_same_start_is_told_apart_by_the_pidfd(
+    world: standin.World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one = process(world.add_process(standin.RUNNING))
+    known = _cuda_worker._Process(one.pid, one.start_time)
+    stat = Path(f"/proc/{one.pid}/stat").read_bytes()
+    assert known.alive()
+    world.kill(one.pid)
+    # As if another one had been started within the same clock tick.
+    monkeypatch.setattr("builtins.open", lambda *_arguments: io.BytesIO(stat))
+    assert not known.alive()
 
 
 def test_a_lock_is_given_its_timeout_in_milliseconds(world: standin.World) -> None:

@@ -99,7 +99,7 @@ def test_a_task_that_has_ended_has_no_processes_and_needs_no_driver(
     box.task(STOPPED)
     assert _cuda_step.reach(client, box.wish(state="CHECKPOINTED"), False).processes == []
     box.task(RUNNING)
-    box.world.kill(box.init)
+    box.node.forget(box.init)
     assert _cuda_step.reach(client, box.wish(), False).processes == []
 
 

@@ -517,6 +517,13 @@ def test_a_mark_of_another_process_with_the_same_number_means_nothing(steps: Ste
     assert not steps.marks.exists()
 
 
+def test_a_process_that_has_come_back_by_another_hand_is_no_longer_poisoned(steps: Steps) -> None:
+    pid = steps.world.add_process(standin.RUNNING)
+    _cuda_marks.write(str(steps.marks), [process(pid)], _cuda_marks.BEGUN)
+    assert not steps.run(pid).changed
+    assert not steps.marks.exists()
+
+
 def test_the_deadline_is_for_all_calls_together(steps: Steps) -> None:
     pid = steps.world.add_process(standin.CHECKPOINTED, delay_restore=1000, delay_unlock=30_000)
     begun = time.monotonic()
