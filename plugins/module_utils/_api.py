@@ -80,9 +80,9 @@ def api() -> Api:
     return Api()
 
 
-def message(name: str, /, **fields: Any) -> Any:
+def message(kind: str, /, **fields: Any) -> Any:
     """A new message by its full name with the given fields."""
-    return api().message(name)(**fields)
+    return api().message(kind)(**fields)
 
 
 def pack(type_url: str, value: bytes) -> Any:

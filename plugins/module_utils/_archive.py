@@ -217,8 +217,8 @@ class Archive:
             descriptor = wanted.pop(member)
             what = f"The blob {descriptor.digest} in {self.path}"
             yield descriptor, verified(chunks, digest=descriptor.digest, size=descriptor.size, what=what)
-        if wanted:  # the file changed under us
-            raise missing(next(iter(wanted.values())))
+        for descriptor in wanted.values():  # the file changed under us
+            raise missing(descriptor)
 
     def check_expansion(self) -> None:
         """InputError ``archive_bomb`` if much of the archive belongs to none of its images."""
@@ -229,7 +229,9 @@ class Archive:
             if item.digest in self._members:
                 accounted.add(self._members[item.digest])
         entries = self._file.entries
-        spare = sum(entry.size for name, entry in entries.items() if self._file.real(name) == name not in accounted)
+        spare = sum(
+            entry.size for name, entry in entries.items() if self._file.real(name) == name and name not in accounted
+        )
         if spare > _SPARE:
             raise InputError(
                 "archive_bomb",

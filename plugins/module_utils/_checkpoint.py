@@ -215,7 +215,7 @@ def base_image(client: Client, checkpoint: Checkpoint | None, name: str) -> Imag
     raise InputError(
         "base_image_absent",
         f"The base image {wanted or digest} is not in containerd's namespace {client.namespace}.",
-        "Import or pull it first (containerd_image, or restore_node_images for the role).",
+        "Import or pull it first (containerd_image; for the role image_archive or restore_node_pull).",
         details={"name": wanted, "digest": digest},
     )
 

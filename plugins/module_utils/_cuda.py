@@ -152,7 +152,8 @@ def opened(
     _deps.require_cuda()
     texts = []
     for place in _driver_library.places(driver_root, fallback):
-        with _driver_library.environment(place) as variables:
+        # contextlib closes this generator, and with it the file that the environment may need.
+        with _driver_library.environment(place) as variables:  # pylint: disable=contextmanager-generator-missing-cleanup
             child = Child(_cuda_worker, variables)
             found = _begin(child, place, deadline)
             if isinstance(found, str):

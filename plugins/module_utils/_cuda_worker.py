@@ -18,6 +18,7 @@ import importlib
 import json
 import os
 import queue
+import re
 import select
 import sys
 import threading
@@ -26,8 +27,14 @@ from typing import Any, Callable
 
 _FUNCTIONS = ("GetRestoreThreadId", "GetState", "Lock", "Checkpoint", "Restore", "Unlock")
 _OPERATING_SYSTEM = 304
-#: What an answer carries that the bindings cannot name.
+#: An answer that could not be had at all.
 _UNNAMED = -1
+#: What the bindings raise for a result or state that they have no name for; its text begins with the number.
+_UNKNOWN_NUMBER = (KeyError, ValueError)
+
+
+def _number(problem: Exception) -> int:
+    return int((re.match(r"\d+", str(problem)) or [_UNNAMED])[0])
 
 
 class _Process:
@@ -81,8 +88,8 @@ class _Calls:
         try:
             (error,) = call(pid, arguments)
             answer = self._answer(error)
-        except ValueError as problem:
-            answer = {"error": _UNNAMED, "name": str(problem)}
+        except _UNKNOWN_NUMBER as problem:
+            answer = {"error": _number(problem), "name": "an error that is new to these bindings"}
         answer["seconds"] = time.monotonic() - begun
         del kept
         answer["state"] = self.state(pid)["state"]
@@ -90,7 +97,11 @@ class _Calls:
 
     def state(self, pid: int) -> dict[str, Any]:
         """``state`` (None: not told), and the error that stands in its way."""
-        error, state = self._driver.cuCheckpointProcessGetState(pid)
+        try:
+            error, state = self._driver.cuCheckpointProcessGetState(pid)
+        except _UNKNOWN_NUMBER as problem:
+            # Earlier bindings do not have the states of a checkpoint to other storage.
+            return {"error": 0, "name": "CUDA_SUCCESS", "state": _number(problem)}
         return {**self._answer(error), "state": int(state) if int(error) == 0 else None}
 
     def _restore_arguments(self, pairs: list[list[str]]) -> tuple[Any, Any]:

@@ -179,6 +179,7 @@ RUNTIME: tuple[Entry, ...] = (
         "The source of a bind mount is a file where a directory is needed, or the other way round.",
         "Map the old source to a path of the same type in `mounts`.",
         r'(?:error mounting "[^"]+" to rootfs|create (?:criu restore )?mountpoint for).*not a directory',
+        r"\bmount (?:src=|through |/).*: not a directory",
         r"are you trying to mount a directory onto a file",
     ),
     entry(

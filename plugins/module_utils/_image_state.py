@@ -96,9 +96,8 @@ def require_ours(found: Image, wish: Wish) -> None:
 
 def require_movable(wish: Wish, state: State, digest: str) -> None:
     """Another digest under the name is only replaced by force, or where our own image follows its registry."""
-    if state.digest in ("", digest) or wish.force:
+    if state.found is None or state.digest in ("", digest) or wish.force:
         return
-    assert state.found is not None
     follows = wish.pull == ALWAYS and not wish.archive and _labels.owner_of(state.found.labels) == wish.owner
     if not follows:
         raise other_digest(wish, state.digest, digest)

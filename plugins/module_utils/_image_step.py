@@ -104,7 +104,8 @@ def absent(client: Client, wish: Wish, check: bool) -> Outcome:
 
 def _settle(client: Client, wish: Wish, state: State, check: bool, outcome: Outcome, held: bool = False) -> None:
     """The content is there: labels, snapshots and the pin. ``held``: under a lease already."""
-    assert state.found is not None and state.tree is not None
+    if state.found is None or state.tree is None:
+        return
     if state.tree.unlabelled:
         outcome.actions.append(f"label {len(state.tree.unlabelled)} documents for garbage collection")
     if wish.unpack and state.unpacked is False:
@@ -277,12 +278,11 @@ def _record(
 
 def _plan_pin(wish: Wish, state: State, outcome: Outcome) -> bool | None:
     """True: pin, False: release, None: leave. Raises ConflictError ``image_not_ours`` for a pin of somebody else's."""
-    if wish.pinned is None or wish.pinned == state.pinned:
+    if wish.pinned is None or wish.pinned == state.pinned or state.found is None:
         return None
     if wish.pinned:
         outcome.actions.append("pin it")
         return True
-    assert state.found is not None
     ours = wish.owner in (_labels.owner_of(state.found.labels), state.found.labels.get(_labels.PINNED_BY))
     if not ours and not wish.force:
         raise _image_state.not_ours(state.found, wish, "has been pinned by somebody else")

@@ -36,14 +36,19 @@ def explain(container_id: str, error: RpcError, log: str) -> RestoreError:
             details={"log": log},
         )
     lines = _criu_log.error_lines(log) if os.path.isfile(log) else []
-    text = str(error.details.get("text", ""))
+    text = "; ".join(str(error.details.get("text", "")).split("\n"))
     found = _diagnosis.diagnose([*lines, text], "restore")
     evidence = [line for line in lines if not _criu_log.is_harmless(line)] or [text]
     if found.matched:
         message = f"CRIU could not restore {container_id}: {found.cause} CRIU says: «{found.line}»."
     else:
         message = f"CRIU could not restore {container_id}, for a reason that is not known here: «{evidence[0]}»."
-    remedy = found.remedy + (f" The log is {log}." if lines else "")
+    if lines:
+        remedy = f"{found.remedy} The log is {log}."
+    elif found.matched:
+        remedy = found.remedy
+    else:
+        remedy = "CRIU wrote no log, so it did not begin: check its options (criu) and containerd's own log."
     return RestoreError(
         "criu_restore_failed",
         message,

@@ -82,7 +82,8 @@ if sys.version_info >= (3, 14):
 
 def _with_program(chunks: Iterable[bytes], what: str, program: str) -> Generator[bytes, None, None]:
     """Feed and drain the program from this one thread, so that an error in ``chunks`` surfaces here."""
-    process = subprocess.Popen(
+    # A step knows no AnsibleModule, whose run_command could not stream either.
+    process = subprocess.Popen(  # pylint: disable=ansible-bad-function
         [program, "-d", "-c", "-q"],
         bufsize=0,  # closing must never flush, thus never block or fail
         stdin=subprocess.PIPE,
@@ -101,7 +102,7 @@ def _with_program(chunks: Iterable[bytes], what: str, program: str) -> Generator
                 pipe.close()
         process.wait()
     if status != 0:
-        reason = b"".join(complaint).decode("utf-8", "replace").strip().split("\n")[0].strip(" .\r")
+        reason = b"".join(complaint).decode("utf-8", "replace").strip().partition("\n")[0].strip(" .\r")
         if "premature" in reason or "unexpected end" in reason:
             raise truncated(what)
         raise invalid(what, reason or f"zstd ended with status {status}")
@@ -109,7 +110,8 @@ def _with_program(chunks: Iterable[bytes], what: str, program: str) -> Generator
 
 def _pump(process: subprocess.Popen[bytes], chunks: Iterator[bytes], complaint: list[bytes]) -> Iterator[bytes]:
     stdin, stdout, stderr = process.stdin, process.stdout, process.stderr
-    assert stdin is not None and stdout is not None and stderr is not None
+    if stdin is None or stdout is None or stderr is None:
+        raise RuntimeError("zstd was started without pipes")
     os.set_blocking(stdin.fileno(), False)
     pending = memoryview(b"")
     with selectors.DefaultSelector() as selector:

@@ -11,6 +11,7 @@ import json
 import pathlib
 import secrets
 import shutil
+import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -120,12 +121,24 @@ class Bench:
     def alive(self, workload: Workload) -> bool:
         return bool(self.engine.pids(workload.name))
 
-    def await_file(self, workload: Workload, path: pathlib.Path, seconds: float) -> None:
-        """Wait for a file of the workload; its own last words stand in the error when it does not come."""
+    def await_true(self, workload: Workload, what: str, seconds: float, test: Callable[[], bool]) -> None:
+        """Wait for something of the workload, as long as it lives; the error has its last words."""
+        next_look = time.monotonic() + 1
+
+        def holds() -> bool:
+            nonlocal next_look
+            if test():
+                return True
+            if time.monotonic() > next_look:
+                next_look = time.monotonic() + 1
+                if not self.alive(workload) and not test():
+                    raise StepError("Its container has ended.")
+            return False
+
         try:
-            self.runner.await_true(f"{workload.name}: {path.name}", seconds, path.exists)
+            self.runner.await_true(f"{workload.name}: {what}", seconds, holds)
         except StepError as error:
-            raise StepError(f"{error} {self.last_words(workload)}") from error
+            raise StepError(f"{workload.name}: {what}: {error} {self.last_words(workload)}") from error
 
     def last_words(self, workload: Workload) -> str:
         text = workload.log.read_text(errors="replace").strip()[-800:] if workload.log.exists() else ""
@@ -135,7 +148,7 @@ class Bench:
         """Until every process has filled its VRAM; notes how many bytes that are."""
         workload.bytes = 0
         for part in workload.parts:
-            self.await_file(workload, workload.part(part) / "ready", seconds)
+            self.await_true(workload, "its VRAM is filled", seconds, (workload.part(part) / "ready").exists)
             workload.bytes += int(json.loads((workload.part(part) / "ready").read_text())["bytes"])
         if self.world:
             self.world.running(workload.name, workload.bytes)
@@ -157,10 +170,7 @@ class Bench:
         def complete() -> bool:
             return all(answer(part).get("token") == token for part in workload.parts)
 
-        try:
-            self.runner.await_true(f"{workload.name} digests its VRAM", seconds, complete)
-        except StepError as error:
-            raise StepError(f"{error} {self.last_words(workload)}") from error
+        self.await_true(workload, "it digests its VRAM", seconds, complete)
         return [answer(part)["digest"] for part in workload.parts]
 
     def count(self, workload: Workload) -> list[int]:
@@ -245,18 +255,23 @@ class Bench:
         self.runner.log.write(f"taking {workload.name} away")
         self.evidence.keep(workload.name)
         steps: list[Callable[[], object]] = [
+            functools.partial(self._suspend_live, workload),
             functools.partial(self.engine.delete, workload.name),
             functools.partial(self.engine.remove_image, workload.checkpoint),
         ]
-        if self.suspends and self.alive(workload):
-            # Ending a live CUDA process that was restored has hung hosts.
-            steps.insert(0, functools.partial(self.cuda, "checkpointed", 30, container_id=workload.name))
         for step in steps:
             try:
-                step()
+                # Also when the section's time is over.
+                with self.runner.limited(30, beyond=True):
+                    step()
             except StepError as error:
                 self.runner.log.write(f"taking {workload.name} away: {error}", show=True)
         shutil.rmtree(self.plays.state, ignore_errors=True)
+
+    def _suspend_live(self, workload: Workload) -> None:
+        """Ending a live CUDA process that was restored has hung hosts."""
+        if self.suspends and self.alive(workload):
+            self.cuda("checkpointed", 30, container_id=workload.name)
 
 
 class _Nothing:

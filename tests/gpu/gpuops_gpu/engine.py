@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import io
 import os
@@ -22,6 +23,9 @@ from gpuops_gpu.runner import Runner, StepError
 from gpuops_gpu.settings import NAMESPACE
 
 REFERENCE = "gpuops.test/gpu-workload:1"
+# runc keeps its state here, by containerd's namespace.
+RUNC_STATE = pathlib.Path("/run/containerd/runc", NAMESPACE)
+CGROUPS = pathlib.Path("/sys/fs/cgroup")
 CONFIG = """\
 version = 2
 root = "{base}/containerd"
@@ -49,6 +53,8 @@ class Engine:
         self.log = base / "containerd.log"
 
     def start(self) -> None:
+        # Of a run that was killed.
+        shutil.rmtree(RUNC_STATE, ignore_errors=True)
         for directory in (self._run, self._base / "tmp"):
             directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         config = self._base / "containerd.toml"
@@ -91,18 +97,24 @@ class Engine:
     def stop(self) -> None:
         """End containerd, and shims that a failed test has left; they are known by this containerd's address."""
         if self._process is not None and self._process.poll() is None:
+            for identifier in self.containers():
+                self.delete(identifier)
             self._process.terminate()
             try:
                 self._process.wait(15)
             except subprocess.TimeoutExpired:
                 self._process.kill()
                 self._process.wait(5)
-        for pid in self._shims():
-            os.kill(pid, signal.SIGKILL)
+        for shim in self._shims():
+            # A shim that is killed leaves its container alive.
+            children = pathlib.Path(f"/proc/{shim}/task/{shim}/children").read_text().split()
+            for pid in (shim, *map(int, children)):
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
 
     def remove(self) -> None:
-        """Every file that the test has made."""
-        for directory in (self._run, self._base):
+        """Every file that the test has made, and its cgroups."""
+        for directory in (self._run, RUNC_STATE, self._base):
             with open("/proc/self/mountinfo", encoding="utf-8") as stream:
                 points = [line.split()[4] for line in stream]
             # A mount that was left is taken away first, or what lies behind it would be removed.
@@ -110,6 +122,10 @@ class Engine:
                 if point.startswith(f"{directory}/"):
                     self._runner.run(["umount", point], 10)
             shutil.rmtree(directory, ignore_errors=True)
+        for group in (*CGROUPS.glob(NAMESPACE), *CGROUPS.glob(f"*/{NAMESPACE}")):
+            for path in (*sorted(group.glob("**/"), reverse=True), group):
+                with contextlib.suppress(OSError):
+                    path.rmdir()
 
     def _shims(self) -> list[int]:
         found = []

@@ -76,12 +76,12 @@ class Runner:
     def limited(self, seconds: float, *, beyond: bool = False) -> Iterator[None]:
         """Within, everything has to end after that many seconds; ``beyond`` the whole run's end if need be."""
         end = time.monotonic() + seconds
+        before = self._section_end
         self._section_end = end if beyond else min(self._end, end)
         try:
             yield
         finally:
-            # What takes a section's things away afterwards has a little time even when the section's is over.
-            self._section_end = max(self._end, time.monotonic() + 25)
+            self._section_end = before
 
     def limit(self, seconds: float) -> float:
         left = self._section_end - time.monotonic()

@@ -111,11 +111,7 @@ def _losses(bench: Bench, workload: Workload) -> bytes:
 
 
 def _await_steps(bench: Bench, workload: Workload, steps: int) -> None:
-    bench.await_file(workload, workload.directory / "losses.txt", 90)
-    try:
-        bench.runner.await_true(f"step {steps} of {workload.name}", 60, lambda: _steps(workload) >= steps, 0.1)
-    except StepError as error:
-        raise StepError(f"{error} It is at {_steps(workload)}. {bench.last_words(workload)}") from error
+    bench.await_true(workload, f"step {steps}", 120, lambda: _steps(workload) >= steps)
 
 
 def four(bench: Bench, section: Section) -> None:

@@ -81,7 +81,7 @@ def test_failures_are_told_as_ours(ansible: Ansible, world: standin.World) -> No
     assert str(pid) in found["msg"]
     assert ansible.run("cuda_process", pids=[pid], vram={standin.uuid(0): "much"})["failure"]["code"] == "vram_invalid"
     assert ansible.run("cuda_process", pids=[1])["failure"]["code"] == "pid_invalid"
-    assert "one of the following is required" in ansible.run("cuda_process")["msg"]
+    assert "one of the following is required" in ansible.run("cuda_process", state="running")["msg"]
     assert "mutually exclusive" in ansible.run("cuda_process_info", pids=[pid], container_id="train")["msg"]
 
 
