@@ -278,11 +278,13 @@ def _record(
 
 def _plan_pin(wish: Wish, state: State, outcome: Outcome) -> bool | None:
     """True: pin, False: release, None: leave. Raises ConflictError ``image_not_ours`` for a pin of somebody else's."""
-    if wish.pinned is None or wish.pinned == state.pinned or state.found is None:
+    if wish.pinned is None or wish.pinned == state.pinned:
         return None
     if wish.pinned:
         outcome.actions.append("pin it")
         return True
+    if state.found is None:
+        return None
     ours = wish.owner in (_labels.owner_of(state.found.labels), state.found.labels.get(_labels.PINNED_BY))
     if not ours and not wish.force:
         raise _image_state.not_ours(state.found, wish, "has been pinned by somebody else")
