@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from ansible_collections.gpuops.restore.plugins.module_utils import (
@@ -36,7 +36,7 @@ class Question:
     driver_root: str = ""
     proc: str = "/proc"
     cgroup_root: str = _cgroup.ROOT
-    marks_root: str = _cuda_marks.ROOT
+    marks_root: str = field(default_factory=_cuda_marks.default_root)
     driver_container: str = _driver_library.DRIVER_CONTAINER
 
 

@@ -18,14 +18,19 @@ from collections.abc import Iterable
 from ansible_collections.gpuops.restore.plugins.module_utils import _cuda_processes, _paths
 from ansible_collections.gpuops.restore.plugins.module_utils._cuda import Process
 
-ROOT = "/run/gpuops-restore/cuda"
 #: The restore was begun; how it ended is not known.
 BEGUN = "begun"
 
 
+def default_root() -> str:
+    """The directory of the files; another user than root has one of its own, for its own processes."""
+    own = os.environ.get("XDG_RUNTIME_DIR") or f"/run/user/{os.geteuid()}"
+    return os.path.join("/run" if os.geteuid() == 0 else own, "gpuops-restore", "cuda")
+
+
 def write(root: str, processes: Iterable[Process], text: str) -> None:
     """Mark processes: ``text`` is BEGUN, or why their restore failed."""
-    os.makedirs(root, mode=0o700, exist_ok=True)
+    _paths.make_private(root, os.path.dirname(root))
     for process in processes:
         path = _path(root, process)
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)

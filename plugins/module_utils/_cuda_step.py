@@ -69,7 +69,7 @@ class Wish:
     assume_prepared: bool = False
     proc: str = "/proc"
     cgroup_root: str = _cgroup.ROOT
-    marks_root: str = _cuda_marks.ROOT
+    marks_root: str = field(default_factory=_cuda_marks.default_root)
     driver_container: str = _driver_library.DRIVER_CONTAINER
 
 

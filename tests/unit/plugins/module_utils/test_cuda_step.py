@@ -187,7 +187,7 @@ def test_out_of_memory_poisons_the_process_and_it_is_never_tried_again(steps: St
     assert steps.refused(pid, state="LOCKED").code == "cuda_restore_failed"
     assert not steps.run(pid, state="CHECKPOINTED").changed, "which a tear-down may ask for"
     assert [what for what, who in steps.world.order() if who == pid] == ["restore"]
-    assert (marks.stat().st_mode & 0o777, [path.stat().st_mode & 0o777 for path in marks.iterdir()]) == (0o700, [0o600])
+    assert [path.stat().st_mode & 0o777 for path in (marks.parent, marks, *marks.iterdir())] == [0o700, 0o700, 0o600]
 
 
 def test_the_memory_of_a_poisoned_process_goes_with_it(steps: Steps, marks: Path) -> None:
@@ -515,6 +515,13 @@ def test_a_mark_of_another_process_with_the_same_number_means_nothing(steps: Ste
     _cuda_marks.write(str(steps.marks), [earlier], "CUDA_ERROR_OUT_OF_MEMORY (2)")
     assert steps.run(pid).changed
     assert not steps.marks.exists()
+
+
+@pytest.mark.parametrize(("user", "expected"), [(0, "/run/gpuops-restore/cuda"), (7, "/mine/gpuops-restore/cuda")])
+def test_where_marks_are(user: int, expected: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_RUNTIME_DIR", "/mine")
+    monkeypatch.setattr(os, "geteuid", lambda: user)
+    assert Wish().marks_root == expected
 
 
 def test_a_process_that_has_come_back_by_another_hand_is_no_longer_poisoned(steps: Steps) -> None:

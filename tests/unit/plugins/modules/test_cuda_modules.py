@@ -10,7 +10,6 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -54,9 +53,11 @@ class Ansible:
 
 
 @pytest.fixture
-def ansible(world: standin.World, tmp_path: Path) -> Iterator[Ansible]:
+def ansible(world: standin.World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Ansible:
     """With the stand-in driver in the environment."""
-    yield Ansible(tmp_path)
+    # Where another user than root keeps what it has to remember.
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+    return Ansible(tmp_path)
 
 
 def test_checkpoint_and_back(ansible: Ansible, world: standin.World) -> None:
