@@ -42,15 +42,28 @@ def run(argument_spec: dict[str, Any], step: Step, **rules: Any) -> None:
     """
     module = AnsibleModule(argument_spec={**CONTAINERD, **argument_spec}, supports_check_mode=True, **rules)
     parameters = module.params
+    # Ansible would mask each of those values wherever it occurs in the result; a "1" would maim digests and names.
+    module.no_log_values.clear()
     try:
         seconds = float(parameters["timeout"])
         # A call that waits for a daemon that restarts is bounded by timeout as any other.
         with Client(parameters["address"], parameters["namespace"], seconds, min(seconds, RECONNECT_SECONDS)) as client:
             result = step(module, client)
+        _conceal(module, argument_spec)
     except RestoreError as error:
+        _conceal(module, argument_spec)
         module.fail_json(msg=error.sentence(), failure=error.failure())
     except OSError as error:
+        _conceal(module, argument_spec)
         # Disks that fill up and the like; everything that can be foreseen has a code of its own.
         seen = RestoreError("io_error", f"The node's operating system refused: {error}.", "Mend that, then run again.")
         module.fail_json(msg=seen.sentence(), failure=seen.failure(), exception=traceback.format_exc())
     module.exit_json(**result)
+
+
+def _conceal(module: AnsibleModule, argument_spec: dict[str, Any]) -> None:
+    """Mask the options that may hold secrets in what Ansible prints of the call; of a dict the keys stay."""
+    for name, option in argument_spec.items():
+        if option.get("no_log") and module.params.get(name):
+            value = module.params[name]
+            module.params[name] = dict.fromkeys(value, "hidden") if isinstance(value, dict) else "hidden"

@@ -211,7 +211,7 @@ def main() -> None:
         {
             "checkpoint": {"type": "str", "required": True},
             "metadata": {"type": "path"},
-            "metadata_content": {"type": "str"},
+            "metadata_content": {"type": "str", "no_log": True},
             "image": {"type": "str"},
             "snapshotter": {"type": "str"},
             "container_id": {"type": "str"},

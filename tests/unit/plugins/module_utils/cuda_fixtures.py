@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -39,3 +40,17 @@ def world(bare_world: standin.World, libraries: Path, monkeypatch: pytest.Monkey
     monkeypatch.setenv("LD_LIBRARY_PATH", str(libraries))
     bare_world.add_gpu(0)
     return bare_world
+
+
+@pytest.fixture
+def marks(tmp_path: Path) -> Path:
+    """Where restores that were begun are remembered."""
+    return tmp_path / "run" / "cuda"
+
+
+@pytest.fixture
+def steps(world: standin.World, marks: Path) -> Any:
+    """Runs steps (cuda_samples.Steps). Imported late, so that pytest may rewrite its assertions."""
+    from ansible_collections.gpuops.restore.tests.unit.plugins.module_utils.cuda_samples import Steps
+
+    return Steps(world, marks)

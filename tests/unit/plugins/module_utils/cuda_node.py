@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 
 class FakeNode:
@@ -15,7 +16,7 @@ class FakeNode:
 
     def __init__(self, root: Path, group: str = "box") -> None:
         self.proc, self.group = root / "proc", root / "cgroup" / group
-        self.options = {"proc": str(self.proc), "cgroup_root": str(root / "cgroup")}
+        self.options: dict[str, Any] = {"proc": str(self.proc), "cgroup_root": str(root / "cgroup")}
         self.proc.mkdir(parents=True)
         self.group.mkdir(parents=True)
         self._path = group

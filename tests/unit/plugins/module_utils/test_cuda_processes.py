@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -208,7 +209,7 @@ def test_a_process_that_leaves_the_cgroup_while_we_look_is_left_out(box: Box, mo
 def test_one_that_was_just_ending_is_asked_twice(world: standin.World, monkeypatch: pytest.MonkeyPatch) -> None:
     pid = world.add_process(standin.CHECKPOINTED, unreadable=1)
     with _cuda.opened(soon()) as driver, monkeypatch.context() as patch:
-        patch.setattr(_cuda_processes.time, "sleep", lambda _seconds: world.unset(f"pids/{pid}/unreadable"))
+        patch.setattr(time, "sleep", lambda _seconds: world.unset(f"pids/{pid}/unreadable"))
         (found,) = _cuda_processes.ask(driver, [process(pid)], soon())
     assert (found.state, found.problem) == ("CHECKPOINTED", "")
 

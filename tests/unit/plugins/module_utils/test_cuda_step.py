@@ -11,83 +11,28 @@ import os
 import threading
 import time
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from ansible_collections.gpuops.restore.plugins.module_utils import _cuda_marks, _cuda_step
-from ansible_collections.gpuops.restore.plugins.module_utils._cuda_step import Outcome, Wish
+from ansible_collections.gpuops.restore.plugins.module_utils._cuda_step import Wish
 from ansible_collections.gpuops.restore.plugins.module_utils._errors import (
     RETRYABLE,
     TERMINAL,
     UNKNOWN,
     ConflictError,
     InputError,
-    NodeError,
     RestoreError,
 )
 from ansible_collections.gpuops.restore.tests.standin import standin
 from ansible_collections.gpuops.restore.tests.unit.plugins.module_utils.cuda_node import FakeNode
-from ansible_collections.gpuops.restore.tests.unit.plugins.module_utils.cuda_samples import process
+from ansible_collections.gpuops.restore.tests.unit.plugins.module_utils.cuda_samples import Steps, process
 
 pytest_plugins = ["ansible_collections.gpuops.restore.tests.unit.plugins.module_utils.cuda_fixtures"]
 
 GIB = standin.GIB
 GPU = standin.uuid(0)
 NAMES = ("RUNNING", "LOCKED", "CHECKPOINTED", "FAILED")
-
-
-@pytest.fixture
-def marks(tmp_path: Path) -> Path:
-    return tmp_path / "run" / "cuda"
-
-
-class Steps:
-    """Runs steps; every run is predicted by check mode first."""
-
-    def __init__(self, world: standin.World, marks: Path) -> None:
-        self.world = world
-        self.marks = marks
-
-    def wish(self, *pids: int, **changes: Any) -> Wish:
-        plain = Wish(pids=pids, marks_root=str(self.marks), driver_container="/nonexistent", cuda_timeout=30.0)
-        return dataclasses.replace(plain, **changes)
-
-    def states(self) -> dict[str, int]:
-        return {path.name: self.world.state(int(path.name)) for path in (self.world.root / "pids").iterdir()}
-
-    def run(self, *pids: int, **changes: Any) -> Outcome:
-        wish = self.wish(*pids, **changes)
-        before, log = self.states(), len(self.world.order())
-        predicted = _cuda_step.reach(None, wish, True)
-        assert (self.states(), len(self.world.order())) == (before, log), "check mode has made a call"
-        done = _cuda_step.reach(None, wish, False)
-        assert (predicted.changed, predicted.actions) == (done.changed, done.actions)
-        assert [entry["after"] for entry in predicted.processes] == [entry["after"] for entry in done.processes]
-        assert done.changed == (self.states() != before)
-        return done
-
-    def refused(self, *pids: int, **changes: Any) -> RestoreError:
-        """An error before the first call, which check mode predicts."""
-        before, log, found = self.states(), len(self.world.order()), []
-        for check in (True, False):
-            with pytest.raises(RestoreError) as caught:
-                _cuda_step.reach(None, self.wish(*pids, **changes), check)
-            found.append(caught.value)
-        assert (found[0].code, found[0].message) == (found[1].code, found[1].message)
-        assert (self.states(), len(self.world.order())) == (before, log)
-        return found[1]
-
-    def fails(self, *pids: int, **changes: Any) -> RestoreError:
-        """An error in the middle."""
-        with pytest.raises(RestoreError) as caught:
-            _cuda_step.reach(None, self.wish(*pids, **changes), False)
-        return caught.value
-
-
-@pytest.fixture
-def steps(world: standin.World, marks: Path) -> Steps:
-    return Steps(world, marks)
 
 
 def names(error: RestoreError, key: str = "after") -> dict[int, str]:
@@ -302,7 +247,8 @@ def test_a_driver_that_is_too_old_or_not_there(
 
 @pytest.mark.parametrize("call", ["restore", "unlock"])
 def test_after_an_error_the_state_decides(steps: Steps, call: str) -> None:
-    pid = steps.world.add_process(standin.CHECKPOINTED, **{f"fail_{call}": "999 done"})
+    pid = steps.world.add_process(standin.CHECKPOINTED)
+    steps.world.set(f"pids/{pid}/fail_{call}", "999 done")
     done = steps.run(pid)
     assert (done.changed, steps.world.state(pid)) == (True, standin.RUNNING)
     assert not steps.marks.exists()
@@ -391,100 +337,6 @@ def test_we_are_killed_in_the_middle_and_the_next_run_goes_on(steps: Steps) -> N
     assert (error.code, error.outcome) == ("cuda_helper_died", UNKNOWN)
     steps.world.unset(f"pids/{pid}/delay_unlock")
     assert steps.run(pid).actions == [f"unlock process {pid}"]
-
-
-# --- memory
-
-
-def test_host_memory_for_all_of_them_is_checked_first(steps: Steps, tmp_path: Path) -> None:
-    pids = [steps.world.add_process(standin.RUNNING, {GPU: 4 * GIB}) for _n in range(2)]
-    node = FakeNode(tmp_path)
-    node.hold(pids)
-    node.write_available(7 * GIB)
-    error = steps.refused(*pids, state="CHECKPOINTED", **node.options)
-    assert (type(error), error.code, error.outcome) == (NodeError, "host_memory_short", RETRYABLE)
-    assert "8.0 GiB" in error.message
-    assert steps.run(pids[0], state="CHECKPOINTED", **node.options).changed
-
-
-def test_the_containers_memory_limit_is_checked_first(steps: Steps, tmp_path: Path) -> None:
-    pids = [steps.world.add_process(standin.RUNNING, {GPU: 4 * GIB}) for _n in range(2)]
-    node = FakeNode(tmp_path)
-    node.hold(pids)
-    node.limit(8 * GIB, GIB)
-    error = steps.refused(*pids, state="CHECKPOINTED", **node.options)
-    assert (error.code, error.details["available"]) == ("container_memory_short", 7 * GIB)
-    node.limit(8 * GIB, GIB, GIB)
-    assert steps.run(*pids, state="CHECKPOINTED", **node.options).changed, "file pages make room"
-
-
-def test_memory_that_is_not_told_is_warned_of(steps: Steps) -> None:
-    steps.world.set("gpus/0/no_process_memory")
-    pid = steps.world.add_process(standin.RUNNING, {GPU: 4 * GIB})
-    (warning,) = steps.run(pid, state="CHECKPOINTED").warnings
-    assert str(pid) in warning
-
-
-def test_a_divided_gpu_is_warned_of(steps: Steps) -> None:
-    steps.world.set("gpus/0/mig", 1)
-    pid = steps.world.add_process(standin.RUNNING, {GPU: GIB})
-    assert any("MIG" in warning for warning in steps.run(pid, state="CHECKPOINTED").warnings)
-
-
-def test_too_little_vram_is_refused_before_the_process_is_poisoned(steps: Steps) -> None:
-    steps.world.set("gpus/0/other_used", 79 * GIB)
-    pid = steps.world.add_process(standin.CHECKPOINTED, {GPU: 4 * GIB})
-    error = steps.refused(pid, vram={GPU: 4 * GIB})
-    assert (error.code, error.outcome) == ("vram_short", RETRYABLE)
-    assert (error.details["free"], error.details["needed"]) == (GIB, 4 * GIB)
-    steps.world.set("gpus/0/other_used", 0)
-    assert steps.run(pid, vram={GPU: 4 * GIB}).changed
-
-
-# --- other GPUs
-
-
-def test_memory_goes_to_another_gpu(steps: Steps) -> None:
-    new = steps.world.add_gpu(1)
-    pid = steps.world.add_process(standin.CHECKPOINTED, {GPU: GIB})
-    done = steps.run(pid, gpu_map={GPU: new}, vram={GPU: GIB})
-    assert [entry["uuid"] for entry in done.processes[0]["gpus"]] == [new]
-
-
-def test_the_identity_passes_no_map_even_on_a_driver_that_takes_none(steps: Steps) -> None:
-    steps.world.set("driver_version", 12080)
-    pid = steps.world.add_process(standin.CHECKPOINTED, {GPU: GIB})
-    steps.run(pid, gpu_map={GPU: GPU})
-    assert [call.detail for call in steps.world.calls() if call.what == "restore-arguments"] == ["pairs=0"]
-
-
-def test_a_map_that_keeps_a_gpu_is_passed_whole(steps: Steps) -> None:
-    second, third = steps.world.add_gpu(1), steps.world.add_gpu(2)
-    pid = steps.world.add_process(standin.CHECKPOINTED, {GPU: GIB, second: GIB})
-    steps.run(pid, gpu_map={GPU: GPU, second: third})
-    pairs = [call.detail for call in steps.world.calls() if call.what == "restore-pair"]
-    assert pairs == [f"{GPU}={GPU}", f"{second}={third}"]
-
-
-def test_maps_that_cannot_be(steps: Steps) -> None:
-    other, chip = steps.world.add_gpu(1), steps.world.add_gpu(2, name="Stand-in L4")
-    pid = steps.world.add_process(standin.CHECKPOINTED, {GPU: GIB})
-    elsewhere = standin.uuid(9)
-    assert steps.refused(pid, gpu_map={"0": other}).code == "gpu_map_invalid"
-    assert steps.refused(pid, gpu_map={GPU: other, other: other}).code == "gpu_map_invalid"
-    assert steps.refused(pid, gpu_map={elsewhere: other}, vram={GPU: GIB}).code == "gpu_map_incomplete"
-    assert steps.refused(pid, gpu_map={GPU: elsewhere}).code == "gpu_absent"
-    assert steps.refused(pid, gpu_map={GPU: chip}).code == "gpu_other_chip"
-    steps.world.set("driver_version", 12080)
-    assert steps.refused(pid, gpu_map={GPU: other}).code == "driver_too_old"
-    steps.world.set("nvml_error", 9)
-    steps.world.set("driver_version", 13000)
-    assert steps.refused(pid, gpu_map={GPU: other}).code == "gpu_map_unchecked"
-
-
-def test_a_map_is_not_looked_at_where_nothing_is_restored(steps: Steps) -> None:
-    pid = steps.world.add_process(standin.RUNNING)
-    assert not steps.run(pid, gpu_map={GPU: standin.uuid(9)}).changed
 
 
 # --- without NVML, frozen
