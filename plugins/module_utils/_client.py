@@ -155,6 +155,8 @@ class Client:
             ("grpc.max_receive_message_length", MAX_RECEIVE),
             ("grpc.max_send_message_length", MAX_RECEIVE),
             ("grpc.default_authority", "localhost"),
+            # Otherwise a new channel shares the connection of the one before, which may be the broken one.
+            ("grpc.use_local_subchannel_pool", 1),
             ("grpc.initial_reconnect_backoff_ms", 100),
             ("grpc.min_reconnect_backoff_ms", 100),
             ("grpc.max_reconnect_backoff_ms", 500),
