@@ -28,6 +28,6 @@ if [ "$(id -u)" != 0 ]; then
     echo "lab: root is needed to install:$missing" >&2
     exit 1
 fi
-apt-get update
+apt-get -o DPkg::Lock::Timeout=300 update
 # shellcheck disable=SC2086 # a list of package names
-DEBIAN_FRONTEND=noninteractive apt-get install --yes --no-install-recommends $missing
+DEBIAN_FRONTEND=noninteractive apt-get -o DPkg::Lock::Timeout=300 install --yes --no-install-recommends $missing

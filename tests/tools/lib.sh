@@ -33,6 +33,14 @@ need_root() { # need_root WHAT
     die "$1 starts nodes with their own namespaces on this machine and needs root; run it as root (lint, units, sanity and install-check do not need it)."
 }
 
+# What starts nodes calls this first: a fresh machine lacks what the lab is made with.
+need_lab() { # need_lab WHAT
+    need_root "$1"
+    mkdir -p "$CACHE"
+    flock "$CACHE/prerequisites.lock" "$ROOT/tests/lab/prerequisites.sh" >&2 ||
+        die "what the test nodes need could not be installed; apt-get's output is above."
+}
+
 # The path of Python $1 (such as 3.11), or nothing. A shim that only dispatches to other versions does not count.
 find_python() {
     local bin prefix
