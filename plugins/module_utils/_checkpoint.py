@@ -13,10 +13,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
-from ansible_collections.gpuops.restore.plugins.module_utils import _api, _content, _images
+from ansible_collections.gpuops.restore.plugins.module_utils import _api, _content, _images, _labels
 from ansible_collections.gpuops.restore.plugins.module_utils._client import Client
 from ansible_collections.gpuops.restore.plugins.module_utils._errors import ConflictError, InputError
 from ansible_collections.gpuops.restore.plugins.module_utils._images import Descriptor, Image
@@ -73,6 +73,8 @@ class Checkpoint:
     options: Descriptor | None
     runtime_options: Descriptor | None
     writable_layer: Descriptor | None
+    #: What a capture of this collection recorded about the node and the process, {} for others' checkpoints.
+    facts: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def key(self) -> str:
@@ -119,7 +121,17 @@ def load(client: Client, name: str) -> Checkpoint:
         options=first(frozenset({_OPTIONS})),
         runtime_options=first(frozenset({_RUNTIME_OPTIONS})),
         writable_layer=first(_LAYERS),
+        facts=_facts(annotations),
     )
+
+
+def _facts(annotations: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Nobody's restore depends on them: what cannot be read counts as not recorded."""
+    try:
+        found = json.loads(str(annotations.get(_labels.FACTS) or "{}"))
+    except ValueError:
+        return {}
+    return found if isinstance(found, dict) and found.get("version") == 1 else {}
 
 
 def require_criu(checkpoint: Checkpoint) -> Descriptor:

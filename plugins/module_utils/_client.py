@@ -98,6 +98,10 @@ class Client:
     def __exit__(self, *_unused: object) -> None:
         self.close()
 
+    def another(self) -> Client:
+        """A client of its own for the same daemon and namespace, for another thread."""
+        return Client(self.address, self.namespace, self.timeout, self._reconnect_seconds, self._clock, self._sleep)
+
     def close(self) -> None:
         """Close the channel."""
         self._channel.close()

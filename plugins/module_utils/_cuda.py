@@ -27,6 +27,18 @@ _STATES = (RUNNING, LOCKED, CHECKPOINTED, FAILED, "CHECKPOINTING", "RESTORING")
 
 ASK, LOCK, CHECKPOINT, RESTORE, UNLOCK = "ask", "lock", "checkpoint", "restore", "unlock"
 
+#: Codes that say that a node cannot serve CUDA processes, rather than that one of them is ill.
+UNAVAILABLE = frozenset(
+    {
+        "dependency_missing",
+        "bindings_too_old",
+        "driver_library_missing",
+        "driver_root_invalid",
+        "driver_too_old",
+        "cuda_init_failed",
+    }
+)
+
 OUT_OF_MEMORY, NOT_INITIALIZED, NOT_READY = 2, 3, 600
 NO_DEVICE = 100
 

@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 RETRYABLE = "retryable"
@@ -100,7 +101,7 @@ class NodeError(RestoreError):
     """The node lacks something that the restore needs (space, a file, a program, a namespace)."""
 
 
-def combined(problems: list[NodeError]) -> NodeError:
+def combined(problems: Sequence[RestoreError]) -> RestoreError:
     """Several problems as one error; a single one stays what it is."""
     if len(problems) == 1:
         return problems[0]

@@ -23,6 +23,8 @@ WRITABLE_LAYER = PREFIX + "writable-layer"
 USED = PREFIX + "used"
 #: Who pinned an image that is not ours (images).
 PINNED_BY = PREFIX + "pinned-by"
+#: What a capture recorded about the node and the process, as JSON (annotation of a checkpoint's index).
+FACTS = PREFIX + "facts"
 NO_LAYER = "none"
 DEFAULT_OWNER = "gpuops.restore"
 

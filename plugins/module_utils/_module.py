@@ -31,6 +31,18 @@ CONTAINERD = {
 STAGING_DIR = {"type": "path", "default": _paths.STATE_ROOT}
 OWNER = {"type": "str", "default": _labels.DEFAULT_OWNER}
 FORCE = {"type": "bool", "default": False}
+#: Suboptions of every ``criu``.
+CRIU: dict[str, Any] = {
+    "tcp": {"type": "str", "choices": ["established", "close", "none"], "default": "none"},
+    "file_locks": {"type": "bool", "default": False},
+    "ext_unix_sk": {"type": "bool", "default": False},
+    "manage_cgroups": {
+        "type": "str",
+        "choices": ["ignore", "none", "props", "soft", "full", "strict"],
+        "default": "ignore",
+    },
+    "extra": {"type": "list", "elements": "str", "default": []},
+}
 
 Step = Callable[[AnsibleModule, Client], "dict[str, Any]"]
 
@@ -38,6 +50,7 @@ Step = Callable[[AnsibleModule, Client], "dict[str, Any]"]
 def run(argument_spec: dict[str, Any], step: Step, **rules: Any) -> None:
     """Run one module: parse the options, open the client, carry out ``step``, exit with its result.
 
+    A result with ``failed`` has ``msg`` and ``failure`` itself.
     ``rules`` are AnsibleModule's own (``required_if`` and the like). A RestoreError becomes ``msg`` and ``failure``.
     """
     module = AnsibleModule(argument_spec={**CONTAINERD, **argument_spec}, supports_check_mode=True, **rules)
@@ -58,12 +71,23 @@ def run(argument_spec: dict[str, Any], step: Step, **rules: Any) -> None:
         # Disks that fill up and the like; everything that can be foreseen has a code of its own.
         seen = RestoreError("io_error", f"The node's operating system refused: {error}.", "Mend that, then run again.")
         module.fail_json(msg=seen.sentence(), failure=seen.failure(), exception=traceback.format_exc())
+    if result.get("failed"):
+        module.fail_json(**result)
     module.exit_json(**result)
 
 
 def _conceal(module: AnsibleModule, argument_spec: dict[str, Any]) -> None:
     """Mask the options that may hold secrets in what Ansible prints of the call; of a dict the keys stay."""
+    _mask(module.params, argument_spec)
+
+
+def _mask(given: dict[str, Any], argument_spec: dict[str, Any]) -> None:
     for name, option in argument_spec.items():
-        if option.get("no_log") and module.params.get(name):
-            value = module.params[name]
-            module.params[name] = dict.fromkeys(value, "hidden") if isinstance(value, dict) else "hidden"
+        value = given.get(name)
+        if not value:
+            continue
+        if option.get("no_log"):
+            given[name] = dict.fromkeys(value, "hidden") if isinstance(value, dict) else "hidden"
+        elif option.get("options"):
+            for entry in value if isinstance(value, list) else [value]:
+                _mask(entry, option["options"])

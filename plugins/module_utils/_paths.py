@@ -30,16 +30,28 @@ def restore_log(root: str, namespace: str, container_id: str) -> str:
     return os.path.join(work_dir(root, namespace, container_id), "restore.log")
 
 
+def capture_dir(root: str, namespace: str, container_id: str) -> str:
+    """What a capture keeps of one container below ``root``, while it lasts."""
+    return os.path.join(root, _safe(namespace), _safe(container_id))
+
+
 def make_private(path: str, root: str) -> None:
     """Make ``path`` and what lacks of it down from ``root``, each 0700."""
-    missing = []
     while not os.path.isdir(path):
-        missing.append(path)
-        if path == root:
-            break
-        path = os.path.dirname(path)
-    for directory in reversed(missing):
-        os.makedirs(directory, mode=0o700, exist_ok=True)
+        missing = [path]
+        while missing[-1] != root and not os.path.isdir(os.path.dirname(missing[-1])):
+            missing.append(os.path.dirname(missing[-1]))
+        if missing[-1] == root:
+            os.makedirs(os.path.dirname(root) or "/", exist_ok=True)
+        try:
+            for directory in reversed(missing):
+                os.mkdir(directory, 0o700)
+        except FileNotFoundError:
+            # Another workload's clean-up has pruned an empty parent in between: once more from the top.
+            continue
+        except FileExistsError:
+            if not os.path.isdir(directory):
+                raise
 
 
 def remove_work(root: str, namespace: str, container_id: str) -> bool:

@@ -14,6 +14,7 @@ from typing import Any
 from ansible_collections.gpuops.restore.plugins.module_utils import (
     _checkpoint,
     _containers,
+    _gpu_teardown,
     _labels,
     _node,
     _ownership,
@@ -59,6 +60,7 @@ class Wish:
     owner: str = _labels.DEFAULT_OWNER
     force: bool = False
     assume_prepared: bool = False
+    gpu: _gpu_teardown.Policy = field(default_factory=_gpu_teardown.Policy)
 
 
 @dataclass
@@ -146,7 +148,10 @@ def started(client: Client, wish: Wish, check: bool) -> Outcome:
 
 
 def stopped(client: Client, wish: Wish, check: bool) -> Outcome:
-    """Have no process run: TERM, ``grace_seconds``, then KILL. The ended task stays; none at all is fine too."""
+    """Have no process run: TERM, ``grace_seconds``, then KILL. The ended task stays; none at all is fine too.
+
+    What holds GPU memory is suspended first, and then killed (:mod:`_gpu_teardown`).
+    """
     outcome = Outcome()
     present = _owned_task(client, wish)
     outcome.before = outcome.after = present.status if present else "absent"
@@ -155,10 +160,11 @@ def stopped(client: Client, wish: Wish, check: bool) -> Outcome:
         return outcome
     _tasks.refuse_paused(present)
     outcome.changed, outcome.after = True, "STOPPED"
+    grace = _suspend(client, wish, outcome, check)
     outcome.actions.append(f"stop pid {present.pid}")
     if check:
         return outcome
-    _task_end.end(client, wish.container_id, wish.grace_seconds)
+    _task_end.end(client, wish.container_id, grace)
     after = _tasks.get(client, wish.container_id)
     outcome.task = _result(after) if after else {}
     return outcome
@@ -173,14 +179,26 @@ def absent(client: Client, wish: Wish, check: bool) -> Outcome:
     if present is None and not left:
         return outcome
     outcome.changed = True
+    grace = _suspend(client, wish, outcome, check) if present else 0.0
     outcome.actions.append(
         f"end and delete the task (pid {present.pid}, {present.status})"
         if present
         else f"remove {left}, which a restore that was broken off has left"
     )
     if not check:
-        _task_end.remove(client, wish.container_id, wish.grace_seconds)
+        _task_end.remove(client, wish.container_id, grace)
     return outcome
+
+
+def _suspend(client: Client, wish: Wish, outcome: Outcome, check: bool) -> float:
+    """Take GPU memory off the card first; the seconds of grace that are left for TERM.
+
+    A process that is locked out of its GPU may wait for it when it hears TERM, so it gets none.
+    """
+    done = _gpu_teardown.suspend(client, wish.container_id, wish.gpu, wish.owner, wish.force, check)
+    outcome.actions.extend(done.actions)
+    outcome.warnings.extend(done.warnings)
+    return 0.0 if done.processes else wish.grace_seconds
 
 
 @dataclass(frozen=True)
@@ -214,7 +232,7 @@ def _run(client: Client, wish: Wish, container: Container, start: _Start, outcom
             log = _paths.restore_log(wish.staging_dir, client.namespace, identifier)
             raise _restore_failure.explain(identifier, error, log) from error
         running = time.monotonic()
-        task = _watch(client, wish, pid)
+        task = stays_alive(client, wish, pid, wish.alive_seconds)
     except BaseException as error:
         _clear_away(client, identifier, error)
         raise
@@ -229,9 +247,9 @@ def _run(client: Client, wish: Wish, container: Container, start: _Start, outcom
     outcome.task = _result(task)
 
 
-def _watch(client: Client, wish: Wish, pid: int) -> Task:
-    """The process has to stay RUNNING for ``alive_seconds``; the task as it is then."""
-    status = _tasks.wait(client, wish.container_id, wish.alive_seconds) if wish.alive_seconds > 0 else None
+def stays_alive(client: Client, wish: Wish, pid: int, seconds: float) -> Task:
+    """The process has to stay RUNNING for ``seconds`` more; the task as it is then. Raises ``process_died``."""
+    status = _tasks.wait(client, wish.container_id, seconds) if seconds > 0 else None
     task = _tasks.get(client, wish.container_id)
     if status is None and task is not None and task.status == "RUNNING" and task.pid > 0:
         return task

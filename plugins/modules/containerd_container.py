@@ -309,17 +309,6 @@ def step(module: AnsibleModule, client: Client) -> dict[str, Any]:
 
 def main() -> None:
     """Entry point of the module."""
-    criu = {
-        "tcp": {"type": "str", "choices": ["established", "close", "none"], "default": "none"},
-        "file_locks": {"type": "bool", "default": False},
-        "ext_unix_sk": {"type": "bool", "default": False},
-        "manage_cgroups": {
-            "type": "str",
-            "choices": ["ignore", "none", "props", "soft", "full", "strict"],
-            "default": "ignore",
-        },
-        "extra": {"type": "list", "elements": "str", "default": []},
-    }
     _module.run(
         {
             "container_id": {"type": "str", "required": True},
@@ -336,7 +325,7 @@ def main() -> None:
             "cgroups_path": {"type": "str"},
             "allow_hooks": {"type": "bool", "default": False},
             "allow_annotations": {"type": "list", "elements": "str", "default": []},
-            "criu": {"type": "dict", "default": {}, "options": criu},
+            "criu": {"type": "dict", "default": {}, "options": _module.CRIU},
             "staging_dir": _module.STAGING_DIR,
             "rebuild": {"type": "bool", "default": False},
             "lease": {"type": "str"},

@@ -85,6 +85,25 @@ options:
       - Seconds that CRIU may take. Past them the task is removed and the outcome is V(unknown).
     type: int
     default: 1800
+  gpu:
+    description:
+      - What becomes of GPU memory before a process is killed. Killing a process with live CUDA state has hung whole hosts on some
+        drivers.
+      - V(auto) first takes it off the card (as M(gpuops.restore.cuda_process) with V(checkpointed)) where the node has NVIDIA's
+        driver, V(required) insists on asking the driver, V(none) just kills. A process without its GPU gets no time after TERM.
+      - Used by V(stopped) and V(absent).
+    type: str
+    choices: [auto, required, none]
+    default: auto
+  cuda_timeout:
+    description:
+      - Seconds that the driver's calls may take together.
+    type: int
+    default: 600
+  driver_root:
+    description:
+      - As for M(gpuops.restore.cuda_process).
+    type: path
   owner:
     description:
       - Only containers with this owner label are touched.
@@ -177,7 +196,7 @@ from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ansible_collections.gpuops.restore.plugins.module_utils import _module, _task_step
+from ansible_collections.gpuops.restore.plugins.module_utils import _gpu_teardown, _module, _task_step
 from ansible_collections.gpuops.restore.plugins.module_utils._client import Client
 
 
@@ -197,6 +216,11 @@ def step(module: AnsibleModule, client: Client) -> dict[str, Any]:
         owner=parameters["owner"],
         force=parameters["force"],
         assume_prepared=parameters["assume_prepared"],
+        gpu=_gpu_teardown.Policy(
+            mode=parameters["gpu"],
+            driver_root=parameters["driver_root"] or "",
+            cuda_timeout=float(parameters["cuda_timeout"]),
+        ),
     )
     act = {"started": _task_step.started, "stopped": _task_step.stopped, "absent": _task_step.absent}
     done = act[parameters["state"]](client, wish, module.check_mode)
@@ -229,6 +253,9 @@ def main() -> None:
             "alive_seconds": {"type": "float", "default": 1.0},
             "grace_seconds": {"type": "float", "default": 10.0},
             "restore_timeout": {"type": "int", "default": 1800},
+            "gpu": {"type": "str", "choices": ["auto", "required", "none"], "default": "auto"},
+            "cuda_timeout": {"type": "int", "default": 600},
+            "driver_root": {"type": "path"},
             "owner": _module.OWNER,
             "force": _module.FORCE,
             "assume_prepared": {"type": "bool", "default": False},

@@ -1,0 +1,102 @@
+# Copyright (c) 2026 the gpuops.restore contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Documents about workloads that root alone reads on the node: receipts, and evidence of failures. Private.
+
+    <state root>/receipts/<name>.json            what the last restore of a workload did
+    <state root>/debug/<name>-<UTC time>/        what was known when one failed; no memory image
+"""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import json
+import os
+import re
+import shutil
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from ansible_collections.gpuops.restore.plugins.module_utils import _paths
+
+RECEIPTS, DEBUG = "receipts", "debug"
+#: Logs are copied up to their last bytes; CRIU's may be long, and a process may print a lot.
+_COPY_BYTES = 16 << 20
+
+
+def now_text() -> str:
+    """The time as documents have it (UTC)."""
+    return datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def receipt_path(root: str, name: str) -> str:
+    """Where the receipt of a workload lies."""
+    return os.path.join(root, RECEIPTS, f"{name}.json")
+
+
+def read_receipt(root: str, name: str) -> dict[str, Any]:
+    """The receipt of a workload; {} when there is none that can be read."""
+    try:
+        with open(receipt_path(root, name), encoding="utf-8") as stream:
+            found = json.load(stream)
+    except (FileNotFoundError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def write_receipt(root: str, name: str, receipt: Mapping[str, Any]) -> None:
+    """Write the receipt; a run that is killed leaves the old one or the new one. Raises OSError."""
+    path = receipt_path(root, name)
+    _paths.make_private(os.path.dirname(path), root)
+    partial = f"{path}.{os.getpid()}"
+    _write(partial, receipt)
+    os.replace(partial, path)
+
+
+def keep_evidence(
+    root: str, name: str, keep: int, documents: Mapping[str, Mapping[str, Any]], directory: str, outputs: Sequence[str]
+) -> str:
+    """Write ``documents`` (by file name), and copy CRIU's log and configuration out of ``directory`` and ``outputs``.
+
+    Only the last ``keep`` bundles of the workload stay. Returns the bundle's path. Raises OSError.
+    """
+    debug = os.path.join(root, DEBUG)
+    _paths.make_private(debug, root)
+    stamp = datetime.datetime.now(datetime.timezone.utc).strftime("%Y%m%dT%H%M%SZ")
+    bundle = os.path.join(debug, f"{name}-{stamp}")
+    with contextlib.suppress(FileExistsError):
+        os.mkdir(bundle, 0o700)
+    for file, document in documents.items():
+        _write(os.path.join(bundle, file), document)
+    for source in [*_files(directory), *outputs]:
+        with contextlib.suppress(FileNotFoundError):
+            _copy_end(source, os.path.join(bundle, os.path.basename(source)))
+    ours = re.compile(re.escape(name) + r"-[0-9]{8}T[0-9]{6}Z\Z")
+    for old in sorted(entry for entry in os.listdir(debug) if ours.match(entry))[:-keep]:
+        shutil.rmtree(os.path.join(debug, old))
+    return bundle
+
+
+def _files(directory: str) -> list[str]:
+    try:
+        return sorted(entry.path for entry in os.scandir(directory) if entry.is_file(follow_symlinks=False))
+    except FileNotFoundError:
+        return []
+
+
+def _write(path: str, document: Mapping[str, Any]) -> None:
+    with open(_new(path), "w", encoding="utf-8") as stream:
+        json.dump(document, stream, indent=2, sort_keys=True, default=str)
+        stream.write("\n")
+
+
+def _copy_end(source: str, target: str) -> None:
+    with open(source, "rb") as stream, open(_new(target), "wb") as copy:
+        stream.seek(max(0, os.fstat(stream.fileno()).st_size - _COPY_BYTES))
+        shutil.copyfileobj(stream, copy)
+
+
+def _new(path: str) -> int:
+    return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)

@@ -1,0 +1,189 @@
+# Copyright (c) 2026 the gpuops.restore contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""The GPU's part in the restore of one workload: its memory comes back, and that is seen. Private."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Callable
+
+from ansible_collections.gpuops.restore.plugins.module_utils import _cuda, _cuda_step, _gpu_node, _nvml
+from ansible_collections.gpuops.restore.plugins.module_utils._client import Client
+from ansible_collections.gpuops.restore.plugins.module_utils._errors import TERMINAL, UNKNOWN, NodeError, RestoreError
+from ansible_collections.gpuops.restore.plugins.module_utils._gpu_teardown import Policy
+
+_SEEN_SECONDS = 5.0
+_INTERVAL = 0.2
+
+
+@dataclass(frozen=True)
+class Wish:
+    """What is wanted of one workload's GPU memory. ``vram``: bytes by old GPU UUID, as the operator gave them."""
+
+    policy: Policy = field(default_factory=Policy)
+    gpu_map: Mapping[str, str] = field(default_factory=dict)
+    vram: Mapping[str, int] = field(default_factory=dict)
+    retries: int = 1
+
+
+@dataclass
+class Outcome:
+    """What was, or in check mode would be, done."""
+
+    changed: bool = False
+    actions: list[str] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+    processes: list[dict[str, Any]] = field(default_factory=list)
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    def result(self, before: _nvml.Reading | None = None, after: _nvml.Reading | None = None) -> dict[str, Any]:
+        """For results and receipts: sizes in bytes, ``gb_per_s`` in 10^9 bytes per second of the driver's restore."""
+        sizes = [process["bytes"] for process in self.processes]
+        total = sum(sizes) if sizes and all(size is not None for size in sizes) else None
+        took = self.seconds.get("restore", 0.0)
+        return {
+            "processes": self.processes,
+            "bytes": total,
+            "seconds": self.seconds,
+            "gb_per_s": round(total / took / 1e9, 2) if total and took else None,
+            "gpus": _cards(self.processes, before, after),
+        }
+
+
+def concerned(wish: Wish, spec: Mapping[str, Any], facts: Mapping[str, Any]) -> bool:
+    """Whether the driver has to be asked about this workload at all."""
+    policy = wish.policy
+    if policy.mode == _gpu_node.NONE:
+        return False
+    return expected(wish, spec, facts) or _gpu_node.has_driver(policy.control_device)
+
+
+def expected(wish: Wish, spec: Mapping[str, Any], facts: Mapping[str, Any]) -> bool:
+    """Whether the workload cannot do without a GPU."""
+    mode = wish.policy.mode
+    if mode == _gpu_node.AUTO:
+        return bool((facts.get("gpu") or {}).get("processes")) or _gpu_node.wanted_by(spec)
+    return mode == _gpu_node.REQUIRED
+
+
+def bring_back(
+    client: Client,
+    container_id: str,
+    wish: Wish,
+    ownership: tuple[str, bool],
+    needed: bool,
+    check: bool,
+    assume_prepared: bool = False,
+) -> Outcome:
+    """Restore and unlock all CUDA processes of the running task, and see their memory on the GPUs.
+
+    ``ownership``: owner label and force. ``needed`` as :func:`expected` tells. Raises what :func:`_cuda_step.reach`
+    raises, and RestoreError ``no_cuda_process``, ``vram_not_back``.
+    """
+    policy = wish.policy
+    outcome = Outcome()
+    try:
+        done = _cuda_step.reach(
+            client,
+            _cuda_step.Wish(
+                state=_cuda.RUNNING,
+                container_id=container_id,
+                gpu_map=wish.gpu_map,
+                vram=wish.vram,
+                cuda_timeout=policy.cuda_timeout,
+                lock_timeout=policy.lock_timeout,
+                driver_root=policy.driver_root,
+                owner=ownership[0],
+                force=ownership[1],
+                assume_prepared=assume_prepared,
+                driver_container=policy.driver_container,
+            ),
+            check,
+        )
+    except NodeError as error:
+        if needed or error.code not in _cuda.UNAVAILABLE:
+            raise
+        outcome.warnings.append(f"GPU memory was not looked for: {error.message}")
+        return outcome
+    outcome.changed, outcome.actions, outcome.warnings = done.changed, done.actions, done.warnings
+    outcome.processes, outcome.seconds = done.processes, done.seconds
+    if policy.mode == _gpu_node.REQUIRED and not done.processes and not check:
+        raise RestoreError(
+            "no_cuda_process",
+            f"No process of {container_id} has CUDA state, and the workload requires its GPU memory back.",
+            "Take the checkpoint with its CUDA processes suspended (containerd_checkpoint does), or set gpu to auto.",
+        )
+    return outcome
+
+
+def verify(
+    outcome: Outcome, container_id: str, policy: Policy, sleep: Callable[[float], None] = time.sleep
+) -> _nvml.Reading | None:
+    """See by NVML that every process that was restored holds memory again; the reading, None where there is none.
+
+    Raises RestoreError ``vram_not_back``.
+    """
+    restored = [p for p in outcome.processes if "restore" in p["seconds"] and p["after"] == _cuda.RUNNING]
+    if not restored:
+        return None
+    give_up = time.monotonic() + _SEEN_SECONDS
+    while True:
+        reading = _nvml.read(policy.driver_root, fallback=policy.driver_container)
+        if reading.reason:
+            outcome.warnings.append(f"That the VRAM is back was not seen: {reading.reason}.")
+            return None
+        listed = {holder.pid for holder in reading.holders}
+        missing = [process["pid"] for process in restored if process["pid"] not in listed]
+        for process in restored:
+            process["bytes"], process["gpus"] = reading.bytes_of(process["pid"]), reading.shares_of(process["pid"])
+        if not missing:
+            return reading
+        if time.monotonic() >= give_up:
+            raise RestoreError(
+                "vram_not_back",
+                f"The driver restored process {missing[0]} of {container_id}, but NVML shows no GPU memory of it.",
+                "Look at dmesg for Xid lines and at the process's output, then restore the workload anew.",
+                outcome=UNKNOWN,
+                details={"pids": missing},
+            )
+        sleep(_INTERVAL)
+
+
+def settled(error: RestoreError) -> RestoreError:
+    """The error of a GPU step in the window: what was made has to go again, so running this step again is no way."""
+    if error.outcome != UNKNOWN:
+        error.outcome = TERMINAL
+    return error
+
+
+def _cards(
+    processes: list[dict[str, Any]], before: _nvml.Reading | None, after: _nvml.Reading | None
+) -> list[dict[str, Any]]:
+    used = sorted({gpu["uuid"] for process in processes for gpu in process["gpus"]})
+    found = []
+    for uuid in used:
+        then, now = (reading.gpu(uuid) if reading else None for reading in (before, after))
+        card = now or then
+        found.append(
+            {
+                "uuid": uuid,
+                "index": card.index if card else None,
+                "name": card.name if card else None,
+                "memory": sum(
+                    gpu["memory"] or 0 for process in processes for gpu in process["gpus"] if gpu["uuid"] == uuid
+                ),
+                "used_before": _used(then),
+                "used_after": _used(now),
+            }
+        )
+    return found
+
+
+def _used(gpu: _nvml.Gpu | None) -> int | None:
+    if gpu is None or gpu.memory_total is None or gpu.memory_free is None:
+        return None
+    return gpu.memory_total - gpu.memory_free

@@ -1,0 +1,312 @@
+# Copyright (c) 2026 the gpuops.restore contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""The way of one workload: container, task, GPU memory, proof, receipt; and the way back. Private."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import os
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from ansible_collections.gpuops.restore.plugins.module_utils import (
+    _checkpoint,
+    _container_step,
+    _container_wish,
+    _documents,
+    _labels,
+    _nvml,
+    _paths,
+    _probe,
+    _restore_gpu,
+    _task_step,
+    _vram_need,
+)
+from ansible_collections.gpuops.restore.plugins.module_utils._client import Client
+from ansible_collections.gpuops.restore.plugins.module_utils._errors import UNKNOWN, InputError, RestoreError
+from ansible_collections.gpuops.restore.plugins.module_utils._restore_job import Job
+
+CONTAINER, TASK, GPU, ALIVE, PROBE, RECEIPT = "container", "task", "gpu", "alive", "probe", "receipt"
+
+
+@dataclass
+class Result:
+    """What became of one workload. ``failure`` is None where it runs as wanted; ``seconds`` by step."""
+
+    job: Job
+    step: str = ""
+    container: _container_wish.Outcome = field(default_factory=_container_wish.Outcome)
+    task: _task_step.Outcome = field(default_factory=_task_step.Outcome)
+    gpu: _restore_gpu.Outcome = field(default_factory=_restore_gpu.Outcome)
+    gpu_seen: _nvml.Reading | None = None
+    probe: dict[str, Any] | None = None
+    seconds: dict[str, float] = field(default_factory=dict)
+    receipt: dict[str, Any] = field(default_factory=dict)
+    receipt_written: bool = False
+    warnings: list[str] = field(default_factory=list)
+    failure: dict[str, Any] | None = None
+
+    @property
+    def changed(self) -> bool:
+        """Whether something was, or in check mode would be, changed. What was taken back again is no change."""
+        return self.failure is None and (
+            self.container.changed or self.task.changed or self.gpu.changed or self.receipt_written
+        )
+
+    def shown(self) -> dict[str, Any]:
+        """As the module returns it."""
+        return {
+            "changed": self.changed,
+            "actions": [*self.container.actions, *self.task.actions, *self.gpu.actions],
+            "container": self.container.container,
+            "created": {"container": self.container.created, "task": self.task.created},
+            "spec_changes": self.container.spec_changes,
+            "task": self.task.task,
+            "gpu": self.gpu.result(after=self.gpu_seen) if self.gpu.processes else None,
+            "probe": self.probe,
+            "seconds": self.seconds,
+            "receipt": self.receipt,
+            "failure": self.failure,
+        }
+
+    def state(self, when: str) -> dict[str, Any]:
+        """For the diff, ``when`` being before or after."""
+        spec = self.container.spec_before if when == "before" else self.container.spec_after
+        return {
+            "task": self.task.before if when == "before" else self.task.after,
+            "cuda": {str(process["pid"]): process[when] for process in self.gpu.processes},
+            **({"spec": spec} if self.container.changed else {}),
+        }
+
+    @contextlib.contextmanager
+    def timed(self, step: str) -> Iterator[None]:
+        """Note how long a step takes, and that it was at it when something fails."""
+        self.step = step
+        begun = time.monotonic()
+        try:
+            yield
+        finally:
+            self.seconds[step] = round(time.monotonic() - begun, 3)
+
+    def fail(self, error: RestoreError) -> None:
+        """Note why the workload does not run."""
+        self.failure = {
+            "step": self.step,
+            "code": error.code,
+            "outcome": error.outcome,
+            "msg": error.sentence(),
+            "failure": error.failure(),
+            "evidence": "",
+            "left_behind": str(error.details.get("left_behind", "")),
+        }
+
+
+def restore(client: Client, job: Job, reading: _nvml.Reading | None, check: bool) -> Result:
+    """Have the workload run from its checkpoint; after a failure nothing that this call made is left.
+
+    ``reading``: the GPUs before the restore, where they were looked at. Never raises RestoreError; it is in the result.
+    """
+    warnings: list[str] = []
+    for attempt in range(job.gpu.retries + 1):
+        result = Result(job, warnings=list(warnings))
+        try:
+            _go(client, job, result, reading, check)
+            return result
+        except RestoreError as error:
+            result.fail(error)
+        except OSError as error:
+            refused = f"The node's operating system refused: {error}."
+            result.fail(RestoreError("io_error", refused, "Mend that, then run again."))
+        if check:
+            return result
+        _keep_evidence(client, result)
+        _take_back(client, result)
+        if attempt == job.gpu.retries or not _may_begin_anew(client, result):
+            return result
+        warnings = [*result.warnings, f"The restore of {job.name} was begun anew: {(result.failure or {}).get('msg')}"]
+    return result
+
+
+def _go(client: Client, job: Job, result: Result, reading: _nvml.Reading | None, check: bool) -> None:
+    begun = time.monotonic()
+    facts = _facts(client, job)
+    with result.timed(CONTAINER):
+        result.container = _container_step.present(client, job.container, check)
+        result.warnings += result.container.warnings
+    with result.timed(TASK):
+        # What this call would have made counts as made.
+        wish = dataclasses.replace(job.task, alive_seconds=0.0, assume_prepared=check and result.container.changed)
+        result.task = _task_step.started(client, wish, check)
+        result.warnings += result.task.warnings
+    running = time.monotonic()
+    spec = result.container.spec_after
+    if _restore_gpu.concerned(job.gpu, spec, facts):
+        with result.timed(GPU):
+            _bring_gpu_back(client, job, result, facts, check)
+    result.seconds["window"] = round(time.monotonic() - begun, 3)
+    if result.task.created and not check:
+        with result.timed(ALIVE):
+            left = job.task.alive_seconds - (time.monotonic() - running)
+            _task_step.stays_alive(client, job.task, result.task.task["pid"], max(0.0, left))
+    if job.probe is not None and not check:
+        with result.timed(PROBE):
+            result.probe = _probe.probe(client, job.probe, check).result()
+    with result.timed(RECEIPT):
+        _receipt(client, job, result, reading, check)
+
+
+def _facts(client: Client, job: Job) -> Mapping[str, Any]:
+    try:
+        return _checkpoint.load(client, job.checkpoint).facts
+    except InputError:
+        # The container's step says it, or in check mode knows that it will come.
+        return {}
+
+
+def _bring_gpu_back(client: Client, job: Job, result: Result, facts: Mapping[str, Any], check: bool) -> None:
+    # Room was looked for before the window; only a map needs to know which GPUs there were.
+    wish = dataclasses.replace(job.gpu, vram=_vram_need.held(job.gpu.vram, facts) if job.gpu.gpu_map else {})
+    try:
+        result.gpu = _restore_gpu.bring_back(
+            client,
+            job.name,
+            wish,
+            (job.settings.owner, job.settings.force),
+            _restore_gpu.expected(wish, result.container.spec_after, facts),
+            check,
+            assume_prepared=check and result.task.changed,
+        )
+        if result.gpu.changed and not check:
+            result.gpu_seen = _restore_gpu.verify(result.gpu, job.name, wish.policy)
+    except RestoreError as error:
+        raise (_restore_gpu.settled(error) if result.task.created else error) from error
+    result.warnings += result.gpu.warnings
+
+
+def _receipt(client: Client, job: Job, result: Result, reading: _nvml.Reading | None, check: bool) -> None:
+    """Written when something was restored, or when a run that was killed did not get to it; else only read."""
+    root = job.settings.staging_dir
+    if not (result.container.changed or result.task.changed or result.gpu.changed):
+        result.receipt = _documents.read_receipt(root, job.name)
+        if result.receipt:
+            return
+    result.receipt_written = True
+    if check:
+        return
+    result.receipt = _compose(client, job, result, reading)
+    _documents.write_receipt(root, job.name, result.receipt)
+
+
+def _compose(client: Client, job: Job, result: Result, reading: _nvml.Reading | None) -> dict[str, Any]:
+    container = result.container.container
+    record = dict(job.record)
+    seconds = {
+        **record.pop("seconds", {}),
+        CONTAINER: result.seconds[CONTAINER],
+        "create": result.task.seconds.get("create", 0.0),
+        "start": result.task.seconds.get("start", 0.0),
+        GPU: result.seconds.get(GPU, 0.0),
+        ALIVE: result.seconds.get(ALIVE, 0.0),
+        PROBE: result.seconds.get(PROBE, 0.0),
+    }
+    base = record.pop("base_image", {})
+    return {
+        **job.settings.record,
+        **record,
+        "name": job.name,
+        "outcome": "restored",
+        "finished_at": _documents.now_text(),
+        "checkpoint": {"name": job.checkpoint, "digest": container["labels"].get(_labels.CHECKPOINT, "")},
+        "base_image": {"name": container["image"], "digest": base.get("digest", "")},
+        "container": {
+            "id": job.name,
+            "namespace": client.namespace,
+            **{key: container[key] for key in ("snapshotter", "snapshot_key", "spec_source")},
+        },
+        "pid": result.task.task.get("pid"),
+        "output": list(dict.fromkeys(path for path in (job.task.stdout, job.task.stderr) if path)),
+        "gpu": result.gpu.result(reading, result.gpu_seen) if result.gpu.processes else None,
+        "probe": result.probe,
+        # Side by side with others, so not their sum over workloads; window: until the GPU memory was back.
+        "seconds": {
+            **{name: float(value) for name, value in seconds.items()},
+            "window": result.seconds["window"],
+            "total": round(sum(float(value) for value in seconds.values()), 3),
+        },
+    }
+
+
+def _keep_evidence(client: Client, result: Result) -> None:
+    job, failure = result.job, result.failure or {}
+    if job.settings.keep_evidence <= 0:
+        return
+    work = _paths.work_dir(job.settings.staging_dir, client.namespace, job.name)
+    document = {
+        **job.settings.record,
+        "name": job.name,
+        "failed_at": _documents.now_text(),
+        "failure": failure,
+        "workload": job.shown,
+        "container": result.container.container,
+        "container_actions": result.container.actions,
+        "spec_changes": result.container.spec_changes,
+        "spec": result.container.spec_after,
+        "task": result.task.task,
+        "gpu": result.gpu.result(),
+    }
+    try:
+        bundle = _documents.keep_evidence(
+            job.settings.staging_dir,
+            job.name,
+            job.settings.keep_evidence,
+            {"failure.json": document},
+            work,
+            result.task.output_created,
+        )
+    except OSError as error:
+        result.warnings.append(f"The evidence of {job.name} could not be kept: {error}.")
+        return
+    failure["evidence"] = bundle
+    # The log that the message names moved there.
+    failure["msg"] = failure["msg"].replace(work, bundle)
+
+
+def _take_back(client: Client, result: Result) -> None:
+    """Remove what this call made: the task with its GPU memory, output files, container and snapshot."""
+    job, failure = result.job, result.failure or {}
+    settings = job.settings
+    try:
+        if result.task.created:
+            gone = _task_step.absent(client, dataclasses.replace(job.task, grace_seconds=0.0), check=False)
+            result.warnings += gone.warnings
+            for path in result.task.output_created:
+                with contextlib.suppress(FileNotFoundError):
+                    os.unlink(path)
+        if result.container.created:
+            _container_step.absent(client, job.name, settings.owner, settings.force, settings.staging_dir, check=False)
+    except (RestoreError, OSError) as error:
+        text = error.sentence() if isinstance(error, RestoreError) else str(error)
+        failure.update(outcome=UNKNOWN, left_behind=text)
+
+
+def _may_begin_anew(client: Client, result: Result) -> bool:
+    """Whether the GPU refused, everything is taken back, and the GPUs have room now."""
+    job, failure = result.job, result.failure or {}
+    if failure["code"] not in ("cuda_restore_failed", "vram_short") or failure["left_behind"]:
+        return False
+    reading = _nvml.read(job.gpu.policy.driver_root, fallback=job.gpu.policy.driver_container)
+    if reading.reason:
+        return False
+    checkpoint = _checkpoint.load(client, job.checkpoint)
+    held = _vram_need.held(job.gpu.vram, checkpoint.facts)
+    need = _vram_need.need(held, checkpoint.facts, checkpoint.criu.size if checkpoint.criu else 0, job.gpu.gpu_map)
+    try:
+        _vram_need.require(job.name, need, {}, reading)
+    except RestoreError:
+        return False
+    return True

@@ -1,0 +1,91 @@
+# Copyright (c) 2026 the gpuops.restore contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""All workloads of a node, side by side as far as its memory allows. Private."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import threading
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager
+from typing import Callable
+
+from ansible_collections.gpuops.restore.plugins.module_utils import _restore_demand, _restore_gpu, _restore_one
+from ansible_collections.gpuops.restore.plugins.module_utils._client import Client
+from ansible_collections.gpuops.restore.plugins.module_utils._errors import RestoreError, combined
+from ansible_collections.gpuops.restore.plugins.module_utils._restore_demand import Demand, Verdict
+from ansible_collections.gpuops.restore.plugins.module_utils._restore_job import Job
+from ansible_collections.gpuops.restore.plugins.module_utils._restore_one import Result
+
+OpenClient = Callable[[], "AbstractContextManager[Client]"]
+
+#: Most of a restore waits for the runtime, for the disk and for the process to show that it lives.
+_PER_PROCESSOR = 4
+
+
+def check_all(open_client: OpenClient, jobs: Sequence[Job]) -> Verdict:
+    """Look whether the node has what all workloads need together; nothing is touched."""
+    with open_client() as client:
+        demands = [_restore_demand.look(client, job) for job in jobs]
+    return _restore_demand.judge(demands, _restore_demand.available_memory(), thorough=True)
+
+
+def restore_all(open_client: OpenClient, jobs: Sequence[Job], parallel: int, check: bool) -> list[Result]:
+    """Restore every workload; one that fails is taken back and does not disturb the others. In the order of ``jobs``.
+
+    ``parallel``: how many at once at most, 0 for what the node's processors suggest. Each has a channel of its own.
+    """
+    with open_client() as client:
+        demands = [_restore_demand.look(client, job) for job in jobs]
+    verdict = _restore_demand.judge(demands, _restore_demand.available_memory(), thorough=False)
+    memory = _Memory()
+
+    def one(demand: Demand) -> Result:
+        errors = verdict.refused.get(demand.job.name)
+        if errors:
+            return _refused(demand.job, combined(errors))
+        with memory.room_for(0 if demand.live or check else demand.memory), open_client() as client:
+            return _restore_one.restore(client, demand.job, verdict.reading, check)
+
+    limit = parallel or _PER_PROCESSOR * (os.cpu_count() or 1)
+    if check or len(demands) == 1 or limit == 1:
+        return [one(demand) for demand in demands]
+    with ThreadPoolExecutor(max_workers=min(limit, len(demands))) as pool:
+        return list(pool.map(one, demands))
+
+
+def _refused(job: Job, error: RestoreError) -> Result:
+    result = Result(job, step="preflight")
+    # Whoever gets here has no preflight any more that would come before the window.
+    result.fail(_restore_gpu.settled(error))
+    return result
+
+
+class _Memory:
+    """Lets a workload begin when the node has memory for it beside those that are being restored now."""
+
+    def __init__(self, available: Callable[[], int | None] = _restore_demand.available_memory) -> None:
+        self._available = available
+        self._changed = threading.Condition()
+        self._promised: list[int] = []
+
+    @contextlib.contextmanager
+    def room_for(self, size: int) -> Iterator[None]:
+        """Wait for ``size`` bytes; one that is alone never waits, since what it lacks nobody would give back."""
+        with self._changed:
+            self._changed.wait_for(lambda: not self._promised or self._fits(size))
+            self._promised.append(size)
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._promised.remove(size)
+                self._changed.notify_all()
+
+    def _fits(self, size: int) -> bool:
+        free = self._available()
+        return free is None or size + sum(self._promised) <= free

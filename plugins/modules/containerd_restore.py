@@ -1,0 +1,513 @@
+#!/usr/bin/python
+# Copyright (c) 2026 the gpuops.restore contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: containerd_restore
+short_description: Have workloads run from their checkpoints
+version_added: 0.1.0
+description:
+  - The whole of a restore's window in one call, for all workloads of a node side by side. Each gets its container with a fresh
+    snapshot, its task started from the staged checkpoint, its GPU memory back, its proof and its receipt.
+  - The same as M(gpuops.restore.containerd_container), M(gpuops.restore.containerd_task), M(gpuops.restore.cuda_process) and
+    M(gpuops.restore.containerd_probe) one after another, without the seconds that a task of Ansible takes each time.
+  - What runs already is left alone. A workload that fails is taken back, its GPU memory first, and the others go on; evidence
+    stays on the node. The module fails then, and RV(workloads) tells of all of them.
+  - Images have to be on the node and the checkpoints staged before (M(gpuops.restore.containerd_image),
+    M(gpuops.restore.containerd_checkpoint_stage)).
+extends_documentation_fragment:
+  - gpuops.restore.containerd
+  - gpuops.restore.attributes
+  - gpuops.restore.attributes.actiongroup
+attributes:
+  check_mode:
+    support: full
+    details:
+      - What a workload's later steps would do is foretold as if its earlier ones had been done.
+  diff_mode:
+    support: full
+  idempotent:
+    support: full
+  platform:
+    platforms: linux
+requirements:
+  - for GPU memory, those of M(gpuops.restore.cuda_process)
+options:
+  state:
+    description:
+      - V(restored) has them run.
+      - V(checked) only looks whether the node has the host memory, the GPU memory and the driver that all of them need together,
+        and tells it in RV(problems); nothing is touched, and the module does not fail for what it finds.
+    type: str
+    choices: [restored, checked]
+    default: restored
+  workloads:
+    description:
+      - What has to run.
+    type: list
+    elements: dict
+    required: true
+    suboptions:
+      name:
+        description:
+          - Container id of the restored container.
+        type: str
+        required: true
+      checkpoint:
+        description:
+          - Name of the checkpoint image.
+        type: str
+        required: true
+      metadata_content:
+        description:
+          - As for M(gpuops.restore.containerd_container).
+        type: str
+      image:
+        description:
+          - As for M(gpuops.restore.containerd_container).
+        type: str
+      snapshotter:
+        description:
+          - As for M(gpuops.restore.containerd_container).
+        type: str
+      snapshot_id:
+        description:
+          - As for M(gpuops.restore.containerd_container).
+        type: str
+      mounts:
+        description:
+          - As for M(gpuops.restore.containerd_container).
+        type: dict
+        default: {}
+      network:
+        description:
+          - As for M(gpuops.restore.containerd_container).
+        type: str
+      env:
+        description:
+          - As for M(gpuops.restore.containerd_container).
+        type: dict
+        default: {}
+      criu:
+        description:
+          - As for M(gpuops.restore.containerd_container).
+        type: dict
+        default: {}
+        suboptions:
+          tcp:
+            description:
+              - TCP connections of the checkpoint.
+            type: str
+            choices: [established, close, none]
+            default: none
+          file_locks:
+            description:
+              - File locks of the checkpoint.
+            type: bool
+            default: false
+          ext_unix_sk:
+            description:
+              - Unix sockets whose other end is outside of the container.
+            type: bool
+            default: false
+          manage_cgroups:
+            description:
+              - How CRIU deals with cgroups.
+            type: str
+            choices: [ignore, none, props, soft, full, strict]
+            default: ignore
+          extra:
+            description:
+              - Further lines for CRIU's configuration.
+            type: list
+            elements: str
+            default: []
+      cgroups_path:
+        description:
+          - As for M(gpuops.restore.containerd_container).
+        type: str
+      allow_hooks:
+        description:
+          - As for M(gpuops.restore.containerd_container).
+        type: bool
+        default: false
+      allow_annotations:
+        description:
+          - As for M(gpuops.restore.containerd_container).
+        type: list
+        elements: str
+        default: []
+      route:
+        description:
+          - As for M(gpuops.restore.containerd_task).
+        type: str
+        choices: [staged, descriptor]
+        default: staged
+      stdout:
+        description:
+          - As for M(gpuops.restore.containerd_task).
+        type: str
+      stderr:
+        description:
+          - As for M(gpuops.restore.containerd_task).
+        type: str
+      gpu:
+        description:
+          - Whether GPU memory has to come back.
+          - V(auto) brings it back where there is some, and insists on it where the capture recorded GPU processes or the spec
+            names GPU devices. V(required) fails without. V(none) never asks the driver.
+        type: str
+        choices: [auto, required, none]
+        default: auto
+      gpu_map:
+        description:
+          - As for M(gpuops.restore.cuda_process).
+        type: dict
+        default: {}
+      vram:
+        description:
+          - Bytes that the checkpoint held on each GPU, by old UUID, if its capture did not record them and the estimate, the size
+            of the memory images, is not good enough.
+        type: dict
+        default: {}
+      probe:
+        description:
+          - The proof that the workload works, exactly one of its C(command), C(file) and C(http), as for
+            M(gpuops.restore.containerd_probe). It is made each time.
+        type: dict
+        default: {}
+        suboptions:
+          command:
+            description:
+              - Command to execute in the container.
+            type: list
+            elements: str
+          command_seconds:
+            description:
+              - Seconds that it may take; 30 by default.
+            type: float
+          exit_status:
+            description:
+              - Exit status that it must have; 0 by default.
+            type: int
+          file:
+            description:
+              - File in the container that has to change.
+            type: dict
+            suboptions:
+              path:
+                description:
+                  - Its path in the container.
+                type: str
+                required: true
+              seconds:
+                description:
+                  - Within how many seconds; 10 by default.
+                type: float
+          http:
+            description:
+              - Address that has to answer.
+            type: dict
+            suboptions:
+              url:
+                description:
+                  - The address.
+                type: str
+                required: true
+              status:
+                description:
+                  - Statuses that are proof; 200 by default.
+                type: list
+                elements: int
+              seconds:
+                description:
+                  - Within how many seconds; 10 by default.
+                type: float
+              network:
+                description:
+                  - Whose network namespace to ask from; the container's by default.
+                type: str
+                choices: [container, host]
+              validate_certs:
+                description:
+                  - Verify the certificate of https; done by default.
+                type: bool
+      record:
+        description:
+          - Facts to keep in the workload's receipt.
+        type: dict
+        default: {}
+  parallel:
+    description:
+      - How many workloads at once at most; V(0) for four a processor. Fewer are begun while host memory is short.
+    type: int
+    default: 0
+  gpu_retries:
+    description:
+      - How often a workload is restored anew, from its container on, when the driver could not restore its GPU memory and the
+        GPUs have room for it after all. A process is never tried again.
+    type: int
+    default: 1
+  cuda_timeout:
+    description:
+      - Seconds that the driver's calls for one workload may take together.
+    type: int
+    default: 600
+  driver_root:
+    description:
+      - As for M(gpuops.restore.cuda_process).
+    type: path
+  alive_seconds:
+    description:
+      - Seconds for which a restored process has to stay alive.
+    type: float
+    default: 1.0
+  restore_timeout:
+    description:
+      - Seconds that CRIU may take.
+    type: int
+    default: 1800
+  staging_dir:
+    description:
+      - State directory, with the staged checkpoints, receipts and evidence.
+    type: path
+    default: /var/lib/gpuops-restore
+  keep_evidence:
+    description:
+      - How many bundles of evidence are kept for a workload that fails; V(0) writes none.
+    type: int
+    default: 3
+  record:
+    description:
+      - Facts to keep in every receipt and in the evidence, about the node for example.
+    type: dict
+    default: {}
+  rebuild:
+    description:
+      - Whether a container whose process has ended is made anew from the checkpoint. If not, it is left and the workload fails.
+    type: bool
+    default: true
+  lease:
+    description:
+      - A lease to make everything under; without it each container has one of its own while it is being made.
+    type: str
+  owner:
+    description:
+      - Owner label of what is made. Only containers with this label are touched.
+    type: str
+    default: gpuops.restore
+  force:
+    description:
+      - Take over containers of another owner or another checkpoint.
+    type: bool
+    default: false
+  assume_prepared:
+    description:
+      - In check mode, take it for granted that images and staged checkpoints are there, because an earlier task of the play would
+        have seen to it. Means nothing outside check mode.
+    type: bool
+    default: false
+seealso:
+  - module: gpuops.restore.containerd_checkpoint_stage
+  - module: gpuops.restore.containerd_container
+  - module: gpuops.restore.containerd_task
+  - module: gpuops.restore.cuda_process
+  - module: gpuops.restore.containerd_probe
+author:
+  - The gpuops.restore contributors (@gpuops)
+"""
+
+EXAMPLES = r"""
+- name: Two workloads run again
+  gpuops.restore.containerd_restore:
+    workloads:
+      - name: pytorch-training
+        checkpoint: registry.local/pytorch-training-checkpoint:001
+        gpu: required
+        stdout: /var/log/pytorch-training.log
+      - name: inference
+        checkpoint: registry.local/inference-checkpoint:007
+        probe:
+          http: {url: "http://127.0.0.1:8000/healthz"}
+
+- name: Could they run on this node?
+  gpuops.restore.containerd_restore:
+    state: checked
+    workloads:
+      - {name: pytorch-training, checkpoint: "registry.local/pytorch-training-checkpoint:001"}
+  register: found
+  failed_when: found.problems | length > 0
+"""
+
+RETURN = r"""
+workloads:
+  description:
+    - What became of each workload, by its name. C(failure) is null where it runs as wanted; else it has C(step), C(code), C(outcome),
+      C(msg), C(failure) as the module of that step returns it, the path of the C(evidence), and what was C(left_behind).
+    - C(container), C(task), C(probe) as their modules return them; C(gpu) with C(processes) as M(gpuops.restore.cuda_process)
+      returns them, C(bytes), C(gb_per_s) of the driver's restore, and the C(gpus) before and after; C(seconds) by step, of which
+      C(window) is the time until the GPU memory was back; C(receipt) as it lies on the node.
+  type: dict
+  returned: O(state=restored)
+  sample:
+    pytorch-training:
+      changed: true
+      actions: ["make snapshot gpuops-restore-pytorch-training and container pytorch-training", "start the task"]
+      failure: null
+      seconds: {container: 0.11, task: 2.31, gpu: 1.72, window: 4.15, alive: 0.0, probe: 0.3, receipt: 0.01}
+problems:
+  description: What stands in the way, with C(workload), C(code), C(message), C(remedy) and C(outcome) each.
+  type: list
+  elements: dict
+  returned: O(state=checked)
+  sample:
+    - workload: pytorch-training
+      code: vram_short
+      message: The GPU 0 has 12.0 GiB of VRAM free, and the checkpoint of pytorch-training held 16.5 GiB on it.
+      remedy: Free GPU memory there, or restore onto another GPU with gpu_map, then run again.
+      outcome: retryable
+failure:
+  description: The failure of the first workload that failed, or why containerd could not be asked.
+  type: dict
+  returned: failure
+  sample: {code: criu_restore_failed, outcome: terminal, rpc: null, hint: Map it with mounts., details: {}}
+"""
+
+from typing import Any
+
+from ansible.module_utils.basic import AnsibleModule
+
+from ansible_collections.gpuops.restore.plugins.module_utils import _module, _restore_job, _restore_together
+from ansible_collections.gpuops.restore.plugins.module_utils._client import Client
+from ansible_collections.gpuops.restore.plugins.module_utils._errors import InputError
+from ansible_collections.gpuops.restore.plugins.module_utils._restore_one import Result
+
+
+def step(module: AnsibleModule, client: Client) -> dict[str, Any]:
+    """Carry out one call of the module."""
+    parameters = module.params
+    settings = _restore_job.settings_of(parameters)
+    names = [workload["name"] for workload in parameters["workloads"]]
+    for name in names:
+        if names.count(name) > 1:
+            raise InputError(
+                "workload_duplicate", f"The name {name} stands twice in workloads.", "Give each workload its own name."
+            )
+    jobs = [_restore_job.job_of(workload, settings) for workload in parameters["workloads"]]
+    if parameters["state"] == "checked":
+        return _checked(module, client, jobs)
+    found = _restore_together.restore_all(client.another, jobs, parameters["parallel"], module.check_mode)
+    return _restored(module, found)
+
+
+def _checked(module: AnsibleModule, client: Client, jobs: list[_restore_job.Job]) -> dict[str, Any]:
+    verdict = _restore_together.check_all(client.another, jobs)
+    for warning in verdict.warnings:
+        module.warn(warning)
+    return {
+        "changed": False,
+        "problems": [
+            {
+                "workload": name,
+                "code": error.code,
+                "message": error.message,
+                "remedy": error.remedy,
+                "outcome": error.outcome,
+            }
+            for name, errors in verdict.refused.items()
+            for error in errors
+        ],
+    }
+
+
+def _restored(module: AnsibleModule, found: list[Result]) -> dict[str, Any]:
+    for result in found:
+        for warning in result.warnings:
+            module.warn(warning)
+    answer: dict[str, Any] = {
+        "changed": any(result.changed for result in found),
+        "workloads": {result.job.name: result.shown() for result in found},
+        "diff": {
+            when: {result.job.name: result.state(when) for result in found if result.changed}
+            for when in ("before", "after")
+        },
+    }
+    failed = [result for result in found if result.failure]
+    if failed:
+        first = failed[0].failure or {}
+        answer["failed"] = True
+        answer["failure"] = first["failure"]
+        answer["msg"] = f"{len(failed)} of {len(found)} workload(s) failed. " + " ".join(
+            f"{result.job.name}: {(result.failure or {})['msg']}" for result in failed
+        )
+    return answer
+
+
+def main() -> None:
+    """Entry point of the module."""
+    texts = {name: {"type": "str"} for name in ("image", "snapshotter", "snapshot_id", "network", "cgroups_path")}
+    workload: dict[str, Any] = {
+        "name": {"type": "str", "required": True},
+        "checkpoint": {"type": "str", "required": True},
+        "metadata_content": {"type": "str", "no_log": True},
+        **texts,
+        "mounts": {"type": "dict", "default": {}},
+        "env": {"type": "dict", "default": {}, "no_log": True},
+        "criu": {"type": "dict", "default": {}, "options": _module.CRIU},
+        "allow_hooks": {"type": "bool", "default": False},
+        "allow_annotations": {"type": "list", "elements": "str", "default": []},
+        "route": {"type": "str", "choices": ["staged", "descriptor"], "default": "staged"},
+        "stdout": {"type": "str"},
+        "stderr": {"type": "str"},
+        "gpu": {"type": "str", "choices": ["auto", "required", "none"], "default": "auto"},
+        "gpu_map": {"type": "dict", "default": {}},
+        "vram": {"type": "dict", "default": {}},
+        "probe": {"type": "dict", "default": {}, "options": _PROBE},
+        "record": {"type": "dict", "default": {}},
+    }
+    _module.run(
+        {
+            "state": {"type": "str", "choices": ["restored", "checked"], "default": "restored"},
+            "workloads": {"type": "list", "elements": "dict", "required": True, "options": workload},
+            "parallel": {"type": "int", "default": 0},
+            "gpu_retries": {"type": "int", "default": 1},
+            "cuda_timeout": {"type": "int", "default": 600},
+            "driver_root": {"type": "path"},
+            "alive_seconds": {"type": "float", "default": 1.0},
+            "restore_timeout": {"type": "int", "default": 1800},
+            "staging_dir": _module.STAGING_DIR,
+            "keep_evidence": {"type": "int", "default": 3},
+            "record": {"type": "dict", "default": {}},
+            "rebuild": {"type": "bool", "default": True},
+            "lease": {"type": "str"},
+            "owner": _module.OWNER,
+            "force": _module.FORCE,
+            "assume_prepared": {"type": "bool", "default": False},
+        },
+        step,
+    )
+
+
+_PROBE: dict[str, Any] = {
+    "command": {"type": "list", "elements": "str"},
+    "command_seconds": {"type": "float"},
+    "exit_status": {"type": "int"},
+    "file": {"type": "dict", "options": {"path": {"type": "str", "required": True}, "seconds": {"type": "float"}}},
+    "http": {
+        "type": "dict",
+        "options": {
+            "url": {"type": "str", "required": True},
+            "status": {"type": "list", "elements": "int"},
+            "seconds": {"type": "float"},
+            "network": {"type": "str", "choices": ["container", "host"]},
+            "validate_certs": {"type": "bool"},
+        },
+    },
+}
+
+
+if __name__ == "__main__":
+    main()
