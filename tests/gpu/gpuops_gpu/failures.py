@@ -86,11 +86,11 @@ def failures(bench: Bench, section: Section) -> None:
         bench.await_ready(workload)
         digests = bench.digests(workload)
         bench.capture(section, workload)
-        for case in (_refused, _vanished):
+        for case in (_refused, _vanished, _poisoned):
             _case(bench, section, functools.partial(case, bench, section, workload), case.__name__)
         bench.restore(section, workload)
         same = bench.digests(workload) == digests
-        section.check("after both the unharmed checkpoint restores, with the same VRAM digest", same)
+        section.check("after all of them the unharmed checkpoint restores, with the same VRAM digest", same)
         _case(bench, section, functools.partial(_killed, bench, section, workload, digests), "_killed")
         bench.cleanup(section, workload)
     finally:
@@ -151,28 +151,39 @@ def _refused(bench: Bench, section: Section, workload: Workload) -> None:
 
 def _vanished(bench: Bench, section: Section, workload: Workload) -> None:
     """The VRAM is taken as soon as the playbook stages, which is after its preflight."""
+    _taken(bench, section, workload, "while it stages", lambda name: True)
+
+
+def _poisoned(bench: Bench, section: Section, workload: Workload) -> None:
+    """The VRAM is taken when the container is made: too late for any look at it, so the driver itself fails."""
+    play = _taken(bench, section, workload, "in the window", lambda name: name.startswith("work/"))
+    said = "poisons" in play.message and "OUT_OF_MEMORY" in play.message
+    section.check("the message tells of the poisoned process", said, play.message)
+
+
+def _taken(bench: Bench, section: Section, workload: Workload, when: str, is_sign: Callable[[str], bool]) -> Play:
     before = _state(bench)
     with _hogging(bench, workload) as hog, bench.watching(workload):
-        play = _play_with(bench, workload, hog, before)
-        section.figures["message when VRAM vanished"] = play.message
-        section.check(
-            "VRAM that vanishes after the preflight fails the restore", not play.ok, f"changed={play.changed}"
-        )
+        play = _play_with(bench, workload, hog, is_sign)
+        section.figures[f"message when VRAM vanished {when}"] = play.message
+        section.check(f"VRAM that vanishes {when} fails the restore", not play.ok, f"changed={play.changed}")
         begun = "nothing was changed" not in play.message
-        section.check("its preflight passed, for the VRAM was free then", begun, play.message)
-        section.check("its outcome is terminal", "terminal" in play.message, play.message)
-        section.check("the message says why", says_why(play.message), play.message)
-        _unchanged(bench, section, "the rollback is complete", before)
-        bench.check_gpu_free(section, "after the rollback but the one that took the VRAM", hog.pids)
+        section.check(f"its preflight passed, for the VRAM was free then ({when})", begun, play.message)
+        section.check(f"its outcome is terminal ({when})", "terminal" in play.message, play.message)
+        section.check(f"the message says why ({when})", says_why(play.message), play.message)
+        _unchanged(bench, section, f"the rollback is complete ({when})", before)
+        bench.check_gpu_free(section, f"but the one that took the VRAM after the rollback ({when})", hog.pids)
+    return play
 
 
-def _play_with(bench: Bench, workload: Workload, hog: Hog, before: dict[str, Any]) -> Play:
-    """Run the playbook; the hog takes the VRAM when the first thing is made."""
+def _play_with(bench: Bench, workload: Workload, hog: Hog, is_sign: Callable[[str], bool]) -> Play:
+    """Run the playbook; the hog takes the VRAM when a file that is a sign for it appears in the state directory."""
+    before = set(bench.plays.staged())
     begun = time.monotonic()
     end = begun + bench.runner.limit(100)
     process = bench.plays.start("restore", bench.entry(workload))
     try:
-        while process.poll() is None and bench.plays.staged() == before["staged"]:
+        while process.poll() is None and not any(map(is_sign, set(bench.plays.staged()) - before)):
             if time.monotonic() > end:
                 raise StepError("The playbook staged nothing in time.")
             time.sleep(0.02)
