@@ -7,7 +7,7 @@
 SHELL := /bin/bash
 TOOLS := tests/tools
 
-.PHONY: help demo test lint sanity units integration molecule gpu-bundle install-check changelog clean distclean
+.PHONY: help demo test lint sanity units integration molecule bench gpu-bundle install-check changelog clean distclean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 16
@@ -32,6 +32,9 @@ integration: ## the steps on a real containerd, in a node of this machine (root)
 
 molecule: ## scenarios on nodes of this machine (root; SCENARIO=default for one)
 	@$(TOOLS)/molecule $(SCENARIO)
+
+bench: ## ours against the tools that people use (root; SECTIONS, SIZES, PAIRS as in tests/benchmarks/README.md)
+	@$(TOOLS)/bench $(SECTIONS)
 
 gpu-bundle: ## one archive for tests/gpu/run.sh on a GPU host without a network (root)
 	@$(TOOLS)/gpu-bundle

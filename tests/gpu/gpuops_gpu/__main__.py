@@ -14,7 +14,7 @@ import time
 import traceback
 from collections.abc import Callable
 
-from gpuops_gpu import failures, gpu, host, sections, settings
+from gpuops_gpu import captures, failures, gpu, host, sections, settings, window
 from gpuops_gpu.bench import Bench
 from gpuops_gpu.engine import Engine, tree_digest
 from gpuops_gpu.plays import Plays
@@ -25,12 +25,21 @@ from gpuops_gpu.runner import Log, Runner, StepError
 PACKAGE = pathlib.Path(__file__).resolve().parent
 WORLD = "GPUOPS_STANDIN_DIR"
 # How long a section may take, and how much time has to be left for it to begin; seconds.
-LIMITS = {"pattern": (240, 60), "failures": (240, 60), "training": (240, 50), "four": (240, 60)}
+LIMITS = {
+    "pattern": (240, 60),
+    "capture": (180, 60),
+    "failures": (240, 60),
+    "training": (240, 50),
+    "four": (240, 60),
+    "window": (560, 60),
+}
 RUN: dict[str, Callable[[Bench, Section], None]] = {
     "pattern": sections.pattern,
+    "capture": captures.capture,
     "failures": failures.failures,
     "training": sections.training,
     "four": sections.four,
+    "window": window.window,
 }
 
 

@@ -58,6 +58,7 @@ class Plays:
             "ansible_connection": "local",
             "ansible_python_interpreter": sys.executable,
             "restore_become": False,
+            "checkpoint_become": False,
             "restore_node_address": str(self._address),
             "restore_node_namespace": NAMESPACE,
             "restore_node_staging_dir": str(self.state),

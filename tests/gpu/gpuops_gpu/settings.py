@@ -10,7 +10,9 @@ import os
 import pathlib
 from collections.abc import Mapping
 
-SECTIONS = ("pattern", "failures", "training", "four")
+SECTIONS = ("pattern", "capture", "failures", "training", "four", "window")
+#: What runs unless sections are named; measurements take minutes of their own.
+USUAL = SECTIONS[:-1]
 NAMESPACE = "gpuops-gpu"
 GIB = 1 << 30
 
@@ -21,7 +23,8 @@ class Settings:
 
     base: everything that the test unpacks and makes; removed at the end unless ``keep``.
     gib: of the workload with a pattern. small: of the one in the failure cases. part: of each of the four processes
-    that are timed. full_part: of each of the four that go through the playbook.
+    that are timed. full_part: of each of the four that go through the playbook. window: of the workloads whose windows
+    are measured, in ``pairs`` runs of each side.
     rehearsal: no GPU; host memory stands in for VRAM, and the report says so.
     """
 
@@ -31,6 +34,8 @@ class Settings:
     small: float
     part: float
     full_part: float
+    window: tuple[float, ...]
+    pairs: int
     steps: int
     seconds: float
     sections: tuple[str, ...]
@@ -52,7 +57,7 @@ def read(environment: Mapping[str, str] = os.environ) -> Settings:
             raise ValueError(f"{name} is {text!r}, which is no positive number.")
         return value
 
-    sections = tuple(environment.get("GPUOPS_GPU_SECTIONS", "").replace(",", " ").split()) or SECTIONS
+    sections = tuple(environment.get("GPUOPS_GPU_SECTIONS", "").replace(",", " ").split()) or USUAL
     unknown = [name for name in sections if name not in SECTIONS]
     if unknown:
         raise ValueError(f"GPUOPS_GPU_SECTIONS has {unknown[0]!r}; there are: {' '.join(SECTIONS)}.")
@@ -65,8 +70,10 @@ def read(environment: Mapping[str, str] = os.environ) -> Settings:
         small=number("GPUOPS_GPU_SMALL_GIB", 1),
         part=number("GPUOPS_GPU_PART_GIB", 4),
         full_part=number("GPUOPS_GPU_FULL_PART_GIB", 1),
+        window=tuple(float(size) for size in (environment.get("GPUOPS_GPU_WINDOW_GIB") or "8 16").split()),
+        pairs=int(number("GPUOPS_GPU_PAIRS", 3)),
         steps=int(number("GPUOPS_GPU_STEPS", 200)),
-        seconds=number("GPUOPS_GPU_SECONDS", 520),
+        seconds=number("GPUOPS_GPU_SECONDS", 560),
         sections=sections,
         keep=bool(environment.get("GPUOPS_GPU_KEEP")),
         rehearsal=bool(environment.get("GPUOPS_GPU_REHEARSAL")),

@@ -1,0 +1,125 @@
+# Copyright (c) 2026 the gpuops.restore contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The node that is measured on: checkpoints of a size, commands with their time and memory, page cache cold or warm."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import pathlib
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import in_node
+from gpuops_lab import image, workload
+from gpuops_lab.config import LabError, Node
+
+from gpuops_bench.measure import Sample
+
+ROOT = pathlib.Path(__file__).resolve().parents[3]
+STATE = "/var/lib/gpuops-restore"
+CONTENT = "/var/lib/containerd/io.containerd.content.v1.content/blobs"
+COLD, WARM = "cold", "warm"
+#: Milliseconds between two numbers of a counter whose gaps are measured.
+TICK_MS = 2
+
+
+@dataclasses.dataclass(frozen=True)
+class Done:
+    """A command that has ended well."""
+
+    output: str
+    seconds: float
+    peak: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Bench:
+    """``sizes``: MiB that the workload holds. ``route``: the name of the way in ``ours.ROUTES``."""
+
+    node: Node
+    sizes: tuple[int, ...]
+    pairs: int
+    caches: tuple[str, ...]
+    route: str
+
+    def timed(self, command: Sequence[str], given: str = "", inside: bool = True, **options: Any) -> Done:
+        """Run a command in the node, or beside it, with its peak memory; raises LabError when it fails."""
+        whole = [str(self.node.directory / "enter"), *command] if inside else list(command)
+        with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as errors, tempfile.TemporaryFile() as source:
+            source.write(given.encode())
+            source.seek(0)
+            begun = time.monotonic()
+            process = subprocess.Popen(whole, stdin=source, stdout=out, stderr=errors, **options)
+            # Counts the process and the children that it has waited for.
+            _pid, status, usage = os.wait4(process.pid, 0)
+            seconds = time.monotonic() - begun
+            process.returncode = os.waitstatus_to_exitcode(status)
+            out.seek(0)
+            errors.seek(0)
+            text = out.read().decode(errors="replace")
+            if process.returncode:
+                reason = (errors.read().decode(errors="replace") or text)[-2000:]
+                raise LabError(f"{' '.join(command[:6])} ended with status {process.returncode}: {reason}")
+        return Done(text, seconds, usage.ru_maxrss * 1024)
+
+    def module(self, name: str, params: Mapping[str, Any]) -> tuple[dict[str, Any], Sample]:
+        """A module of the collection, run in the node as Ansible runs it; its answer, its time and its memory."""
+        path = f"{in_node.LIBRARY}/ansible_collections/gpuops/restore/plugins/modules/{name}.py"
+        command = ["env", f"PYTHONPATH={in_node.LIBRARY}", in_node.PYTHON, path]
+        done = self.timed(command, json.dumps({"ANSIBLE_MODULE_ARGS": dict(params)}))
+        answer: dict[str, Any] = json.loads(done.output)
+        if answer.get("failed"):
+            raise LabError(f"{name} failed: {answer.get('msg')}")
+        return answer, Sample(done.seconds, done.peak)
+
+    def ctr(self, *arguments: str) -> Sample:
+        done = self.timed(["ctr", "-n", workload.NAMESPACE, *arguments])
+        return Sample(done.seconds, done.peak)
+
+    def run_counter(self, identifier: str, mib: int, tick_ms: int = 100) -> None:
+        """The workload, once it counts."""
+        workload.place_image(self.node)
+        self.ctr("images", "import", workload.ARCHIVE)
+        command = ["/bin/counter", "--mib", str(mib), "--tick-ms", str(tick_ms)]
+        self.ctr("run", "--detach", "--log-uri", workload.log_uri(identifier), image.REFERENCE, identifier, *command)
+        workload.await_count(self.node, identifier, 1, 60 + mib / 20)
+
+    def checkpoint_of(self, mib: int) -> str:
+        """Reference of a checkpoint of a workload with that much memory, made once a run and staged."""
+        reference = f"gpuops.test/bench:{mib}"
+        if reference not in workload.ctr(self.node, workload.NAMESPACE, "images", "ls", "-q").split():
+            say(f"a checkpoint of {mib} MiB")
+            self.run_counter(f"original-{mib}", mib)
+            workload.checkpoint(self.node, f"original-{mib}", reference)
+            self.remove(f"original-{mib}")
+            self.module("containerd_checkpoint_stage", {"checkpoint": reference})
+        return reference
+
+    def remove(self, identifier: str) -> None:
+        """The container is gone, and what either side leaves behind in the node."""
+        workload.delete(self.node, identifier)
+        self.timed(
+            ["sh", "-c", f"rm -rf /tmp/ctrd-checkpoint* {STATE}/work {STATE}/receipts /var/log/{identifier}.log"]
+        )
+
+    def remove_image(self, reference: str) -> None:
+        workload.ctr(self.node, workload.NAMESPACE, "images", "rm", "--sync", reference)
+
+    def prepare_cache(self, state: str) -> None:
+        """Warm: what both sides read lies in the page cache. Cold: nothing does, and nothing waits to be written."""
+        self.timed(["sync"])
+        if state == COLD:
+            pathlib.Path("/proc/sys/vm/drop_caches").write_text("3\n")
+        else:
+            self.timed(["sh", "-c", f"cat {CONTENT}/sha256/* $(find {STATE} -type f) >/dev/null"])
+
+
+def say(text: str) -> None:
+    print(f"==> {text}", file=sys.stderr, flush=True)

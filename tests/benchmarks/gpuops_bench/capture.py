@@ -1,0 +1,87 @@
+# Copyright (c) 2026 the gpuops.restore contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Capture: how long the workload stands still, and how long until the image is complete."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+
+from gpuops_lab import workload
+
+from gpuops_bench.bench import TICK_MS, Bench, say
+from gpuops_bench.measure import Comparison, Sample, pairs, peaks
+
+PEER = "ctr containers checkpoint --task --rw --image"
+
+
+def run(bench: Bench) -> list[Comparison]:
+    found = []
+    for mib in bench.sizes:
+        still: dict[str, list[Sample]] = {"ours": [], "peer": []}
+
+        # Every capture is of a new container: ctr's second one of the same container lacks its images on 1.6 and 1.7.
+        def by_us(mib: int = mib, still: dict[str, list[Sample]] = still) -> Sample:
+            parameters = {"container_id": "captured-o", "name": "gpuops.test/captured-o:1", "gpu": "none"}
+            return _capture(
+                bench, mib, "captured-o", lambda: bench.module("containerd_checkpoint", parameters)[1], still["ours"]
+            )
+
+        def by_ctr(mib: int = mib, still: dict[str, list[Sample]] = still) -> Sample:
+            arguments = ["containers", "checkpoint", "--task", "--rw", "--image"]
+            names = ["captured-c", "gpuops.test/captured-c:1"]
+            return _capture(bench, mib, "captured-c", lambda: bench.ctr(*arguments, *names), still["peer"])
+
+        name = f"capture {mib} MiB"
+        say(name)
+        whole = pairs(f"{name}, image complete", PEER, bench.pairs, by_us, by_ctr, say)
+        found += [Comparison(f"{name}, standstill", PEER, still["ours"], still["peer"]), whole]
+        memory = peaks(whole)
+        if memory:
+            found.append(memory)
+    return found
+
+
+def _capture(bench: Bench, mib: int, identifier: str, take: Callable[[], Sample], still: list[Sample]) -> Sample:
+    bench.run_counter(identifier, mib, TICK_MS)
+    bench.timed(["sync"])
+    try:
+        with _Gaps(bench, identifier) as gaps:
+            sample = take()
+        still.append(Sample(gaps.longest))
+        workload.await_count(bench.node, identifier, workload.count(bench.node, identifier) + 1)
+    finally:
+        bench.remove(identifier)
+        if f"gpuops.test/{identifier}:1" in workload.ctr(bench.node, workload.NAMESPACE, "images", "ls", "-q").split():
+            bench.remove_image(f"gpuops.test/{identifier}:1")
+    return sample
+
+
+class _Gaps:
+    """Watches the counter's own output from outside: the longest time in which it wrote nothing, in seconds."""
+
+    def __init__(self, bench: Bench, identifier: str) -> None:
+        self.longest = 0.0
+        self._path = bench.node.inside(f"/var/log/{identifier}.log")
+        self._end = threading.Event()
+        self._thread = threading.Thread(target=self._watch)
+
+    def __enter__(self) -> _Gaps:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_unused: object) -> None:
+        # One more number closes a gap that is still open.
+        time.sleep(0.2)
+        self._end.set()
+        self._thread.join()
+
+    def _watch(self) -> None:
+        size, since = self._path.stat().st_size, time.monotonic()
+        while not self._end.is_set():
+            found, now = self._path.stat().st_size, time.monotonic()
+            if found != size:
+                self.longest, size, since = max(self.longest, now - since), found, now
+            time.sleep(0.001)
