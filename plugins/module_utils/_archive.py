@@ -94,13 +94,15 @@ def open_archive(
 class Archive:
     """An opened archive.
 
-    ``layout``: ``oci`` or ``docker``. ``images``: what it holds. ``synthesized``: manifests, and their
-    descriptors, that were made for images of a Docker archive and have to be uploaded after their blobs.
+    ``layout``: ``oci`` or ``docker``. ``compression``: ``none``, ``gzip`` or ``zstd``. ``images``: what it holds.
+    ``synthesized``: manifests, and their descriptors, that were made for images of a Docker archive and have to be
+    uploaded after their blobs.
     """
 
     def __init__(self, file: ArchiveFile) -> None:
         self._file = file
         self.path = file.path
+        self.compression = file.compression
         self.layout = "oci"
         self.images: list[ArchiveImage] = []
         self.synthesized: list[tuple[Descriptor, bytes]] = []
@@ -198,6 +200,13 @@ class Archive:
         return {
             digest: [child for child in below if self._check(child, allow_missing)] for digest, below in graph.items()
         }
+
+    def document(self, descriptor: Descriptor) -> bytes:
+        """An index or manifest of the archive, verified. InputError ``blob_missing`` and as :meth:`graph`."""
+        found = self._load([descriptor])
+        if descriptor.digest not in found:
+            raise missing(descriptor)
+        return found[descriptor.digest]
 
     def blobs(
         self, image: ArchiveImage, platform: Platform | None = None, allow_missing: Container[str] = ()

@@ -112,7 +112,7 @@ def load(client: Client, name: str) -> Checkpoint:
         name=name,
         digest=image.target.digest,
         layout="task" if task_layout else "container",
-        base_name=str(annotations.get(_REF_NAME) or annotations.get(_TASK_IMAGE_NAME) or ""),
+        base_name=base_name(annotations),
         base=first(INDEXES | MANIFESTS),
         runtime=str(annotations.get(_RUNTIME_NAME) or DEFAULT_RUNTIME),
         snapshotter=str(annotations.get(_SNAPSHOTTER_NAME) or DEFAULT_SNAPSHOTTER),
@@ -123,6 +123,11 @@ def load(client: Client, name: str) -> Checkpoint:
         writable_layer=first(_LAYERS),
         facts=_facts(annotations),
     )
+
+
+def base_name(annotations: Mapping[str, Any]) -> str:
+    """The reference of the base image, as the annotations of a checkpoint's index give it; '' where they do not."""
+    return str(annotations.get(_REF_NAME) or annotations.get(_TASK_IMAGE_NAME) or "")
 
 
 def _facts(annotations: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -14,6 +14,7 @@ from typing import Any, Callable
 
 from ansible_collections.gpuops.restore.plugins.module_utils import (
     _checkpoint,
+    _compatibility,
     _container_step,
     _container_wish,
     _containers,
@@ -21,6 +22,8 @@ from ansible_collections.gpuops.restore.plugins.module_utils import (
     _mounts,
     _netns,
     _node,
+    _node_facts,
+    _nvml,
     _original,
     _ownership,
     _spec,
@@ -30,7 +33,7 @@ from ansible_collections.gpuops.restore.plugins.module_utils import (
     _tasks,
 )
 from ansible_collections.gpuops.restore.plugins.module_utils._client import Client
-from ansible_collections.gpuops.restore.plugins.module_utils._errors import InputError, RestoreError
+from ansible_collections.gpuops.restore.plugins.module_utils._errors import InputError, NodeError, RestoreError
 from ansible_collections.gpuops.restore.plugins.module_utils._images import Descriptor, Image
 from ansible_collections.gpuops.restore.plugins.module_utils._original import Original
 
@@ -73,6 +76,7 @@ def report(client: Client, wish: _container_wish.Wish, stdout: str = "", stderr:
     for part in _parts(original.checkpoint):
         _collect(found, lambda part=part: _require_blob(client, part))  # type: ignore[misc]
     _node_problems(client, found, original)
+    _compare(client, found, original)
     _room(client, found, original, wish)
     _spec_problems(client, found, original, image, wish, stdout, stderr)
     return found
@@ -108,6 +112,20 @@ def _node_problems(client: Client, found: Report, original: Original) -> None:
     _collect(found, lambda: _node.require_runtime(original.runtime, path))
     for problem in _node.restore_problems(path):
         found.add(problem)
+
+
+def _compare(client: Client, found: Report, original: Original) -> None:
+    """What a capture of this collection recorded, beside this node."""
+    recorded = original.checkpoint.facts
+    if not recorded:
+        return
+    path = _node.daemon_environment(client)["PATH"]
+    here = _node_facts.node(path, original.runtime)
+    here["gpu"] = {"driver": _nvml.read().driver} if recorded.get("gpu") else None
+    compared = _compatibility.compare(recorded, here)
+    for code, message in compared.problems.items():
+        found.add(NodeError(code, message, "Restore on a node like the one that it was captured on."))
+    found.warnings.extend(compared.warnings)
 
 
 def _room(client: Client, found: Report, original: Original, wish: _container_wish.Wish) -> None:
@@ -198,4 +216,5 @@ def _describe(original: Original, image: Image | None) -> dict[str, Any]:
         "options": shown(checkpoint.options),
         "spec_source": original.spec_source,
         "spec": None,
+        "recorded": dict(checkpoint.facts) or None,
     }

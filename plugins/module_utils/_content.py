@@ -45,14 +45,15 @@ def stat(client: Client, digest: str) -> Blob | None:
     return Blob(info.digest, info.size, dict(info.labels))
 
 
-def read(client: Client, digest: str, size: int) -> Iterator[bytes]:
-    """Stream a blob's ``size`` bytes. Raises InputError ``blob_missing`` or ``blob_truncated``.
+def read(client: Client, digest: str, size: int, timeout: float | None = None, offset: int = 0) -> Iterator[bytes]:
+    """Stream a blob of ``size`` bytes, from ``offset`` on. Raises InputError ``blob_missing`` or ``blob_truncated``.
 
-    The daemon does not verify on reading: whoever consumes the chunks has to compare the digest.
+    ``timeout``: seconds for all of it, None for the client's default. The daemon does not verify on reading: whoever
+    consumes the chunks has to compare the digest.
     """
-    seen = 0
+    seen = offset
     try:
-        for response in client.server_stream(f"{_SERVICE}/Read", digest=digest):
+        for response in client.server_stream(f"{_SERVICE}/Read", timeout, digest=digest, offset=offset):
             seen += len(response.data)
             yield response.data
     except NotFoundError as error:
@@ -114,10 +115,17 @@ def _require_digest(digest: str, found: str) -> None:
         )
 
 
-def write(client: Client, chunks: Iterable[bytes], digest: str, size: int, labels: Mapping[str, str]) -> bool:
+def write(
+    client: Client,
+    chunks: Iterable[bytes],
+    digest: str,
+    size: int,
+    labels: Mapping[str, str],
+    timeout: float | None = None,
+) -> bool:
     """Stream a blob into the store; the daemon verifies digest and size. False if it was there already.
 
-    What is in doubt is aborted, so a failed write leaves no ingest behind.
+    ``timeout`` as in :func:`read`. What is in doubt is aborted, so a failed write leaves no ingest behind.
     """
     ref = f"gpuops-restore-{digest}-{uuid.uuid4().hex}"
     fields: dict[str, Any] = {"ref": ref, "total": size, "expected": digest}
@@ -132,9 +140,37 @@ def write(client: Client, chunks: Iterable[bytes], digest: str, size: int, label
                 offset += len(data)
         yield _api.message(kind, action=_COMMIT, offset=offset, labels=dict(labels), **fields)
 
-    source = _Relay(requests())
+    return _send(client, ref, requests(), timeout)
+
+
+def ingest(client: Client, chunks: Iterable[bytes], labels: Mapping[str, str]) -> tuple[str, int]:
+    """Stream a blob whose digest is not known before; digest and size. As :func:`write` otherwise."""
+    ref = f"gpuops-restore-{uuid.uuid4().hex}"
+    kind = "containerd.services.content.v1.WriteContentRequest"
+    hasher = hashlib.sha256()
+    size = 0
+
+    def requests() -> Iterator[Any]:
+        nonlocal size
+        for chunk in chunks:
+            for start in range(0, len(chunk), CHUNK):
+                data = chunk[start : start + CHUNK]
+                yield _api.message(kind, action=_WRITE, ref=ref, offset=size, data=data)
+                hasher.update(data)
+                size += len(data)
+        expected = "sha256:" + hasher.hexdigest()
+        commit = {"ref": ref, "offset": size, "total": size, "expected": expected, "labels": dict(labels)}
+        yield _api.message(kind, action=_COMMIT, **commit)
+
+    _send(client, ref, requests())
+    return "sha256:" + hasher.hexdigest(), size
+
+
+def _send(client: Client, ref: str, requests: Iterator[Any], timeout: float | None = None) -> bool:
+    """Carry out a write; False if the blob was there already. What is in doubt is aborted."""
+    source = _Relay(requests)
     try:
-        for _response in client.bidi_stream(f"{_SERVICE}/Write", source):
+        for _response in client.bidi_stream(f"{_SERVICE}/Write", source, timeout):
             pass
     except AlreadyExistsError:
         return False

@@ -139,7 +139,7 @@ def summary(operation: str, failed: Sequence[_cuda.Done]) -> RestoreError:
             details=details,
         )
     return RestoreError(
-        f"cuda_{operation}_failed",
+        _FAILED[operation],
         f"The CUDA driver answers {error} when process {pid} is to be {_PAST[operation]}; its state is {first.state}.",
         "Look at dmesg for Xid lines. UVM-managed memory, MIG and MPS are not supported, IPC and NCCL on newer drivers "
         "only.",
@@ -148,4 +148,5 @@ def summary(operation: str, failed: Sequence[_cuda.Done]) -> RestoreError:
     )
 
 
+_FAILED = {LOCK: "cuda_lock_failed", CHECKPOINT: "cuda_checkpoint_failed", UNLOCK: "cuda_unlock_failed"}
 _PAST = {LOCK: "locked", CHECKPOINT: "checkpointed", RESTORE: "restored", UNLOCK: "unlocked"}

@@ -11,6 +11,7 @@ workload must not go on without the rest.
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -84,8 +85,8 @@ class Outcome:
     seconds: dict[str, float] = field(default_factory=dict)
 
 
-def reach(client: Client | None, wish: Wish, check: bool) -> Outcome:
-    """Bring all processes to ``wish.state``. ``client`` is only needed for a container.
+def reach(client: Client | None, wish: Wish, check: bool, driver: Driver | None = None) -> Outcome:
+    """Bring all processes to ``wish.state``. ``client`` is only needed for a container; ``driver``: one that is open.
 
     Raises InputError (``container_absent``, ``task_absent``, ``process_gone``, ``not_a_cuda_process``,
     ``gpu_map_invalid``, ``gpu_map_incomplete``), ConflictError (``container_not_ours``, ``task_paused``), NodeError
@@ -106,7 +107,8 @@ def reach(client: Client | None, wish: Wish, check: bool) -> Outcome:
         return outcome
     scope.refuse_frozen()
     deadline = begun + wish.cuda_timeout
-    with _cuda.opened(deadline, wish.driver_root, wish.driver_container) as driver:
+    opening = _cuda.opened(deadline, wish.driver_root, wish.driver_container)
+    with contextlib.nullcontext(driver) if driver else opening as driver:
         found = _cuda_processes.ask(driver, processes, deadline)
         _require_cuda(wish, found)
         if not check:

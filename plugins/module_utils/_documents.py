@@ -4,8 +4,8 @@
 
 """Documents about workloads that root alone reads on the node: receipts, and evidence of failures. Private.
 
-    <state root>/receipts/<name>.json            what the last restore of a workload did
-    <state root>/debug/<name>-<UTC time>/        what was known when one failed; no memory image
+<state root>/receipts/<name>.json            what the last restore of a workload did
+<state root>/debug/<name>-<UTC time>/        what was known when one failed; no memory image
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from typing import Any
 
 from ansible_collections.gpuops.restore.plugins.module_utils import _paths
 
-RECEIPTS, DEBUG = "receipts", "debug"
+RECEIPTS, DEBUG, FAILURE = "receipts", "debug", "failure.json"
 #: Logs are copied up to their last bytes; CRIU's may be long, and a process may print a lot.
 _COPY_BYTES = 16 << 20
 
@@ -55,28 +55,48 @@ def write_receipt(root: str, name: str, receipt: Mapping[str, Any]) -> None:
     os.replace(partial, path)
 
 
-def keep_evidence(
-    root: str, name: str, keep: int, documents: Mapping[str, Mapping[str, Any]], directory: str, outputs: Sequence[str]
-) -> str:
-    """Write ``documents`` (by file name), and copy CRIU's log and configuration out of ``directory`` and ``outputs``.
+def keep_evidence(root: str, name: str, keep: int, directory: str, outputs: Sequence[str]) -> str:
+    """Begin a bundle: CRIU's log and configuration out of ``directory``, and the ends of ``outputs``.
 
-    Only the last ``keep`` bundles of the workload stay. Returns the bundle's path. Raises OSError.
+    Only the last ``keep`` (at least 1) bundles of the workload stay. Returns the bundle's path. Raises OSError.
     """
     debug = os.path.join(root, DEBUG)
     _paths.make_private(debug, root)
-    stamp = datetime.datetime.now(datetime.timezone.utc).strftime("%Y%m%dT%H%M%SZ")
-    bundle = os.path.join(debug, f"{name}-{stamp}")
-    with contextlib.suppress(FileExistsError):
-        os.mkdir(bundle, 0o700)
-    for file, document in documents.items():
-        _write(os.path.join(bundle, file), document)
+    bundle = _new_bundle(debug, name)
     for source in [*_files(directory), *outputs]:
         with contextlib.suppress(FileNotFoundError):
-            _copy_end(source, os.path.join(bundle, os.path.basename(source)))
+            _copy_end(source, _free(bundle, os.path.basename(source)))
     ours = re.compile(re.escape(name) + r"-[0-9]{8}T[0-9]{6}Z\Z")
     for old in sorted(entry for entry in os.listdir(debug) if ours.match(entry))[:-keep]:
         shutil.rmtree(os.path.join(debug, old))
     return bundle
+
+
+def write_failure(bundle: str, document: Mapping[str, Any]) -> None:
+    """Write, or write anew, what failed. Raises OSError."""
+    _write(os.path.join(bundle, FAILURE), document)
+
+
+def _new_bundle(debug: str, name: str) -> str:
+    """A directory of its own; where two attempts fail within one second, the later one has the next second's name."""
+    moment = datetime.datetime.now(datetime.timezone.utc)
+    while True:
+        bundle = os.path.join(debug, f"{name}-{moment:%Y%m%dT%H%M%SZ}")
+        try:
+            os.mkdir(bundle, 0o700)
+        except FileExistsError:
+            moment += datetime.timedelta(seconds=1)
+        else:
+            return bundle
+
+
+def _free(bundle: str, name: str) -> str:
+    """A path in the bundle that nothing has yet: outputs may be called like each other, or like our own files."""
+    path, number = os.path.join(bundle, name), 1
+    while os.path.basename(path) == FAILURE or os.path.lexists(path):
+        number += 1
+        path = os.path.join(bundle, f"{name}.{number}")
+    return path
 
 
 def _files(directory: str) -> list[str]:

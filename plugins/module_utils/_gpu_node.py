@@ -25,7 +25,7 @@ def has_driver(control_device: str = CONTROL_DEVICE) -> bool:
 
 
 def wanted_by(spec: Mapping[str, Any]) -> bool:
-    """Whether the container gets GPU devices, as device nodes or as mounts."""
+    """Whether the container gets GPU devices, as device nodes or as mounts. ``spec`` has been checked."""
     devices = (spec.get("linux") or {}).get("devices") or []
     paths = [device.get("path") for device in devices if isinstance(device, dict)]
     for mount in spec.get("mounts") or []:

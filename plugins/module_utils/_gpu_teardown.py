@@ -71,6 +71,10 @@ def suspend(
     ):
         return done
     task = _tasks.get(client, container_id)
+    if task is not None and task.status in ("PAUSED", "PAUSING"):
+        done.warnings.append(
+            f"The task of {container_id} is paused, so CUDA processes in it cannot be suspended before they are killed."
+        )
     if task is None or task.status != "RUNNING":
         return done
     wish = _cuda_step.Wish(

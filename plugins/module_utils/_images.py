@@ -69,6 +69,11 @@ def by_digest(client: Client, digest: str) -> list[Image]:
     return [_read(record) for record in found.images]
 
 
+def list_all(client: Client) -> list[Image]:
+    """All images of the namespace."""
+    return [_read(record) for record in client.call(f"{_SERVICE}/List").images]
+
+
 def create(client: Client, image: Image) -> Image:
     """Create the record. Raises AlreadyExistsError."""
     return _read(client.call(f"{_SERVICE}/Create", image=_record(image)).image)

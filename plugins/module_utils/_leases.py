@@ -60,6 +60,11 @@ def delete(client: Client, lease_id: str, sync: bool = True) -> bool:
     return True
 
 
+def own_id(purpose: str) -> str:
+    """The id of the lease that :func:`hold` makes for a purpose."""
+    return "gpuops-restore-" + hashlib.sha256(purpose.encode()).hexdigest()[:32]
+
+
 @contextlib.contextmanager
 def hold(client: Client, lease_id: str | None, purpose: str, expire_seconds: int = 3600) -> Iterator[None]:
     """Protect what the block creates: under the given lease, or under one of its own that ends with the block.
@@ -78,7 +83,7 @@ def hold(client: Client, lease_id: str | None, purpose: str, expire_seconds: int
         with client.using_lease(lease_id):
             yield
         return
-    own = "gpuops-restore-" + hashlib.sha256(purpose.encode()).hexdigest()[:32]
+    own = own_id(purpose)
     # Half-made things have to be collected before anything is reported or tried again.
     delete(client, own, sync=True)
     create(client, own, expire_seconds, {_labels.OWNER: _labels.DEFAULT_OWNER})

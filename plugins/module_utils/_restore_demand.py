@@ -17,6 +17,7 @@ from ansible_collections.gpuops.restore.plugins.module_utils import (
     _nvml,
     _original,
     _restore_gpu,
+    _spec,
     _task_end,
     _tasks,
     _vram_need,
@@ -57,19 +58,22 @@ def look(client: Client, job: Job) -> Demand:
     """What the workload will take; nothing where its checkpoint cannot be read, which its own steps say."""
     try:
         original = _original.read(client, job.container.source)
+        spec: Mapping[str, Any] = original.stored_spec or {}
+        if spec:
+            _spec.check(spec)
     except RestoreError:
         return Demand(job)
-    spec: Mapping[str, Any] = original.stored_spec or {}
     checkpoint = original.checkpoint
     size = checkpoint.criu.size if checkpoint.criu else 0
     expected = _restore_gpu.expected(job.gpu, spec, checkpoint.facts)
     held = _vram_need.held(job.gpu.vram, checkpoint.facts)
-    limit = ((spec.get("linux") or {}).get("resources") or {}).get("memory") or {}
+    memory = ((spec.get("linux") or {}).get("resources") or {}).get("memory")
+    limit = memory.get("limit") if isinstance(memory, dict) else None
     return Demand(
         job,
         live=_task_end.is_live(_tasks.get(client, job.name)),
         memory=size,
-        memory_limit=limit.get("limit"),
+        memory_limit=limit if isinstance(limit, int) else None,
         gpu_expected=expected,
         held=held,
         vram=_vram_need.need(held, checkpoint.facts, size, job.gpu.gpu_map) if expected else _vram_need.Need(),
@@ -91,6 +95,8 @@ def judge(demands: Sequence[Demand], available: int | None, thorough: bool) -> V
     verdict.reading = _nvml.read(policy.driver_root, fallback=policy.driver_container)
     if thorough:
         _judge_driver(expected, verdict)
+        if verdict.reading.reason:
+            verdict.warnings.append(f"Whether the GPUs have room was not looked at: {verdict.reading.reason}.")
     taken: dict[str, int] = {}
     for demand in expected:
         gpu = demand.job.gpu

@@ -11,7 +11,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Callable
 
-from ansible_collections.gpuops.restore.plugins.module_utils import _cuda, _cuda_step, _gpu_node, _nvml
+from ansible_collections.gpuops.restore.plugins.module_utils import (
+    _cuda,
+    _cuda_processes,
+    _cuda_step,
+    _gpu_node,
+    _nvml,
+    _vram_need,
+)
 from ansible_collections.gpuops.restore.plugins.module_utils._client import Client
 from ansible_collections.gpuops.restore.plugins.module_utils._errors import TERMINAL, UNKNOWN, NodeError, RestoreError
 from ansible_collections.gpuops.restore.plugins.module_utils._gpu_teardown import Policy
@@ -66,8 +73,14 @@ def expected(wish: Wish, spec: Mapping[str, Any], facts: Mapping[str, Any]) -> b
     """Whether the workload cannot do without a GPU."""
     mode = wish.policy.mode
     if mode == _gpu_node.AUTO:
-        return bool((facts.get("gpu") or {}).get("processes")) or _gpu_node.wanted_by(spec)
+        return certain(wish, facts) or _gpu_node.wanted_by(spec)
     return mode == _gpu_node.REQUIRED
+
+
+def certain(wish: Wish, facts: Mapping[str, Any]) -> bool:
+    """Whether there must be processes with CUDA: they are required, or the capture has recorded some."""
+    mode = wish.policy.mode
+    return mode == _gpu_node.REQUIRED or (mode == _gpu_node.AUTO and bool(_vram_need.processes(facts)))
 
 
 def bring_back(
@@ -78,14 +91,18 @@ def bring_back(
     needed: bool,
     check: bool,
     assume_prepared: bool = False,
+    insist: bool = False,
 ) -> Outcome:
     """Restore and unlock all CUDA processes of the running task, and see their memory on the GPUs.
 
-    ``ownership``: owner label and force. ``needed`` as :func:`expected` tells. Raises what :func:`_cuda_step.reach`
-    raises, and RestoreError ``no_cuda_process``, ``vram_not_back``.
+    ``ownership``: owner label and force. ``needed`` as :func:`expected` tells, ``insist`` as :func:`certain`.
+    Raises what :func:`_cuda_step.reach` raises, and RestoreError ``no_cuda_process``.
     """
     policy = wish.policy
     outcome = Outcome()
+    if check and assume_prepared and not needed:
+        # Whether it holds any can only be seen once it runs.
+        return outcome
     try:
         done = _cuda_step.reach(
             client,
@@ -111,11 +128,15 @@ def bring_back(
         return outcome
     outcome.changed, outcome.actions, outcome.warnings = done.changed, done.actions, done.warnings
     outcome.processes, outcome.seconds = done.processes, done.seconds
-    if policy.mode == _gpu_node.REQUIRED and not done.processes and not check:
+    if insist and not done.processes and not (check and assume_prepared):
+        why = "the workload requires its GPU memory back"
+        if policy.mode != _gpu_node.REQUIRED:
+            why = "its capture recorded some that have"
         raise RestoreError(
             "no_cuda_process",
-            f"No process of {container_id} has CUDA state, and the workload requires its GPU memory back.",
-            "Take the checkpoint with its CUDA processes suspended (containerd_checkpoint does), or set gpu to auto.",
+            f"No process of {container_id} has CUDA state, and {why}.",
+            "Take the checkpoint with its CUDA processes suspended (containerd_checkpoint does); gpu: none restores "
+            "without.",
         )
     return outcome
 
@@ -137,7 +158,12 @@ def verify(
             outcome.warnings.append(f"That the VRAM is back was not seen: {reading.reason}.")
             return None
         listed = {holder.pid for holder in reading.holders}
-        missing = [process["pid"] for process in restored if process["pid"] not in listed]
+        # One that has ended meanwhile holds nothing; whether it should have lived is asked later.
+        missing = [
+            process["pid"]
+            for process in restored
+            if process["pid"] not in listed and _cuda_processes.start_time(process["pid"]) == process["start_time"]
+        ]
         for process in restored:
             process["bytes"], process["gpus"] = reading.bytes_of(process["pid"]), reading.shares_of(process["pid"])
         if not missing:
@@ -163,19 +189,17 @@ def settled(error: RestoreError) -> RestoreError:
 def _cards(
     processes: list[dict[str, Any]], before: _nvml.Reading | None, after: _nvml.Reading | None
 ) -> list[dict[str, Any]]:
-    used = sorted({gpu["uuid"] for process in processes for gpu in process["gpus"]})
+    shares = [gpu for process in processes for gpu in process["gpus"]]
+    cards = {gpu["uuid"]: gpu for gpu in shares}
     found = []
-    for uuid in used:
+    for uuid, card in sorted(cards.items()):
         then, now = (reading.gpu(uuid) if reading else None for reading in (before, after))
-        card = now or then
         found.append(
             {
                 "uuid": uuid,
-                "index": card.index if card else None,
-                "name": card.name if card else None,
-                "memory": sum(
-                    gpu["memory"] or 0 for process in processes for gpu in process["gpus"] if gpu["uuid"] == uuid
-                ),
+                "index": card["index"],
+                "name": card["name"],
+                "memory": sum(gpu["memory"] or 0 for gpu in shares if gpu["uuid"] == uuid),
                 "used_before": _used(then),
                 "used_after": _used(now),
             }

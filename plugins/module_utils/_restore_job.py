@@ -6,11 +6,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from ansible_collections.gpuops.restore.plugins.module_utils import (
+    _cgroup,
     _container_wish,
     _criu_config,
     _gpu_node,
@@ -80,9 +81,22 @@ def settings_of(parameters: Mapping[str, Any]) -> Settings:
     )
 
 
+def jobs_of(workloads: Sequence[Mapping[str, Any]], settings: Settings) -> list[Job]:
+    """All ``workloads``. Raises InputError ``workload_duplicate`` and what :func:`job_of` raises."""
+    names = [workload["name"] for workload in workloads]
+    for name in names:
+        if names.count(name) > 1:
+            raise InputError(
+                "workload_duplicate", f"The name {name} stands twice in workloads.", "Give each workload its own name."
+            )
+    return [job_of(workload, settings) for workload in workloads]
+
+
 def job_of(workload: Mapping[str, Any], settings: Settings) -> Job:
-    """One entry of ``workloads``. Raises InputError."""
+    """One entry of ``workloads``. Raises InputError ``container_id_invalid`` and others."""
     name = workload["name"]
+    # Files are named after it, evidence of its failure too.
+    _cgroup.cgroups_path(name, _cgroup.CGROUPFS)
     shared: dict[str, Any] = {
         "container_id": name,
         "staging_dir": settings.staging_dir,
@@ -132,7 +146,7 @@ def job_of(workload: Mapping[str, Any], settings: Settings) -> Job:
             policy=policy,
             gpu_map=_texts(workload.get("gpu_map")),
             vram=sizes(workload.get("vram")),
-            retries=settings.gpu_retries,
+            retries=max(0, settings.gpu_retries),
         ),
         probe=probe_of(name, workload.get("probe"), settings.staging_dir),
         settings=settings,

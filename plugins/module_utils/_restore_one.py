@@ -32,6 +32,8 @@ from ansible_collections.gpuops.restore.plugins.module_utils._errors import UNKN
 from ansible_collections.gpuops.restore.plugins.module_utils._restore_job import Job
 
 CONTAINER, TASK, GPU, ALIVE, PROBE, RECEIPT = "container", "task", "gpu", "alive", "probe", "receipt"
+#: Failures of the GPU's step that the end of the container's process may have caused.
+_MAY_HAVE_DIED = frozenset({"no_cuda_process", "cuda_process_gone", "vram_not_back"})
 
 
 @dataclass
@@ -111,24 +113,41 @@ def restore(client: Client, job: Job, reading: _nvml.Reading | None, check: bool
 
     ``reading``: the GPUs before the restore, where they were looked at. Never raises RestoreError; it is in the result.
     """
-    warnings: list[str] = []
-    for attempt in range(job.gpu.retries + 1):
-        result = Result(job, warnings=list(warnings))
-        try:
-            _go(client, job, result, reading, check)
-            return result
-        except RestoreError as error:
-            result.fail(error)
-        except OSError as error:
-            refused = f"The node's operating system refused: {error}."
-            result.fail(RestoreError("io_error", refused, "Mend that, then run again."))
+    left = job.gpu.retries
+    result = _attempt(client, job, reading, check)
+    while result.failure and left > 0 and _may_begin_anew(client, result, check):
+        left -= 1
         if check:
-            return result
+            return _foretold(client, result)
+        warnings = [*result.warnings, f"The restore of {job.name} was begun anew: {result.failure['msg']}"]
+        # The failed attempt has used its snapshot, also where the container was there before.
+        anew = dataclasses.replace(job, container=dataclasses.replace(job.container, rebuild=True))
+        result = _attempt(client, anew, reading, check)
+        result.warnings[:0] = warnings
+    return result
+
+
+def _foretold(client: Client, failed: Result) -> Result:
+    """In check mode: a task that a run which was killed has left is poisoned and would be replaced."""
+    job = failed.job
+    gone = _task_step.absent(client, job.task, check=True)
+    again = f"restore {job.name} anew, since its process cannot get its GPU memory back"
+    task = _task_step.Outcome(True, True, failed.task.before, "RUNNING", [*gone.actions, again])
+    return Result(job, container=failed.container, task=task, warnings=failed.warnings, receipt_written=True)
+
+
+def _attempt(client: Client, job: Job, reading: _nvml.Reading | None, check: bool) -> Result:
+    result = Result(job)
+    try:
+        _go(client, job, result, reading, check)
+    except RestoreError as error:
+        result.fail(error)
+    except OSError as error:
+        refused = f"The node's operating system refused: {error}."
+        result.fail(RestoreError("io_error", refused, "Mend that, then run again."))
+    if result.failure and not check:
         _keep_evidence(client, result)
         _take_back(client, result)
-        if attempt == job.gpu.retries or not _may_begin_anew(client, result):
-            return result
-        warnings = [*result.warnings, f"The restore of {job.name} was begun anew: {(result.failure or {}).get('msg')}"]
     return result
 
 
@@ -169,8 +188,10 @@ def _facts(client: Client, job: Job) -> Mapping[str, Any]:
 
 
 def _bring_gpu_back(client: Client, job: Job, result: Result, facts: Mapping[str, Any], check: bool) -> None:
-    # Room was looked for before the window; only a map needs to know which GPUs there were.
-    wish = dataclasses.replace(job.gpu, vram=_vram_need.held(job.gpu.vram, facts) if job.gpu.gpu_map else {})
+    # Room was looked for before the window, unless the task is one that a run which was killed has left. Else only a
+    # map needs to know which GPUs there were.
+    known = bool(job.gpu.gpu_map) or not result.task.changed
+    wish = dataclasses.replace(job.gpu, vram=_vram_need.held(job.gpu.vram, facts) if known else {})
     try:
         result.gpu = _restore_gpu.bring_back(
             client,
@@ -180,11 +201,17 @@ def _bring_gpu_back(client: Client, job: Job, result: Result, facts: Mapping[str
             _restore_gpu.expected(wish, result.container.spec_after, facts),
             check,
             assume_prepared=check and result.task.changed,
+            insist=_restore_gpu.certain(wish, facts),
         )
         if result.gpu.changed and not check:
             result.gpu_seen = _restore_gpu.verify(result.gpu, job.name, wish.policy)
     except RestoreError as error:
-        raise (_restore_gpu.settled(error) if result.task.created else error) from error
+        if result.task.created and not check:
+            if error.code in _MAY_HAVE_DIED:
+                # Then its exit status and its last words say more.
+                _task_step.stays_alive(client, job.task, result.task.task["pid"], 0.0)
+            _restore_gpu.settled(error)
+        raise
     result.warnings += result.gpu.warnings
 
 
@@ -243,14 +270,36 @@ def _compose(client: Client, job: Job, result: Result, reading: _nvml.Reading | 
 
 def _keep_evidence(client: Client, result: Result) -> None:
     job, failure = result.job, result.failure or {}
-    if job.settings.keep_evidence <= 0:
+    settings = job.settings
+    if settings.keep_evidence <= 0:
         return
-    work = _paths.work_dir(job.settings.staging_dir, client.namespace, job.name)
-    document = {
+    work = _paths.work_dir(settings.staging_dir, client.namespace, job.name)
+    try:
+        bundle = _documents.keep_evidence(
+            settings.staging_dir, job.name, settings.keep_evidence, work, result.task.output_created
+        )
+        # CRIU's log, which the failure names, is there from now on.
+        failure.update(_elsewhere(failure, work, bundle), evidence=bundle)
+        _documents.write_failure(bundle, _evidence(result))
+    except OSError as error:
+        result.warnings.append(f"The evidence of {job.name} could not be kept whole: {error}.")
+
+
+def _elsewhere(value: Any, old: str, new: str) -> Any:
+    if isinstance(value, str):
+        return value.replace(old, new)
+    if isinstance(value, dict):
+        return {key: _elsewhere(part, old, new) for key, part in value.items()}
+    return [_elsewhere(part, old, new) for part in value] if isinstance(value, (list, tuple)) else value
+
+
+def _evidence(result: Result) -> dict[str, Any]:
+    job = result.job
+    return {
         **job.settings.record,
         "name": job.name,
         "failed_at": _documents.now_text(),
-        "failure": failure,
+        "failure": result.failure,
         "workload": job.shown,
         "container": result.container.container,
         "container_actions": result.container.actions,
@@ -258,28 +307,13 @@ def _keep_evidence(client: Client, result: Result) -> None:
         "spec": result.container.spec_after,
         "task": result.task.task,
         "gpu": result.gpu.result(),
+        "seconds": result.seconds,
     }
-    try:
-        bundle = _documents.keep_evidence(
-            job.settings.staging_dir,
-            job.name,
-            job.settings.keep_evidence,
-            {"failure.json": document},
-            work,
-            result.task.output_created,
-        )
-    except OSError as error:
-        result.warnings.append(f"The evidence of {job.name} could not be kept: {error}.")
-        return
-    failure["evidence"] = bundle
-    # The log that the message names moved there.
-    failure["msg"] = failure["msg"].replace(work, bundle)
 
 
 def _take_back(client: Client, result: Result) -> None:
     """Remove what this call made: the task with its GPU memory, output files, container and snapshot."""
-    job, failure = result.job, result.failure or {}
-    settings = job.settings
+    job, settings = result.job, result.job.settings
     try:
         if result.task.created:
             gone = _task_step.absent(client, dataclasses.replace(job.task, grace_seconds=0.0), check=False)
@@ -291,22 +325,38 @@ def _take_back(client: Client, result: Result) -> None:
             _container_step.absent(client, job.name, settings.owner, settings.force, settings.staging_dir, check=False)
     except (RestoreError, OSError) as error:
         text = error.sentence() if isinstance(error, RestoreError) else str(error)
-        failure.update(outcome=UNKNOWN, left_behind=text)
+        _left_behind(result, text)
 
 
-def _may_begin_anew(client: Client, result: Result) -> bool:
-    """Whether the GPU refused, everything is taken back, and the GPUs have room now."""
+def _left_behind(result: Result, text: str) -> None:
+    """The way back has failed: say so everywhere, in the evidence too."""
+    failure = result.failure or {}
+    left = "; ".join(part for part in (failure["left_behind"], text) if part)
+    failure.update(outcome=UNKNOWN, left_behind=left)
+    failure["failure"]["outcome"] = UNKNOWN
+    failure["failure"]["details"]["left_behind"] = left
+    if failure["evidence"]:
+        with contextlib.suppress(OSError):
+            _documents.write_failure(failure["evidence"], _evidence(result))
+
+
+def _may_begin_anew(client: Client, result: Result, check: bool) -> bool:
+    """Whether the GPU refused, the GPUs have room now, and nothing of the failed attempt is left."""
     job, failure = result.job, result.failure or {}
-    if failure["code"] not in ("cuda_restore_failed", "vram_short") or failure["left_behind"]:
+    codes = ("cuda_restore_failed",) if check else ("cuda_restore_failed", "vram_short")
+    if failure["code"] not in codes or failure["left_behind"]:
         return False
     reading = _nvml.read(job.gpu.policy.driver_root, fallback=job.gpu.policy.driver_container)
     if reading.reason:
         return False
-    checkpoint = _checkpoint.load(client, job.checkpoint)
-    held = _vram_need.held(job.gpu.vram, checkpoint.facts)
-    need = _vram_need.need(held, checkpoint.facts, checkpoint.criu.size if checkpoint.criu else 0, job.gpu.gpu_map)
     try:
-        _vram_need.require(job.name, need, {}, reading)
+        checkpoint = _checkpoint.load(client, job.checkpoint)
+        held = _vram_need.held(job.gpu.vram, checkpoint.facts)
+        size = checkpoint.criu.size if checkpoint.criu else 0
+        _vram_need.require(job.name, _vram_need.need(held, checkpoint.facts, size, job.gpu.gpu_map), {}, reading)
+        if failure["code"] == "cuda_restore_failed" and not result.task.created:
+            # A task that a run which was killed has left: its poisoned processes never come back.
+            _task_step.absent(client, dataclasses.replace(job.task, grace_seconds=0.0), check)
     except RestoreError:
         return False
     return True

@@ -41,18 +41,25 @@ def restore_all(open_client: OpenClient, jobs: Sequence[Job], parallel: int, che
     """
     with open_client() as client:
         demands = [_restore_demand.look(client, job) for job in jobs]
-    verdict = _restore_demand.judge(demands, _restore_demand.available_memory(), thorough=False)
+    # A run asks the driver in each workload's turn; to foretell what it will say there is only this.
+    verdict = _restore_demand.judge(demands, _restore_demand.available_memory(), thorough=check)
     memory = _Memory()
 
     def one(demand: Demand) -> Result:
         errors = verdict.refused.get(demand.job.name)
         if errors:
             return _refused(demand.job, combined(errors))
-        with memory.room_for(0 if demand.live or check else demand.memory), open_client() as client:
-            return _restore_one.restore(client, demand.job, verdict.reading, check)
+        try:
+            with memory.room_for(0 if demand.live or check else demand.memory), open_client() as client:
+                return _restore_one.restore(client, demand.job, verdict.reading, check)
+        except RestoreError as error:
+            # No channel for this one; what the others have done must still be told.
+            lost = Result(demand.job)
+            lost.fail(error)
+            return lost
 
-    limit = parallel or _PER_PROCESSOR * (os.cpu_count() or 1)
-    if check or len(demands) == 1 or limit == 1:
+    limit = parallel if parallel > 0 else _PER_PROCESSOR * (os.cpu_count() or 1)
+    if check or len(demands) <= 1 or limit == 1:
         return [one(demand) for demand in demands]
     with ThreadPoolExecutor(max_workers=min(limit, len(demands))) as pool:
         return list(pool.map(one, demands))

@@ -44,6 +44,12 @@ def prepare(client: Client, snapshotter: str, key: str, parent: str, labels: Map
     return list(found.mounts)
 
 
+def view(client: Client, snapshotter: str, key: str, parent: str, labels: Mapping[str, str]) -> list[Any]:
+    """Make a read-only snapshot of a committed one; returns its mounts. Raises AlreadyExistsError."""
+    found = client.call(f"{_SERVICE}/View", snapshotter=snapshotter, key=key, parent=parent, labels=dict(labels))
+    return list(found.mounts)
+
+
 def mounts(client: Client, snapshotter: str, key: str) -> list[Any]:
     """The mounts of an active snapshot, as ``containerd.types.Mount``."""
     return list(client.call(f"{_SERVICE}/Mounts", snapshotter=snapshotter, key=key).mounts)
@@ -76,3 +82,16 @@ def apply(client: Client, layer: Descriptor, onto: list[Any]) -> str:
         "containerd.services.diff.v1.Diff/Apply", diff=layer.message(), mounts=onto, timeout=DATA_TIMEOUT
     )
     return str(found.applied.digest)
+
+
+def diff(client: Client, lower: list[Any], upper: list[Any], media_type: str, ref: str) -> Descriptor:
+    """Write what ``upper`` has beyond ``lower`` (mounts) as a layer into the content store."""
+    found = client.call(
+        "containerd.services.diff.v1.Diff/Diff",
+        left=lower,
+        right=upper,
+        media_type=media_type,
+        ref=ref,
+        timeout=DATA_TIMEOUT,
+    ).diff
+    return Descriptor(found.media_type, found.digest, found.size, {})

@@ -56,6 +56,7 @@ __all__ = [
     "REQUIRED",
     "Staged",
     "Waiting",
+    "adopt",
     "find",
     "free_bytes",
     "remove",
@@ -147,6 +148,55 @@ def stage(
             os.close(lock)
     total = sum(entry.size for entry in files.values())
     return Staged(os.path.join(root, name, IMAGES), expected_digest, total, len(files), True)
+
+
+def adopt(images: str, *, digest: str, size: int, root: str, name: str, waiting: Waiting = _WAITING) -> Staged:
+    """Have a directory of CRIU files that lies on the file system of ``root`` become the staged checkpoint ``name``.
+
+    The files are moved, not copied, and made private and durable. ``digest`` and ``size`` (bytes) are of the tar that
+    holds them. Raises as :func:`stage` does.
+    """
+    _check_name(name)
+    check_digest(digest, "the CRIU images")
+    with _root.opened(root, create=True) as directory:
+        found, lock = _begin(directory, name, digest, waiting)
+        if found is not None:
+            return found
+        partial = _root.partial_path(root, name)
+        try:
+            with _io_errors(root):
+                files = _settle(images)
+                _require(files, f"The directory {images}")
+                os.rename(images, os.path.join(partial, IMAGES))
+                _write_marker(partial, name, digest, size, files)
+                sync_directory(partial)
+                with directory.locked():
+                    os.rename(partial, os.path.join(root, name))
+                sync_directory(root)
+        except BaseException:
+            directory.discard(name)
+            raise
+        finally:
+            os.close(lock)
+    total = sum(entry.size for entry in files.values())
+    return Staged(os.path.join(root, name, IMAGES), digest, total, len(files), True)
+
+
+def _settle(images: str) -> dict[str, FileStat]:
+    """Make the files of a directory private and durable."""
+    os.chmod(images, 0o700)
+    files = {}
+    for name in sorted(os.listdir(images)):
+        descriptor = os.open(os.path.join(images, name), os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        try:
+            os.fchmod(descriptor, 0o600)
+            os.fsync(descriptor)
+            stat = os.fstat(descriptor)
+        finally:
+            os.close(descriptor)
+        files[name] = FileStat(stat.st_size, stat.st_mtime_ns)
+    sync_directory(images)
+    return files
 
 
 def find(root: str, name: str) -> Staged | None:

@@ -14,6 +14,7 @@ from typing import Any
 from ansible_collections.gpuops.restore.plugins.module_utils import (
     _checkpoint,
     _containers,
+    _cuda_marks,
     _gpu_teardown,
     _labels,
     _node,
@@ -187,6 +188,7 @@ def absent(client: Client, wish: Wish, check: bool) -> Outcome:
     )
     if not check:
         _task_end.remove(client, wish.container_id, grace)
+        _cuda_marks.forget_gone(_cuda_marks.default_root())
     return outcome
 
 

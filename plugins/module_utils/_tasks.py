@@ -118,6 +118,24 @@ def delete(client: Client, container_id: str) -> bool:
     return True
 
 
+def pause(client: Client, container_id: str) -> None:
+    """Freeze all processes of the task. Returns once they are frozen."""
+    client.call(f"{_SERVICE}/Pause", container_id=container_id)
+
+
+def resume(client: Client, container_id: str) -> None:
+    """Thaw the task."""
+    client.call(f"{_SERVICE}/Resume", container_id=container_id)
+
+
+def checkpoint(client: Client, container_id: str, options: Any, timeout: float) -> None:
+    """Have CRIU dump the task; ``options``: an Any of ``containerd.runc.v1.CheckpointOptions`` with an image path.
+
+    With an image path the files go there and containerd writes nothing of its own.
+    """
+    client.call(f"{_SERVICE}/Checkpoint", timeout=timeout, container_id=container_id, options=options)
+
+
 def execute(client: Client, container_id: str, exec_id: str, spec: Any, stdio: Stdio) -> None:
     """Register a further process in the task (``spec``: an Any with an OCI Process); :func:`start` runs it."""
     client.call(

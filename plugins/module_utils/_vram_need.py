@@ -51,8 +51,9 @@ def need(known: Mapping[str, int], facts: Mapping[str, Any], criu_bytes: int, gp
 def recorded(facts: Mapping[str, Any]) -> dict[str, int]:
     """What the processes held on each GPU at the capture, by UUID; empty where nothing was recorded."""
     found: dict[str, int] = {}
-    for process in _processes(facts):
-        for uuid, size in (process.get("gpus") or {}).items():
+    for process in processes(facts):
+        gpus = process.get("gpus")
+        for uuid, size in gpus.items() if isinstance(gpus, dict) else ():
             if isinstance(size, int) and size > 0:
                 found[str(uuid)] = found.get(str(uuid), 0) + size
     return found
@@ -60,19 +61,21 @@ def recorded(facts: Mapping[str, Any]) -> dict[str, int]:
 
 def _has_record(facts: Mapping[str, Any]) -> bool:
     """Whether the capture looked, be it that it found no process on a GPU."""
-    return bool(facts) and "gpu" in facts and not any(process.get("bytes") is None for process in _processes(facts))
+    return bool(facts) and "gpu" in facts and not any(process.get("bytes") is None for process in processes(facts))
 
 
-def _processes(facts: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+def processes(facts: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """The processes with CUDA that the capture recorded. Whoever made the image wrote them, so nothing is sure."""
     gpu = facts.get("gpu")
     found = gpu.get("processes") if isinstance(gpu, dict) else None
-    return [process for process in found or [] if isinstance(process, dict)]
+    return [process for process in found if isinstance(process, dict)] if isinstance(found, list) else []
 
 
 def require(name: str, needed: Need, taken: Mapping[str, int], reading: Reading) -> None:
     """Raise NodeError ``vram_short`` when the GPUs lack room for ``needed`` besides ``taken`` (bytes by UUID).
 
-    ``taken``: what other workloads of the same run will need. GPUs whose free memory is not told are not judged.
+    ``taken``: what other workloads of the same run will need; what nobody can tell the GPU of counts for all of them
+    together. GPUs whose free memory is not told are not judged.
     """
     for uuid, size in needed.by_gpu.items():
         gpu = reading.gpu(uuid)
@@ -84,18 +87,31 @@ def require(name: str, needed: Need, taken: Mapping[str, int], reading: Reading)
                 "Free GPU memory there, or restore onto another GPU with gpu_map, then run again.",
                 {"gpu": uuid, "needed": size, "free": gpu.memory_free, "estimated": False},
             )
-    if not needed.estimated:
+    here = {gpu.uuid for gpu in reading.gpus}
+    if not needed.estimated and here.issuperset({*needed.by_gpu, *taken}):
         return
     known = _known(reading.gpus)
     free = sum(size for _gpu, size in known) - sum(taken.values())
-    if known and len(known) == len(reading.gpus) and needed.total > free:
+    if not known or len(known) < len(reading.gpus) or needed.total <= free:
+        return
+    details = {"needed": needed.total, "free": free, "estimated": needed.estimated}
+    others = " besides what other workloads of this run may need" if taken else ""
+    if needed.estimated:
         raise _short(
             name,
-            f"The GPUs of this node have {_gib(free)} of VRAM free, and the checkpoint of {name} may need up to "
-            f"{_gib(needed.total)}: an estimate by the size of its memory images, since its capture recorded nothing.",
+            f"The GPUs of this node have {_gib(free)} of VRAM free{others}, and the checkpoint of {name} may need up "
+            f"to {_gib(needed.total)}: an estimate by the size of its memory images, since its capture recorded "
+            "nothing.",
             "Free GPU memory, or set vram of the workload to the bytes that it held on each GPU, if you know better.",
-            {"needed": needed.total, "free": free, "estimated": True},
+            details,
         )
+    raise _short(
+        name,
+        f"The GPUs of this node have {_gib(free)} of VRAM free{others}, and the checkpoint of {name} held "
+        f"{_gib(needed.total)}.",
+        "Free GPU memory, or restore fewer workloads on this node; set vram of those whose need is only estimated.",
+        details,
+    )
 
 
 def _short(name: str, message: str, remedy: str, details: dict[str, Any]) -> NodeError:

@@ -382,7 +382,6 @@ from ansible.module_utils.basic import AnsibleModule
 
 from ansible_collections.gpuops.restore.plugins.module_utils import _module, _restore_job, _restore_together
 from ansible_collections.gpuops.restore.plugins.module_utils._client import Client
-from ansible_collections.gpuops.restore.plugins.module_utils._errors import InputError
 from ansible_collections.gpuops.restore.plugins.module_utils._restore_one import Result
 
 
@@ -390,13 +389,7 @@ def step(module: AnsibleModule, client: Client) -> dict[str, Any]:
     """Carry out one call of the module."""
     parameters = module.params
     settings = _restore_job.settings_of(parameters)
-    names = [workload["name"] for workload in parameters["workloads"]]
-    for name in names:
-        if names.count(name) > 1:
-            raise InputError(
-                "workload_duplicate", f"The name {name} stands twice in workloads.", "Give each workload its own name."
-            )
-    jobs = [_restore_job.job_of(workload, settings) for workload in parameters["workloads"]]
+    jobs = _restore_job.jobs_of(parameters["workloads"], settings)
     if parameters["state"] == "checked":
         return _checked(module, client, jobs)
     found = _restore_together.restore_all(client.another, jobs, parameters["parallel"], module.check_mode)

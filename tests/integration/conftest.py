@@ -34,10 +34,11 @@ Unchanged = Callable[..., "contextlib.AbstractContextManager[None]"]
 
 @pytest.fixture(scope="module")
 def node(request: pytest.FixtureRequest) -> Iterator[Node]:
-    """A fresh node for the tests of one file, with the collection inside; gone afterwards."""
+    """A fresh node for the tests of one file, with the collection and the file's EXTRAS inside; gone afterwards."""
     stem = pathlib.Path(str(request.module.__file__)).stem.removeprefix("test_").replace("_", "-")
     version = os.environ.get("GPUOPS_CONTAINERD", "1.7")
-    (made,) = lab_node.up([f"t-{stem[:16]}-{os.getpid()}"], version)
+    extras = getattr(request.module, "EXTRAS", ())
+    (made,) = lab_node.up([f"t-{stem[:16]}-{os.getpid()}"], version, extras)
     try:
         in_node.install(made, ROOT)
         yield made

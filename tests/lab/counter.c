@@ -2,8 +2,8 @@
  * GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
  * SPDX-License-Identifier: GPL-3.0-or-later
  *
- * counter [--mib N]: the workload of the tests. Counts ten times a second and writes each number as a line
- * to stdout and to /var/count.log, the latest to /var/count. --mib holds N MiB of memory that no page
+ * counter [--mib N] [--tick-ms T]: the workload of the tests. Counts ten times a second, or every T
+ * milliseconds, and writes each number as a line to stdout and to /var/count.log, the latest to /var/count. --mib holds N MiB of memory that no page
  * deduplication or zero detection can shrink, and checks a part of it at every step. SIGTERM ends it with 0.
  */
 #define _POSIX_C_SOURCE 200809L
@@ -37,12 +37,20 @@ int main(int argc, char **argv)
 {
 	size_t words = 0, at = 0;
 	uint64_t *ballast = NULL;
+	struct timespec tick = {.tv_nsec = 100000000};
 
-	if (argc == 3 && strcmp(argv[1], "--mib") == 0) {
-		words = strtoull(argv[2], NULL, 10) * (1024 * 1024 / sizeof(uint64_t));
-	} else if (argc != 1) {
-		fprintf(stderr, "usage: counter [--mib N]\n");
-		return 2;
+	for (int i = 1; i < argc; i += 2) {
+		unsigned long long number = i + 1 < argc ? strtoull(argv[i + 1], NULL, 10) : 0;
+
+		if (number && strcmp(argv[i], "--mib") == 0) {
+			words = number * (1024 * 1024 / sizeof(uint64_t));
+		} else if (number && strcmp(argv[i], "--tick-ms") == 0) {
+			tick.tv_sec = number / 1000;
+			tick.tv_nsec = number % 1000 * 1000000;
+		} else {
+			fprintf(stderr, "usage: counter [--mib N] [--tick-ms T]\n");
+			return 2;
+		}
 	}
 	if (words) {
 		ballast = malloc(words * sizeof(uint64_t));
@@ -78,7 +86,7 @@ int main(int argc, char **argv)
 				return 6;
 			}
 		}
-		nanosleep(&(struct timespec){.tv_nsec = 100000000}, NULL);
+		nanosleep(&tick, NULL);
 	}
 	return 0;
 }

@@ -43,6 +43,8 @@ VERSIONS: dict[str, tuple[str, ...]] = {
     "1.7": (),
     "2.1": ("forky", "sid"),
 }
+# Packages that only some nodes need: a layer of their own above the root.
+EXTRAS: dict[str, tuple[str, ...]] = {"podman": ("podman",)}
 EXCLUDED = ("/usr/share/man/*", "/usr/share/doc/*", "/usr/share/locale/*", "/usr/share/info/*")
 # Raise this when the way of building changes without the recipe's other values changing.
 RECIPE = 1
@@ -59,6 +61,31 @@ def lower_directories(version: str) -> tuple[str, ...]:
     if not VERSIONS[version]:
         return (str(root),)
     return (str(_build_containerd(version, root)), str(root))
+
+
+def extra_directory(name: str) -> pathlib.Path:
+    """The read-only layer with the packages of that extra and what they depend on beyond the root; builds it.
+
+    Raises LabError when it cannot be built.
+    """
+    root = _build_root()
+
+    def build(target: pathlib.Path) -> None:
+        mirror, _ = host_mirrors(_apt_targets())
+        apt = target / "apt"
+        options = _apt_options(apt, ROOT_SUITE, mirror, root / "var/lib/dpkg/status")
+        _run(["apt-get", *options, "--quiet", "update"], f"the package list of {ROOT_SUITE}")
+        wanted = ["--download-only", "--no-install-recommends", "--yes", "install", *EXTRAS[name]]
+        _run(["apt-get", *options, "--quiet", *wanted], f"{' '.join(EXTRAS[name])} of {ROOT_SUITE}")
+        for package in sorted((apt / "cache/archives").glob("*.deb")):
+            _run(["dpkg-deb", "--extract", str(package), str(target)], f"the package {package.name}")
+        shutil.rmtree(apt)
+        # A network that containerd's CRI plugin would take for its own.
+        shutil.rmtree(target / "etc/cni", ignore_errors=True)
+        for pattern in EXCLUDED:
+            shutil.rmtree(target / pattern.strip("/*"), ignore_errors=True)
+
+    return _cached(f"extra-{name}", [RECIPE, ROOT_SUITE, PACKAGES, EXTRAS[name], EXCLUDED], build)
 
 
 def host_mirrors(targets: str) -> tuple[str, str | None]:
@@ -127,14 +154,26 @@ def _build_containerd(version: str, root: pathlib.Path) -> pathlib.Path:
 
 def _download(package: str, suite: str, mirror: str, directory: pathlib.Path) -> pathlib.Path:
     """The newest .deb of that suite, verified by apt against the archive's key, with a state of its own."""
-    for part in ("lists/partial", "cache/archives/partial", "deb"):
-        (directory / part).mkdir(parents=True, exist_ok=True)
+    (directory / "deb").mkdir(parents=True, exist_ok=True)
     (directory / "status").touch()
+    arguments = _apt_options(directory, suite, mirror, directory / "status")
+    _run(["apt-get", *arguments, "--quiet", "update"], f"the package list of {suite}")
+    _run(["apt-get", *arguments, "--quiet", "download", package], f"{package} of {suite}", directory / "deb")
+    files = sorted((directory / "deb").glob("*.deb"))
+    if len(files) != 1:
+        raise LabError(f"apt-get downloaded {len(files)} files for {package} of {suite}, not one")
+    return files[0]
+
+
+def _apt_options(directory: pathlib.Path, suite: str, mirror: str, status: pathlib.Path) -> list[str]:
+    """What makes apt-get work in that directory, with that suite, for a system with that dpkg status."""
+    for part in ("lists/partial", "cache/archives/partial"):
+        (directory / part).mkdir(parents=True, exist_ok=True)
     (directory / "sources.list").write_text(f"deb [signed-by={KEYRING}] {mirror} {suite} main\n")
     options = {
         "Dir::State": directory,
         "Dir::State::lists": directory / "lists",
-        "Dir::State::status": directory / "status",
+        "Dir::State::status": status,
         "Dir::Cache": directory / "cache",
         "Dir::Etc::sourcelist": directory / "sources.list",
         "Dir::Etc::sourceparts": "-",
@@ -143,13 +182,7 @@ def _download(package: str, suite: str, mirror: str, directory: pathlib.Path) ->
         "APT::Default-Release": "",
         "APT::Sandbox::User": "root",
     }
-    arguments = [f"-o{key}={value}" for key, value in options.items()]
-    _run(["apt-get", *arguments, "--quiet", "update"], f"the package list of {suite}")
-    _run(["apt-get", *arguments, "--quiet", "download", package], f"{package} of {suite}", directory / "deb")
-    files = sorted((directory / "deb").glob("*.deb"))
-    if len(files) != 1:
-        raise LabError(f"apt-get downloaded {len(files)} files for {package} of {suite}, not one")
-    return files[0]
+    return [f"-o{key}={value}" for key, value in options.items()]
 
 
 def _unpack_binaries(package: pathlib.Path, target: pathlib.Path) -> None:

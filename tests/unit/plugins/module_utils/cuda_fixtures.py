@@ -9,12 +9,14 @@ What these tests show holds for our own code; that the driver does its part is s
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from ansible_collections.gpuops.restore.plugins.module_utils import _cuda_marks, _cuda_step, _gpu_node, _host_memory
 from ansible_collections.gpuops.restore.tests.standin import standin
 
 
@@ -54,3 +56,21 @@ def steps(world: standin.World, marks: Path) -> Any:
     from ansible_collections.gpuops.restore.tests.unit.plugins.module_utils.cuda_samples import Steps
 
     return Steps(world, marks)
+
+
+@pytest.fixture
+def gpus(
+    fake: Any, client: Any, node: Any, world: standin.World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Any:
+    """A node whose containers are processes that the stand-in driver knows (gpu_node.GpuNode)."""
+    from ansible_collections.gpuops.restore.tests.unit.plugins.module_utils.gpu_node import GpuNode
+
+    found = GpuNode(fake, client, node, world, tmp_path / "gpus")
+    options = {"proc": str(found.proc), "cgroup_root": str(found.cgroup), "marks_root": str(found.marks)}
+    monkeypatch.setattr(_cuda_step, "Wish", functools.partial(_cuda_step.Wish, **options))
+    monkeypatch.setattr(_cuda_marks, "default_root", lambda: str(found.marks))
+    available = _host_memory.available
+    monkeypatch.setattr(_host_memory, "available", lambda _proc="": available(str(found.proc)))
+    # The control device belongs to the kernel module, for which nothing stands in.
+    monkeypatch.setattr(_gpu_node, "has_driver", lambda _device: True)
+    return found

@@ -11,13 +11,16 @@ a garbage collection of snapshots when a lease is deleted. Namespaces are not to
 from __future__ import annotations
 
 import hashlib
+import io
+import os
+import tarfile
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Callable
 
 from ansible_collections.gpuops.restore.plugins.module_utils._api import api, message
 
 _TASKS = "containerd.services.tasks.v1"
-_CREATED, _RUNNING, _STOPPED = 1, 2, 3
+_CREATED, _RUNNING, _STOPPED, _PAUSED = 1, 2, 3, 4
 
 
 class AnswerError(Exception):
@@ -86,10 +89,15 @@ class State:
         self.plugins: list[Any] = []
         #: Layer digest -> diff id, for Diff/Apply; a layer that is not named has its own digest.
         self.diff_ids: dict[str, str] = {}
+        #: What Tasks/Checkpoint writes into the directory that it is given: name and content.
+        self.dump: dict[str, bytes] = {}
         #: Signals that end a task.
         self.deadly = {9, 15}
         #: Exit status with which a started task ends at once; None: it stays.
         self.dies_with: int | None = None
+        #: What starts a container's process, as its pid, and what ends it, for tests with real processes.
+        self.spawn: Callable[[str], int] = lambda _container_id: 4242
+        self.reap: Callable[[str], object] = lambda _container_id: None
         self._leased: dict[str, set[tuple[str, str]]] = {}
 
     def listing(self) -> dict[str, Any]:
@@ -123,6 +131,7 @@ class State:
         """The process ends by itself."""
         self.tasks[container_id].status = _STOPPED
         self.tasks[container_id].exit_status = exit_status
+        self.reap(container_id)
 
     # --- version, introspection
 
@@ -153,6 +162,14 @@ class State:
         self.images[request.image.name] = request.image
         return message("containerd.services.images.v1.CreateImageResponse", image=request.image)
 
+    def _images_update(self, request: Any, _leased: Leased) -> Any:
+        if request.image.name not in self.images:
+            raise _missing(f'image "{request.image.name}"')
+        if {"target", "labels"} - set(request.update_mask.paths):
+            raise AnswerError("UNIMPLEMENTED", "the fake replaces whole records only")
+        self.images[request.image.name] = request.image
+        return message("containerd.services.images.v1.UpdateImageResponse", image=request.image)
+
     def _images_delete(self, request: Any, _leased: Leased) -> Any:
         if self.images.pop(request.name, None) is None:
             raise _missing(request.name)
@@ -177,12 +194,12 @@ class State:
         return message("containerd.services.content.v1.UpdateResponse", info=request.info)
 
     def _content_read(self, request: Any, _leased: Leased) -> Any:
-        data = self._blob(request.digest).data
+        data = self._blob(request.digest).data[request.offset :]
         kind = "containerd.services.content.v1.ReadContentResponse"
         step = 1 << 20
         return [message(kind, offset=at, data=data[at : at + step]) for at in range(0, len(data), step)]
 
-    def _content_write(self, request: Any, _leased: Leased) -> Any:
+    def _content_write(self, request: Any, leased: Leased) -> Any:
         if request.expected in self.blobs:
             self.ingests.pop(request.ref, None)
             raise _exists(f"content {request.expected}")
@@ -193,6 +210,7 @@ class State:
             if found != request.expected or len(data) != request.total:
                 raise AnswerError("FAILED_PRECONDITION", f"unexpected commit {found} of {len(data)} bytes")
             self.blobs[found] = Blob(self.ingests.pop(request.ref), dict(request.labels))
+            self._leased.setdefault(leased.lease, set()).add(("", found))
         kind = "containerd.services.content.v1.WriteContentResponse"
         return message(kind, action=request.action, offset=len(data))
 
@@ -230,6 +248,11 @@ class State:
         mounts = self._snapshots_mounts(request, leased).mounts
         return message("containerd.services.snapshots.v1.PrepareSnapshotResponse", mounts=mounts)
 
+    def _snapshots_view(self, request: Any, leased: Leased) -> Any:
+        mounts = self._snapshots_prepare(request, leased).mounts
+        self.snapshots[(request.snapshotter, request.key)].kind = 1
+        return message("containerd.services.snapshots.v1.ViewSnapshotResponse", mounts=mounts)
+
     def _snapshots_mounts(self, request: Any, _leased: Leased) -> Any:
         self._snapshot(request.snapshotter, request.key)
         mount = message("containerd.types.Mount", type="fake", source=f"{request.snapshotter}|{request.key}")
@@ -262,6 +285,17 @@ class State:
         found = self.diff_ids.get(request.diff.digest, request.diff.digest)
         applied = message("containerd.types.Descriptor", digest=found)
         return message("containerd.services.diff.v1.ApplyResponse", applied=applied)
+
+    def _diff_diff(self, request: Any, _leased: Leased) -> Any:
+        if [mount.type for mount in request.right] == ["bind"]:
+            data = _tar(request.right[0].source)
+        else:
+            data = "|".join(mount.source for mount in (*request.left, *request.right)).encode()
+        found = "sha256:" + hashlib.sha256(data).hexdigest()
+        self.blobs.setdefault(found, Blob(data))
+        kind = "containerd.types.Descriptor"
+        diff = message(kind, media_type=request.media_type, digest=found, size=len(data))
+        return message("containerd.services.diff.v1.DiffResponse", diff=diff)
 
     # --- containers, leases
 
@@ -300,7 +334,9 @@ class State:
         return message("google.protobuf.Empty")
 
     def collect(self, candidates: set[tuple[str, str]]) -> None:
-        """Remove those snapshots that only a lease had kept: no container, label or child refers to them."""
+        """Remove those snapshots and blobs that only a lease had kept: no container, image, label or child has them."""
+        for digest in {key for kind, key in candidates if not kind} - self._kept_blobs():
+            self.blobs.pop(digest, None)
         kept = {(found.snapshotter, found.snapshot_key) for found in self.containers.values()}
         for blob in self.blobs.values():
             for name, value in blob.labels.items():
@@ -313,6 +349,18 @@ class State:
                 return
             for key in doomed:
                 del self.snapshots[key]
+
+    def _kept_blobs(self) -> set[str]:
+        """What garbage collection reaches from the images."""
+        kept: set[str] = set()
+        pending = {image.target.digest for image in self.images.values()}
+        while pending:
+            digest = pending.pop()
+            kept.add(digest)
+            labels = self.blobs[digest].labels if digest in self.blobs else {}
+            below = {value for name, value in labels.items() if name.startswith("containerd.io/gc.ref.content")}
+            pending |= below - kept
+        return kept
 
     # --- tasks
 
@@ -347,10 +395,34 @@ class State:
 
     def _tasks_start(self, request: Any, _leased: Leased) -> Any:
         task = self._task(request.container_id)
-        task.pid, task.status = 4242, _RUNNING
+        task.pid, task.status = self.spawn(request.container_id), _RUNNING
         if self.dies_with is not None:
             self.end(request.container_id, self.dies_with)
-        return message(f"{_TASKS}.StartResponse", pid=4242)
+        return message(f"{_TASKS}.StartResponse", pid=task.pid)
+
+    def _tasks_pause(self, request: Any, _leased: Leased) -> Any:
+        self._turn(request.container_id, _RUNNING, _PAUSED)
+        return message("google.protobuf.Empty")
+
+    def _tasks_resume(self, request: Any, _leased: Leased) -> Any:
+        self._turn(request.container_id, _PAUSED, _RUNNING)
+        return message("google.protobuf.Empty")
+
+    def _turn(self, container_id: str, before: int, after: int) -> None:
+        task = self._task(container_id)
+        if task.status != before:
+            raise AnswerError("UNKNOWN", "the container is not in the right state")
+        task.status = after
+
+    def _tasks_checkpoint(self, request: Any, _leased: Leased) -> Any:
+        if self._task(request.container_id).status != _PAUSED:
+            raise AnswerError("FAILED_PRECONDITION", "the fake only dumps a paused task")
+        options = message("containerd.runc.v1.CheckpointOptions")
+        options.ParseFromString(request.options.value)
+        for name, data in self.dump.items():
+            with open(os.path.join(options.image_path, name), "wb") as stream:
+                stream.write(data)
+        return message(f"{_TASKS}.CheckpointTaskResponse")
 
     def _tasks_kill(self, request: Any, _leased: Leased) -> Any:
         task = self._task(request.container_id)
@@ -366,6 +438,15 @@ class State:
             raise AnswerError("FAILED_PRECONDITION", "task must be stopped before deletion")
         del self.tasks[request.container_id]
         return message(f"{_TASKS}.DeleteResponse", id=request.container_id)
+
+
+def _tar(directory: str) -> bytes:
+    """The files of a flat directory."""
+    target = io.BytesIO()
+    with tarfile.open(fileobj=target, mode="w") as archive:
+        for name in sorted(os.listdir(directory)):
+            archive.add(os.path.join(directory, name), name)
+    return target.getvalue()
 
 
 def _relabel(labels: dict[str, str], request: Any) -> None:

@@ -1,0 +1,313 @@
+# Copyright (c) 2026 the gpuops.restore contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""One capture, from the mark to the image. Private.
+
+The workload stands still for as long as memory and files must not change, and no longer: the driver is opened before,
+and packing the dump into the content store comes after.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
+from typing import Any
+
+from ansible_collections.gpuops.restore.plugins.module_utils import (
+    _api,
+    _capture_layer,
+    _capture_mark,
+    _capture_recovery,
+    _capture_signals,
+    _checkpoint_write,
+    _compatibility,
+    _cuda,
+    _cuda_processes,
+    _cuda_step,
+    _dump_failure,
+    _labels,
+    _leases,
+    _node,
+    _node_facts,
+    _paths,
+    _staging,
+    _task_end,
+    _tasks,
+)
+from ansible_collections.gpuops.restore.plugins.module_utils._capture_gpu import Gpus
+from ansible_collections.gpuops.restore.plugins.module_utils._capture_mark import Mark, Slot
+from ansible_collections.gpuops.restore.plugins.module_utils._capture_preflight import Findings
+from ansible_collections.gpuops.restore.plugins.module_utils._capture_wish import RUNNING, STOPPED, Outcome, Wish
+from ansible_collections.gpuops.restore.plugins.module_utils._client import Client
+from ansible_collections.gpuops.restore.plugins.module_utils._containers import Container
+from ansible_collections.gpuops.restore.plugins.module_utils._cuda import Driver
+from ansible_collections.gpuops.restore.plugins.module_utils._errors import UNKNOWN, RestoreError, RpcError
+from ansible_collections.gpuops.restore.plugins.module_utils._images import Descriptor, Image
+from ansible_collections.gpuops.restore.plugins.module_utils._tasks import Task
+
+_CHECKPOINT_OPTIONS = "containerd.runc.v1.CheckpointOptions"
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What is captured, as the preflight found it. ``base``: the image that the container was made of."""
+
+    container: Container
+    task: Task
+    base: Image | None
+    gpus: Gpus
+    findings: Findings
+
+
+class Capture:
+    """``outcome`` is filled as it goes on."""
+
+    def __init__(self, client: Client, wish: Wish, subject: Subject, slot: Slot, outcome: Outcome) -> None:
+        self._client = client
+        self._wish = wish
+        self._subject = subject
+        self._container = subject.container
+        self._slot = slot
+        self._outcome = outcome
+        capture_root = os.path.join(wish.staging_dir, "capture")
+        self._directory = _paths.capture_dir(capture_root, client.namespace, wish.container_id)
+        self._images = os.path.join(self._directory, "images")
+        self._work = os.path.join(self._directory, "work")
+        self._driver: Driver | None = None
+        self._paused = self._suspended = self._stuck = False
+        #: Why the CUDA processes did not come back after a dump that is complete.
+        self._trouble: RestoreError | None = None
+        self._still = 0.0
+        self._taken_at = ""
+        self._purpose = f"capture {client.namespace} {wish.container_id}"
+
+    def run(self) -> None:
+        """Carry it out. After a failure the workload goes on, and nothing is left but what the error says."""
+        mark = self._mark()
+        # A reboot takes the mark away but not this.
+        _capture_recovery.remove_directory(self._directory, self._wish.staging_dir)
+        self._slot.write(mark)
+        try:
+            with _leases.hold(self._client, self._wish.lease, self._purpose, self._wish.lease_seconds):
+                try:
+                    digest, criu = self._take(mark)
+                except BaseException as error:
+                    self._go_on_after(error, mark)
+                    raise
+            if self._wish.leave == STOPPED:
+                self._end(mark)
+            self._finish(digest, criu)
+            if self._trouble is not None:
+                raise self._trouble
+        except BaseException as error:
+            if not (self._paused or self._suspended or self._stuck):
+                self._tidy(mark, error)
+            raise
+        self._slot.clear()
+
+    def _mark(self) -> Mark:
+        view, copy = _capture_layer.keys(self._wish.container_id)
+        pid = self._subject.task.pid
+        return Mark(
+            pid=pid,
+            start_time=_cuda_processes.start_time(pid, self._wish.proc) or 0,
+            directory=self._directory,
+            staging_dir=self._wish.staging_dir,
+            lease="" if self._wish.lease else _leases.own_id(self._purpose),
+            snapshotter=self._container.snapshotter,
+            view=view,
+            # Where the task stays paused until the image is complete, its files can be compared as they are.
+            copy=copy if self._wish.leave == RUNNING else "",
+            cuda=self._subject.gpus.suspend,
+            name=self._wish.name,
+        )
+
+    def _take(self, mark: Mark) -> tuple[str, Descriptor]:
+        client, wish = self._client, self._wish
+        facts = self._facts()
+        for directory in (self._images, self._work):
+            _paths.make_private(directory, wish.staging_dir)
+        sides = _capture_layer.sides(client, self._container, mark.view, mark.copy)
+        with ExitStack() as stack:
+            if self._subject.gpus.suspend:
+                self._suspend(stack)
+            begun = time.monotonic()
+            with self._timed("pause"):
+                self._paused = True
+                _tasks.pause(client, wish.container_id)
+            with self._timed("dump"):
+                self._taken_at = _node_facts.now()
+                self._dump()
+            with self._timed("layer"):
+                layer = None if _capture_layer.take(sides) else _capture_layer.write(client, sides, copied=False)
+            if wish.leave == RUNNING:
+                self._go_on(begun)
+        with self._timed("upload"):
+            layer = layer or _capture_layer.write(client, sides, copied=True)
+            _capture_recovery.remove_snapshots(client, mark)
+            return self._write_image(layer, facts)
+
+    def _facts(self) -> dict[str, Any]:
+        path = _node.daemon_environment(self._client)["PATH"]
+        base = self._subject.base
+        return {
+            "version": _compatibility.VERSION,
+            "container": self._wish.container_id,
+            **_node_facts.node(path, self._container.runtime),
+            "memory_bytes": self._subject.findings.memory_bytes,
+            "base_image": {"name": self._base_name(), "digest": base.target.digest if base else None},
+            "gpu": _node_facts.gpu(self._subject.gpus.info),
+        }
+
+    def _base_name(self) -> str:
+        return self._subject.base.name if self._subject.base else self._container.image
+
+    def _suspend(self, stack: ExitStack) -> None:
+        """The driver stays open for the way back, which would otherwise wait for its initialisation."""
+        wish = self._wish
+        deadline = time.monotonic() + wish.cuda_timeout
+        driver = stack.enter_context(_cuda.opened(deadline, wish.driver_root, wish.driver_container))
+        self._suspended = True
+        try:
+            done = _cuda_step.reach(self._client, wish.cuda(), False, driver)
+        except RestoreError as error:
+            # It has rolled back by itself; where it could not, the next run may, by the mark.
+            self._stuck = not error.details.get("rolled_back", True)
+            self._suspended = False
+            raise
+        self._driver = driver
+        self._count("cuda_suspend", sum(done.seconds.get(call, 0.0) for call in (_cuda.LOCK, _cuda.CHECKPOINT)))
+
+    def _dump(self) -> None:
+        wish = self._wish
+        options = self._options(self._images, self._work)
+        packed = _api.pack(_CHECKPOINT_OPTIONS, options.SerializeToString())
+        try:
+            _tasks.checkpoint(self._client, wish.container_id, packed, wish.checkpoint_timeout)
+        except RpcError as error:
+            log = os.path.join(self._work, "dump.log")
+            raise _dump_failure.explain(wish.container_id, error, log) from error
+
+    def _options(self, images: str = "", work: str = "") -> Any:
+        criu = self._wish.criu
+        return _api.message(
+            _CHECKPOINT_OPTIONS,
+            exit=False,
+            open_tcp=criu.tcp_established,
+            external_unix_sockets=criu.ext_unix_sk,
+            terminal=criu.shell_job,
+            file_locks=criu.file_locks,
+            empty_namespaces=list(criu.empty_namespaces),
+            image_path=images,
+            work_path=work,
+        )
+
+    def _go_on(self, begun: float) -> None:
+        """The workload runs again; from here on nothing that fails concerns it."""
+        with self._timed("resume"):
+            _capture_recovery.thaw(self._client, self._wish.container_id)
+            self._paused = False
+        self._still += time.monotonic() - begun
+        if self._suspended:
+            self._wake()
+        self._outcome.seconds["standstill"] = round(self._still, 3)
+
+    def _wake(self) -> None:
+        """What fails here is told when the image is complete: it may be all that is left of the workload."""
+        try:
+            took = _capture_recovery.wake(self._client, self._wish.cuda(_cuda.RUNNING), self._driver)
+        except RestoreError as error:
+            self._trouble = error
+            return
+        finally:
+            self._driver = None
+        self._suspended = False
+        self._count("cuda_resume", sum(took.get(call, 0.0) for call in (_cuda.RESTORE, _cuda.UNLOCK)))
+
+    def _count(self, phase: str, seconds: float) -> None:
+        self._outcome.seconds[phase] = round(seconds, 3)
+        self._still += seconds
+
+    def _write_image(self, layer: Descriptor, facts: dict[str, Any]) -> tuple[str, Descriptor]:
+        client, container, base = self._client, self._container, self._subject.base
+        facts["taken_at"] = self._taken_at
+        criu = _checkpoint_write.packed_by_daemon(client, self._images)
+        parts = _checkpoint_write.Parts(
+            criu=criu,
+            config=_checkpoint_write.spec_blob(client, container.spec),
+            # Without our paths, which mean nothing elsewhere.
+            options=_checkpoint_write.options_blob(client, self._options()),
+            runtime_options=_checkpoint_write.runtime_options_blob(client, container.runtime_options),
+            writable_layer=layer,
+            base=base.target if base else None,
+            base_name=self._base_name(),
+            runtime=container.runtime,
+            snapshotter=container.snapshotter,
+            annotations={_labels.FACTS: _compatibility.render(facts)},
+        )
+        digest = _checkpoint_write.index(client, self._wish.name, parts, {_labels.OWNER: self._wish.owner})
+        self._outcome.digest = digest
+        self._outcome.facts = facts
+        self._outcome.sizes = {"criu": criu.size, "writable_layer": layer.size}
+        if self._trouble is not None:
+            self._trouble.details["checkpoint"] = {"name": self._wish.name, "digest": digest}
+            self._trouble.remedy += f" The checkpoint {self._wish.name} is complete."
+        return digest, criu
+
+    def _end(self, mark: Mark) -> None:
+        """The image is complete: the task goes, without having done anything more."""
+        self._slot.write(replace(mark, phase=_capture_mark.ENDING))
+        _tasks.kill(self._client, self._wish.container_id, 9, everything=True)
+        _capture_recovery.thaw(self._client, self._wish.container_id)
+        self._paused = self._suspended = False
+        _task_end.end(self._client, self._wish.container_id, 0.0)
+
+    def _finish(self, digest: str, criu: Descriptor) -> None:
+        """The directory becomes the staged one, or goes."""
+        wish = self._wish
+        if wish.keep_staged:
+            key = digest.split(":", 1)[1]
+            staged = _staging.adopt(self._images, digest=criu.digest, size=criu.size, root=wish.staging_dir, name=key)
+            self._outcome.staged = staged.directory
+        _capture_recovery.remove_directory(self._directory, wish.staging_dir)
+
+    def _go_on_after(self, error: BaseException, mark: Mark) -> None:
+        """Have the workload go on after a failure; what cannot be done is noted, and left to the next run's mark."""
+        try:
+            if self._paused:
+                # A CRIU that is still at it cannot be ended without harm to the processes that it holds.
+                seconds = self._wish.checkpoint_timeout
+                _capture_recovery.await_dump(self._wish.container_id, mark.directory, seconds, self._wish.proc)
+                _capture_recovery.thaw(self._client, self._wish.container_id)
+                self._paused = False
+            if self._suspended and self._trouble is None:
+                _capture_recovery.wake(self._client, self._wish.cuda(_cuda.RUNNING))
+                self._suspended = False
+        except RestoreError as problem:
+            _note(error, f"the task of {self._wish.container_id} may stand still: {problem.message}")
+
+    def _tidy(self, mark: Mark, error: BaseException) -> None:
+        try:
+            _capture_recovery.remove_snapshots(self._client, mark)
+            _capture_recovery.remove_directory(mark.directory, mark.staging_dir)
+        except (RestoreError, OSError) as problem:
+            _note(error, f"{mark.directory}: {problem}")
+            return
+        self._slot.clear()
+
+    @contextmanager
+    def _timed(self, phase: str) -> Iterator[None]:
+        begun = time.monotonic()
+        yield
+        self._outcome.seconds[phase] = round(time.monotonic() - begun, 3)
+
+
+def _note(error: BaseException, what: str) -> None:
+    told = error.error if isinstance(error, _capture_signals.ToldError) else error
+    if isinstance(told, RestoreError):
+        told.left_behind(what)
+        told.outcome = UNKNOWN

@@ -1,0 +1,85 @@
+# Copyright (c) 2026 the gpuops.restore contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""What is wanted of a capture, and what came of it. Private."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from ansible_collections.gpuops.restore.plugins.module_utils import (
+    _capture_gpu,
+    _capture_mark,
+    _cgroup,
+    _cuda,
+    _cuda_marks,
+    _cuda_step,
+    _driver_library,
+    _labels,
+    _paths,
+)
+from ansible_collections.gpuops.restore.plugins.module_utils._capture_preflight import CriuOptions
+from ansible_collections.gpuops.restore.plugins.module_utils._client import DATA_TIMEOUT
+
+RUNNING, STOPPED = "running", "stopped"
+
+
+@dataclass(frozen=True)
+class Wish:
+    """The checkpoint that is wanted. Times in seconds; ``lease`` empty: one of its own, which expires after
+    ``lease_seconds`` should this run be killed."""
+
+    container_id: str
+    name: str
+    leave: str = RUNNING
+    gpu: str = _capture_gpu.AUTO
+    criu: CriuOptions = field(default_factory=CriuOptions)
+    staging_dir: str = _paths.STATE_ROOT
+    keep_staged: bool = False
+    lease: str | None = None
+    lease_seconds: int = 7200
+    checkpoint_timeout: float = DATA_TIMEOUT
+    cuda_timeout: float = 600.0
+    lock_timeout: float = 10.0
+    driver_root: str = ""
+    owner: str = _labels.DEFAULT_OWNER
+    force: bool = False
+    proc: str = "/proc"
+    cgroup_root: str = _cgroup.ROOT
+    marks_root: str = field(default_factory=_capture_mark.default_root)
+    cuda_marks_root: str = field(default_factory=_cuda_marks.default_root)
+    driver_container: str = _driver_library.DRIVER_CONTAINER
+
+    def cuda(self, state: str = _cuda.CHECKPOINTED) -> _cuda_step.Wish:
+        """What is asked of the CUDA processes. Whose the container is was decided before."""
+        return _cuda_step.Wish(
+            state=state,
+            container_id=self.container_id,
+            cuda_timeout=self.cuda_timeout,
+            lock_timeout=self.lock_timeout,
+            driver_root=self.driver_root,
+            force=True,
+            proc=self.proc,
+            cgroup_root=self.cgroup_root,
+            marks_root=self.cuda_marks_root,
+            driver_container=self.driver_container,
+        )
+
+
+@dataclass
+class Outcome:
+    """What was, or in check mode would be, done. ``sizes`` in bytes by part, ``seconds`` by phase."""
+
+    changed: bool = False
+    recovered: bool = False
+    digest: str = ""
+    staged: str = ""
+    before: dict[str, Any] = field(default_factory=dict)
+    after: dict[str, Any] = field(default_factory=dict)
+    actions: list[str] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+    sizes: dict[str, int] = field(default_factory=dict)
+    seconds: dict[str, float] = field(default_factory=dict)
+    facts: dict[str, Any] = field(default_factory=dict)

@@ -1,0 +1,307 @@
+# Copyright (c) 2026 the gpuops.restore contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""A checkpoint that another tool made becomes a checkpoint image. Private: for this collection's own modules only."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import Any
+
+from ansible_collections.gpuops.restore.plugins.module_utils import (
+    _api,
+    _checkpoint,
+    _checkpoint_write,
+    _containers,
+    _content,
+    _convert_documents,
+    _convert_dump,
+    _image_state,
+    _image_tree,
+    _images,
+    _import_step,
+    _labels,
+    _leases,
+    _metadata,
+    _node,
+    _spec_check,
+    _unpack,
+)
+from ansible_collections.gpuops.restore.plugins.module_utils._archive import normalized_name
+from ansible_collections.gpuops.restore.plugins.module_utils._archive_file import ArchiveFile
+from ansible_collections.gpuops.restore.plugins.module_utils._client import Client
+from ansible_collections.gpuops.restore.plugins.module_utils._convert_documents import Origin
+from ansible_collections.gpuops.restore.plugins.module_utils._convert_dump import Dump
+from ansible_collections.gpuops.restore.plugins.module_utils._errors import (
+    RETRYABLE,
+    ConflictError,
+    InputError,
+    NodeError,
+    RpcError,
+)
+from ansible_collections.gpuops.restore.plugins.module_utils._export_step import INCLUDE, OMIT, Outcome
+from ansible_collections.gpuops.restore.plugins.module_utils._images import Descriptor, Image
+from ansible_collections.gpuops.restore.plugins.module_utils._streams import Expansion
+from ansible_collections.gpuops.restore.plugins.module_utils._tar_guard import Limits
+
+#: Annotation of the index: which kind of dump the image was converted from.
+CONVERTED = _labels.PREFIX + "converted-from"
+_RUNC = "io.containerd.runc.v2"
+_RUNC_OPTIONS = "containerd.runc.v1.Options"
+_DOCUMENT_LIMIT = 8 << 20
+
+
+@dataclass(frozen=True)
+class Wish:
+    """What is to be converted; empty strings stand for what the dump says, or the default."""
+
+    name: str
+    path: str
+    base: str = INCLUDE
+    image: str = ""
+    spec: str = ""
+    metadata: str = ""
+    rootfs_diff: str = ""
+    snapshotter: str = ""
+    runtime: str = _RUNC
+    systemd_cgroup: bool = False
+    max_bytes: int | None = None
+    lease: str = ""
+    owner: str = _labels.DEFAULT_OWNER
+    force: bool = False
+
+
+@dataclass(frozen=True)
+class Made:
+    """All parts of the image, known before one of them is written. ``small``: bytes of the small ones, by digest."""
+
+    parts: _checkpoint_write.Parts
+    small: dict[str, bytes]
+    digest: str
+
+
+def run(client: Client, wish: Wish, check: bool) -> Outcome:
+    """Have the checkpoint image.
+
+    Raises InputError ``dump_invalid``, ``convert_spec_missing`` and what the readers raise, ConflictError
+    ``image_other_digest``, ``base_image_moved``, NodeError ``content_no_space``. Before everything is checked nothing
+    is created; after a failure nothing of it is left.
+    """
+    began = time.monotonic()
+    outcome = Outcome()
+    if not os.path.isdir(wish.path):
+        with _opened(client, wish) as file:
+            if "oci-layout" not in file.entries:
+                outcome.archive = _result(wish.path, file.compression, os.stat(wish.path).st_size)
+                dump = _convert_dump.of_archive(file, _bound(client, wish))
+                _have(client, wish, dump, check, outcome)
+                outcome.seconds = round(time.monotonic() - began, 3)
+                return outcome
+        return _import(client, wish, check)
+    outcome.archive = _result(wish.path, None, None)
+    _have(client, wish, _of_directory(client, wish), check, outcome)
+    outcome.seconds = round(time.monotonic() - began, 3)
+    return outcome
+
+
+def _import(client: Client, wish: Wish, check: bool) -> Outcome:
+    """An archive that containerd's own tools wrote needs no conversion."""
+    done = _import_step.run(
+        client,
+        _import_step.Wish(
+            name=wish.name,
+            path=wish.path,
+            base=wish.base,
+            max_bytes=wish.max_bytes,
+            lease=wish.lease,
+            owner=wish.owner,
+            force=wish.force,
+        ),
+        check,
+    )
+    done.archive["kind"] = _convert_documents.OCI
+    return done
+
+
+def _result(path: str, packing: str | None, size: int | None) -> dict[str, Any]:
+    return {"path": path, "compression": packing, "size": size, "blobs": None, "kept": None}
+
+
+@contextmanager
+def _opened(client: Client, wish: Wish) -> Iterator[ArchiveFile]:
+    bound = _bound(client, wish)
+    limits = Limits() if bound is None else Limits(max_total=bound)
+    file = ArchiveFile(wish.path, limits, Expansion(bound), None)
+    try:
+        yield file
+    finally:
+        file.close()
+
+
+def _bound(client: Client, wish: Wish) -> int | None:
+    """Bytes that a dump may have: the option, else what is free where it goes."""
+    if wish.max_bytes is not None:
+        return wish.max_bytes
+    return _free(client)
+
+
+def _free(client: Client) -> int | None:
+    root = _node.data_roots(_node.plugins(client))["content"]
+    return _node.free_bytes(root) if root else None
+
+
+def _of_directory(client: Client, wish: Wish) -> Dump:
+    origin = Origin(_convert_documents.DIRECTORY)
+    if wish.metadata:
+        metadata = _metadata.load(wish.metadata)
+        spec = dict(metadata.oci_spec) if metadata.oci_spec is not None else None
+        origin = replace(origin, image_name=metadata.original_image, snapshotter=metadata.snapshotter)
+    else:
+        spec = _read_spec(wish.spec) if wish.spec else None
+    if spec is None:
+        raise InputError(
+            "convert_spec_missing",
+            f"Nothing gives the OCI spec of the container that {wish.path} was dumped from.",
+            "Give spec, or metadata with ociSpec: CRIU needs its mounts and namespaces.",
+        )
+    return _convert_dump.of_directory(wish.path, origin, spec, wish.rootfs_diff, _bound(client, wish))
+
+
+def _read_spec(path: str) -> dict[str, Any]:
+    what = f"The spec {path}"
+    try:
+        with open(path, "rb") as stream:
+            data = stream.read(_DOCUMENT_LIMIT + 1)
+    except OSError as error:
+        raise _convert_documents.unusable(what, f"it cannot be read ({error.strerror})") from error
+    if len(data) > _DOCUMENT_LIMIT:
+        raise _convert_documents.unusable(what, f"it has more than {_DOCUMENT_LIMIT} bytes")
+    return _convert_documents.mapping(data, what)
+
+
+def _have(client: Client, wish: Wish, dump: Dump, check: bool, outcome: Outcome) -> None:
+    _spec_check.check(dump.spec)
+    made = _make(client, wish, dump)
+    stored = [part for part in (dump.criu, dump.layer) if part is not None]
+    absent = [part for part in stored if _content.stat(client, part.descriptor.digest) is None]
+    outcome.digest = made.digest
+    outcome.warnings.extend(dump.warnings)
+    outcome.archive.update(kind=dump.origin.kind, blobs=len(made.parts.children()), kept=len(stored) - len(absent))
+    record = _images.get(client, wish.name)
+    outcome.before = {"digest": record.target.digest} if record else {}
+    outcome.after = {"digest": made.digest}
+    if record is not None and record.target.digest == made.digest and _is_whole(client, record):
+        return
+    if record is not None and record.target.digest != made.digest and not wish.force:
+        raise _image_state.other_digest(_image_state.Wish(wish.name), record.target.digest, made.digest)
+    _require_space(client, wish, sum(part.descriptor.size for part in absent))
+    outcome.changed = True
+    outcome.actions.append(f"make {made.digest} of {wish.path}")
+    if record is not None and record.target.digest != made.digest:
+        outcome.actions.append(f"move {wish.name} from {record.target.digest} to {made.digest}")
+    if not check:
+        _write(client, wish, made, stored)
+
+
+def _is_whole(client: Client, record: Image) -> bool:
+    tree = _image_tree.survey(client, _image_tree.from_record(record.target))
+    return not tree.missing and not tree.missing_layers
+
+
+def _make(client: Client, wish: Wish, dump: Dump) -> Made:
+    """The index and all that it names, by digest."""
+    small: dict[str, bytes] = {}
+
+    def part(media_type: str, data: bytes) -> Descriptor:
+        digest = "sha256:" + hashlib.sha256(data).hexdigest()
+        small[digest] = data
+        return Descriptor(media_type, digest, len(data), {})
+
+    spec = json.dumps(dump.spec, separators=(",", ":")).encode()
+    dumped = _api.message("containerd.runc.v1.CheckpointOptions").SerializeToString()
+    runtime_options = None
+    if wish.systemd_cgroup:
+        options = _api.message(_RUNC_OPTIONS, systemd_cgroup=True).SerializeToString()
+        runtime_options = part(_checkpoint_write.RUNTIME_OPTIONS, _api.pack(_RUNC_OPTIONS, options).SerializeToString())
+    base, base_name = _base(client, wish, dump)
+    parts = _checkpoint_write.Parts(
+        criu=dump.criu.descriptor,
+        config=part(_checkpoint_write.CONFIG, _api.pack(_containers.SPEC_TYPE, spec).SerializeToString()),
+        options=part(
+            _checkpoint_write.OPTIONS,
+            _api.pack("containerd.runc.v1.CheckpointOptions", dumped).SerializeToString(),
+        ),
+        runtime_options=runtime_options,
+        writable_layer=dump.layer.descriptor if dump.layer else None,
+        base=base,
+        base_name=base_name,
+        runtime=wish.runtime,
+        snapshotter=wish.snapshotter or dump.origin.snapshotter or _checkpoint.DEFAULT_SNAPSHOTTER,
+        annotations={CONVERTED: dump.origin.kind},
+    )
+    document = json.dumps(_checkpoint_write.index_document(parts), separators=(",", ":"), sort_keys=True).encode()
+    return Made(parts, small, "sha256:" + hashlib.sha256(document).hexdigest())
+
+
+def _base(client: Client, wish: Wish, dump: Dump) -> tuple[Descriptor | None, str]:
+    """The base image on this node, and its name. With ``base: omit`` it is only named."""
+    name = wish.image or dump.origin.image_name
+    if wish.base == OMIT and name:
+        return None, normalized_name(name)
+    if name and _images.get(client, name) is None:
+        name = normalized_name(name)
+    image = _checkpoint.base_image(client, None, name)
+    recorded = dump.origin.image_digest
+    if recorded and not wish.image and not wish.force:
+        rootfs = _unpack.rootfs(client, image.target, image.name)
+        if recorded not in (image.target.digest, rootfs.manifest.digest, rootfs.config.digest):
+            raise ConflictError(
+                "base_image_moved",
+                f"The base image {image.name} is {image.target.digest} on this node, but {wish.path} was taken from "
+                f"{recorded}.",
+                "Pull or import the recorded image; image names another one, force: true takes what is there.",
+                details={"name": image.name, "recorded": recorded, "found": image.target.digest},
+            )
+    target = image.target
+    return Descriptor(target.media_type, target.digest, target.size, {}), image.name
+
+
+def _write(client: Client, wish: Wish, made: Made, stored: list[_convert_dump.Stored]) -> None:
+    with _leases.hold(client, wish.lease or None, f"image {wish.name}"):
+        try:
+            for part in stored:
+                target = part.descriptor
+                _content.write(client, part.chunks(), target.digest, target.size, {})
+        except RpcError as error:
+            if "no space left" not in str(error.details.get("text", "")):
+                raise
+            raise _no_space(wish, None, _free(client), error.rpc) from error
+        for child in made.parts.children():
+            if child.digest in made.small:
+                _checkpoint_write.blob(client, made.small[child.digest], child.media_type)
+        _checkpoint_write.index(client, wish.name, made.parts, {_labels.OWNER: wish.owner})
+
+
+def _require_space(client: Client, wish: Wish, needed: int) -> None:
+    free = _free(client)
+    if free is not None and needed > free:
+        raise _no_space(wish, needed, free, None)
+
+
+def _no_space(wish: Wish, needed: int | None, free: int | None, rpc: str | None) -> NodeError:
+    amount = "more bytes" if needed is None else f"{needed} bytes"
+    return NodeError(
+        "content_no_space",
+        f"{wish.path} brings {amount}, but only {free} are free in containerd's content store.",
+        "Free space on that file system, then run again.",
+        outcome=RETRYABLE,
+        rpc=rpc,
+        details={"needed": needed, "free": free},
+    )

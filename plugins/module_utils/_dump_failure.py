@@ -1,0 +1,59 @@
+# Copyright (c) 2026 the gpuops.restore contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""A failed CRIU dump, explained from its log. Private: for this collection's own modules only."""
+
+from __future__ import annotations
+
+import os
+
+from ansible_collections.gpuops.restore.plugins.module_utils import _criu_log, _diagnosis
+from ansible_collections.gpuops.restore.plugins.module_utils._errors import (
+    UNKNOWN,
+    DeadlineError,
+    RestoreError,
+    RpcError,
+    UnavailableError,
+)
+
+
+def explain(container_id: str, error: RpcError, log: str) -> RestoreError:
+    """What went wrong in ``Tasks.Checkpoint``, with CRIU's own lines, a likely cause and a remedy.
+
+    ``log`` is CRIU's dump log; it goes with the half-made dump, so its error lines are all that is kept. A daemon that
+    went away is not a failed dump, and is returned as it was.
+    """
+    if isinstance(error, UnavailableError):
+        return error
+    if isinstance(error, DeadlineError):
+        return RestoreError(
+            "checkpoint_timeout",
+            f"The dump of {container_id} had not ended when its time was over.",
+            "Raise checkpoint_timeout, or put staging_dir on a faster disk.",
+            outcome=UNKNOWN,
+            rpc=error.rpc,
+        )
+    lines = _criu_log.error_lines(log) if os.path.isfile(log) else []
+    text = "; ".join(str(error.details.get("text", "")).split("\n"))
+    found = _diagnosis.diagnose([*lines, text], "dump")
+    evidence = [line for line in lines if not _criu_log.is_harmless(line)] or [text]
+    if found.matched:
+        message = f"CRIU could not dump {container_id}: {found.cause} CRIU says: «{found.line}»."
+        remedy = found.remedy
+    else:
+        message = f"CRIU could not dump {container_id}, for a reason that is not known here: «{evidence[0]}»."
+        remedy = "Read CRIU's error lines in failure.details.errors; the workload goes on."
+    return RestoreError(
+        "criu_dump_failed",
+        message,
+        remedy,
+        outcome=found.outcome,
+        rpc=error.rpc,
+        details={
+            "kind": found.kind,
+            "cause": found.cause,
+            "errors": list(found.errors) or evidence,
+            "daemon": text,
+        },
+    )

@@ -1,0 +1,194 @@
+# Copyright (c) 2026 the gpuops.restore contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""The guard of the node's huge pages: switches them, and puts them back when its standard input ends. Private.
+
+A process of its own, so that the setting also comes back when the module is killed. It imports nothing of this
+collection (see :mod:`_child`). Facts: kernel documentation, admin-guide/mm/transhuge.rst.
+
+Several runs may want the switch at a time. Each guard holds a shared lock on ``holders``; who leaves last puts the
+value back that ``original`` tells of. Where all guards were killed too, the next one does it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import mmap
+import os
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from typing import IO, Any  # pylint: disable=unused-import
+
+_ALWAYS = "always"
+_PIECE = 1 << 20
+#: Bytes of a sample; long enough for a difference to show, and four of them still fit everywhere.
+_SAMPLE = 64 << 20
+_SAMPLES = 2
+#: Huge pages have to be this much faster, or the switch is not worth it.
+_WORTH = 0.8
+
+
+class Setting:
+    """The kernel's switch, a file with its choices and brackets around the one that holds."""
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+
+    def read(self) -> str:
+        with open(self._path, encoding="ascii") as stream:
+            return stream.read().partition("[")[2].partition("]")[0]
+
+    def write(self, value: str) -> None:
+        with open(self._path, "w", encoding="ascii") as stream:
+            stream.write(value)
+
+
+class Shared:
+    """The directory in which guards know of each other; it is gone after a reboot, and so is the switch."""
+
+    def __init__(self, directory: str, setting: Setting) -> None:
+        os.makedirs(directory, mode=0o700, exist_ok=True)
+        self._setting = setting
+        self._original = os.path.join(directory, "huge-pages-original")
+        self.measured = os.path.join(directory, "huge-pages-measured")
+        self._mutex = os.path.join(directory, "huge-pages-mutex")
+        self._holders = open(os.path.join(directory, "huge-pages-holders"), "w", encoding="ascii")  # noqa: SIM115
+
+    @contextlib.contextmanager
+    def alone(self) -> Iterator[None]:
+        """No other guard changes anything meanwhile."""
+        with open(self._mutex, "w", encoding="ascii") as stream:
+            fcntl.flock(stream, fcntl.LOCK_EX)
+            yield
+
+    def put_back_if_last(self) -> None:
+        """To be called alone, and without holding."""
+        try:
+            fcntl.flock(self._holders, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return
+        try:
+            with open(self._original, encoding="ascii") as stream:
+                original = stream.read()
+            # What somebody has set since is theirs.
+            if original and self._setting.read() == _ALWAYS:
+                self._setting.write(original)
+            os.unlink(self._original)
+        except FileNotFoundError:
+            return
+        finally:
+            fcntl.flock(self._holders, fcntl.LOCK_UN)
+
+    def switch(self) -> None:
+        """To be called alone: hold, and switch if nobody has."""
+        current = self._setting.read()
+        if not os.path.exists(self._original) and current != _ALWAYS:
+            # First the note, then the switch: a note too many does no harm.
+            partial = f"{self._original}.{os.getpid()}"
+            with open(partial, "w", encoding="ascii") as stream:
+                stream.write(current)
+            os.rename(partial, self._original)
+        fcntl.flock(self._holders, fcntl.LOCK_SH)
+        self._setting.write(_ALWAYS)
+
+    def let_go(self) -> None:
+        fcntl.flock(self._holders, fcntl.LOCK_UN)
+
+
+def measure(setting: Setting) -> dict[str, float]:
+    """Seconds to read cached bytes into fresh memory with small and with huge pages. Leaves the setting as it was.
+
+    No memory is used twice: on a virtual machine the first touch of a huge page may cost more than all that it saves.
+    """
+    before = setting.read()
+    seconds = {"small": 0.0, "huge": 0.0}
+    held = []
+    with tempfile.TemporaryFile() as file:
+        file.truncate(_SAMPLE)
+        piece = os.urandom(_PIECE)
+        for offset in range(0, _SAMPLE, _PIECE):
+            os.pwrite(file.fileno(), piece, offset)
+        try:
+            for _round in range(_SAMPLES):
+                for name, value in (("small", "never"), ("huge", _ALWAYS)):
+                    setting.write(value)
+                    area = mmap.mmap(-1, _SAMPLE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+                    held.append(area)
+                    seconds[name] += _fill(file, area)
+        finally:
+            setting.write(before)
+            for area in held:
+                area.close()
+    return {name: round(value, 4) for name, value in seconds.items()}
+
+
+def _fill(file: IO[bytes], area: mmap.mmap) -> float:
+    begun = time.monotonic()
+    with memoryview(area) as view:
+        for offset in range(0, _SAMPLE, _PIECE):
+            os.preadv(file.fileno(), [view[offset : offset + _PIECE]], offset)
+    return time.monotonic() - begun
+
+
+def _known(path: str) -> dict[str, float] | None:
+    try:
+        with open(path, encoding="ascii") as stream:
+            found: dict[str, float] = json.load(stream)
+            return found
+    except (OSError, ValueError):
+        return None
+
+
+def _judge(shared: Shared, setting: Setting) -> tuple[dict[str, float], bool]:
+    """What was measured, now or earlier since the boot, and whether it speaks for huge pages."""
+    found = _known(shared.measured)
+    if found is None:
+        found = measure(setting)
+        with open(shared.measured, "w", encoding="ascii") as stream:
+            json.dump(found, stream)
+    return found, found["huge"] <= _WORTH * found["small"]
+
+
+def _serve(request: dict[str, Any], answer: Any) -> None:
+    setting = Setting(request["setting"])
+    shared = Shared(request["directory"], setting)
+    with shared.alone():
+        shared.put_back_if_last()
+        was = setting.read()
+        measured: dict[str, float] = {}
+        wanted = request["wish"] == _ALWAYS
+        # Where somebody has said never, they had a reason.
+        if request["wish"] in ("auto", "measure") and was != "never":
+            measured, wanted = _judge(shared, setting)
+        wanted = wanted and request["wish"] != "measure" and was != _ALWAYS
+        if wanted or (was == _ALWAYS and request["wish"] in ("auto", _ALWAYS)):
+            # Where it is always anyhow, holding keeps another guard from putting back what it has switched itself.
+            shared.switch()
+    answer({"switched": wanted, "was": was, "measured": measured})
+    sys.stdin.buffer.read()
+    with shared.alone():
+        shared.let_go()
+        shared.put_back_if_last()
+
+
+def main() -> None:
+    """One request, one answer, and the end of standard input."""
+
+    def answer(message: dict[str, Any]) -> None:
+        sys.stdout.write(json.dumps(message) + "\n")
+        sys.stdout.flush()
+
+    request = json.loads(sys.stdin.buffer.readline())
+    try:
+        _serve(request, answer)
+    except OSError as error:
+        answer({"failed": str(error)})
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,107 @@
+# Copyright (c) 2026 the gpuops.restore contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Staged files into the page cache before the window, where the node's memory allows. Private.
+
+CRIU reads its files in small pieces, each waiting for the one before; read ahead in large ones the disk is busy all the
+time. What the cache has already (mincore(2)) is not read again.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import mmap
+import os
+import time
+from dataclasses import dataclass
+
+from ansible_collections.gpuops.restore.plugins.module_utils import _restore_demand
+
+AUTO, ALWAYS, NEVER = "auto", "always", "never"
+CHOICES = (AUTO, ALWAYS, NEVER)
+_PIECE = 8 << 20
+#: Bytes that stay free beside the cached files and what the restored process takes.
+RESERVE = 512 << 20
+
+
+@dataclass(frozen=True)
+class Report:
+    """``bytes`` of the files, ``read`` of them from the disk in ``seconds``; ``skipped`` says why nothing was read."""
+
+    bytes: int = 0
+    read: int = 0
+    seconds: float = 0.0
+    skipped: str = ""
+
+    def result(self) -> dict[str, object]:
+        """As modules return it."""
+        return {"bytes": self.bytes, "read": self.read, "seconds": self.seconds, "skipped": self.skipped}
+
+
+def warm(directory: str, wish: str, process_bytes: int) -> Report:
+    """Have the files of ``directory`` in the page cache. ``process_bytes``: memory that the restore will take beside.
+
+    Raises OSError when the directory cannot be read.
+    """
+    begun = time.monotonic()
+    paths = [entry.path for entry in os.scandir(directory) if entry.is_file(follow_symlinks=False)]
+    total = sum(os.stat(path).st_size for path in paths)
+    if wish == NEVER:
+        return Report(total, skipped="prewarm is never")
+    missing = {path: _missing(path) for path in paths}
+    wanted = sum(end - start for pieces in missing.values() for start, end in pieces)
+    # Cache counts as available, so what is cached already is not asked for twice.
+    free = _restore_demand.available_memory()
+    needed = total + process_bytes + RESERVE
+    if wish == AUTO and wanted and free is not None and needed > free:
+        return Report(total, skipped=f"{_gib(needed)} GiB of memory would be needed, {_gib(free)} GiB are available")
+    for path, pieces in missing.items():
+        _read(path, pieces)
+    return Report(total, wanted, round(time.monotonic() - begun, 3))
+
+
+def _missing(path: str) -> list[tuple[int, int]]:
+    """The pieces, from and to, of which a page is not in the cache."""
+    size = os.stat(path).st_size
+    if size == 0:
+        return []
+    libc = ctypes.CDLL(None, use_errno=True)
+    page = mmap.PAGESIZE
+    with (
+        open(path, "rb") as stream,
+        mmap.mmap(stream.fileno(), size, prot=mmap.PROT_READ | mmap.PROT_WRITE, flags=mmap.MAP_PRIVATE) as area,
+    ):
+        # Writable and private only so that ctypes takes the address; nothing is written.
+        flags = (ctypes.c_ubyte * (-(-size // page)))()
+        start = ctypes.addressof(ctypes.c_char.from_buffer(area))
+        if libc.mincore(ctypes.c_void_p(start), ctypes.c_size_t(size), flags) != 0:
+            return [(0, size)]
+        resident = bytes(flags)
+    per_piece = _PIECE // page
+    found = []
+    for first in range(0, len(resident), per_piece):
+        part = resident[first : first + per_piece]
+        # Only the lowest bit means something.
+        if part.count(1) != len(part) and not all(flag & 1 for flag in part):
+            found.append((first * page, min(size, (first + per_piece) * page)))
+    return found
+
+
+def _read(path: str, pieces: list[tuple[int, int]]) -> None:
+    buffer = memoryview(bytearray(_PIECE))
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+    try:
+        for start, end in pieces:
+            os.posix_fadvise(descriptor, end, _PIECE, os.POSIX_FADV_WILLNEED)
+            while start < end:
+                count = os.preadv(descriptor, [buffer[: end - start]], start)
+                if count == 0:
+                    break
+                start += count
+    finally:
+        os.close(descriptor)
+
+
+def _gib(size: int) -> str:
+    return f"{size / (1 << 30):.1f}"

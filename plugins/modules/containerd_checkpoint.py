@@ -1,0 +1,328 @@
+#!/usr/bin/python
+# Copyright (c) 2026 the gpuops.restore contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: containerd_checkpoint
+short_description: Capture a running task as a checkpoint image
+version_added: 0.1.0
+description:
+  - Captures memory, files and spec of a running container as a checkpoint image, which the other modules of this
+    collection and C(ctr containers restore --rw --live) restore.
+  - CUDA processes are locked and checkpointed first, so that their GPU memory comes along. Then the task is paused while
+    CRIU dumps it and its writable layer is read, resumed, and its CUDA processes get their memory back. The image is
+    written while the workload runs again.
+  - Whatever fails, the workload goes on. When the module itself is killed, a mark below C(/run/gpuops-restore) says what
+    may stand still, and the next run of this module for the container, for whatever image name, resumes it first and
+    takes away what was half made.
+  - Capturing changes nothing of the container, so it is allowed for containers that this collection has not made.
+    Ending its task with O(leave=stopped) is not, without O(force).
+  - To delete a checkpoint image use M(gpuops.restore.containerd_image).
+extends_documentation_fragment:
+  - gpuops.restore.containerd
+  - gpuops.restore.attributes
+  - gpuops.restore.attributes.actiongroup
+attributes:
+  check_mode:
+    support: full
+    details:
+      - The preflight runs, and the driver is asked for the state of CUDA processes, which changes nothing.
+  diff_mode:
+    support: full
+  idempotent:
+    support: full
+    details:
+      - By name. A checkpoint of that name, taken from the container, is kept as it is; O(force) takes a new one each time.
+  platform:
+    platforms: linux
+requirements:
+  - runc and CRIU (3.17 or newer) with iptables-restore on the node, where containerd finds them
+  - for CUDA, what M(gpuops.restore.cuda_process) requires
+options:
+  container_id:
+    description:
+      - Name of the container.
+    type: str
+    required: true
+  name:
+    description:
+      - Reference of the checkpoint image.
+    type: str
+    required: true
+  state:
+    description:
+      - The image is there.
+    type: str
+    choices: [present]
+    default: present
+  leave:
+    description:
+      - V(running) has the workload go on. V(stopped) keeps it paused until the image is complete and then ends it, so
+        that nothing happens after the moment that was captured. The ended task and the container stay.
+    type: str
+    choices: [running, stopped]
+    default: running
+  gpu:
+    description:
+      - V(auto) suspends CUDA processes where there are any. V(required) fails where there are none. V(none) does not look.
+      - With V(auto) a node without driver or bindings is fine as long as no process of the task has a device of the NVIDIA
+        driver open.
+    type: str
+    choices: [auto, required, none]
+    default: auto
+  criu:
+    description:
+      - What CRIU may take along beyond what it does by itself. The restore has to be told the same.
+    type: dict
+    default: {}
+    suboptions:
+      tcp_established:
+        description:
+          - Take established TCP connections.
+        type: bool
+        default: false
+      file_locks:
+        description:
+          - Take file locks.
+        type: bool
+        default: false
+      ext_unix_sk:
+        description:
+          - Take Unix sockets that lead out of the container.
+        type: bool
+        default: false
+      shell_job:
+        description:
+          - Take a container with a terminal.
+        type: bool
+        default: false
+      empty_namespaces:
+        description:
+          - Kinds of namespaces (V(network)) that are captured without their content.
+        type: list
+        elements: str
+        default: []
+  staging_dir:
+    description:
+      - Directory below which the dump lies until the image is complete. It holds a copy of all memory, mode 0700.
+    type: path
+    default: /var/lib/gpuops-restore
+  keep_staged:
+    description:
+      - Keep the dump as the staged directory of the new checkpoint, so that a restore on this node needs no
+        M(gpuops.restore.containerd_checkpoint_stage). Nothing is copied.
+    type: bool
+    default: false
+  lease:
+    description:
+      - Lease under which the content is written. Without it the module makes one of its own, and ends it.
+    type: str
+  lease_seconds:
+    description:
+      - Seconds after which the module's own lease expires, should the run be killed.
+    type: int
+    default: 7200
+  checkpoint_timeout:
+    description:
+      - Seconds that CRIU's dump may take.
+    type: int
+    default: 1800
+  cuda_timeout:
+    description:
+      - Seconds that all calls of the CUDA driver may take together, for the suspension and again for the way back.
+    type: int
+    default: 600
+  lock_timeout:
+    description:
+      - Seconds for a CUDA process to finish the work that it has begun on the GPU.
+    type: float
+    default: 10.0
+  driver_root:
+    description:
+      - Root directory of the NVIDIA driver's installation, where it is not in the library path of the node.
+    type: path
+  owner:
+    description:
+      - Owner label of the image; with O(leave=stopped) the container has to have it too.
+    type: str
+    default: gpuops.restore
+  force:
+    description:
+      - Take a new checkpoint even if there is one of that name, and put it in the place of whatever image has the name.
+      - With O(leave=stopped), end the task of a container of another owner too.
+    type: bool
+    default: false
+seealso:
+  - module: gpuops.restore.containerd_checkpoint_info
+  - module: gpuops.restore.containerd_checkpoint_stage
+  - module: gpuops.restore.cuda_process
+author:
+  - The gpuops.restore contributors (@gpuops)
+"""
+
+EXAMPLES = r"""
+- name: Capture the training while it runs
+  gpuops.restore.containerd_checkpoint:
+    container_id: pytorch-training
+    name: registry.local/pytorch-training-checkpoint:001
+
+- name: Capture it before the node is serviced, and end it
+  gpuops.restore.containerd_checkpoint:
+    container_id: pytorch-training
+    name: registry.local/pytorch-training-checkpoint:before-maintenance
+    leave: stopped
+    gpu: required
+
+- name: Take a new one under the same name, with its TCP connections
+  gpuops.restore.containerd_checkpoint:
+    container_id: api-server
+    name: registry.local/api-server-checkpoint:latest
+    force: true
+    criu:
+      tcp_established: true
+"""
+
+RETURN = r"""
+checkpoint:
+  description: The checkpoint image. C(digest) is null in check mode where it would be new.
+  type: dict
+  returned: success
+  sample:
+    name: registry.local/pytorch-training-checkpoint:001
+    digest: sha256:2f5c1e4f0e5d5f4c6f9a9d3f4a1f3c2b1a0e9d8c7b6a5f4e3d2c1b0a9f8e7d6c
+    container_id: pytorch-training
+staged:
+  description: The staged directory, with O(keep_staged); empty otherwise.
+  type: str
+  returned: success
+  sample: ""
+recorded:
+  description: The facts that the image records about node and process, as in M(gpuops.restore.containerd_checkpoint_info).
+  type: dict
+  returned: success
+  sample: {version: 1, taken_at: "2026-11-24T05:31:31Z", container: pytorch-training, kernel: 6.18.44}
+recovered:
+  description: Whether a capture that was broken off had left something, which this run took back (in check mode, would).
+  type: bool
+  returned: success
+  sample: false
+actions:
+  description: What was done, or in check mode would be.
+  type: list
+  elements: str
+  returned: success
+  sample: ["pause the task (pid 41235) and dump it", "resume the task", "write the image"]
+sizes:
+  description: Bytes of the CRIU images and of the writable layer.
+  type: dict
+  returned: when a checkpoint was taken
+  sample: {criu: 1082130432, writable_layer: 4096}
+seconds:
+  description:
+    - Seconds by phase. C(standstill) is how long the workload stood still, from the lock of its CUDA processes, or its
+      pause, to its going on; it lacks with O(leave=stopped).
+  type: dict
+  returned: when a checkpoint was taken
+  sample:
+    {preflight: 0.12, pause: 0.01, dump: 0.21, layer: 0.03, resume: 0.01, standstill: 0.26, upload: 0.4, total: 1.1}
+failure:
+  description:
+    - What went wrong. C(code) is stable, C(outcome) is V(retryable), V(terminal) or V(unknown).
+    - After a failed dump C(details) has C(kind), C(cause) and CRIU's C(errors). C(details.left_behind) is there when
+      something could not be taken back, and the next run tries again.
+  type: dict
+  returned: failure
+  sample:
+    code: criu_dump_failed
+    outcome: terminal
+    rpc: containerd.services.tasks.v1.Tasks/Checkpoint
+    hint: Set criu.tcp_established, or close the connections first.
+    details: {kind: tcp_established, errors: []}
+"""
+
+from typing import Any
+
+from ansible.module_utils.basic import AnsibleModule
+
+from ansible_collections.gpuops.restore.plugins.module_utils import _capture_step, _capture_wish, _module
+from ansible_collections.gpuops.restore.plugins.module_utils._capture_preflight import CriuOptions
+from ansible_collections.gpuops.restore.plugins.module_utils._client import Client
+
+_CRIU: dict[str, Any] = {
+    "tcp_established": {"type": "bool", "default": False},
+    "file_locks": {"type": "bool", "default": False},
+    "ext_unix_sk": {"type": "bool", "default": False},
+    "shell_job": {"type": "bool", "default": False},
+    "empty_namespaces": {"type": "list", "elements": "str", "default": []},
+}
+
+
+def step(module: AnsibleModule, client: Client) -> dict[str, Any]:
+    """Carry out one call of the module."""
+    parameters = module.params
+    criu = parameters["criu"]
+    wish = _capture_wish.Wish(
+        container_id=parameters["container_id"],
+        name=parameters["name"],
+        leave=parameters["leave"],
+        gpu=parameters["gpu"],
+        criu=CriuOptions(**{**criu, "empty_namespaces": tuple(criu["empty_namespaces"])}),
+        staging_dir=parameters["staging_dir"],
+        keep_staged=parameters["keep_staged"],
+        lease=parameters["lease"],
+        lease_seconds=parameters["lease_seconds"],
+        checkpoint_timeout=float(parameters["checkpoint_timeout"]),
+        cuda_timeout=float(parameters["cuda_timeout"]),
+        lock_timeout=parameters["lock_timeout"],
+        driver_root=parameters["driver_root"] or "",
+        owner=parameters["owner"],
+        force=parameters["force"],
+    )
+    done = _capture_step.captured(client, wish, module.check_mode)
+    for warning in done.warnings:
+        module.warn(warning)
+    result: dict[str, Any] = {
+        "changed": done.changed,
+        "checkpoint": {"name": wish.name, "digest": done.digest or None, "container_id": wish.container_id},
+        "staged": done.staged,
+        "recorded": done.facts,
+        "recovered": done.recovered,
+        "actions": done.actions,
+        "diff": {"before": done.before, "after": done.after},
+    }
+    if done.sizes:
+        result["sizes"] = done.sizes
+        result["seconds"] = done.seconds
+    return result
+
+
+def main() -> None:
+    """Entry point of the module."""
+    _module.run(
+        {
+            "container_id": {"type": "str", "required": True},
+            "name": {"type": "str", "required": True},
+            "state": {"type": "str", "choices": ["present"], "default": "present"},
+            "leave": {"type": "str", "choices": ["running", "stopped"], "default": "running"},
+            "gpu": {"type": "str", "choices": ["auto", "required", "none"], "default": "auto"},
+            "criu": {"type": "dict", "default": {}, "options": _CRIU, "apply_defaults": True},
+            "staging_dir": _module.STAGING_DIR,
+            "keep_staged": {"type": "bool", "default": False},
+            "lease": {"type": "str"},
+            "lease_seconds": {"type": "int", "default": 7200},
+            "checkpoint_timeout": {"type": "int", "default": 1800},
+            "cuda_timeout": {"type": "int", "default": 600},
+            "lock_timeout": {"type": "float", "default": 10.0},
+            "driver_root": {"type": "path"},
+            "owner": _module.OWNER,
+            "force": _module.FORCE,
+        },
+        step,
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,260 @@
+#!/usr/bin/python
+# Copyright (c) 2026 the gpuops.restore contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: containerd_checkpoint_registry
+short_description: A checkpoint image goes to a registry, or comes from one
+version_added: 0.1.0
+description:
+  - Pushes a checkpoint image from containerd's content store to a registry, or pulls one into it.
+  - Most registries refuse the index that containerd makes of a checkpoint. It is pushed as an ordinary OCI image manifest whose layers
+    are the index and all blobs that it names, with their own digests. A pull gives the same index with the same digest.
+  - Blobs stream from the store to the registry and back; memory use does not depend on the size of the checkpoint, and there is no copy on
+    disk. A blob that is there already is not sent. What a registry sends is verified by type, size and digest.
+  - A checkpoint holds the memory of processes, with all the secrets in it. Who may read the repository may read them. C(docs/registry.md) has more.
+extends_documentation_fragment:
+  - gpuops.restore.containerd
+  - gpuops.restore.attributes
+  - gpuops.restore.attributes.actiongroup
+attributes:
+  check_mode:
+    support: full
+    details:
+      - The registry is asked what it has. A pull reads the manifest and the index, no memory.
+  diff_mode:
+    support: full
+  idempotent:
+    support: full
+  platform:
+    platforms: linux
+options:
+  state:
+    description:
+      - V(pushed) has the checkpoint O(name) of this node at O(reference).
+      - V(pulled) has the checkpoint of O(reference) on this node under O(name).
+    type: str
+    choices: [pushed, pulled]
+    required: true
+  name:
+    description:
+      - Reference of the checkpoint image in containerd.
+    type: str
+    required: true
+  reference:
+    description:
+      - Where in the registry, in full, C(HOST[:PORT]/REPOSITORY:TAG). For V(pulled) it may end with C(@) and the digest of the manifest.
+      - By default the same as O(name).
+    type: str
+  base:
+    description:
+      - Whether the base image goes along. When pushed, its blobs become layers too, and it has to be whole on this node. When pulled, it gets
+        its name, so that a restore finds it; that it did not come along is a warning.
+      - Without it the base image has to come to the other node by itself (M(gpuops.restore.containerd_image)).
+    type: bool
+    default: true
+  digest:
+    description:
+      - The digest that the checkpoint image must have, V(sha256:) and 64 hexadecimal digits. This is that of the index in containerd, not that of
+        the manifest in the registry.
+      - With it, a checkpoint that is whole on this node is not asked for at the registry any more.
+    type: str
+  server:
+    description:
+      - URL of the registry, where it is not C(https://) and the host of O(reference). So an address, another port, a mirror or plain HTTP are given.
+    type: str
+  username:
+    description:
+      - User at the registry, or at the token server that it names.
+    type: str
+  password:
+    description:
+      - Password of O(username).
+    type: str
+  token:
+    description:
+      - A bearer token for the registry, instead of user and password.
+    type: str
+  auth_file:
+    description:
+      - Path of a file on the node with credentials, as C(docker login) and C(podman login) write it. Credential helpers are not run.
+    type: path
+  ca_file:
+    description:
+      - Path of a file on the node with the certificates, in PEM, of the authorities to trust in place of the system's.
+    type: path
+  insecure:
+    description:
+      - Allow plain HTTP to other machines. Without it only registries on the node itself (V(localhost), V(127.0.0.1), V([::1])) may be asked by
+        HTTP. Certificates are verified in any case.
+    type: bool
+    default: false
+  lease:
+    description:
+      - Lease under which a pull creates content. Without it the module holds one of its own while it works.
+      - With one, blobs that came whole stay after a failure, and the next run does not fetch them again.
+    type: str
+  owner:
+    description:
+      - Recorded as a label of the image.
+    type: str
+    default: gpuops.restore
+  force:
+    description:
+      - Move a tag that stands for something else, or an image O(name) that has another digest.
+    type: bool
+    default: false
+notes:
+  - O(timeout) also bounds how long a registry may be silent.
+  - Proxies are those of the environment (C(https_proxy), C(no_proxy)), but for registries on the node itself.
+seealso:
+  - module: gpuops.restore.containerd_checkpoint
+  - module: gpuops.restore.containerd_checkpoint_archive
+  - module: gpuops.restore.containerd_image
+author:
+  - The gpuops.restore contributors (@gpuops)
+"""
+
+EXAMPLES = r"""
+- name: Push a checkpoint
+  gpuops.restore.containerd_checkpoint_registry:
+    state: pushed
+    name: registry.example:5000/checkpoints/pytorch-training:001
+    username: trainer
+    password: "{{ registry_password }}"
+    ca_file: /etc/ssl/registry-ca.pem
+
+- name: Pull it on another node
+  gpuops.restore.containerd_checkpoint_registry:
+    state: pulled
+    name: registry.example:5000/checkpoints/pytorch-training:001
+    auth_file: /root/.docker/config.json
+    ca_file: /etc/ssl/registry-ca.pem
+
+- name: Push to a registry on this node, under another name and without the base image
+  gpuops.restore.containerd_checkpoint_registry:
+    state: pushed
+    name: local/pytorch-training:001
+    reference: localhost:5000/pytorch-training:001
+    server: http://localhost:5000
+    base: false
+"""
+
+RETURN = r"""
+digest:
+  description: Digest of the checkpoint image in containerd, here and on the other node.
+  type: str
+  returned: success
+  sample: sha256:3f1c0d5a7b3d1d3d1c3ef6a9b1c0b1f7d9e4c6b8a2f0e1d2c3b4a5968778695a
+registry:
+  description:
+    - What the registry has. C(manifest_digest) is the digest there, by which O(reference) can be pinned.
+    - C(blobs) is the number of its blobs, C(kept) how many of them had not to be transferred, because they were there, C(bytes) the size of
+      the others. Of a pull that had nothing to ask the registry for, these are null.
+  type: dict
+  returned: success
+  sample:
+    reference: registry.example:5000/checkpoints/pytorch-training:001
+    manifest_digest: sha256:9f2b6c1d0e8a7f5b4c3d2e1f0a9b8c7d6e5f4a3b2c1d0e9f8a7b6c5d4e3f2a1b
+    blobs: 10
+    kept: 4
+    bytes: 1098123321
+seconds:
+  description: Seconds that it took.
+  type: float
+  returned: success
+  sample: 9.781
+actions:
+  description: What was done, or in check mode would be.
+  type: list
+  elements: str
+  returned: success
+  sample: ["push sha256:3f1c to registry.example:5000/checkpoints/pytorch-training:001"]
+failure:
+  description: What went wrong. C(code) is stable, C(outcome) is V(retryable), V(terminal) or V(unknown).
+  type: dict
+  returned: failure
+  sample:
+    code: registry_unreachable
+    outcome: retryable
+    rpc: null
+    hint: See that it runs and that this node reaches it, then run again.
+    details: {url: "https://registry.example:5000/v2/checkpoints/pytorch-training/manifests/001"}
+"""
+
+from typing import Any
+
+from ansible.module_utils.basic import AnsibleModule
+
+from ansible_collections.gpuops.restore.plugins.module_utils import (
+    _module,
+    _registry_pull,
+    _registry_push,
+    _registry_reference,
+    _registry_step,
+)
+from ansible_collections.gpuops.restore.plugins.module_utils._client import Client
+
+
+def step(module: AnsibleModule, client: Client) -> dict[str, Any]:
+    """Carry out one call of the module."""
+    parameters = module.params
+    push = parameters["state"] == "pushed"
+    named = parameters["reference"] or parameters["name"]
+    wish = _registry_step.Wish(
+        name=parameters["name"],
+        reference=_registry_reference.for_push(named) if push else _registry_reference.parse(named),
+        base=parameters["base"],
+        digest=parameters["digest"] or "",
+        lease=parameters["lease"] or "",
+        owner=parameters["owner"],
+        force=parameters["force"],
+    )
+    texts = {key: parameters[key] or "" for key in ("server", "username", "password", "token", "auth_file", "ca_file")}
+    access = _registry_step.Access(**texts, insecure=parameters["insecure"], timeout=float(parameters["timeout"]))
+    repository = _registry_step.open_repository(wish.reference, access, push)
+    act = _registry_push.run if push else _registry_pull.run
+    done = act(client, repository, wish, module.check_mode)
+    for warning in done.warnings:
+        module.warn(warning)
+    return {
+        "changed": done.changed,
+        "digest": done.digest,
+        "registry": done.registry,
+        "actions": done.actions,
+        "seconds": done.seconds,
+        "diff": {"before": done.before, "after": done.after},
+    }
+
+
+def main() -> None:
+    """Entry point of the module."""
+    _module.run(
+        {
+            "state": {"type": "str", "choices": ["pushed", "pulled"], "required": True},
+            "name": {"type": "str", "required": True},
+            "reference": {"type": "str"},
+            "base": {"type": "bool", "default": True},
+            "digest": {"type": "str"},
+            "server": {"type": "str"},
+            "username": {"type": "str"},
+            "password": {"type": "str", "no_log": True},
+            "token": {"type": "str", "no_log": True},
+            "auth_file": {"type": "path"},
+            "ca_file": {"type": "path"},
+            "insecure": {"type": "bool", "default": False},
+            "lease": {"type": "str"},
+            "owner": _module.OWNER,
+            "force": _module.FORCE,
+        },
+        step,
+        required_together=[("username", "password")],
+        mutually_exclusive=[("username", "token", "auth_file")],
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,355 @@
+# Copyright (c) 2026 the gpuops.restore contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Captures of a running task on a real containerd: complete, restorable by us and by ctr, and never at its cost."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import pathlib
+import shutil
+import subprocess
+import time
+from collections.abc import Iterator
+from typing import Any, Callable
+
+import in_node
+import pytest
+from gpuops_lab import image, workload
+from gpuops_lab.config import Node
+from gpuops_lab.listing import Listing, listing, settled_difference
+from gpuops_lab.node import output
+
+REF = "gpuops.test/captured:1"
+STATE = "/var/lib/gpuops-restore"
+SOURCE = "source"
+# runc's own mark of a container that was dumped once; it goes with the container.
+RUNC_MARK = f"/run/containerd/runc/k8s.io/{SOURCE}/checkpoint"
+RunModule = Callable[..., dict[str, Any]]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def counting(node: Node) -> None:
+    """A counter that runs through all tests of this file."""
+    workload.start(node, SOURCE, 8)
+    workload.await_count(node, SOURCE, 5)
+
+
+@pytest.fixture
+def clean(node: Node) -> Iterator[Listing]:
+    """The node is afterwards as it was before, the counter still runs, and nobody is paused."""
+    before = without_mark(listing(node))
+    yield before
+    assert differences(node, before) == []
+    alive(node)
+
+
+def without_mark(found: Listing) -> Listing:
+    return {kind: [row for row in rows if RUNC_MARK not in row] for kind, rows in found.items()}
+
+
+def differences(node: Node, before: Listing) -> list[str]:
+    return [line for line in settled_difference(node, before, seconds=0.5) if RUNC_MARK not in line]
+
+
+def alive(node: Node, identifier: str = SOURCE) -> int:
+    """The counter goes on; returns where it is."""
+    assert status(node, identifier) == "RUNNING"
+    return workload.await_count(node, identifier, workload.count(node, identifier) + 2)
+
+
+def status(node: Node, identifier: str) -> str:
+    rows = [line.split() for line in workload.ctr(node, "k8s.io", "tasks", "ls").splitlines()[1:]]
+    return next((row[2] for row in rows if row and row[0] == identifier), "absent")
+
+
+def options(name: str = REF, **more: Any) -> dict[str, Any]:
+    return {"container_id": SOURCE, "name": name, **more}
+
+
+def forget(node: Node, *names: str) -> None:
+    workload.ctr(node, "k8s.io", "images", "rm", "--sync", *names)
+
+
+def restored(node: Node, run_module: RunModule, name: str, at_least: int, stage: bool = True) -> None:
+    """Our modules restore it, it counts on from there, and is taken away again."""
+    identity = {"container_id": "copy", "checkpoint": name}
+    staged = run_module("containerd_checkpoint_stage", {"checkpoint": name})
+    assert staged["changed"] is stage
+    run_module("containerd_container", identity)
+    run_module("containerd_task", identity)
+    consistent(node, "copy", at_least)
+    for module in ("containerd_task", "containerd_container"):
+        run_module(module, {"container_id": "copy", "state": "absent"})
+    run_module("containerd_checkpoint_stage", {"checkpoint": name, "state": "absent"})
+
+
+def consistent(node: Node, identifier: str, at_least: int) -> None:
+    """It counts on from there, and has not lost or repeated a number."""
+    begun = workload.count(node, identifier)
+    assert begun >= at_least
+    workload.await_count(node, identifier, begun + 3)
+    read = ["tasks", "exec", "--exec-id", "log", identifier, "/bin/cat", "/var/count.log"]
+    numbers = [int(line) for line in workload.ctr(node, "k8s.io", *read).split()]
+    assert numbers == list(range(1, len(numbers) + 1)), "the writable layer is of another moment than the memory"
+
+
+def restored_by_ctr(node: Node, name: str, at_least: int) -> None:
+    """ctr gives the copy the original's control group and empties that in the end: the original must be gone."""
+    workload.restore(node, "by-ctr", name)
+    workload.await_count(node, "by-ctr", at_least + 3)
+    workload.delete(node, "by-ctr")
+    for path in node.inside("/tmp").glob("ctrd-checkpoint*"):
+        shutil.rmtree(path)
+
+
+def test_captured_and_restored_by_us_and_by_ctr(node: Node, run_module: RunModule, clean: Listing) -> None:
+    count = workload.count(node, SOURCE)
+    predicted = run_module("containerd_checkpoint", options(), check=True)
+    assert differences(node, clean) == []
+    done = run_module("containerd_checkpoint", options(), diff=True)
+    assert predicted["changed"] and done["changed"]
+    assert predicted["actions"] == done["actions"]
+    assert done["diff"]["after"]["digest"] == done["checkpoint"]["digest"]
+    assert done["seconds"]["standstill"] <= done["seconds"]["total"]
+    assert done["sizes"]["criu"] > 8 << 20
+    for check in (True, False):
+        again = run_module("containerd_checkpoint", options(), check=check)
+        assert (again["changed"], again["checkpoint"]["digest"]) == (False, done["checkpoint"]["digest"])
+    found = run_module("containerd_checkpoint_info", {"checkpoint": REF})
+    assert found["problems"] == []
+    recorded = found["checkpoint"]["recorded"]
+    assert recorded == done["recorded"]
+    assert (recorded["container"], recorded["gpu"]) == (SOURCE, None)
+    assert recorded["memory_bytes"] > 8 << 20
+    assert recorded["base_image"]["name"] == image.REFERENCE
+    assert found["checkpoint"]["base_image"]["digest"] == recorded["base_image"]["digest"]
+    assert recorded["criu"] and recorded["runtime"]["version"] and recorded["cpu"]["features"]
+    restored(node, run_module, REF, count)
+    forget(node, REF)
+
+
+def test_ctr_restores_the_first_and_the_second(node: Node, run_module: RunModule, clean: Listing) -> None:
+    names = ["gpuops.test/for-ctr:1", "gpuops.test/for-ctr:2"]
+    workload.ctr(node, "k8s.io", "run", "--detach", image.REFERENCE, "for-ctr")
+    count = workload.await_count(node, "for-ctr", 3)
+    for name in names:
+        run_module("containerd_checkpoint", {"container_id": "for-ctr", "name": name})
+    workload.delete(node, "for-ctr")
+    for name in names:
+        restored_by_ctr(node, name, count)
+    forget(node, *names)
+
+
+def test_ten_in_a_row_are_complete(node: Node, run_module: RunModule, clean: Listing) -> None:
+    """And all ten run side by side, each from its own moment."""
+    names = {f"row-{number}": f"gpuops.test/row:{number}" for number in range(10)}
+    counts = {}
+    for copy, name in names.items():
+        counts[copy] = workload.count(node, SOURCE)
+        run_module("containerd_checkpoint", options(name, keep_staged=True))
+    workloads = [{"name": copy, "checkpoint": name} for copy, name in names.items()]
+    run_module("containerd_restore", {"workloads": workloads})
+    for copy, name in names.items():
+        consistent(node, copy, counts[copy])
+        for module in ("containerd_task", "containerd_container"):
+            run_module(module, {"container_id": copy, "state": "absent"})
+        run_module("containerd_checkpoint_stage", {"checkpoint": name, "state": "absent"})
+    shutil.rmtree(node.inside(f"{STATE}/receipts"))
+    found = run_module("containerd_checkpoint_info", {"checkpoint": name})
+    assert found["problems"] == []
+    assert all(found["checkpoint"][part] for part in ("criu", "writable_layer", "options"))
+    forget(node, *names.values())
+
+
+def test_a_new_one_takes_the_place_of_the_old_with_force(
+    node: Node, run_module: RunModule, expect_failure: RunModule, clean: Listing
+) -> None:
+    first = run_module("containerd_checkpoint", options())
+    second = run_module("containerd_checkpoint", options(force=True))
+    assert second["changed"] and second["checkpoint"]["digest"] != first["checkpoint"]["digest"]
+    expect_failure("containerd_checkpoint", options(image.REFERENCE), "checkpoint_name_taken")
+    forget(node, REF)
+
+
+def test_the_dump_becomes_the_staged_directory(node: Node, run_module: RunModule, clean: Listing) -> None:
+    count = workload.count(node, SOURCE)
+    done = run_module("containerd_checkpoint", options(keep_staged=True))
+    directory = node.inside(done["staged"])
+    assert directory.stat().st_mode & 0o777 == 0o700
+    assert {entry.stat().st_mode & 0o777 for entry in directory.iterdir()} == {0o600}
+    assert not node.inside(f"{STATE}/capture").exists()
+    restored(node, run_module, REF, count, stage=False)
+    forget(node, REF)
+
+
+def test_left_stopped_at_the_moment_of_the_image(
+    node: Node, run_module: RunModule, expect_failure: RunModule, clean: Listing
+) -> None:
+    workload.ctr(node, "k8s.io", "run", "--detach", image.REFERENCE, "ending")
+    workload.await_count(node, "ending", 3)
+    wanted = {"container_id": "ending", "name": REF, "leave": "stopped"}
+    expect_failure("containerd_checkpoint", wanted, "container_not_ours")
+    assert status(node, "ending") == "RUNNING"
+    done = run_module("containerd_checkpoint", {**wanted, "force": True})
+    assert status(node, "ending") == "STOPPED"
+    assert "standstill" not in done["seconds"]
+    assert not run_module("containerd_checkpoint", {**wanted, "leave": "stopped"})["changed"]
+    workload.delete(node, "ending")
+    restored(node, run_module, REF, 3)
+    forget(node, REF)
+
+
+def test_what_criu_cannot_take_is_found_before_anything_stops(
+    node: Node, expect_failure: RunModule, clean: Listing
+) -> None:
+    """A nested mount in the container's own namespace, and one that does not run."""
+    pid = task_pid(node)
+    output(node, ["mkdir", "-p", "/opt/nested"])
+    inside = ["nsenter", "--target", pid, "--mount"]
+    with external_mount(node, inside):
+        result = expect_failure("containerd_checkpoint", options(), "mount_not_in_spec")
+        assert "/var" in result["msg"]
+        expect_failure("containerd_checkpoint", options(), "mount_not_in_spec", check=True)
+    expect_failure("containerd_checkpoint", options(gpu="required"), "dependency_missing")
+    expect_failure("containerd_checkpoint", {**options(), "container_id": "nobody"}, "container_absent")
+
+
+def task_pid(node: Node) -> str:
+    rows = [line.split() for line in workload.ctr(node, "k8s.io", "tasks", "ls").splitlines()[1:]]
+    return next(row[1] for row in rows if row and row[0] == SOURCE)
+
+
+@contextlib.contextmanager
+def external_mount(node: Node, inside: list[str]) -> Iterator[None]:
+    """Something in the container's mount namespace that no spec names and CRIU does not know: a ramfs."""
+    pid = inside[2]
+    script = (
+        "import ctypes, os, sys\n"
+        "libc = ctypes.CDLL(None, use_errno=True)\n"
+        f"os.setns(os.open('/proc/{pid}/ns/mnt', os.O_RDONLY), 0x20000)\n"
+        "if sys.argv[1] == 'mount':\n"
+        "    os.makedirs('/var/nested', exist_ok=True)\n"
+        "    done = libc.mount(b'none', b'/var/nested', b'ramfs', 0, None)\n"
+        "else:\n"
+        "    done = libc.umount2(b'/var/nested', 0)\n"
+        "    os.rmdir('/var/nested')\n"
+        "sys.exit(os.strerror(ctypes.get_errno()) if done else 0)\n"
+    )
+    output(node, ["python3", "-c", script, "mount"])
+    try:
+        yield
+    finally:
+        output(node, ["python3", "-c", script, "umount"])
+
+
+def test_a_failing_dump_leaves_the_task_running(node: Node, clean: Listing) -> None:
+    """The preflight is silenced, so that CRIU itself meets the mount."""
+    pid = task_pid(node)
+    with external_mount(node, ["nsenter", "--target", pid, "--mount"]):
+        result = driven(node, "quiet", options())
+        assert result["failed"]
+        assert result["failure"]["code"] == "criu_dump_failed", result
+        assert result["failure"]["details"]["errors"]
+        assert "left_behind" not in result["failure"]["details"]
+        alive(node)
+
+
+def driven(node: Node, how: str, params: dict[str, Any], *words: str) -> dict[str, Any]:
+    """Run the module with a function of its steps replaced; {} when it was killed."""
+    library = in_node.LIBRARY
+    for name in ("kill_at.py", "quiet.py"):
+        shutil.copyfile(pathlib.Path(__file__).with_name(name), node.inside(f"{library}/{name}"))
+    done = subprocess.run(
+        [str(node.directory / "enter"), "env", f"PYTHONPATH={library}", in_node.PYTHON, f"{library}/{how}.py"]
+        + ["containerd_checkpoint", *words],
+        input=json.dumps({"ANSIBLE_MODULE_ARGS": params}),
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=300,
+    )
+    found: dict[str, Any] = json.loads(done.stdout) if done.stdout.strip() else {}
+    assert found or done.returncode in (-9, 137), done.stderr
+    return found
+
+
+def test_a_terminated_run_has_the_workload_go_on_by_itself(node: Node, clean: Listing) -> None:
+    """The connection breaks, or somebody gives up: nobody has to run it again."""
+    found = driven(node, "kill_at", options(), "_tasks.checkpoint", "30", "SIGTERM")
+    assert found["failure"]["code"] == "capture_interrupted"
+    assert "left_behind" not in found["failure"]["details"]
+    alive(node)
+
+
+KILLS = [
+    ("_leases.hold", "enter"),
+    ("_snapshots.view", "leave"),
+    ("_tasks.pause", "enter"),
+    ("_tasks.pause", "leave"),
+    ("_tasks.checkpoint", "20"),
+    ("_tasks.checkpoint", "80"),
+    ("_tasks.checkpoint", "leave"),
+    ("_capture_layer.take", "leave"),
+    ("_tasks.resume", "enter"),
+    ("_tasks.resume", "leave"),
+    ("_capture_layer.write", "leave"),
+    ("_checkpoint_write.packed_by_daemon", "5"),
+    ("_checkpoint_write.packed_by_daemon", "leave"),
+    ("_checkpoint_write.index", "enter"),
+    ("_checkpoint_write.index", "leave"),
+    ("_capture_recovery.remove_directory", "leave"),
+    ("_staging.adopt", "leave"),
+]
+
+
+@pytest.mark.parametrize(("function", "when"), KILLS)
+def test_killed_at_a_step_and_finished_by_the_next_run(
+    node: Node, run_module: RunModule, clean: Listing, function: str, when: str
+) -> None:
+    assert driven(node, "kill_at", options(keep_staged=True), function, when) == {}
+    assert status(node, SOURCE) in ("RUNNING", "PAUSED"), "the workload has to be there still"
+    predicted = run_module("containerd_checkpoint", options(), check=True)
+    done = run_module("containerd_checkpoint", options())
+    assert done["recovered"] is predicted["recovered"]
+    assert predicted["changed"] is done["changed"]
+    alive(node)
+    assert run_module("containerd_checkpoint_info", {"checkpoint": REF})["problems"] == []
+    run_module("containerd_checkpoint_stage", {"checkpoint": REF, "state": "absent"})
+    forget(node, REF)
+
+
+@pytest.mark.parametrize(("function", "when"), [("_tasks.kill", "enter"), ("_tasks.kill", "leave")])
+def test_killed_while_it_ends_the_task(
+    node: Node, run_module: RunModule, clean: Listing, function: str, when: str
+) -> None:
+    workload.ctr(node, "k8s.io", "run", "--detach", image.REFERENCE, "ending")
+    workload.await_count(node, "ending", 3)
+    wanted = {"container_id": "ending", "name": REF, "leave": "stopped", "force": True}
+    assert driven(node, "kill_at", wanted, function, when) == {}
+    done = run_module("containerd_checkpoint", {**wanted, "force": False})
+    assert done["recovered"]
+    assert status(node, "ending") == "STOPPED"
+    workload.delete(node, "ending")
+    restored(node, run_module, REF, 3)
+    forget(node, REF)
+
+
+def test_two_at_a_time(node: Node, run_module: RunModule, expect_failure: RunModule, clean: Listing) -> None:
+    with in_node.start(node, "containerd_checkpoint", options()) as first:
+        while not node.inside("/run/gpuops-restore/capture/k8s.io").exists():
+            time.sleep(0.005)
+        result = in_node.run_module(node, "containerd_checkpoint", options("gpuops.test/captured:2"))
+        first.wait()
+    if result.get("failed"):
+        assert result["failure"]["code"] == "capture_busy"
+        assert result["failure"]["outcome"] == "retryable"
+        forget(node, REF)
+    else:
+        forget(node, REF, "gpuops.test/captured:2")
+
+
+def test_containerd_restarts_with_cri(node: Node) -> None:
+    assert workload.cri_problems(node) == []
