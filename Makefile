@@ -7,7 +7,7 @@
 SHELL := /bin/bash
 TOOLS := tests/tools
 
-.PHONY: help demo test lint sanity units integration molecule bench gpu-bundle install-check changelog clean distclean
+.PHONY: help demo test lint sanity units integration molecule bench bench-fleet gpu-bundle install-check changelog clean distclean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 16
@@ -35,6 +35,9 @@ molecule: ## scenarios on nodes of this machine (root; SCENARIO=default for one)
 
 bench: ## ours against the tools that people use (root; SECTIONS, SIZES, PAIRS as in tests/benchmarks/README.md)
 	@$(TOOLS)/bench $(SECTIONS)
+
+bench-fleet: ## what a node costs the controller, with 4, 16 and 48 nodes (root; NODES="4 16")
+	@$(TOOLS)/bench-fleet
 
 gpu-bundle: ## one archive for tests/gpu/run.sh on a GPU host without a network (root)
 	@$(TOOLS)/gpu-bundle

@@ -79,9 +79,13 @@ def thaw(client: Client, container_id: str) -> None:
     except (NotFoundError, PreconditionError):
         # It ended, or went on by another's hand.
         return
-    except RpcError:
-        if is_paused(_tasks.get(client, container_id)):
-            raise
+    except RpcError as error:
+        # One that has just been killed is not paused for runc, but still is for a moment in containerd's records.
+        give_up = time.monotonic() + (client.timeout if "not paused" in str(error.details.get("text")) else 0.0)
+        while is_paused(_tasks.get(client, container_id)):
+            if time.monotonic() >= give_up:
+                raise
+            time.sleep(_POLL_SECONDS)
 
 
 def is_paused(task: Task | None) -> bool:

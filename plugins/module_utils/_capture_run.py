@@ -22,7 +22,6 @@ from ansible_collections.gpuops.restore.plugins.module_utils import (
     _capture_layer,
     _capture_mark,
     _capture_recovery,
-    _capture_signals,
     _checkpoint_write,
     _compatibility,
     _cuda,
@@ -41,6 +40,7 @@ from ansible_collections.gpuops.restore.plugins.module_utils import (
 from ansible_collections.gpuops.restore.plugins.module_utils._capture_gpu import Gpus
 from ansible_collections.gpuops.restore.plugins.module_utils._capture_mark import Mark, Slot
 from ansible_collections.gpuops.restore.plugins.module_utils._capture_preflight import Findings
+from ansible_collections.gpuops.restore.plugins.module_utils._capture_signals import Signals
 from ansible_collections.gpuops.restore.plugins.module_utils._capture_wish import RUNNING, STOPPED, Outcome, Wish
 from ansible_collections.gpuops.restore.plugins.module_utils._client import Client
 from ansible_collections.gpuops.restore.plugins.module_utils._containers import Container
@@ -66,13 +66,16 @@ class Subject:
 class Capture:
     """``outcome`` is filled as it goes on."""
 
-    def __init__(self, client: Client, wish: Wish, subject: Subject, slot: Slot, outcome: Outcome) -> None:
+    def __init__(
+        self, client: Client, wish: Wish, subject: Subject, slot: Slot, outcome: Outcome, signals: Signals
+    ) -> None:
         self._client = client
         self._wish = wish
         self._subject = subject
         self._container = subject.container
         self._slot = slot
         self._outcome = outcome
+        self._signals = signals
         capture_root = os.path.join(wish.staging_dir, "capture")
         self._directory = _paths.capture_dir(capture_root, client.namespace, wish.container_id)
         self._images = os.path.join(self._directory, "images")
@@ -135,6 +138,7 @@ class Capture:
         with ExitStack() as stack:
             if self._subject.gpus.suspend:
                 self._suspend(stack)
+            self._signals.obey()
             begun = time.monotonic()
             with self._timed("pause"):
                 self._paused = True
@@ -142,10 +146,13 @@ class Capture:
             with self._timed("dump"):
                 self._taken_at = _node_facts.now()
                 self._dump()
+            self._signals.obey()
             with self._timed("layer"):
                 layer = None if _capture_layer.take(sides) else _capture_layer.write(client, sides, copied=False)
             if wish.leave == RUNNING:
                 self._go_on(begun)
+        if self._trouble is None:
+            self._signals.obey()
         with self._timed("upload"):
             layer = layer or _capture_layer.write(client, sides, copied=True)
             _capture_recovery.remove_snapshots(client, mark)
@@ -249,6 +256,8 @@ class Capture:
             snapshotter=container.snapshotter,
             annotations={_labels.FACTS: _compatibility.render(facts)},
         )
+        if self._trouble is None:
+            self._signals.obey()
         digest = _checkpoint_write.index(client, self._wish.name, parts, {_labels.OWNER: self._wish.owner})
         self._outcome.digest = digest
         self._outcome.facts = facts
@@ -307,7 +316,6 @@ class Capture:
 
 
 def _note(error: BaseException, what: str) -> None:
-    told = error.error if isinstance(error, _capture_signals.ToldError) else error
-    if isinstance(told, RestoreError):
-        told.left_behind(what)
-        told.outcome = UNKNOWN
+    if isinstance(error, RestoreError):
+        error.left_behind(what)
+        error.outcome = UNKNOWN

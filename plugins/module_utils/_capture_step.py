@@ -105,8 +105,8 @@ def _captured(client: Client, wish: Wish, slot: Slot | None, mark: Mark | None) 
     outcome.actions += _actions(wish, subject)
     if slot is None:
         return outcome
-    with _capture_signals.heeded(wish.container_id):
-        Capture(client, wish, subject, slot, outcome).run()
+    with _capture_signals.heeded(wish.container_id) as signals:
+        Capture(client, wish, subject, slot, outcome, signals).run()
     outcome.seconds["total"] = round(time.monotonic() - begun, 3)
     outcome.after = {"digest": outcome.digest}
     return outcome

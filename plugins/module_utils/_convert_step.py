@@ -46,7 +46,7 @@ from ansible_collections.gpuops.restore.plugins.module_utils._errors import (
     NodeError,
     RpcError,
 )
-from ansible_collections.gpuops.restore.plugins.module_utils._export_step import INCLUDE, OMIT, Outcome
+from ansible_collections.gpuops.restore.plugins.module_utils._export_step import INCLUDE, OMIT, Outcome, timeout_for
 from ansible_collections.gpuops.restore.plugins.module_utils._images import Descriptor, Image
 from ansible_collections.gpuops.restore.plugins.module_utils._streams import Expansion
 from ansible_collections.gpuops.restore.plugins.module_utils._tar_guard import Limits
@@ -56,6 +56,7 @@ CONVERTED = _labels.PREFIX + "converted-from"
 _RUNC = "io.containerd.runc.v2"
 _RUNC_OPTIONS = "containerd.runc.v1.Options"
 _DOCUMENT_LIMIT = 8 << 20
+_TOO_LARGE = ("tar_too_large", "archive_bomb", "expansion_limit")
 
 
 @dataclass(frozen=True)
@@ -94,6 +95,16 @@ def run(client: Client, wish: Wish, check: bool) -> Outcome:
     ``image_other_digest``, ``base_image_moved``, NodeError ``content_no_space``. Before everything is checked nothing
     is created; after a failure nothing of it is left.
     """
+    try:
+        return _run(client, wish, check)
+    except InputError as error:
+        # Without an option it is the disk that bounds it.
+        if wish.max_bytes is None and error.code in _TOO_LARGE and "max_ratio" not in error.details:
+            raise _no_space(wish, None, _free(client), None) from error
+        raise
+
+
+def _run(client: Client, wish: Wish, check: bool) -> Outcome:
     began = time.monotonic()
     outcome = Outcome()
     if not os.path.isdir(wish.path):
@@ -255,7 +266,13 @@ def _base(client: Client, wish: Wish, dump: Dump) -> tuple[Descriptor | None, st
     name = wish.image or dump.origin.image_name
     if wish.base == OMIT and name:
         return None, normalized_name(name)
-    if name and _images.get(client, name) is None:
+    if not name:
+        raise InputError(
+            "base_image_unknown",
+            f"Nothing says which image the container of {wish.path} was made from.",
+            "Give image, or metadata with originalImage.",
+        )
+    if _images.get(client, name) is None:
         name = normalized_name(name)
     image = _checkpoint.base_image(client, None, name)
     recorded = dump.origin.image_digest
@@ -278,7 +295,7 @@ def _write(client: Client, wish: Wish, made: Made, stored: list[_convert_dump.St
         try:
             for part in stored:
                 target = part.descriptor
-                _content.write(client, part.chunks(), target.digest, target.size, {})
+                _content.write(client, part.chunks(), target.digest, target.size, {}, timeout_for(target.size))
         except RpcError as error:
             if "no space left" not in str(error.details.get("text", "")):
                 raise
@@ -296,10 +313,10 @@ def _require_space(client: Client, wish: Wish, needed: int) -> None:
 
 
 def _no_space(wish: Wish, needed: int | None, free: int | None, rpc: str | None) -> NodeError:
-    amount = "more bytes" if needed is None else f"{needed} bytes"
+    amount = "more" if needed is None else f"{needed} bytes"
     return NodeError(
         "content_no_space",
-        f"{wish.path} brings {amount}, but only {free} are free in containerd's content store.",
+        f"The checkpoint {wish.path} needs {amount}, but only {free} bytes are free in containerd's content store.",
         "Free space on that file system, then run again.",
         outcome=RETRYABLE,
         rpc=rpc,

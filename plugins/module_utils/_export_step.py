@@ -115,6 +115,11 @@ def compression_of(path: str) -> str:
     return _BY_SUFFIX.get(os.path.splitext(path)[1], _archive_pack.NONE)
 
 
+def timeout_for(size: int) -> float:
+    """Seconds for a call that streams so many bytes: whoever packs or unpacks them may be slow."""
+    return max(DATA_TIMEOUT, size / _SLOWEST)
+
+
 def _result(path: str, packing: str, size: int | None, blobs: int, kept: int) -> dict[str, Any]:
     return {"path": path, "compression": packing, "size": size, "blobs": blobs, "kept": kept, "kept_bytes": 0}
 
@@ -133,9 +138,8 @@ def _is_there(wish: Wish, items: list[Item], size: int, digest: str, packing: st
     if _archive_holds.is_ours(wish.path, items, size):
         outcome.before = {**outcome.after, "compression": there}
         return there == packing
-    if _archive_holds.holds(wish.path, digest):
-        # The same checkpoint, written by another tool: nothing is lost by keeping it, and it has all of its base.
-        return wish.base == INCLUDE and there == packing
+    if wish.base == INCLUDE and there == packing and _archive_holds.holds(wish.path, digest):
+        return True  # written by another tool, with all of its base
     outcome.before = {"digest": None, "compression": there, "base": None}
     if not wish.force:
         raise _other(wish, f"is there and is no whole archive of {digest}")
@@ -254,9 +258,7 @@ def _lacking(child: Descriptor, name: str) -> InputError:
 
 def _reader(client: Client) -> _archive_tar.Read:
     def read(item: Item, offset: int) -> Iterable[bytes]:
-        # Whoever compresses reads slowly, and the whole of it is one call.
-        timeout = max(DATA_TIMEOUT, item.size / _SLOWEST)
-        chunks = _content.read(client, item.digest, item.size, timeout, offset)
+        chunks = _content.read(client, item.digest, item.size, timeout_for(item.size), offset)
         if offset:
             return chunks
         what = f"The blob {item.digest} in containerd's content store"

@@ -117,6 +117,11 @@ def _look(client: Client, wish: Wish, outcome: Outcome) -> _Found:
         index = _oci.parse_object(archive.document(entry.descriptor), f"The index {plan.digest}")
         annotations = _checkpoint.mapping(index, "annotations", plan.digest)
         children = _oci.parse_descriptors(index.get("manifests"), f"The index {plan.digest}")
+        brought = {child.digest for child in plan.graph[plan.digest]}
+        for child in children:
+            # Only the base image may come another way.
+            if not child.has_children and child.digest not in brought and _content.stat(client, child.digest) is None:
+                raise _oci.missing(child)
         base = next((_image_tree.to_record(child) for child in children if child.has_children), None)
         return _Found(plan.digest, base, _checkpoint.base_name(annotations), comes=not plan.partial)
 

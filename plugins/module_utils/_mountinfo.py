@@ -7,7 +7,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 # The kernel writes space, tab, newline, backslash and # of a path as three octal digits.
 _ESCAPE = re.compile(r"\\([0-7]{3})")
@@ -23,6 +23,7 @@ class Mount:
     source: str
     options: tuple[str, ...]
     super_options: tuple[str, ...]
+    device: str = field(default="", compare=False)
 
 
 def _unescape(text: str) -> str:
@@ -49,6 +50,7 @@ def parse(text: str) -> list[Mount]:
                 source=_unescape(after[1]),
                 options=tuple(before[5].split(",")),
                 super_options=tuple(after[2].split(",")),
+                device=before[2],
             )
         )
     return mounts

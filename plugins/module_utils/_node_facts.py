@@ -52,8 +52,8 @@ def cpu(architecture: str, cpuinfo: str = "/proc/cpuinfo") -> dict[str, Any]:
 
 
 def memory_bytes(pids: list[int], proc: str = "/proc") -> int:
-    """Bytes that processes hold in RAM of their own; what several share counts for each."""
-    return sum(_host_memory.resident(pid, proc) or 0 for pid in pids)
+    """Bytes that processes hold of their own, in RAM and swapped out; what several share counts for each."""
+    return sum((_host_memory.resident(pid, proc) or 0) + _swapped(pid, proc) for pid in pids)
 
 
 def gpu(info: Mapping[str, Any]) -> dict[str, Any] | None:
@@ -76,6 +76,14 @@ def gpu(info: Mapping[str, Any]) -> dict[str, Any] | None:
 def now() -> str:
     """The time of a capture, RFC 3339 in UTC."""
     return datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def _swapped(pid: int, proc: str) -> int:
+    try:
+        with open(os.path.join(proc, str(pid), "status"), encoding="utf-8", errors="replace") as stream:
+            return sum(int(line.split()[1]) * 1024 for line in stream if line.startswith("VmSwap:"))
+    except (FileNotFoundError, ProcessLookupError):
+        return 0
 
 
 def _cgroup_mode() -> str | None:

@@ -42,6 +42,8 @@ _OTHERS = (
 MAX_MANIFEST = 4 << 20
 #: Seconds that a registry may take over what it got: it computes the digest, and moves the blob to its place.
 _COMMIT_SECONDS = 1800.0
+#: Seconds that it may take to answer when the last byte of a blob has come.
+_SETTLE_SECONDS = 300.0
 _TRIES = 5
 _LONGEST_PAUSE = 30.0
 _RANGE = re.compile(r"(?:bytes=)?0-(\d{1,18})\Z")
@@ -196,7 +198,11 @@ class Repository:
         if at:
             headers["Content-Range"] = f"{at}-{size - 1}"
         rest = size - at
-        with self._transport.send("PATCH", location, (202,), headers, lambda: _skipping(source(), at), rest) as answer:
+
+        def body() -> Iterable[bytes]:
+            return _skipping(source(), at)
+
+        with self._transport.send("PATCH", location, (202,), headers, body, rest, _SETTLE_SECONDS) as answer:
             told = _RANGE.match(answer.header("Range"))
             if told is not None and int(told.group(1)) != size - 1:
                 raise answer_invalid(location, f"it has {int(told.group(1)) + 1} bytes of the {size} that were sent")

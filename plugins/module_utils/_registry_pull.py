@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from ansible_collections.gpuops.restore.plugins.module_utils import _archive_oci as _oci
@@ -60,14 +60,14 @@ _REF_NAME = "org.opencontainers.image.ref.name"
 
 @dataclass(frozen=True)
 class _Plan:
-    """``documents``: bytes of indexes and manifests. ``absent``: blobs to fetch. ``labels``: digest -> gc labels."""
+    """``documents``: bytes of indexes and manifests. ``absent``: blobs to fetch. ``unprotected``: gc labels lack."""
 
     form: Form
     collected: Collected
     graph: Mapping[str, list[Descriptor]]
     documents: Mapping[str, bytes]
     absent: tuple[Descriptor, ...]
-    labels: Mapping[str, Mapping[str, str]]
+    unprotected: bool
     base: _base_record.Plan
 
     @property
@@ -111,20 +111,21 @@ def run(client: Client, repository: Repository, wish: Wish, check: bool) -> Outc
     outcome.after = {"digest": plan.digest}
     _announce(client, wish, plan, found, outcome)
     outcome.changed = bool(outcome.actions)
-    outcome.registry = {
-        "reference": str(wish.reference),
-        "manifest_digest": digest_of(data),
-        "blobs": len(plan.collected.parts),
-        "kept": len(plan.collected.parts) - len(plan.absent),
-        "bytes": sum(blob.size for blob in plan.absent),
-    }
+    outcome.registry = {"reference": str(wish.reference), "manifest_digest": digest_of(data)}
+    _count(outcome, plan, plan.absent)
     _require_space(client, wish, outcome.registry["bytes"])
     if outcome.changed and not check:
         with _leases.hold(client, wish.lease or None, f"pull {wish.name}", _LEASE_SECONDS):
-            _fetch(client, repository, plan)
+            _count(outcome, plan, _fetch(client, repository, plan))
             _record(client, wish, plan, found)
     outcome.seconds = round(time.monotonic() - began, 3)
     return outcome
+
+
+def _count(outcome: Outcome, plan: _Plan, fetched: Sequence[Descriptor]) -> None:
+    blobs = len(plan.collected.parts)
+    size = sum(blob.size for blob in fetched)
+    outcome.registry.update({"blobs": blobs, "kept": blobs - len(fetched), "bytes": size})
 
 
 def _is_whole(client: Client, wish: Wish, found: Image) -> bool:
@@ -166,19 +167,22 @@ def _plan(client: Client, repository: Repository, wish: Wish, form: Form) -> _Pl
             "Give the reference of a checkpoint that this module pushed.",
         )
     collected = _registry_form.collect(form.target, graph, lambda item: _offered(form, item), wish.base)
-    taken = {part.descriptor.digest for part in collected.parts}
     absent = tuple(part.descriptor for part in collected.parts if not in_store(client, part.descriptor))
-    labels = {}
-    for part in collected.parts:
-        blob = _content.stat(client, part.descriptor.digest) if part.descriptor.has_children else None
-        if part.descriptor.has_children:
-            below = [child for child in graph[part.descriptor.digest] if child.digest in taken]
-            manifest = not part.descriptor.is_index
-            labels[part.descriptor.digest] = _image_tree.gc_labels(below, blob.labels if blob else {}, manifest)
+    unprotected = any(_gc_labels(client, graph, collected, part.descriptor) for part in collected.parts)
     top = next((child for child in graph[form.target.digest] if child.has_children), None)
     name = _base_name(documents[form.target.digest])
     base = _base_record.plan(client, top, name, wish.owner) if collected.base_whole else _base_record.Plan()
-    return _Plan(form, collected, graph, documents, absent, labels, base)
+    return _Plan(form, collected, graph, documents, absent, unprotected, base)
+
+
+def _gc_labels(client: Client, graph: _registry_form.Graph, collected: Collected, item: Descriptor) -> dict[str, str]:
+    """Those that a document lacks in the store, or would lack when it comes there."""
+    if not item.has_children:
+        return {}
+    taken = {part.descriptor.digest for part in collected.parts}
+    below = [child for child in graph[item.digest] if child.digest in taken]
+    blob = _content.stat(client, item.digest)
+    return _image_tree.gc_labels(below, blob.labels if blob else {}, not item.is_index)
 
 
 def _offered(form: Form, item: Descriptor) -> bool:
@@ -211,7 +215,7 @@ def _base_name(index: bytes) -> str:
 def _announce(client: Client, wish: Wish, plan: _Plan, found: Image | None, outcome: Outcome) -> None:
     if plan.absent or found is None or found.target.digest != plan.digest:
         outcome.actions.append(f"pull {plan.digest} from {wish.reference}")
-    elif any(plan.labels.values()):
+    elif plan.unprotected:
         outcome.actions.append(f"protect {plan.digest} from garbage collection")
     if plan.base.action:
         outcome.actions.append(plan.base.action)
@@ -227,22 +231,22 @@ def _announce(client: Client, wish: Wish, plan: _Plan, found: Image | None, outc
         )
 
 
-def _fetch(client: Client, repository: Repository, plan: _Plan) -> None:
-    absent = {blob.digest for blob in plan.absent}
+def _fetch(client: Client, repository: Repository, plan: _Plan) -> list[Descriptor]:
+    """Bring in what lacks, which may be more than planned: the lease of a killed run took what only it kept."""
+    fetched = []
     try:
         # Children first: a document never stands for something that is not there.
         for part in reversed(plan.collected.parts):
             blob = part.descriptor
-            labels = plan.labels.get(blob.digest, {})
-            if blob.digest not in absent:
-                # It is there: to offer it again, without data, is what puts it under the lease.
-                _content.write(client, (), blob.digest, blob.size, {})
-                if labels:
-                    _content.set_labels(client, blob.digest, labels)
-                continue
-            known = plan.documents.get(blob.digest)
-            chunks = [known] if known is not None else _verified(repository, blob)
-            if not _content.write(client, chunks, blob.digest, blob.size, labels, patience(blob.size)) and labels:
+            labels = _gc_labels(client, plan.graph, plan.collected, blob)
+            chunks: Iterable[bytes] = ()
+            if not in_store(client, blob):
+                fetched.append(blob)
+                known = plan.documents.get(blob.digest)
+                chunks = [known] if known is not None else _verified(repository, blob)
+            # What is there is offered all the same, without data: that puts it under the lease.
+            written = _content.write(client, chunks, blob.digest, blob.size, labels, patience(blob.size))
+            if labels and not written:
                 _content.set_labels(client, blob.digest, labels)
     except RpcError as error:
         if "no space left" not in str(error.details.get("text", "")):
@@ -254,6 +258,7 @@ def _fetch(client: Client, repository: Repository, plan: _Plan) -> None:
             outcome=RETRYABLE,
             rpc=error.rpc,
         ) from error
+    return fetched
 
 
 def _record(client: Client, wish: Wish, plan: _Plan, found: Image | None) -> None:

@@ -19,9 +19,9 @@ from ansible_collections.gpuops.restore.plugins.module_utils._client import Clie
 from ansible_collections.gpuops.restore.plugins.module_utils._errors import RestoreError, combined
 from ansible_collections.gpuops.restore.plugins.module_utils._restore_demand import Demand, Verdict
 from ansible_collections.gpuops.restore.plugins.module_utils._restore_job import Job
-from ansible_collections.gpuops.restore.plugins.module_utils._restore_one import Result
+from ansible_collections.gpuops.restore.plugins.module_utils._restore_result import Result
 
-OpenClient = Callable[[], "AbstractContextManager[Client]"]
+OpenClient = Callable[[], AbstractContextManager[Client]]
 
 #: Most of a restore waits for the runtime, for the disk and for the process to show that it lives.
 _PER_PROCESSOR = 4

@@ -153,15 +153,16 @@ class Expansion:
         many.
         """
         if self.max_bytes is not None and written > self.max_bytes:
-            limit = f"{self.max_bytes} bytes"
+            limit, details = f"{self.max_bytes} bytes", {"max_bytes": self.max_bytes}
         elif written > CHUNK + read * self.max_ratio:
-            limit = f"{self.max_ratio} times its compressed size"
+            limit, details = f"{self.max_ratio} times its compressed size", {"max_ratio": self.max_ratio}
         else:
             return
         raise InputError(
             "expansion_limit",
             f"{what} expands to more than {limit}.",
             "Use an archive from a source you trust, or raise the limit if this size is expected.",
+            details=details,
         )
 
 

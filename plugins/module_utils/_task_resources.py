@@ -22,8 +22,24 @@ _CONNECTED = frozenset({"01", "02", "03", "04", "05", "08", "09", "0B"})
 _SOCKET = re.compile(r"socket:\[([0-9]+)\]\Z")
 #: File systems that CRIU dumps together with a container, so that nobody has to name them.
 _DUMPED = frozenset(
-    "tmpfs proc sysfs devpts mqueue cgroup cgroup2 devtmpfs debugfs tracefs securityfs pstore fusectl configfs "
-    "binfmt_misc hugetlbfs".split()
+    [
+        "tmpfs",
+        "proc",
+        "sysfs",
+        "devpts",
+        "mqueue",
+        "cgroup",
+        "cgroup2",
+        "devtmpfs",
+        "debugfs",
+        "tracefs",
+        "securityfs",
+        "pstore",
+        "fusectl",
+        "configfs",
+        "binfmt_misc",
+        "hugetlbfs",
+    ]
 )
 
 
@@ -59,21 +75,30 @@ def unnamed_mounts(mounts: Sequence[Mount], spec: Mapping[str, Any]) -> list[Mou
     """
     linux = spec.get("linux") or {}
     destinations = {_clean(str(mount.get("destination") or "")) for mount in spec.get("mounts") or ()}
-    named = destinations | {_clean(str(path)) for key in ("maskedPaths", "readonlyPaths") for path in linux.get(key) or ()}
+    named = destinations | {
+        _clean(str(path)) for key in ("maskedPaths", "readonlyPaths") for path in linux.get(key) or ()
+    }
     binds = {
         _clean(str(mount.get("destination") or ""))
         for mount in spec.get("mounts") or ()
         if mount.get("type") == "bind" or {"bind", "rbind"} & set(mount.get("options") or ())
     }
+    known = [mount for mount in mounts if _clean(mount.mount_point) in {"/", *named}]
     found = []
     for mount in mounts:
         point = _clean(mount.mount_point)
-        if point == "/" or point in named:
+        if mount in known:
             continue
         below_bind = any(point.startswith(bind.rstrip("/") + "/") for bind in binds)
-        if below_bind or mount.fstype not in _DUMPED:
+        if below_bind or not (mount.fstype in _DUMPED or any(_shows(other, mount) for other in known)):
             found.append(mount)
     return found
+
+
+def _shows(other: Mount, mount: Mount) -> bool:
+    """Whether a mount is a bind of a part of the other one, from where CRIU can make it again."""
+    whole = other.root.rstrip("/") + "/"
+    return bool(other.device) and other.device == mount.device and (mount.root + "/").startswith(whole)
 
 
 def _clean(path: str) -> str:

@@ -15,9 +15,10 @@ description:
   - CUDA processes are locked and checkpointed first, so that their GPU memory comes along. Then the task is paused while
     CRIU dumps it and its writable layer is read, resumed, and its CUDA processes get their memory back. The image is
     written while the workload runs again.
-  - Whatever fails, the workload goes on. When the module itself is killed, a mark below C(/run/gpuops-restore) says what
-    may stand still, and the next run of this module for the container, for whatever image name, resumes it first and
-    takes away what was half made.
+  - Whatever fails, the workload goes on, also when the module is told to end (SIGTERM, a connection that breaks). When it is
+    killed, a mark below C(/run/gpuops-restore) says what may stand still, and the next run of this module for the
+    container, for whatever image name, resumes it first and takes away what was half made.
+  - The image names the base image that the container was really made of, even if its tag has been moved since.
   - Capturing changes nothing of the container, so it is allowed for containers that this collection has not made.
     Ending its task with O(leave=stopped) is not, without O(force).
   - To delete a checkpoint image use M(gpuops.restore.containerd_image).
@@ -108,6 +109,8 @@ options:
   staging_dir:
     description:
       - Directory below which the dump lies until the image is complete. It holds a copy of all memory, mode 0700.
+      - The workload stands still while the dump is written there. Where host memory has room for it, a directory on a tmpfs
+        such as C(/dev/shm/gpuops-restore) makes that as short as it can be; O(keep_staged) is not for such a directory.
     type: path
     default: /var/lib/gpuops-restore
   keep_staged:
@@ -223,7 +226,8 @@ sizes:
 seconds:
   description:
     - Seconds by phase. C(standstill) is how long the workload stood still, from the lock of its CUDA processes, or its
-      pause, to its going on; it lacks with O(leave=stopped).
+      pause, to its going on (C(cuda_suspend), C(pause), C(dump), C(layer), C(resume), C(cuda_resume)); it lacks with
+      O(leave=stopped). C(upload) is what follows while it runs.
   type: dict
   returned: when a checkpoint was taken
   sample:
@@ -233,6 +237,8 @@ failure:
     - What went wrong. C(code) is stable, C(outcome) is V(retryable), V(terminal) or V(unknown).
     - After a failed dump C(details) has C(kind), C(cause) and CRIU's C(errors). C(details.left_behind) is there when
       something could not be taken back, and the next run tries again.
+    - When only the CUDA processes do not get their memory back, the image is complete all the same, and C(details.checkpoint)
+      names it.
   type: dict
   returned: failure
   sample:

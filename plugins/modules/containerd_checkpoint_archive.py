@@ -14,9 +14,10 @@ description:
     or converts a checkpoint that another tool made into a checkpoint image.
   - Everything streams; memory use does not depend on the size of the checkpoint. The archive is written under a temporary name, synced and
     renamed; its mode is 0600. A whole archive of the same digest is left alone, which is told without reading it through.
-  - An export that was killed goes on where it was if O(compression=none), with every blob that is there compared by its digest;
-    a compressed one starts again. An import does not read again what containerd's content store has already.
-  - An archive holds the memory of processes, with all the secrets in it, and is not encrypted. See C(docs/checkpoints.md) for how to.
+  - An export that was killed is finished by the next one. What is there is compared by digest, and gone on with at the very byte, with
+    compression behind the last whole 256 MiB. An import does not read again what containerd's content store has already.
+  - An archive holds the memory of processes, with all the secrets in it, and is not encrypted. Keep it on an encrypted file system, or encrypt the
+    file with a tool such as C(age) or C(gpg) when it leaves the node; C(docs/checkpoints.md) says why this module does not.
   - Archives to import or to convert are not trusted. Names, types, sizes, digests and how far they expand are checked before anything is created.
 extends_documentation_fragment:
   - gpuops.restore.containerd
@@ -105,7 +106,7 @@ options:
   max_bytes:
     description:
       - The most that the files of an archive to import or convert may add up to when they are decompressed, in bytes.
-      - By default what is free in containerd's content store.
+      - By default what is free in containerd's content store, for an import less what is there already.
     type: int
   lease:
     description:
@@ -118,7 +119,7 @@ options:
     default: gpuops.restore
   force:
     description:
-      - Replace a file at O(path) that is another one, or an image O(name) that has another digest.
+      - Replace a file at O(path) that is no whole archive of the checkpoint, or an image O(name) that has another digest.
       - In a conversion, take a base image whose identity is not the recorded one.
     type: bool
     default: false
@@ -160,10 +161,11 @@ archive:
   description:
     - The archive. C(size) is in bytes, null where nothing is written yet or where it was not opened.
     - C(blobs) is the number of its blobs, C(kept) how many of them had not to be transferred, because they were there.
+    - C(kept_bytes) is for an export only - bytes, before compression, that a killed run had written and this one went on behind.
     - C(kind) is for a conversion only, one of V(kubelet), V(podman), V(directory) and V(oci).
   type: dict
   returned: success
-  sample: {path: /srv/checkpoints/pytorch-training-001.tar.zst, compression: zstd, size: 512340981, blobs: 9, kept: 0}
+  sample: {path: /srv/checkpoints/pytorch-training-001.tar.zst, compression: zstd, size: 512340981, blobs: 9, kept: 0, kept_bytes: 0}
 seconds:
   description: Seconds that it took.
   type: float
@@ -187,6 +189,7 @@ failure:
     details: {path: /srv/checkpoints, needed: 9123450880, free: 524288000}
 """
 
+import os
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
@@ -251,7 +254,8 @@ _OPERATIONS = {"export": _export, "import": _import, "convert": _convert}
 
 def step(module: AnsibleModule, client: Client) -> dict[str, Any]:
     """Carry out one call of the module."""
-    done = _OPERATIONS[module.params["operation"]](client, module.params, module.check_mode)
+    parameters = {**module.params, "path": os.path.abspath(module.params["path"])}
+    done = _OPERATIONS[parameters["operation"]](client, parameters, module.check_mode)
     for warning in done.warnings:
         module.warn(warning)
     return {

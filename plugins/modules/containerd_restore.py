@@ -382,7 +382,7 @@ from ansible.module_utils.basic import AnsibleModule
 
 from ansible_collections.gpuops.restore.plugins.module_utils import _module, _restore_job, _restore_together
 from ansible_collections.gpuops.restore.plugins.module_utils._client import Client
-from ansible_collections.gpuops.restore.plugins.module_utils._restore_one import Result
+from ansible_collections.gpuops.restore.plugins.module_utils._restore_result import Result
 
 
 def step(module: AnsibleModule, client: Client) -> dict[str, Any]:

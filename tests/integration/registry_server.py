@@ -92,12 +92,14 @@ class Relay:
         self._back = back
         self._back_port = back_port
         self._left = -1
+        self._first: Callable[[], object] = int
         self.broken = 0
         self._listener = _in_network(front, lambda: socket.create_server(("127.0.0.1", port)))
         threading.Thread(target=self._accept, daemon=True).start()
 
-    def break_after(self, count: int) -> None:
-        """Break the connection that passes this many further bytes, once."""
+    def break_after(self, count: int, first: Callable[[], object] = int) -> None:
+        """Break the connection that passes this many further bytes, once; before that, call ``first``."""
+        self._first = first
         self._left = count
 
     def close(self) -> None:
@@ -123,6 +125,7 @@ class Relay:
                 if self._left >= 0:
                     self._left -= len(data)
                     if self._left < 0:
+                        self._first()
                         self.broken += 1
                         break
         for end in (source, sink):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import gzip
+import hashlib
 import json
 import os
 import signal
@@ -301,18 +302,12 @@ HOSTILE = {
 }
 
 
-@pytest.mark.parametrize("case", HOSTILE)
-def test_a_hostile_dump_is_refused(
-    node: Node, expect_failure: RunModule, unchanged: Unchanged, dumped: Dump, case: str
-) -> None:
-    entry, code = HOSTILE[case]
-    plain = dumped.archive(kubelet_config(dumped))
-    data = plain.rstrip(b"\0")
-    data += bytes(-len(data) % 512) + entry + bytes(1024)
+def test_a_hostile_dump_is_refused(node: Node, expect_failure: RunModule, unchanged: Unchanged, dumped: Dump) -> None:
+    plain = dumped.archive(kubelet_config(dumped)).rstrip(b"\0")
+    plain += bytes(-len(plain) % 512)
     with unchanged():
-        for name, packed in (("h.tar", data), ("h.tar.gz", gzip.compress(data, 1))):
-            expect_failure(MODULE, convert(put(node, name, packed)), code)
-        expect_failure(MODULE, convert(put(node, "h.tar", data)), code, check=True)
+        for entry, code in HOSTILE.values():
+            expect_failure(MODULE, convert(put(node, "hostile.tar", plain + entry + bytes(1024))), code)
 
 
 def test_a_hostile_archive_is_refused(
@@ -413,13 +408,13 @@ def test_memory_is_flat(node: Node, clean: None) -> None:
 
 def test_killed_half_way_and_finished(node: Node, run_module: RunModule, clean: None) -> None:
     """What a killed export wrote is compared and gone on with, within the large blob."""
-    run_module(MODULE, convert(put_pages(node, LARGE // 2), spec=make_dumps.SPEC, image=BASE))
+    run_module(MODULE, convert(put_pages(node, LARGE // 4), spec=make_dumps.SPEC, image=BASE))
     path = f"{PLACE}/killed.tar"
     place = node.inside(path)
     process = in_node.start(node, MODULE, export(path))
     deadline = time.monotonic() + 60
     while time.monotonic() < deadline and not any(
-        part.stat().st_size > 100 * MIB for part in place.parent.glob(".killed*")
+        part.stat().st_size > 40 * MIB for part in place.parent.glob(".killed*")
     ):
         time.sleep(0.005)
     for pid in output(node, ["pgrep", "-f", f"{MODULE}.py"]).split():
@@ -429,11 +424,14 @@ def test_killed_half_way_and_finished(node: Node, run_module: RunModule, clean: 
     process.wait()
     assert not place.exists(), "it was too fast to be killed"
     done = run_module(MODULE, export(path))
-    assert done["archive"]["kept_bytes"] > 100 * MIB
+    assert done["archive"]["kept_bytes"] > 40 * MIB
     assert not run_module(MODULE, export(path))["changed"]
     assert [entry.name for entry in place.parent.glob("*killed*")] == [place.name]
-    forget(node, REF)
-    assert run_module(MODULE, import_(path))["digest"] == done["digest"]
+    with tarfile.open(place) as archive:
+        for member in archive:
+            content = archive.extractfile(member)
+            found = hashlib.file_digest(content, "sha256").hexdigest() if content else ""
+            assert not member.name.startswith("blobs/") or member.name == f"blobs/sha256/{found}"
     place.unlink()
 
 

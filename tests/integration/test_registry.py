@@ -10,6 +10,7 @@ import contextlib
 import json
 import os
 import pathlib
+import signal
 import subprocess
 from collections.abc import Iterator
 from typing import Any, Callable
@@ -196,6 +197,27 @@ def test_a_broken_connection_is_gone_on_with(
     assert settled_difference(other, before) == []
 
 
+def test_killed_half_way_and_run_again(node: Node, other: Node, relay: Relay, run_module: RunModule) -> None:
+    """The next run takes over what a killed pull left, and finishes."""
+    run_module(MODULE, options("pushed"))
+    before = listing(other)
+    killed: list[subprocess.Popen[bytes]] = []
+
+    def kill() -> None:
+        for process in killed:
+            os.killpg(process.pid, signal.SIGKILL)
+
+    relay.break_after(8 << 20, kill)
+    killed.append(in_node.start(other, MODULE, options("pulled")))
+    assert killed[0].wait(60) == -signal.SIGKILL and relay.broken == 1
+    left = listing(other)
+    assert any("gpuops-restore-" in line for rows in left.values() for line in rows)
+    assert call(other, MODULE, options("pulled"))["changed"]
+    assert children(other, NAME) == children(node, NAME)
+    forget(other, NAME, image.REFERENCE)
+    assert settled_difference(other, before) == []
+
+
 @pytest.mark.parametrize(
     ("change", "code"),
     [
@@ -224,11 +246,11 @@ def test_refused_with_nothing_changed(
 def test_tag_that_stands_for_something_else(
     node: Node, registry: int, run_module: RunModule, expect_failure: RunModule
 ) -> None:
-    """Another checkpoint moves a tag, and an image its name, by force alone."""
+    """Another checkpoint, made by ctr, moves a tag, and an image its name, by force alone."""
     run_module(MODULE, options("pushed"))
     second = "gpuops.test/second:1"
     workload.start(node, "second", 1)
-    run_module("containerd_checkpoint", {"container_id": "second", "name": second})
+    workload.checkpoint(node, "second", second)
     workload.delete(node, "second")
     expect_failure(MODULE, options("pushed", name=second, reference=NAME), "registry_tag_taken")
     auth = node.inside("/root/auth.json")
@@ -239,7 +261,7 @@ def test_tag_that_stands_for_something_else(
     assert run_module(MODULE, moved)["changed"]
     expect_failure(MODULE, options("pulled"), "image_other_digest")
     run_module(MODULE, options("pushed", force=True))
-    forget(node, second)
+    call(node, "containerd_image", {"name": second, "state": "absent", "force": True})
     auth.unlink()
 
 

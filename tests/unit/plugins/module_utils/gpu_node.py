@@ -27,7 +27,7 @@ from ansible_collections.gpuops.restore.plugins.module_utils import (
 )
 from ansible_collections.gpuops.restore.plugins.module_utils._client import Client
 from ansible_collections.gpuops.restore.plugins.module_utils._restore_job import Job
-from ansible_collections.gpuops.restore.plugins.module_utils._restore_one import Result
+from ansible_collections.gpuops.restore.plugins.module_utils._restore_result import Result
 from ansible_collections.gpuops.restore.tests.standin import standin
 from ansible_collections.gpuops.restore.tests.unit.plugins.module_utils.conftest import Node
 from ansible_collections.gpuops.restore.tests.unit.plugins.module_utils.containerd_samples import add_checkpoint
@@ -116,6 +116,11 @@ class GpuNode:
         """The same of a single one."""
         (found,) = self.run(job)
         return found
+
+    def begin(self, name: str) -> None:
+        """Have it run, for tests of what comes afterwards."""
+        (result,) = _restore_together.restore_all(self.client.another, [self.job(name)], 1, False)
+        assert result.failure is None
 
     def everything(self) -> Any:
         """What a failed restore has to leave as it was: containerd's objects, files, processes, states, VRAM, marks."""

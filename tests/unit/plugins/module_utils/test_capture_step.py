@@ -298,6 +298,25 @@ def test_a_signal_that_is_ignored_stays_ignored(box: Box) -> None:
         signal.signal(signal.SIGHUP, before)
 
 
+def test_one_that_dies_of_its_kill_is_paused_for_a_moment_still(box: Box) -> None:
+    """As seen under load: runc has no paused container any more, containerd's record lags behind."""
+    seen = []
+
+    def late(_context: Any) -> None:
+        seen.append(box.status())
+        if len(seen) > 5:
+            box.fake.state.tasks[BOX].status = STOPPED
+
+    def lag(_context: Any) -> None:
+        box.fake.state.tasks[BOX].status = PAUSED
+        box.fake.on("Tasks/Get", late)
+
+    box.fake.on("Tasks/Resume", lag)
+    box.fake.fail("Tasks/Resume", "UNKNOWN", "OCI runtime resume failed: container not paused: unknown")
+    assert box.capture(leave="stopped").changed
+    assert box.status() == STOPPED
+
+
 # --- marks of runs that were killed
 
 

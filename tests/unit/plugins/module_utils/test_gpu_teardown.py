@@ -27,9 +27,8 @@ LIVE = Cuda(standin.RUNNING, {GPU: GIB})
 def train(gpus: GpuNode) -> _task_step.Wish:
     """A task runs that holds GPU memory; what its end would be asked with."""
     gpus.add("train", [Cuda(None), LIVE, LIVE])
-    job = gpus.job("train")
-    assert gpus.one(job).failure is None
-    return dataclasses.replace(job.task, grace_seconds=5.0)
+    gpus.begin("train")
+    return dataclasses.replace(gpus.job("train").task, grace_seconds=5.0)
 
 
 def used(gpus: GpuNode) -> list[int]:
@@ -65,7 +64,7 @@ def test_all_are_suspended_and_then_killed_at_once(gpus: GpuNode, train: _task_s
 
 def test_without_cuda_the_process_gets_its_grace(gpus: GpuNode) -> None:
     gpus.add("train", [Cuda(None)])
-    gpus.one(gpus.job("train"))
+    gpus.begin("train")
     seen = at_kill(gpus)
     _task_step.absent(gpus.client, dataclasses.replace(gpus.job("train").task, grace_seconds=5.0), False)
     assert seen[0][0] == 15

@@ -344,6 +344,12 @@ def test_a_damaged_blob_is_not_uploaded(
     assert digest_of(blob.data) not in registry.blobs
 
 
+def test_a_blob_that_is_not_whole_is_not_uploaded(fake: FakeContainerd, sample: Sample, work: Any) -> None:
+    blob = fake.state.blobs[sample.parts[CRIU]]
+    blob.data = blob.data[:-1]
+    assert refusal(push, work).code == "blob_missing"
+
+
 @pytest.mark.parametrize("location", ["http://192.0.2.1/upload", "https://127.0.0.1/upload", "//192.0.2.1/x"])
 def test_memory_is_not_uploaded_elsewhere(registry: FakeRegistry, sample: Sample, work: Any, location: str) -> None:
     registry.answer("POST", "/uploads/", 202, Location=location)
@@ -352,8 +358,9 @@ def test_memory_is_not_uploaded_elsewhere(registry: FakeRegistry, sample: Sample
 
 
 def test_uploads_are_not_redirected(registry: FakeRegistry, sample: Sample, work: Any) -> None:
-    registry.answer("PATCH", "/uploads/", 307, Location="/v2/team/app/blobs/uploads/upload0?state=2")
+    registry.answer("PATCH", "/uploads/", 307, times=1, Location="/v2/team/app/blobs/uploads/upload0?state=2")
     assert refusal(push, work).code == "registry_redirect_refused"
+    assert registry.count("PATCH", "") == 1
     registry.answer("POST", "/uploads/", 202)
     assert refusal(push, work).code == "registry_answer_invalid"
 

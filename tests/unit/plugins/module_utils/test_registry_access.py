@@ -260,6 +260,17 @@ def test_redirects_that_are_not_followed(registry: FakeRegistry, location: str) 
     assert len(registry.seen) <= 6
 
 
+def test_whoever_a_redirect_leads_to_may_not_ask_for_credentials(
+    registry: FakeRegistry, elsewhere: FakeRegistry
+) -> None:
+    elsewhere.authorization, elsewhere.challenge = BASIC, f'Bearer realm="{elsewhere.url}/token"'
+    registry.answer("GET", "/blobs/", 307, Location=f"{elsewhere.url}/v2/team/app/blobs/x")
+    assert refusal(list, repository(registry).blob("sha256:" + 64 * "a", 4)).code == "registry_denied"
+    assert [(seen.path, seen.headers.get("Authorization")) for seen in elsewhere.seen] == [
+        ("/v2/team/app/blobs/x", None)
+    ]
+
+
 def test_https_is_not_left_for_plain_http() -> None:
     class Answer:
         url = "https://registry.test/v2/"

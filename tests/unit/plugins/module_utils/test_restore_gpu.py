@@ -76,7 +76,7 @@ def test_check_mode_and_a_task_that_would_be_new(gpus: GpuNode) -> None:
 @pytest.mark.parametrize("check", [False, True])
 def test_a_task_without_cuda_is_told_alike_in_check_mode(gpus: GpuNode, check: bool) -> None:
     gpus.add("train", [Cuda(None)])
-    assert gpus.one(gpus.job("train")).failure is None
+    gpus.begin("train")
     assert not _restore_gpu.bring_back(gpus.client, "train", wish("auto"), OURS, False, check).processes
     with pytest.raises(RestoreError) as caught:
         _restore_gpu.bring_back(gpus.client, "train", wish("required"), OURS, True, check, insist=True)
@@ -88,7 +88,7 @@ def test_a_driver_that_cannot_be_used_matters_where_it_is_needed(
     gpus: GpuNode, needed: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     gpus.add("train", [Cuda(None)])
-    assert gpus.one(gpus.job("train")).failure is None
+    gpus.begin("train")
     gpus.world.set("init_error", 999)
     if needed:
         with pytest.raises(RestoreError) as caught:

@@ -23,7 +23,7 @@ from ansible_collections.gpuops.restore.plugins.module_utils import (
     _task_step,
 )
 from ansible_collections.gpuops.restore.plugins.module_utils._errors import RETRYABLE, TERMINAL, UNKNOWN, RestoreError
-from ansible_collections.gpuops.restore.plugins.module_utils._restore_one import Result
+from ansible_collections.gpuops.restore.plugins.module_utils._restore_result import Result
 from ansible_collections.gpuops.restore.tests.standin import standin
 from ansible_collections.gpuops.restore.tests.unit.plugins.module_utils.gpu_node import Cuda, GpuNode
 
@@ -443,7 +443,7 @@ def test_a_log_that_criu_wrote_is_named_where_it_lies_now(gpus: GpuNode) -> None
 
 def test_cleanup_takes_memory_off_the_card_before_the_kill(gpus: GpuNode) -> None:
     gpus.add("train", [Cuda(memory=HELD)])
-    gpus.one(gpus.job("train"))
+    gpus.begin("train")
     done = _task_step.absent(gpus.client, gpus.job("train").task, False)
     assert [text.partition(" ")[0] for text in done.actions] == ["lock", "checkpoint", "end"]
     assert gpus.alive() == []

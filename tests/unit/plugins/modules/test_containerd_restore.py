@@ -16,7 +16,7 @@ import pytest
 from ansible_collections.gpuops.restore.plugins.module_utils import _restore_job, _restore_together
 from ansible_collections.gpuops.restore.plugins.module_utils._errors import RETRYABLE, NodeError
 from ansible_collections.gpuops.restore.plugins.module_utils._restore_demand import Verdict
-from ansible_collections.gpuops.restore.plugins.module_utils._restore_one import Result
+from ansible_collections.gpuops.restore.plugins.module_utils._restore_result import Result
 from ansible_collections.gpuops.restore.plugins.modules import containerd_restore
 from ansible_collections.gpuops.restore.tests.unit.plugins.module_utils.fake_containerd import FakeContainerd, running
 from ansible_collections.gpuops.restore.tests.unit.plugins.modules.test_cuda_modules import Ansible

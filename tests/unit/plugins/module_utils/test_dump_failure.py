@@ -1,0 +1,70 @@
+# Copyright (c) 2026 the gpuops.restore contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from ansible_collections.gpuops.restore.plugins.module_utils import _dump_failure
+from ansible_collections.gpuops.restore.plugins.module_utils._errors import (
+    UNKNOWN,
+    DeadlineError,
+    RpcError,
+    UnavailableError,
+)
+
+TEXT = "runc did not terminate successfully: criu failed: type NOTIFY errno 0\npath= /x/dump.log: unknown"
+
+
+def error(kind: type[RpcError] = RpcError) -> RpcError:
+    return kind("rpc_failed", "It failed.", rpc="Tasks/Checkpoint", details={"status": "UNKNOWN", "text": TEXT})
+
+
+def test_criu_says_it_and_the_table_knows_it(tmp_path: Path) -> None:
+    log = tmp_path / "dump.log"
+    log.write_text(
+        "(00.000001) Version: 4.1\n"
+        "(00.010000) Error (criu/sk-inet.c:191): inet: Connected TCP socket, consider using --tcp-established option.\n"
+        "(00.020000) Error (criu/cr-dump.c:1768): Dump files (pid: 7) failed with -1\n",
+        encoding="utf-8",
+    )
+    found = _dump_failure.explain("box", error(), str(log))
+    assert (found.code, found.rpc) == ("criu_dump_failed", "Tasks/Checkpoint")
+    assert "Connected TCP socket" in found.message
+    assert found.details["kind"] and found.details["cause"] and found.remedy
+    assert any("sk-inet.c" in line for line in found.details["errors"])
+
+
+def test_a_reason_that_nobody_knows_is_quoted(tmp_path: Path) -> None:
+    log = tmp_path / "dump.log"
+    log.write_text("(00.010000) Error (criu/new.c:1): Flux capacitor is off\n", encoding="utf-8")
+    found = _dump_failure.explain("box", error(), str(log))
+    assert "Flux capacitor is off" in found.message
+    assert "not known here" in found.message
+
+
+def test_without_a_log_there_is_the_daemons_text() -> None:
+    found = _dump_failure.explain("box", error(), "/nonexistent/dump.log")
+    assert found.code == "criu_dump_failed"
+    assert "type NOTIFY errno 0" in found.details["daemon"]
+    assert "\n" not in found.message
+
+
+def test_a_daemon_that_went_away_is_not_a_failed_dump() -> None:
+    gone = error(UnavailableError)
+    assert _dump_failure.explain("box", gone, "/nonexistent") is gone
+
+
+def test_time_that_was_over() -> None:
+    found = _dump_failure.explain("box", error(DeadlineError), "/nonexistent")
+    assert (found.code, found.outcome) == ("checkpoint_timeout", UNKNOWN)
+
+
+@pytest.mark.parametrize("content", [b"", b"\xff\xfe\x00", b"no error here\n"])
+def test_a_log_that_says_nothing(tmp_path: Path, content: bytes) -> None:
+    log = tmp_path / "dump.log"
+    log.write_bytes(content)
+    assert _dump_failure.explain("box", error(), str(log)).code == "criu_dump_failed"
