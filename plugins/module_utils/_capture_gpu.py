@@ -46,8 +46,9 @@ def examine(client: Client, wish: _cuda_step.Wish, mode: str, pids: Sequence[int
     info = _cuda_info.gather(client, question)
     using = _task_resources.nvidia_devices(pids, wish.proc) if not info["available"] else []
     if not info["available"] and (mode == REQUIRED or using):
+        why = info["reason_code"] or "cuda_init_failed"
         raise NodeError(
-            info["reason_code"] or "cuda_init_failed",
+            why,
             f"The CUDA processes of {wish.container_id} cannot be suspended: {info['reason']}",
             "Mend that; gpu: none captures without, which only works for processes that do not use a GPU.",
             details={"pids": using},

@@ -21,6 +21,7 @@ from ansible_collections.gpuops.restore.plugins.module_utils import (
     _checkpoint_write,
     _containers,
     _content,
+    _convert_base,
     _convert_documents,
     _convert_dump,
     _image_state,
@@ -32,7 +33,6 @@ from ansible_collections.gpuops.restore.plugins.module_utils import (
     _metadata,
     _node,
     _spec_check,
-    _unpack,
 )
 from ansible_collections.gpuops.restore.plugins.module_utils._archive import normalized_name
 from ansible_collections.gpuops.restore.plugins.module_utils._archive_file import ArchiveFile
@@ -41,7 +41,6 @@ from ansible_collections.gpuops.restore.plugins.module_utils._convert_documents 
 from ansible_collections.gpuops.restore.plugins.module_utils._convert_dump import Dump
 from ansible_collections.gpuops.restore.plugins.module_utils._errors import (
     RETRYABLE,
-    ConflictError,
     InputError,
     NodeError,
     RpcError,
@@ -266,26 +265,8 @@ def _base(client: Client, wish: Wish, dump: Dump) -> tuple[Descriptor | None, st
     name = wish.image or dump.origin.image_name
     if wish.base == OMIT and name:
         return None, normalized_name(name)
-    if not name:
-        raise InputError(
-            "base_image_unknown",
-            f"Nothing says which image the container of {wish.path} was made from.",
-            "Give image, or metadata with originalImage.",
-        )
-    if _images.get(client, name) is None:
-        name = normalized_name(name)
-    image = _checkpoint.base_image(client, None, name)
-    recorded = dump.origin.image_digest
-    if recorded and not wish.image and not wish.force:
-        rootfs = _unpack.rootfs(client, image.target, image.name)
-        if recorded not in (image.target.digest, rootfs.manifest.digest, rootfs.config.digest):
-            raise ConflictError(
-                "base_image_moved",
-                f"The base image {image.name} is {image.target.digest} on this node, but {wish.path} was taken from "
-                f"{recorded}.",
-                "Pull or import the recorded image; image names another one, force: true takes what is there.",
-                details={"name": image.name, "recorded": recorded, "found": image.target.digest},
-            )
+    recorded = "" if wish.image or wish.force else dump.origin.image_digest
+    image = _convert_base.find(client, wish.path, name, recorded)
     target = image.target
     return Descriptor(target.media_type, target.digest, target.size, {}), image.name
 

@@ -12,8 +12,10 @@ interrupted: its helper is killed, and nobody knows whether the call took effect
 from __future__ import annotations
 
 import contextlib
+import threading
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from types import TracebackType
 
 from ansible_collections.gpuops.restore.plugins.module_utils import _cuda_worker, _deps, _driver_library
 from ansible_collections.gpuops.restore.plugins.module_utils._child import Child, ChildEndedError
@@ -182,6 +184,40 @@ def opened(
         "Install the NVIDIA driver on this node, or name the root of its installation in driver_root.",
         details={"tried": texts},
     )
+
+
+class Opening:
+    """A driver that is opened while something else is done; to be used with ``with``, which closes it."""
+
+    def __init__(self, deadline: float, driver_root: str, fallback: str) -> None:
+        self._arguments = (deadline, driver_root, fallback)
+        self._stack = contextlib.ExitStack()
+        self._driver: Driver | None = None
+        self._error: Exception | None = None
+        self._thread = threading.Thread(target=self._open, daemon=True)
+
+    def __enter__(self) -> Opening:
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._thread.join()
+        self._stack.close()
+
+    def driver(self) -> Driver:
+        """The driver, as soon as it is initialised. Raises what :func:`opened` raises."""
+        self._thread.join()
+        if self._driver is None:
+            raise self._error or RuntimeError("the driver was not opened")
+        return self._driver
+
+    def _open(self) -> None:
+        try:
+            self._driver = self._stack.enter_context(opened(*self._arguments))
+        except Exception as error:  # noqa: BLE001 - whoever asks for the driver gets it
+            self._error = error
 
 
 def _begin(child: Child, place: Place, deadline: float) -> Driver | str:

@@ -83,6 +83,8 @@ class Outcome:
     warnings: list[str] = field(default_factory=list)
     processes: list[dict[str, Any]] = field(default_factory=list)
     seconds: dict[str, float] = field(default_factory=dict)
+    #: When the last call ended, as time.monotonic() tells; what is looked at afterwards keeps nobody waiting.
+    reached_at: float | None = None
 
 
 def reach(client: Client | None, wish: Wish, check: bool, driver: Driver | None = None) -> Outcome:
@@ -125,6 +127,7 @@ def reach(client: Client | None, wish: Wish, check: bool, driver: Driver | None 
             reading = _preflight(wish, found, pairs, driver, outcome)
         if outcome.changed and not check:
             _carry_out(wish, scope, run, deadline, outcome)
+            outcome.reached_at = time.monotonic()
             if wish.state == RUNNING or reading is None:
                 reading = _read(wish)
         outcome.seconds = {"init": round(driver.init_seconds, 3), **run.seconds}

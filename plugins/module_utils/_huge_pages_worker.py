@@ -41,7 +41,8 @@ class Setting:
 
     def read(self) -> str:
         with open(self._path, encoding="ascii") as stream:
-            return stream.read().partition("[")[2].partition("]")[0]
+            text = stream.read()
+        return text.partition("[")[2].partition("]")[0] or text.strip()
 
     def write(self, value: str) -> None:
         with open(self._path, "w", encoding="ascii") as stream:

@@ -16,7 +16,7 @@ import os
 import time
 from dataclasses import dataclass
 
-from ansible_collections.gpuops.restore.plugins.module_utils import _restore_demand
+from ansible_collections.gpuops.restore.plugins.module_utils import _host_memory
 
 AUTO, ALWAYS, NEVER = "auto", "always", "never"
 CHOICES = (AUTO, ALWAYS, NEVER)
@@ -52,7 +52,7 @@ def warm(directory: str, wish: str, process_bytes: int) -> Report:
     missing = {path: _missing(path) for path in paths}
     wanted = sum(end - start for pieces in missing.values() for start, end in pieces)
     # Cache counts as available, so what is cached already is not asked for twice.
-    free = _restore_demand.available_memory()
+    free = _host_memory.available()
     needed = total + process_bytes + RESERVE
     if wish == AUTO and wanted and free is not None and needed > free:
         return Report(total, skipped=f"{_gib(needed)} GiB of memory would be needed, {_gib(free)} GiB are available")

@@ -33,6 +33,8 @@ class Demand:
 
     job: Job
     live: bool = False
+    #: Of the staged directory; empty where the checkpoint cannot be read.
+    key: str = ""
     memory: int = 0
     memory_limit: int | None = None
     gpu_expected: bool = False
@@ -72,6 +74,7 @@ def look(client: Client, job: Job) -> Demand:
     return Demand(
         job,
         live=_task_end.is_live(_tasks.get(client, job.name)),
+        key=checkpoint.key,
         memory=size,
         memory_limit=limit if isinstance(limit, int) else None,
         gpu_expected=expected,

@@ -46,6 +46,8 @@ class Outcome:
     warnings: list[str] = field(default_factory=list)
     processes: list[dict[str, Any]] = field(default_factory=list)
     seconds: dict[str, float] = field(default_factory=dict)
+    #: When the processes ran again, as time.monotonic() tells.
+    reached_at: float | None = None
 
     def result(self, before: _nvml.Reading | None = None, after: _nvml.Reading | None = None) -> dict[str, Any]:
         """For results and receipts: sizes in bytes, ``gb_per_s`` in 10^9 bytes per second of the driver's restore."""
@@ -83,6 +85,12 @@ def certain(wish: Wish, facts: Mapping[str, Any]) -> bool:
     return mode == _gpu_node.REQUIRED or (mode == _gpu_node.AUTO and bool(_vram_need.processes(facts)))
 
 
+def opening(wish: Wish) -> _cuda.Opening:
+    """The driver, to be opened while CRIU is at work: that takes as long as a gigabyte's restore."""
+    policy = wish.policy
+    return _cuda.Opening(time.monotonic() + policy.cuda_timeout, policy.driver_root, policy.driver_container)
+
+
 def bring_back(
     client: Client,
     container_id: str,
@@ -92,10 +100,12 @@ def bring_back(
     check: bool,
     assume_prepared: bool = False,
     insist: bool = False,
+    ahead: _cuda.Opening | None = None,
 ) -> Outcome:
     """Restore and unlock all CUDA processes of the running task, and see their memory on the GPUs.
 
-    ``ownership``: owner label and force. ``needed`` as :func:`expected` tells, ``insist`` as :func:`certain`.
+    ``ownership``: owner label and force. ``needed`` as :func:`expected` tells, ``insist`` as :func:`certain`;
+    ``ahead``: a driver that is being opened.
     Raises what :func:`_cuda_step.reach` raises, and RestoreError ``no_cuda_process``.
     """
     policy = wish.policy
@@ -120,6 +130,7 @@ def bring_back(
                 driver_container=policy.driver_container,
             ),
             check,
+            ahead.driver() if ahead else None,
         )
     except NodeError as error:
         if needed or error.code not in _cuda.UNAVAILABLE:
@@ -127,7 +138,7 @@ def bring_back(
         outcome.warnings.append(f"GPU memory was not looked for: {error.message}")
         return outcome
     outcome.changed, outcome.actions, outcome.warnings = done.changed, done.actions, done.warnings
-    outcome.processes, outcome.seconds = done.processes, done.seconds
+    outcome.processes, outcome.seconds, outcome.reached_at = done.processes, done.seconds, done.reached_at
     if insist and not done.processes and not (check and assume_prepared):
         why = "the workload requires its GPU memory back"
         if policy.mode != _gpu_node.REQUIRED:

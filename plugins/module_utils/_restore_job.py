@@ -16,10 +16,12 @@ from ansible_collections.gpuops.restore.plugins.module_utils import (
     _criu_config,
     _gpu_node,
     _gpu_teardown,
+    _huge_pages,
     _labels,
     _metadata,
     _original,
     _paths,
+    _prewarm,
     _probe,
     _restore_gpu,
     _task_step,
@@ -42,6 +44,8 @@ class Settings:
     driver_root: str = ""
     gpu_retries: int = 1
     keep_evidence: int = 3
+    huge_pages: str = _huge_pages.KEEP
+    prewarm: str = _prewarm.NEVER
     assume_prepared: bool = False
     record: Mapping[str, Any] = field(default_factory=dict)
 
@@ -76,6 +80,8 @@ def settings_of(parameters: Mapping[str, Any]) -> Settings:
         driver_root=parameters["driver_root"] or "",
         gpu_retries=parameters["gpu_retries"],
         keep_evidence=parameters["keep_evidence"],
+        huge_pages=parameters["huge_pages"],
+        prewarm=parameters["prewarm"],
         assume_prepared=parameters["assume_prepared"],
         record=parameters["record"] or {},
     )

@@ -16,6 +16,7 @@ from typing import Any
 from ansible_collections.gpuops.restore.plugins.module_utils import (
     _checkpoint,
     _container_step,
+    _cuda,
     _documents,
     _labels,
     _nvml,
@@ -27,6 +28,7 @@ from ansible_collections.gpuops.restore.plugins.module_utils import (
 )
 from ansible_collections.gpuops.restore.plugins.module_utils._client import Client
 from ansible_collections.gpuops.restore.plugins.module_utils._errors import UNKNOWN, InputError, RestoreError
+from ansible_collections.gpuops.restore.plugins.module_utils._restore_ahead import Ahead
 from ansible_collections.gpuops.restore.plugins.module_utils._restore_job import Job
 from ansible_collections.gpuops.restore.plugins.module_utils._restore_result import Result
 
@@ -35,13 +37,15 @@ CONTAINER, TASK, GPU, ALIVE, PROBE, RECEIPT = "container", "task", "gpu", "alive
 _MAY_HAVE_DIED = frozenset({"no_cuda_process", "cuda_process_gone", "vram_not_back"})
 
 
-def restore(client: Client, job: Job, reading: _nvml.Reading | None, check: bool) -> Result:
+def restore(client: Client, job: Job, reading: _nvml.Reading | None, check: bool, ahead: Ahead | None = None) -> Result:
     """Have the workload run from its checkpoint; after a failure nothing that this call made is left.
 
-    ``reading``: the GPUs before the restore, where they were looked at. Never raises RestoreError; it is in the result.
+    ``reading``: the GPUs before the restore, where they were looked at; ``ahead``: what was made ready for the window.
+    Never raises RestoreError; it is in the result.
     """
     left = job.gpu.retries
-    result = _attempt(client, job, reading, check)
+    ahead = ahead or Ahead()
+    result = _attempt(client, job, reading, check, ahead)
     while result.failure and left > 0 and _may_begin_anew(client, result, check):
         left -= 1
         if check:
@@ -49,7 +53,7 @@ def restore(client: Client, job: Job, reading: _nvml.Reading | None, check: bool
         warnings = [*result.warnings, f"The restore of {job.name} was begun anew: {result.failure['msg']}"]
         # The failed attempt has used its snapshot, also where the container was there before.
         anew = dataclasses.replace(job, container=dataclasses.replace(job.container, rebuild=True))
-        result = _attempt(client, anew, reading, check)
+        result = _attempt(client, anew, reading, check, ahead)
         result.warnings[:0] = warnings
     return result
 
@@ -63,10 +67,10 @@ def _foretold(client: Client, failed: Result) -> Result:
     return Result(job, container=failed.container, task=task, warnings=failed.warnings, receipt_written=True)
 
 
-def _attempt(client: Client, job: Job, reading: _nvml.Reading | None, check: bool) -> Result:
-    result = Result(job)
+def _attempt(client: Client, job: Job, reading: _nvml.Reading | None, check: bool, ahead: Ahead) -> Result:
+    result = Result(job, ahead=ahead.result())
     try:
-        _go(client, job, result, reading, check)
+        _go(client, job, result, reading, check, ahead)
     except RestoreError as error:
         result.fail(error)
     except OSError as error:
@@ -78,23 +82,12 @@ def _attempt(client: Client, job: Job, reading: _nvml.Reading | None, check: boo
     return result
 
 
-def _go(client: Client, job: Job, result: Result, reading: _nvml.Reading | None, check: bool) -> None:
-    begun = time.monotonic()
-    facts = _facts(client, job)
-    with result.timed(CONTAINER):
-        result.container = _container_step.present(client, job.container, check)
-        result.warnings += result.container.warnings
-    with result.timed(TASK):
-        # What this call would have made counts as made.
-        wish = dataclasses.replace(job.task, alive_seconds=0.0, assume_prepared=check and result.container.changed)
-        result.task = _task_step.started(client, wish, check)
-        result.warnings += result.task.warnings
-    running = time.monotonic()
-    spec = result.container.spec_after
-    if _restore_gpu.concerned(job.gpu, spec, facts):
-        with result.timed(GPU):
-            _bring_gpu_back(client, job, result, facts, check)
-    result.seconds["window"] = round(time.monotonic() - begun, 3)
+def _go(client: Client, job: Job, result: Result, reading: _nvml.Reading | None, check: bool, ahead: Ahead) -> None:
+    with ahead.huge_pages:
+        result.ahead = ahead.result()
+        begun = time.monotonic()
+        running = _window(client, job, result, check)
+        result.seconds["window"] = round((result.gpu.reached_at or time.monotonic()) - begun, 3)
     if result.task.created and not check:
         with result.timed(ALIVE):
             left = job.task.alive_seconds - (time.monotonic() - running)
@@ -106,6 +99,27 @@ def _go(client: Client, job: Job, result: Result, reading: _nvml.Reading | None,
         _receipt(client, job, result, reading, check)
 
 
+def _window(client: Client, job: Job, result: Result, check: bool) -> float:
+    """From nothing to a process with its GPU memory; when the process ran, as time.monotonic() tells."""
+    facts = _facts(client, job)
+    with result.timed(CONTAINER):
+        result.container = _container_step.present(client, job.container, check)
+        result.warnings += result.container.warnings
+    concerned = _restore_gpu.concerned(job.gpu, result.container.spec_after, facts)
+    with contextlib.ExitStack() as stack:
+        driver = stack.enter_context(_restore_gpu.opening(job.gpu)) if concerned and not check else None
+        with result.timed(TASK):
+            # What this call would have made counts as made.
+            wish = dataclasses.replace(job.task, alive_seconds=0.0, assume_prepared=check and result.container.changed)
+            result.task = _task_step.started(client, wish, check)
+            result.warnings += result.task.warnings
+        running = time.monotonic()
+        if concerned:
+            with result.timed(GPU):
+                _bring_gpu_back(client, job, result, facts, check, driver)
+    return running
+
+
 def _facts(client: Client, job: Job) -> Mapping[str, Any]:
     try:
         return _checkpoint.load(client, job.checkpoint).facts
@@ -114,7 +128,9 @@ def _facts(client: Client, job: Job) -> Mapping[str, Any]:
         return {}
 
 
-def _bring_gpu_back(client: Client, job: Job, result: Result, facts: Mapping[str, Any], check: bool) -> None:
+def _bring_gpu_back(
+    client: Client, job: Job, result: Result, facts: Mapping[str, Any], check: bool, ahead: _cuda.Opening | None
+) -> None:
     # Room was looked for before the window, unless the task is one that a run which was killed has left. Else only a
     # map needs to know which GPUs there were.
     known = bool(job.gpu.gpu_map) or not result.task.changed
@@ -129,6 +145,7 @@ def _bring_gpu_back(client: Client, job: Job, result: Result, facts: Mapping[str
             check,
             assume_prepared=check and result.task.changed,
             insist=_restore_gpu.certain(wish, facts),
+            ahead=ahead,
         )
         if result.gpu.changed and not check:
             result.gpu_seen = _restore_gpu.verify(result.gpu, job.name, wish.policy)
@@ -186,6 +203,7 @@ def _compose(client: Client, job: Job, result: Result, reading: _nvml.Reading | 
         "output": list(dict.fromkeys(path for path in (job.task.stdout, job.task.stderr) if path)),
         "gpu": result.gpu.result(reading, result.gpu_seen) if result.gpu.processes else None,
         "probe": result.probe,
+        **result.ahead,
         # Side by side with others, so not their sum over workloads; window: until the GPU memory was back.
         "seconds": {
             **{name: float(value) for name, value in seconds.items()},

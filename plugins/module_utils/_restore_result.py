@@ -33,6 +33,7 @@ class Result:
     gpu: _restore_gpu.Outcome = field(default_factory=_restore_gpu.Outcome)
     gpu_seen: _nvml.Reading | None = None
     probe: dict[str, Any] | None = None
+    ahead: dict[str, Any] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)
     receipt: dict[str, Any] = field(default_factory=dict)
     receipt_written: bool = False
@@ -57,6 +58,7 @@ class Result:
             "task": self.task.task,
             "gpu": self.gpu.result(after=self.gpu_seen) if self.gpu.processes else None,
             "probe": self.probe,
+            **self.ahead,
             "seconds": self.seconds,
             "receipt": self.receipt,
             "failure": self.failure,

@@ -14,9 +14,16 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from typing import Callable
 
-from ansible_collections.gpuops.restore.plugins.module_utils import _restore_demand, _restore_gpu, _restore_one
+from ansible_collections.gpuops.restore.plugins.module_utils import (
+    _huge_pages,
+    _restore_ahead,
+    _restore_demand,
+    _restore_gpu,
+    _restore_one,
+)
 from ansible_collections.gpuops.restore.plugins.module_utils._client import Client
 from ansible_collections.gpuops.restore.plugins.module_utils._errors import RestoreError, combined
+from ansible_collections.gpuops.restore.plugins.module_utils._huge_pages import HugePages
 from ansible_collections.gpuops.restore.plugins.module_utils._restore_demand import Demand, Verdict
 from ansible_collections.gpuops.restore.plugins.module_utils._restore_job import Job
 from ansible_collections.gpuops.restore.plugins.module_utils._restore_result import Result
@@ -44,6 +51,7 @@ def restore_all(open_client: OpenClient, jobs: Sequence[Job], parallel: int, che
     # A run asks the driver in each workload's turn; to foretell what it will say there is only this.
     verdict = _restore_demand.judge(demands, _restore_demand.available_memory(), thorough=check)
     memory = _Memory()
+    huge_pages = HugePages(jobs[0].settings.huge_pages if jobs else _huge_pages.KEEP)
 
     def one(demand: Demand) -> Result:
         errors = verdict.refused.get(demand.job.name)
@@ -51,7 +59,9 @@ def restore_all(open_client: OpenClient, jobs: Sequence[Job], parallel: int, che
             return _refused(demand.job, combined(errors))
         try:
             with memory.room_for(0 if demand.live or check else demand.memory), open_client() as client:
-                return _restore_one.restore(client, demand.job, verdict.reading, check)
+                # Where nothing is to be restored, nothing is made ready either.
+                ahead = None if demand.live or check else _restore_ahead.prepare(demand, huge_pages)
+                return _restore_one.restore(client, demand.job, verdict.reading, check, ahead)
         except RestoreError as error:
             # No channel for this one; what the others have done must still be told.
             lost = Result(demand.job)

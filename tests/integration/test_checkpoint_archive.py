@@ -164,9 +164,7 @@ def test_out_and_in_and_on(node: Node, run_module: RunModule, dumped: Dump, clea
     workload.ctr(node, "k8s.io", "images", "import", workload.ARCHIVE)
 
 
-def test_without_the_base_image(
-    node: Node, run_module: RunModule, dumped: Dump, expect_failure: RunModule, clean: None
-) -> None:
+def test_without_the_base_image(node: Node, run_module: RunModule, expect_failure: RunModule, clean: None) -> None:
     run_module(MODULE, directory())
     path = f"{PLACE}/small.tar"
     twice(run_module, export(path, base="omit"))
@@ -181,10 +179,9 @@ def test_without_the_base_image(
     done = twice(run_module, import_(path))
     assert done["archive"]["kept"] == 0
     assert run_module(MODULE, import_(path))["archive"]["kept"] == done["archive"]["blobs"]
-    goes_on(node, run_module, dumped.count)
 
 
-def test_what_ctr_exported(node: Node, run_module: RunModule, dumped: Dump, clean: None) -> None:
+def test_what_ctr_exported(node: Node, run_module: RunModule, clean: None) -> None:
     """An archive by ``ctr images export`` is one that import and convert both take, and that export leaves alone."""
     digest = run_module(MODULE, directory())["digest"]
     path = f"{PLACE}/ctr.tar"
@@ -196,7 +193,6 @@ def test_what_ctr_exported(node: Node, run_module: RunModule, dumped: Dump, clea
     forget(node, REF)
     done = twice(run_module, convert(path))
     assert (done["digest"], done["archive"]["kind"]) == (digest, "oci")
-    goes_on(node, run_module, dumped.count)
 
 
 # --- from other tools
@@ -251,6 +247,11 @@ def test_a_directory_of_criu(
     done = twice(run_module, directory())
     assert done["archive"]["kind"] == "directory"
     goes_on(node, run_module, dumped.count)
+    # It is what containerd's own client understands, too.
+    workload.restore(node, "by-ctr", REF)
+    workload.await_count(node, "by-ctr", dumped.count + 3)
+    workload.delete(node, "by-ctr")
+    output(node, ["sh", "-c", "rm -rf /tmp/ctrd-checkpoint*"])
     metadata = {"originalImage": BASE, "snapshotter": "overlayfs", "snapshotID": "original", "ociSpec": dumped.spec}
     path = put(node, "metadata.json", json.dumps(metadata).encode())
     other = convert(make_dumps.DIRECTORY, metadata=path, rootfs_diff=make_dumps.DIFF)
@@ -334,8 +335,8 @@ def test_a_hostile_archive_is_refused(
     for _level in range(6):
         inner = make_images.encoded(nested.index)
         nested.blobs[make_images.digest_of(inner)] = inner
-        entry = {"mediaType": make_images.INDEX, "digest": make_images.digest_of(inner), "size": len(inner)}
-        nested.index["manifests"] = [*nested.index["manifests"][:-1], entry]
+        child = {"mediaType": make_images.INDEX, "digest": make_images.digest_of(inner), "size": len(inner)}
+        nested.index["manifests"] = [*nested.index["manifests"][:-1], child]
     parts["archive_too_deep"] = nested
     with unchanged():
         for code, made in parts.items():
@@ -430,7 +431,7 @@ def test_killed_half_way_and_finished(node: Node, run_module: RunModule, clean: 
     with tarfile.open(place) as archive:
         for member in archive:
             content = archive.extractfile(member)
-            found = hashlib.file_digest(content, "sha256").hexdigest() if content else ""
+            found = hashlib.sha256(content.read()).hexdigest() if content else ""
             assert not member.name.startswith("blobs/") or member.name == f"blobs/sha256/{found}"
     place.unlink()
 

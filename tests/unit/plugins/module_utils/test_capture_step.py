@@ -285,6 +285,7 @@ def test_a_signal_has_the_task_go_on_at_once(box: Box, number: signal.Signals) -
     error = box.fails()
     assert (error.code, error.outcome) == ("capture_interrupted", RETRYABLE)
     assert number.name in error.message
+    assert "Diff/Diff" not in box.fake.names(), "what comes after the dump is left out"
     assert signal.getsignal(number) is before
     box.untouched()
 

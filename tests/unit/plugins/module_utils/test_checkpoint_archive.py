@@ -392,6 +392,23 @@ def test_the_base_image_has_to_be_the_recorded_one(
     assert named.changed and found.base is None and found.base_name == BASE_NAME
 
 
+def test_the_recorded_image_under_another_name_will_do(
+    fake: FakeContainerd, client: Client, node: Node, tmp_path: Path
+) -> None:
+    path = dumped(tmp_path, node)
+    moved = fake.state.images.pop(BASE_NAME)
+    moved.name = "other.test/same:1"
+    fake.state.images[moved.name] = moved
+    other = add_base(fake.state, text=b"moved on")
+    assert fake.state.images[BASE_NAME].target.digest == other.digest
+    converting(client, path)(False)
+    found = _checkpoint.load(client, NAME)
+    assert found.base is not None and found.base.digest == node.base.digest
+    assert found.base_name == "other.test/same:1"
+    del fake.state.images["other.test/same:1"], fake.state.images[BASE_NAME]
+    assert code_of(converting(client, path)) == "base_image_absent"
+
+
 def test_another_image_of_that_name(fake: FakeContainerd, client: Client, node: Node, tmp_path: Path) -> None:
     converting(client, dumped(tmp_path, node))(False)
     other = dumped(tmp_path, node, **{"rootfs-diff_tar": None})

@@ -27,6 +27,8 @@ PARAMETERS: dict[str, Any] = {
     "driver_root": None,
     "gpu_retries": 2,
     "keep_evidence": 1,
+    "huge_pages": "keep",
+    "prewarm": "never",
     "assume_prepared": True,
     "record": None,
 }

@@ -70,6 +70,8 @@ class Module:
         plain = {
             **dict.fromkeys(("driver_root", "lease", "record")),
             **dict.fromkeys(("force", "rebuild", "assume_prepared"), False),
+            "huge_pages": "keep",
+            "prewarm": "never",
             **dict.fromkeys(("restore_timeout", "cuda_timeout", "gpu_retries", "keep_evidence", "parallel"), 1),
             "staging_dir": "/state",
             "owner": "me",
