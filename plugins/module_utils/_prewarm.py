@@ -11,15 +11,20 @@ time. What the cache has already (mincore(2)) is not read again.
 from __future__ import annotations
 
 import ctypes
+import dataclasses
 import mmap
 import os
 import time
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Tuple
 
 from ansible_collections.gpuops.restore.plugins.module_utils import _host_memory
 
 AUTO, ALWAYS, NEVER = "auto", "always", "never"
 CHOICES = (AUTO, ALWAYS, NEVER)
+#: From and to, in bytes of a file.
+Piece = Tuple[int, int]
 _PIECE = 8 << 20
 #: Bytes that stay free beside the cached files and what the restored process takes.
 RESERVE = 512 << 20
@@ -33,6 +38,8 @@ class Report:
     read: int = 0
     seconds: float = 0.0
     skipped: str = ""
+    #: Bytes that CRIU will have to wait for the disk for.
+    late: int = 0
 
     def result(self) -> dict[str, object]:
         """As modules return it."""
@@ -45,20 +52,37 @@ def warm(directory: str, wish: str, process_bytes: int) -> Report:
     Raises OSError when the directory cannot be read.
     """
     begun = time.monotonic()
-    paths = [entry.path for entry in os.scandir(directory) if entry.is_file(follow_symlinks=False)]
-    total = sum(os.stat(path).st_size for path in paths)
-    if wish == NEVER:
-        return Report(total, skipped="prewarm is never")
-    missing = {path: _missing(path) for path in paths}
+    missing = uncached(directory)
+    report = foretell(directory, wish, process_bytes, missing)
+    if report.skipped:
+        return report
+    for path, pieces in missing.items():
+        _read(path, pieces)
+    return dataclasses.replace(report, seconds=round(time.monotonic() - begun, 3))
+
+
+def foretell(directory: str, wish: str, process_bytes: int, missing: Mapping[str, Sequence[Piece]]) -> Report:
+    """What :func:`warm` would do; ``missing`` as :func:`uncached` tells. Raises OSError."""
+    total = sum(os.stat(path).st_size for path in _paths(directory))
     wanted = sum(end - start for pieces in missing.values() for start, end in pieces)
+    if wish == NEVER:
+        return Report(total, skipped="prewarm is never", late=wanted)
     # Cache counts as available, so what is cached already is not asked for twice.
     free = _host_memory.available()
     needed = total + process_bytes + RESERVE
     if wish == AUTO and wanted and free is not None and needed > free:
-        return Report(total, skipped=f"{_gib(needed)} GiB of memory would be needed, {_gib(free)} GiB are available")
-    for path, pieces in missing.items():
-        _read(path, pieces)
-    return Report(total, wanted, round(time.monotonic() - begun, 3))
+        reason = f"{_gib(needed)} GiB of memory would be needed, {_gib(free)} GiB are available"
+        return Report(total, skipped=reason, late=wanted)
+    return Report(total, wanted)
+
+
+def uncached(directory: str) -> dict[str, list[Piece]]:
+    """The pieces of each file that the page cache lacks. Raises OSError."""
+    return {path: _missing(path) for path in _paths(directory)}
+
+
+def _paths(directory: str) -> list[str]:
+    return [entry.path for entry in os.scandir(directory) if entry.is_file(follow_symlinks=False)]
 
 
 def _missing(path: str) -> list[tuple[int, int]]:

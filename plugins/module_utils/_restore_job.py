@@ -19,6 +19,7 @@ from ansible_collections.gpuops.restore.plugins.module_utils import (
     _huge_pages,
     _labels,
     _metadata,
+    _node_rates,
     _original,
     _paths,
     _prewarm,
@@ -46,6 +47,8 @@ class Settings:
     keep_evidence: int = 3
     huge_pages: str = _huge_pages.KEEP
     prewarm: str = _prewarm.NEVER
+    #: Where the node's rates are kept; "" for nowhere.
+    rates_file: str = ""
     assume_prepared: bool = False
     record: Mapping[str, Any] = field(default_factory=dict)
 
@@ -82,6 +85,7 @@ def settings_of(parameters: Mapping[str, Any]) -> Settings:
         keep_evidence=parameters["keep_evidence"],
         huge_pages=parameters["huge_pages"],
         prewarm=parameters["prewarm"],
+        rates_file=_node_rates.FILE,
         assume_prepared=parameters["assume_prepared"],
         record=parameters["record"] or {},
     )

@@ -186,6 +186,7 @@ def _compose(client: Client, job: Job, result: Result, reading: _nvml.Reading | 
         PROBE: result.seconds.get(PROBE, 0.0),
     }
     base = record.pop("base_image", {})
+    foretold = result.ahead.get("predicted")
     return {
         **job.settings.record,
         **record,
@@ -208,6 +209,7 @@ def _compose(client: Client, job: Job, result: Result, reading: _nvml.Reading | 
         "seconds": {
             **{name: float(value) for name, value in seconds.items()},
             "window": result.seconds["window"],
+            **({"predicted": foretold["seconds"]} if foretold else {}),
             "total": round(sum(float(value) for value in seconds.values()), 3),
         },
     }

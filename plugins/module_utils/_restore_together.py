@@ -16,17 +16,21 @@ from typing import Callable
 
 from ansible_collections.gpuops.restore.plugins.module_utils import (
     _huge_pages,
+    _node_rates,
     _restore_ahead,
     _restore_demand,
     _restore_gpu,
     _restore_one,
+    _window_prediction,
 )
 from ansible_collections.gpuops.restore.plugins.module_utils._client import Client
 from ansible_collections.gpuops.restore.plugins.module_utils._errors import RestoreError, combined
 from ansible_collections.gpuops.restore.plugins.module_utils._huge_pages import HugePages
 from ansible_collections.gpuops.restore.plugins.module_utils._restore_demand import Demand, Verdict
+from ansible_collections.gpuops.restore.plugins.module_utils._restore_forecast import Forecast
 from ansible_collections.gpuops.restore.plugins.module_utils._restore_job import Job
 from ansible_collections.gpuops.restore.plugins.module_utils._restore_result import Result
+from ansible_collections.gpuops.restore.plugins.module_utils._window_prediction import Prediction
 
 OpenClient = Callable[[], AbstractContextManager[Client]]
 
@@ -34,11 +38,15 @@ OpenClient = Callable[[], AbstractContextManager[Client]]
 _PER_PROCESSOR = 4
 
 
-def check_all(open_client: OpenClient, jobs: Sequence[Job]) -> Verdict:
-    """Look whether the node has what all workloads need together; nothing is touched."""
+def check_all(
+    open_client: OpenClient, jobs: Sequence[Job], parallel: int = 0
+) -> tuple[Verdict, dict[str, Prediction | None]]:
+    """Look whether the node has what all workloads need together, and how long each will take; nothing is touched."""
     with open_client() as client:
         demands = [_restore_demand.look(client, job) for job in jobs]
-    return _restore_demand.judge(demands, _restore_demand.available_memory(), thorough=True)
+    verdict = _restore_demand.judge(demands, _restore_demand.available_memory(), thorough=True)
+    forecast = _forecast(demands, verdict, parallel, check=True)
+    return verdict, {demand.job.name: forecast.of(demand) for demand in demands}
 
 
 def restore_all(open_client: OpenClient, jobs: Sequence[Job], parallel: int, check: bool) -> list[Result]:
@@ -50,6 +58,7 @@ def restore_all(open_client: OpenClient, jobs: Sequence[Job], parallel: int, che
         demands = [_restore_demand.look(client, job) for job in jobs]
     # A run asks the driver in each workload's turn; to foretell what it will say there is only this.
     verdict = _restore_demand.judge(demands, _restore_demand.available_memory(), thorough=check)
+    forecast = _forecast(demands, verdict, parallel, check)
     memory = _Memory()
     huge_pages = HugePages(jobs[0].settings.huge_pages if jobs else _huge_pages.KEEP)
 
@@ -60,7 +69,10 @@ def restore_all(open_client: OpenClient, jobs: Sequence[Job], parallel: int, che
         try:
             with memory.room_for(0 if demand.live or check else demand.memory), open_client() as client:
                 # Where nothing is to be restored, nothing is made ready either.
-                ahead = None if demand.live or check else _restore_ahead.prepare(demand, huge_pages)
+                if demand.live or check:
+                    ahead = _restore_ahead.Ahead(predicted=forecast.of(demand))
+                else:
+                    ahead = _restore_ahead.prepare(demand, huge_pages, forecast)
                 return _restore_one.restore(client, demand.job, verdict.reading, check, ahead)
         except RestoreError as error:
             # No channel for this one; what the others have done must still be told.
@@ -68,11 +80,32 @@ def restore_all(open_client: OpenClient, jobs: Sequence[Job], parallel: int, che
             lost.fail(error)
             return lost
 
-    limit = parallel if parallel > 0 else _PER_PROCESSOR * (os.cpu_count() or 1)
+    limit = _limit(parallel)
     if check or len(demands) <= 1 or limit == 1:
-        return [one(demand) for demand in demands]
-    with ThreadPoolExecutor(max_workers=min(limit, len(demands))) as pool:
-        return list(pool.map(one, demands))
+        found = [one(demand) for demand in demands]
+    else:
+        with ThreadPoolExecutor(max_workers=min(limit, len(demands))) as pool:
+            found = list(pool.map(one, demands))
+    if not check:
+        _learn(found)
+    return found
+
+
+def _limit(parallel: int) -> int:
+    return parallel if parallel > 0 else _PER_PROCESSOR * (os.cpu_count() or 1)
+
+
+def _forecast(demands: Sequence[Demand], verdict: Verdict, parallel: int, check: bool) -> Forecast:
+    coming = [demand for demand in demands if not demand.live and demand.job.name not in verdict.refused]
+    return Forecast(coming, _limit(parallel), measure=check)
+
+
+def _learn(found: Sequence[Result]) -> None:
+    """What these restores took is what the next ones will be foretold by."""
+    done = [result for result in found if result.task.created and not result.failure]
+    samples = [_window_prediction.of_receipt(result.receipt) for result in done]
+    if done:
+        _node_rates.note(done[0].job.settings.rates_file, [one for one in samples if one is not None])
 
 
 def _refused(job: Job, error: RestoreError) -> Result:

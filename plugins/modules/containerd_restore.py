@@ -364,8 +364,8 @@ workloads:
       C(msg), C(failure) as the module of that step returns it, the path of the C(evidence), and what was C(left_behind).
     - C(container), C(task), C(probe) as their modules return them; C(gpu) with C(processes) as M(gpuops.restore.cuda_process)
       returns them, C(bytes), C(gb_per_s) of the driver's restore, and the C(gpus) before and after; C(seconds) by step, of which
-      C(window) is the time until the GPU memory was back; C(huge_pages) and C(prewarm) tell what was made ready before; C(receipt) as it
-      lies on the node.
+      C(window) is the time until the GPU memory was back; C(huge_pages) and C(prewarm) tell what was made ready before; C(predicted) as
+      in RV(predicted), and the receipt's C(seconds) have it as C(predicted) beside C(window); C(receipt) as it lies on the node.
   type: dict
   returned: O(state=restored)
   sample:
@@ -385,6 +385,17 @@ problems:
       message: The GPU 0 has 12.0 GiB of VRAM free, and the checkpoint of pytorch-training held 16.5 GiB on it.
       remedy: Free GPU memory there, or restore onto another GPU with gpu_map, then run again.
       outcome: retryable
+predicted:
+  description:
+    - How long the window of each workload will take, by its name; null where it runs already, where its checkpoint is not on the
+      node, and with C(route=descriptor).
+    - C(seconds) until it runs with its GPU memory; C(ahead), seconds of reading the staged files into the page cache before; C(crowd),
+      how many workloads share a processor; C(basis), C(earlier restores) of this node, C(a measurement) of a moment, or
+      C(an estimate) from figures of other machines.
+  type: dict
+  returned: O(state=checked)
+  sample:
+    pytorch-training: {seconds: 4.2, ahead: 0.0, crowd: 1.0, basis: earlier restores}
 failure:
   description: The failure of the first workload that failed, or why containerd could not be asked.
   type: dict
@@ -413,7 +424,7 @@ def step(module: AnsibleModule, client: Client) -> dict[str, Any]:
 
 
 def _checked(module: AnsibleModule, client: Client, jobs: list[_restore_job.Job]) -> dict[str, Any]:
-    verdict = _restore_together.check_all(client.another, jobs)
+    verdict, predicted = _restore_together.check_all(client.another, jobs, module.params["parallel"])
     for warning in verdict.warnings:
         module.warn(warning)
     return {
@@ -429,6 +440,7 @@ def _checked(module: AnsibleModule, client: Client, jobs: list[_restore_job.Job]
             for name, errors in verdict.refused.items()
             for error in errors
         ],
+        "predicted": {name: found.result() if found else None for name, found in predicted.items()},
     }
 
 

@@ -1,0 +1,75 @@
+# Copyright (c) 2026 the gpuops.restore contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""How long the windows of one call will take, from what its workloads hold and what the node is known for. Private."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Sequence
+
+from ansible_collections.gpuops.restore.plugins.module_utils import (
+    _node_rates,
+    _prewarm,
+    _staging,
+    _task_step,
+    _window_prediction,
+)
+from ansible_collections.gpuops.restore.plugins.module_utils._errors import RestoreError
+from ansible_collections.gpuops.restore.plugins.module_utils._restore_demand import Demand
+from ansible_collections.gpuops.restore.plugins.module_utils._window_prediction import Prediction, Rates
+
+
+class Forecast:
+    """``coming``: the workloads that this call will restore, at most ``at_once`` at a time.
+
+    ``measure``: where the node has restored nothing yet, measure for a moment. A run does not, for its window waits.
+    """
+
+    def __init__(self, coming: Sequence[Demand], at_once: int, measure: bool) -> None:
+        self._measure = measure
+        self._crowd = _window_prediction.crowd(len(coming), at_once, os.cpu_count() or 1)
+        self._rates = Rates()
+        if coming:
+            settings = coming[0].job.settings
+            self._rates = _node_rates.load(settings.rates_file, settings.staging_dir)
+            if measure and not self._rates.samples and not self._rates.copy:
+                self._rates = dataclasses.replace(self._rates, copy=_node_rates.copy_rate())
+
+    def of(self, demand: Demand, prewarmed: _prewarm.Report | None = None) -> Prediction | None:
+        """The window of one workload; None where its checkpoint is not known, or where no staged files are used.
+
+        ``prewarmed``: what was read ahead already.
+        """
+        if demand.live or not demand.memory or demand.job.task.route != _task_step.STAGED:
+            return None
+        report, rates = (prewarmed, self._rates) if prewarmed else self._look(demand)
+        load = _window_prediction.Load(
+            # Staged or not, CRIU reads the same; a tar is about as long as its files.
+            size=report.bytes or demand.memory,
+            vram=demand.vram.total if demand.gpu_expected else 0,
+            late=report.late,
+            ahead=0 if prewarmed else report.read,
+            crowd=self._crowd,
+        )
+        return _window_prediction.predict(load, rates)
+
+    def _look(self, demand: Demand) -> tuple[_prewarm.Report, Rates]:
+        """What reading ahead will do, and the disk's rate where that matters and nothing tells it."""
+        settings = demand.job.settings
+        try:
+            staged = _staging.find(settings.staging_dir, demand.key) if demand.key else None
+            if staged is None:
+                return _prewarm.Report(), self._rates
+            missing = _prewarm.uncached(staged.directory)
+            report = _prewarm.foretell(staged.directory, settings.prewarm, demand.memory, missing)
+        except (OSError, RestoreError):
+            # The workload's own steps say it.
+            return _prewarm.Report(), self._rates
+        pieces = [(path, *piece) for path, found in missing.items() for piece in found]
+        if self._measure and pieces and not self._rates.disk:
+            longest = max(pieces, key=lambda piece: piece[2] - piece[1])
+            self._rates = dataclasses.replace(self._rates, disk=_node_rates.disk_rate(*longest))
+        return report, self._rates
