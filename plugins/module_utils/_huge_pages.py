@@ -22,6 +22,10 @@ AUTO, ALWAYS, KEEP = "auto", "always", "keep"
 CHOICES = (AUTO, ALWAYS, KEEP)
 SETTING = "/sys/kernel/mm/transparent_hugepage/enabled"
 DIRECTORY = "/run/gpuops-restore"
+#: Tells the node's own setting while it is switched.
+NOTE = f"{DIRECTORY}/huge-pages"
+#: Bytes of memory below which ``auto`` does not ask: the measurement would take longer than it could save.
+WORTH_A_LOOK = 512 << 20
 _SECONDS = 10.0
 
 
@@ -40,13 +44,18 @@ class Report:
         return {"wish": self.wish, "switched": self.switched, "was": self.was, "measured": self.measured}
 
 
+def for_size(wish: str, size: int) -> HugePages:
+    """For ``size`` bytes of memory that are dumped or restored."""
+    return HugePages(KEEP if wish == AUTO and size < WORTH_A_LOOK else wish)
+
+
 class HugePages:
     """The switch, held while anybody is within ``with``; from several threads too. Never raises: it only speeds up."""
 
-    def __init__(self, wish: str, setting: str = SETTING, directory: str = DIRECTORY) -> None:
+    def __init__(self, wish: str, setting: str = SETTING, note: str = NOTE) -> None:
         self._wish = wish
         self._setting = setting
-        self._directory = directory
+        self._note = note
         self._lock = threading.Lock()
         self._within = 0
         self._guard: Child | None = None
@@ -56,7 +65,7 @@ class HugePages:
         with self._lock:
             self._within += 1
             if self._within == 1 and self._wish != KEEP:
-                self._begin(self._wish)
+                self._begin()
         return self
 
     def __exit__(
@@ -68,24 +77,14 @@ class HugePages:
                 self._guard.close()
                 self._guard = None
 
-    def measure(self) -> Report:
-        """Measure ahead, so that nothing is left to measure in the window; switches nothing."""
-        with self._lock:
-            if self._wish == AUTO and self._within == 0:
-                self._begin("measure")
-                if self._guard is not None:
-                    self._guard.close()
-                    self._guard = None
-        return self.report
-
-    def _begin(self, wish: str) -> None:
+    def _begin(self) -> None:
         try:
             guard = Child(_huge_pages_worker, {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin"})
         except (OSError, ImportError) as error:
             self.report = Report(self._wish, problem=str(error))
             return
         try:
-            guard.send({"wish": wish, "setting": self._setting, "directory": self._directory})
+            guard.send({"wish": self._wish, "setting": self._setting, "note": self._note})
             answer = guard.receive(time.monotonic() + _SECONDS)
         except ChildEndedError as error:
             answer = {"failed": str(error)}

@@ -7,8 +7,9 @@
 A process of its own, so that the setting also comes back when the module is killed. It imports nothing of this
 collection (see :mod:`_child`). Facts: kernel documentation, admin-guide/mm/transhuge.rst.
 
-Several runs may want the switch at a time. Each guard holds a shared lock on ``holders``; who leaves last puts the
-value back that ``original`` tells of. Where all guards were killed too, the next one does it.
+Several runs may want the switch at a time. Each guard holds a shared lock on the setting's directory; who leaves last puts
+the value back that a note tells of, which lies there only as long as it is switched. Where all guards were killed too, the
+next one does it.
 """
 
 from __future__ import annotations
@@ -24,10 +25,10 @@ import time
 from collections.abc import Iterator
 from typing import IO, Any  # pylint: disable=unused-import
 
-_ALWAYS = "always"
+_ALWAYS, _MADVISE, _AUTO = "always", "madvise", "auto"
 _PIECE = 1 << 20
-#: Bytes of a sample; long enough for a difference to show, and four of them still fit everywhere.
-_SAMPLE = 64 << 20
+#: Bytes of a sample; enough for a difference to show, and four of them fit everywhere.
+_SAMPLE = 32 << 20
 _SAMPLES = 2
 #: Huge pages have to be this much faster, or the switch is not worth it.
 _WORTH = 0.8
@@ -50,20 +51,18 @@ class Setting:
 
 
 class Shared:
-    """The directory in which guards know of each other; it is gone after a reboot, and so is the switch."""
+    """What guards know of each other. The kernel's files serve as locks, so that nothing of ours stays."""
 
-    def __init__(self, directory: str, setting: Setting) -> None:
-        os.makedirs(directory, mode=0o700, exist_ok=True)
+    def __init__(self, path: str, note: str, setting: Setting) -> None:
         self._setting = setting
-        self._original = os.path.join(directory, "huge-pages-original")
-        self.measured = os.path.join(directory, "huge-pages-measured")
-        self._mutex = os.path.join(directory, "huge-pages-mutex")
-        self._holders = open(os.path.join(directory, "huge-pages-holders"), "w", encoding="ascii")  # noqa: SIM115
+        self._path = path
+        self._note = note
+        self._holders = os.open(os.path.dirname(path), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
 
     @contextlib.contextmanager
     def alone(self) -> Iterator[None]:
         """No other guard changes anything meanwhile."""
-        with open(self._mutex, "w", encoding="ascii") as stream:
+        with open(self._path, "rb") as stream:
             fcntl.flock(stream, fcntl.LOCK_EX)
             yield
 
@@ -74,12 +73,14 @@ class Shared:
         except BlockingIOError:
             return
         try:
-            with open(self._original, encoding="ascii") as stream:
+            with open(self._note, encoding="ascii") as stream:
                 original = stream.read()
             # What somebody has set since is theirs.
             if original and self._setting.read() == _ALWAYS:
                 self._setting.write(original)
-            os.unlink(self._original)
+            os.unlink(self._note)
+            with contextlib.suppress(OSError):
+                os.rmdir(os.path.dirname(self._note))
         except FileNotFoundError:
             return
         finally:
@@ -88,12 +89,13 @@ class Shared:
     def switch(self) -> None:
         """To be called alone: hold, and switch if nobody has."""
         current = self._setting.read()
-        if not os.path.exists(self._original) and current != _ALWAYS:
+        if not os.path.exists(self._note) and current != _ALWAYS:
+            os.makedirs(os.path.dirname(self._note), mode=0o700, exist_ok=True)
             # First the note, then the switch: a note too many does no harm.
-            partial = f"{self._original}.{os.getpid()}"
+            partial = f"{self._note}.{os.getpid()}"
             with open(partial, "w", encoding="ascii") as stream:
                 stream.write(current)
-            os.rename(partial, self._original)
+            os.rename(partial, self._note)
         fcntl.flock(self._holders, fcntl.LOCK_SH)
         self._setting.write(_ALWAYS)
 
@@ -136,41 +138,22 @@ def _fill(file: IO[bytes], area: mmap.mmap) -> float:
     return time.monotonic() - begun
 
 
-def _known(path: str) -> dict[str, float] | None:
-    try:
-        with open(path, encoding="ascii") as stream:
-            found: dict[str, float] = json.load(stream)
-            return found
-    except (OSError, ValueError):
-        return None
-
-
-def _judge(shared: Shared, setting: Setting) -> tuple[dict[str, float], bool]:
-    """What was measured, now or earlier since the boot, and whether it speaks for huge pages."""
-    found = _known(shared.measured)
-    if found is None:
-        found = measure(setting)
-        with open(shared.measured, "w", encoding="ascii") as stream:
-            json.dump(found, stream)
-    return found, found["huge"] <= _WORTH * found["small"]
-
-
 def _serve(request: dict[str, Any], answer: Any) -> None:
     setting = Setting(request["setting"])
-    shared = Shared(request["directory"], setting)
+    shared = Shared(request["setting"], request["note"], setting)
     with shared.alone():
         shared.put_back_if_last()
         was = setting.read()
         measured: dict[str, float] = {}
         wanted = request["wish"] == _ALWAYS
         # Where somebody has said never, they had a reason.
-        if request["wish"] in ("auto", "measure") and was != "never":
-            measured, wanted = _judge(shared, setting)
-        wanted = wanted and request["wish"] != "measure" and was != _ALWAYS
-        if wanted or (was == _ALWAYS and request["wish"] in ("auto", _ALWAYS)):
+        if request["wish"] == _AUTO and was == _MADVISE:
+            measured = measure(setting)
+            wanted = measured["huge"] <= _WORTH * measured["small"]
+        if wanted or was == _ALWAYS:
             # Where it is always anyhow, holding keeps another guard from putting back what it has switched itself.
             shared.switch()
-    answer({"switched": wanted, "was": was, "measured": measured})
+    answer({"switched": wanted and was != _ALWAYS, "was": was, "measured": measured})
     sys.stdin.buffer.read()
     with shared.alone():
         shared.let_go()

@@ -29,13 +29,13 @@ class Forecast:
     """
 
     def __init__(self, coming: Sequence[Demand], at_once: int, measure: bool) -> None:
-        self._measure = measure
+        self._measure = measure and bool(coming and coming[0].job.settings.rates_file)
         self._crowd = _window_prediction.crowd(len(coming), at_once, os.cpu_count() or 1)
         self._rates = Rates()
         if coming:
             settings = coming[0].job.settings
             self._rates = _node_rates.load(settings.rates_file, settings.staging_dir)
-            if measure and not self._rates.samples and not self._rates.copy:
+            if self._measure and not self._rates.samples and not self._rates.copy:
                 self._rates = dataclasses.replace(self._rates, copy=_node_rates.copy_rate())
 
     def of(self, demand: Demand, prewarmed: _prewarm.Report | None = None) -> Prediction | None:

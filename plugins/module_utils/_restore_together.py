@@ -25,7 +25,6 @@ from ansible_collections.gpuops.restore.plugins.module_utils import (
 )
 from ansible_collections.gpuops.restore.plugins.module_utils._client import Client
 from ansible_collections.gpuops.restore.plugins.module_utils._errors import RestoreError, combined
-from ansible_collections.gpuops.restore.plugins.module_utils._huge_pages import HugePages
 from ansible_collections.gpuops.restore.plugins.module_utils._restore_demand import Demand, Verdict
 from ansible_collections.gpuops.restore.plugins.module_utils._restore_forecast import Forecast
 from ansible_collections.gpuops.restore.plugins.module_utils._restore_job import Job
@@ -60,7 +59,8 @@ def restore_all(open_client: OpenClient, jobs: Sequence[Job], parallel: int, che
     verdict = _restore_demand.judge(demands, _restore_demand.available_memory(), thorough=check)
     forecast = _forecast(demands, verdict, parallel, check)
     memory = _Memory()
-    huge_pages = HugePages(jobs[0].settings.huge_pages if jobs else _huge_pages.KEEP)
+    coming = sum(demand.memory for demand in demands if not demand.live)
+    huge_pages = _huge_pages.for_size(jobs[0].settings.huge_pages if jobs else _huge_pages.KEEP, coming)
 
     def one(demand: Demand) -> Result:
         errors = verdict.refused.get(demand.job.name)

@@ -17,6 +17,11 @@ from gpuops_lab import collect
     [
         ("/run/criu.kdat", False),
         ("/run/gpuops-lab/control.sock", False),
+        ("/run/gpuops-restore", False),
+        ("/run/gpuops-restore/rates.json", False),
+        ("/run/gpuops-restore/huge-pages-measured", False),
+        ("/run/gpuops-restore/huge-pages-original", True),
+        ("/run/gpuops-restore/cuda", True),
         ("/run/containerd/runc", False),
         ("/run/containerd/runc/k8s.io", False),
         ("/run/containerd/runc/k8s.io/c1", True),

@@ -6,7 +6,7 @@
 
 from __future__ import annotations
 
-import json
+import io
 import os
 import pathlib
 import signal
@@ -24,16 +24,13 @@ class Node:
     """The kernel's file shows brackets around the word that holds; the stand-in's keeps what is written."""
 
     def __init__(self, directory: pathlib.Path, content: str = "[madvise]") -> None:
-        self.setting = directory / "enabled"
+        (directory / "kernel").mkdir()
+        self.setting = directory / "kernel" / "enabled"
         self.setting.write_text(content)
-        self.run = directory / "run"
+        self.note = directory / "run" / "huge-pages"
 
     def pages(self, wish: str) -> HugePages:
-        return HugePages(wish, str(self.setting), str(self.run))
-
-    def measured(self, small: float, huge: float) -> None:
-        self.run.mkdir(exist_ok=True)
-        (self.run / "huge-pages-measured").write_text(json.dumps({"small": small, "huge": huge}))
+        return HugePages(wish, str(self.setting), str(self.note))
 
     def value(self) -> str:
         return self.setting.read_text().strip("[]")
@@ -45,15 +42,44 @@ def node(tmp_path: pathlib.Path) -> Node:
 
 
 @pytest.mark.parametrize(
-    ("small", "huge", "value"), [(1.0, 0.5, "always"), (1.0, 0.9, "madvise"), (0.5, 1.0, "madvise")]
+    ("seconds", "value"), [((1.0, 0.5), "always"), ((1.0, 0.9), "madvise"), ((0.5, 1.0), "madvise")]
 )
-def test_auto_goes_by_what_was_measured(node: Node, small: float, huge: float, value: str) -> None:
-    node.measured(small, huge)
-    with node.pages(_huge_pages.AUTO) as pages:
+def test_auto_goes_by_what_is_measured(
+    node: Node, monkeypatch: pytest.MonkeyPatch, seconds: tuple[float, float], value: str
+) -> None:
+    small, huge = seconds
+    monkeypatch.setattr(_huge_pages_worker, "measure", lambda setting: {"small": small, "huge": huge})
+    answers: list[dict[str, object]] = []
+
+    def answered(answer: dict[str, object]) -> None:
+        answers.append(answer)
         assert node.value() == value
-        assert pages.report.switched == (value == "always")
-        assert pages.report.measured == {"small": small, "huge": huge}
+
+    # Standard input is at its end: the guard puts back at once.
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO()))
+    wish = {"wish": "auto", "setting": str(node.setting), "note": str(node.note)}
+    _huge_pages_worker._serve(wish, answered)
+    assert answers == [{"switched": value == "always", "was": "madvise", "measured": {"small": small, "huge": huge}}]
     assert node.value() == "madvise"
+
+
+def test_auto_measures_where_it_is_asked(node: Node) -> None:
+    with node.pages(_huge_pages.AUTO) as pages:
+        assert set(pages.report.measured) == {"small", "huge"}
+    assert node.value() == "madvise"
+    assert not node.note.parent.exists()
+
+
+@pytest.mark.parametrize(
+    ("wish", "size", "asked"),
+    [("auto", 1 << 20, False), ("auto", 1 << 30, True), ("always", 1, True), ("keep", 1 << 40, False)],
+)
+def test_little_memory_is_not_worth_a_look(monkeypatch: pytest.MonkeyPatch, wish: str, size: int, asked: bool) -> None:
+    begun: list[str] = []
+    monkeypatch.setattr(HugePages, "_begin", lambda self: begun.append(self._wish))
+    with _huge_pages.for_size(wish, size):
+        pass
+    assert begun == ([wish] if asked else [])
 
 
 def test_always_switches_and_keep_does_not(node: Node) -> None:
@@ -63,12 +89,11 @@ def test_always_switches_and_keep_does_not(node: Node) -> None:
     with node.pages(_huge_pages.KEEP) as pages:
         assert node.value() == "madvise"
     assert not pages.report.switched
-    assert not (node.run / "huge-pages-original").exists()
+    assert not node.note.parent.exists()
 
 
 def test_never_is_respected_by_auto(tmp_path: pathlib.Path) -> None:
     node = Node(tmp_path, "[never]")
-    node.measured(1.0, 0.1)
     with node.pages(_huge_pages.AUTO) as pages:
         assert node.value() == "never"
     assert not pages.report.switched
@@ -98,7 +123,7 @@ def test_a_kill_of_the_module_does_not_keep_it(node: Node) -> None:
         "print('switched', flush=True)\n"
         "time.sleep(60)\n"
     )
-    command = [sys.executable, "-c", script, str(node.setting), str(node.run)]
+    command = [sys.executable, "-c", script, str(node.setting), str(node.note)]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as process:
         assert process.stdout and process.stdout.readline() == "switched\n"
@@ -111,17 +136,16 @@ def test_a_kill_of_the_module_does_not_keep_it(node: Node) -> None:
 
 
 def test_where_the_guard_was_killed_too_the_next_run_does_it(node: Node) -> None:
-    node.run.mkdir()
-    (node.run / "huge-pages-original").write_text("madvise")
+    node.note.parent.mkdir()
+    node.note.write_text("never")
     node.setting.write_text("[always]")
-    node.measured(1.0, 1.0)
     with node.pages(_huge_pages.AUTO):
-        assert node.value() == "madvise"
-    assert not (node.run / "huge-pages-original").exists()
+        assert node.value() == "never"
+    assert not node.note.parent.exists()
 
 
 def test_a_node_without_the_switch_goes_on(tmp_path: pathlib.Path) -> None:
-    pages = HugePages(_huge_pages.ALWAYS, str(tmp_path / "absent"), str(tmp_path / "run"))
+    pages = HugePages(_huge_pages.ALWAYS, str(tmp_path / "absent"), str(tmp_path / "run" / "note"))
     with pages:
         assert "absent" in pages.report.problem
     assert not pages.report.switched

@@ -226,7 +226,8 @@ def test_a_driver_that_is_too_old_or_not_there(
         assert gpus.everything() == before
     assert failure(result)["outcome"] == TERMINAL
     assert gpus.alive() == []
-    (checked,) = _restore_together.check_all(gpus.client.another, [job]).refused["train"]
+    verdict, _predicted = _restore_together.check_all(gpus.client.another, [job])
+    (checked,) = verdict.refused["train"]
     assert checked.code == code
 
 

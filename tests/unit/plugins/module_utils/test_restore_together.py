@@ -46,7 +46,7 @@ def test_too_little_vram_for_all_of_them_is_refused_before_anything_is_touched(g
     add(gpus, "first", 50)
     add(gpus, "second", 50)
     jobs = [gpus.job("first"), gpus.job("second")]
-    verdict = _restore_together.check_all(gpus.client.another, jobs)
+    verdict, _predicted = _restore_together.check_all(gpus.client.another, jobs)
     assert {name: [error.code for error in errors] for name, errors in verdict.refused.items()} == {
         "second": ["vram_short"]
     }

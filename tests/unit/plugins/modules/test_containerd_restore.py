@@ -17,6 +17,7 @@ from ansible_collections.gpuops.restore.plugins.module_utils import _restore_job
 from ansible_collections.gpuops.restore.plugins.module_utils._errors import RETRYABLE, NodeError
 from ansible_collections.gpuops.restore.plugins.module_utils._restore_demand import Verdict
 from ansible_collections.gpuops.restore.plugins.module_utils._restore_result import Result
+from ansible_collections.gpuops.restore.plugins.module_utils._window_prediction import Prediction
 from ansible_collections.gpuops.restore.plugins.modules import containerd_restore
 from ansible_collections.gpuops.restore.tests.unit.plugins.module_utils.fake_containerd import FakeContainerd, running
 from ansible_collections.gpuops.restore.tests.unit.plugins.modules.test_cuda_modules import Ansible
@@ -95,7 +96,8 @@ class Client:
 def test_problems_are_told_and_fail_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     verdict = Verdict(warnings=["slow"])
     verdict.refuse("two", NodeError("vram_short", "Too little.", "Free some.", outcome=RETRYABLE))
-    monkeypatch.setattr(_restore_together, "check_all", lambda _client, _jobs: verdict)
+    predicted = {"one": Prediction(4.2, 1.0, "an estimate"), "two": None}
+    monkeypatch.setattr(_restore_together, "check_all", lambda _client, _jobs, parallel: (verdict, predicted))
     module: Any = Module(state="checked")
     client: Any = Client()
     assert containerd_restore.step(module, client) == {
@@ -109,6 +111,7 @@ def test_problems_are_told_and_fail_nothing(monkeypatch: pytest.MonkeyPatch) -> 
                 "outcome": "retryable",
             }
         ],
+        "predicted": {"one": {"seconds": 4.2, "ahead": 1.0, "basis": "an estimate", "crowd": 1.0}, "two": None},
     }
     assert module.warnings == ["slow"]
 
