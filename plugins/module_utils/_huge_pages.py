@@ -4,14 +4,16 @@
 
 """Transparent huge pages for the seconds of a capture or a restore. Private.
 
-They halve a restore on one machine and double it on another, so ``auto`` goes by what was measured on this one. The
+They halve a restore on one machine and double it on another, so ``auto`` goes by what is measured on this one. The
 switch is the whole node's; a guard (:mod:`_huge_pages_worker`) puts it back, also when this process is killed.
 """
 
 from __future__ import annotations
 
+import os
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from types import TracebackType
 
@@ -44,9 +46,27 @@ class Report:
         return {"wish": self.wish, "switched": self.switched, "was": self.was, "measured": self.measured}
 
 
-def for_size(wish: str, size: int) -> HugePages:
-    """For ``size`` bytes of memory that are dumped or restored."""
-    return HugePages(KEEP if wish == AUTO and size < WORTH_A_LOOK else wish)
+def for_size(wish: str, size: int, lazy: Callable[[], bool] | None = None) -> HugePages:
+    """For ``size`` bytes of memory that are dumped or restored; ``lazy`` as :func:`backed_lazily`."""
+    if wish == AUTO and (size < WORTH_A_LOOK or (lazy or backed_lazily)()):
+        return HugePages(KEEP)
+    return HugePages(wish)
+
+
+def backed_lazily(proc: str = "/proc", driver: str = "/dev/nvidiactl") -> bool:
+    """Whether this is a virtual machine whose memory its host may not have backed yet.
+
+    There the first touch of a huge page can cost ten times what it saves, and how much of the memory has been touched
+    before no short measurement tells. With a GPU passed through all memory is backed, since devices write to it.
+    """
+    if os.path.exists(driver):
+        return False
+    with open(os.path.join(proc, "cpuinfo"), encoding="utf-8") as stream:
+        for line in stream:
+            name, _colon, flags = line.partition(":")
+            if name.strip() == "flags":
+                return "hypervisor" in flags.split()
+    return False
 
 
 class HugePages:

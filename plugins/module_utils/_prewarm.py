@@ -17,14 +17,13 @@ import os
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Tuple
 
 from ansible_collections.gpuops.restore.plugins.module_utils import _host_memory
 
 AUTO, ALWAYS, NEVER = "auto", "always", "never"
 CHOICES = (AUTO, ALWAYS, NEVER)
 #: From and to, in bytes of a file.
-Piece = Tuple[int, int]
+Piece = tuple[int, int]
 _PIECE = 8 << 20
 #: Bytes that stay free beside the cached files and what the restored process takes.
 RESERVE = 512 << 20

@@ -51,7 +51,7 @@ class Sample:
 
 @dataclass(frozen=True)
 class Rates:
-    """What is known of the node. ``copy``: bytes per second of cached bytes into fresh memory; ``disk``: of the disk."""
+    """What is known of the node. ``copy``: bytes per second of cached bytes into fresh memory; ``disk``: its own."""
 
     samples: Sequence[Sample] = field(default_factory=tuple)
     copy: float = 0.0

@@ -22,8 +22,8 @@ from collections.abc import Callable, Iterator
 STAGING = "/var/lib/gpuops-restore"
 TASKS = "/run/containerd/io.containerd.runtime.v2.task"
 # Made once and kept: CRIU's record of the kernel's features, locks, the lab's socket; and containerd's own
-# directories, which appear with its first container and with the first of each namespace. What was measured of the node,
-# which goes with the boot.
+# directories, which appear with its first container and with the first of each namespace. What was measured of
+# the node goes with the boot.
 KEPT_IN_RUN = re.compile(
     r"/run/(criu\.kdat|gpuops-lab|sshd|lock|xtables\.lock)(/|$)"
     r"|/run/gpuops-restore(/rates\.json|/huge-pages-(measured|mutex|holders))?$"

@@ -77,9 +77,22 @@ def test_auto_measures_where_it_is_asked(node: Node) -> None:
 def test_little_memory_is_not_worth_a_look(monkeypatch: pytest.MonkeyPatch, wish: str, size: int, asked: bool) -> None:
     begun: list[str] = []
     monkeypatch.setattr(HugePages, "_begin", lambda self: begun.append(self._wish))
-    with _huge_pages.for_size(wish, size):
+    with _huge_pages.for_size(wish, size, lambda: False):
         pass
     assert begun == ([wish] if asked else [])
+
+
+@pytest.mark.parametrize(
+    ("flags", "gpu", "lazy"), [("fpu hypervisor", False, True), ("fpu hypervisor", True, False), ("fpu", False, False)]
+)
+def test_memory_that_the_host_may_not_have_backed(tmp_path: pathlib.Path, flags: str, gpu: bool, lazy: bool) -> None:
+    (tmp_path / "cpuinfo").write_text(f"processor\t: 0\nflags\t\t: {flags}\n")
+    driver = tmp_path / "nvidiactl"
+    if gpu:
+        driver.touch()
+    assert _huge_pages.backed_lazily(str(tmp_path), str(driver)) == lazy
+    assert _huge_pages.for_size("auto", 1 << 30, lambda: True).report.wish == "keep"
+    assert _huge_pages.for_size("always", 1 << 30, lambda: True).report.wish == "always"
 
 
 def test_always_switches_and_keep_does_not(node: Node) -> None:

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Windows are foretold, and what they took is learned; on the STAND-INS for containerd and for the driver's libraries."""
+"""Windows are foretold, and what they took is learned; on the STAND-INS for containerd and the driver's libraries."""
 
 from __future__ import annotations
 
@@ -38,7 +38,8 @@ def test_a_window_is_foretold_compared_and_learned_from(
     job = gpus.job("train", {"rates_file": str(rates), "prewarm": _prewarm.AUTO})
     (planned,) = _restore_together.restore_all(gpus.client.another, [job], 0, True)
     _verdict, checked = _restore_together.check_all(gpus.client.another, [job])
-    assert planned.shown()["predicted"] == checked["train"].result() if checked["train"] else False
+    assert checked["train"] is not None
+    assert planned.shown()["predicted"] == checked["train"].result()
     # Nothing tells how fast this node's GPU is, so the default: 8 GiB take two seconds.
     assert planned.shown()["predicted"]["basis"] == _window_prediction.ESTIMATE
     assert planned.shown()["predicted"]["seconds"] > 2.0
