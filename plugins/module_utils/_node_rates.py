@@ -24,8 +24,6 @@ from ansible_collections.gpuops.restore.plugins.module_utils import _documents, 
 from ansible_collections.gpuops.restore.plugins.module_utils._window_prediction import Rates, Sample
 
 FILE = os.path.join(_huge_pages.DIRECTORY, "rates.json")
-#: What the guard of the huge pages has measured: seconds for the same as :func:`copy_rate`, twice.
-_MEASURED = "huge-pages-measured"
 #: The last restores of a node are kept; older ones were of another time.
 _KEPT = 12
 _SAMPLE, _PIECE = 64 << 20, 1 << 20
@@ -34,8 +32,7 @@ _MOST = 1 << 20
 
 def load(file: str, staging_dir: str) -> Rates:
     """What is known without measuring anything. ``file``: "" for none."""
-    samples = _kept(file) or _of_receipts(staging_dir)
-    return Rates(samples, copy=_copy_known(os.path.dirname(file)) if file else 0.0)
+    return Rates(_kept(file) or _of_receipts(staging_dir))
 
 
 def note(file: str, samples: Sequence[Sample]) -> None:
@@ -111,14 +108,6 @@ def _of_receipts(staging_dir: str) -> list[Sample]:
         return []
     samples = [_window_prediction.of_receipt(_read(entry.path) or {}) for entry in newest]
     return [one for one in samples if one is not None]
-
-
-def _copy_known(directory: str) -> float:
-    found = _read(os.path.join(directory, _MEASURED))
-    try:
-        return 2 * _SAMPLE / min(value for value in (float(found[name]) for name in ("small", "huge")) if value > 0)
-    except (KeyError, TypeError, ValueError):
-        return 0.0
 
 
 def _read(path: str) -> Any:

@@ -11,6 +11,7 @@ import os
 from collections.abc import Sequence
 
 from ansible_collections.gpuops.restore.plugins.module_utils import (
+    _huge_pages,
     _node_rates,
     _prewarm,
     _staging,
@@ -25,11 +26,12 @@ from ansible_collections.gpuops.restore.plugins.module_utils._window_prediction 
 class Forecast:
     """``coming``: the workloads that this call will restore, at most ``at_once`` at a time.
 
-    ``measure``: where the node has restored nothing yet, measure for a moment. A run does not, for its window waits.
+    Where the node has restored nothing yet, it is measured for a moment; ``check``: even where little is to be restored.
     """
 
-    def __init__(self, coming: Sequence[Demand], at_once: int, measure: bool) -> None:
-        self._measure = measure and bool(coming and coming[0].job.settings.rates_file)
+    def __init__(self, coming: Sequence[Demand], at_once: int, check: bool) -> None:
+        enough = check or sum(demand.memory for demand in coming) >= _huge_pages.WORTH_A_LOOK
+        self._measure = enough and bool(coming and coming[0].job.settings.rates_file)
         self._crowd = _window_prediction.crowd(len(coming), at_once, os.cpu_count() or 1)
         self._rates = Rates()
         if coming:

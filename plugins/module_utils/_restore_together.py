@@ -97,7 +97,7 @@ def _limit(parallel: int) -> int:
 
 def _forecast(demands: Sequence[Demand], verdict: Verdict, parallel: int, check: bool) -> Forecast:
     coming = [demand for demand in demands if not demand.live and demand.job.name not in verdict.refused]
-    return Forecast(coming, _limit(parallel), measure=check)
+    return Forecast(coming, _limit(parallel), check)
 
 
 def _learn(found: Sequence[Result]) -> None:

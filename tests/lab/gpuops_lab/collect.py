@@ -26,7 +26,7 @@ TASKS = "/run/containerd/io.containerd.runtime.v2.task"
 # the node goes with the boot.
 KEPT_IN_RUN = re.compile(
     r"/run/(criu\.kdat|gpuops-lab|sshd|lock|xtables\.lock)(/|$)"
-    r"|/run/gpuops-restore(/rates\.json|/huge-pages-(measured|mutex|holders))?$"
+    r"|/run/gpuops-restore(/rates\.json)?$"
 )
 KEPT_BY_CONTAINERD = re.compile(rf"/run/containerd/(fifo|s|runc(/[^/]+)?)|{TASKS}(/[^/]+)?")
 COUNTERS = re.compile(r"\[[0-9]+:[0-9]+\]")

@@ -54,13 +54,6 @@ def test_after_a_reboot_the_receipts_tell(tmp_path: pathlib.Path) -> None:
     assert one.size == GIB
 
 
-def test_what_the_huge_pages_have_measured_is_used(tmp_path: pathlib.Path) -> None:
-    measured = tmp_path / "huge-pages-measured"
-    for text, expected in (('{"small": 0.5, "huge": 0.25}', GIB / 2), ("{}", 0.0), ('{"small": "x"}', 0.0)):
-        measured.write_text(text)
-        assert _node_rates.load(str(tmp_path / "rates.json"), "").copy == expected
-
-
 def test_measurements(tmp_path: pathlib.Path) -> None:
     assert _node_rates.copy_rate() > 1 << 20
     path = tmp_path / "file"
