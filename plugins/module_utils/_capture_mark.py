@@ -6,7 +6,8 @@
 
 A file below /run and not a label: the container may be another's, on which a capture changes nothing; and neither a
 paused process nor a locked one outlives the boot. It is written before the first thing that stops the workload. The
-lock on it dies with its process, so a mark that is not locked says: a capture was broken off here.
+lock on it dies with its process, so a mark that is not locked says: a capture was broken off here, or keeps its
+workload paused on purpose (``HELD``).
 """
 
 from __future__ import annotations
@@ -22,8 +23,9 @@ from typing import Any
 from ansible_collections.gpuops.restore.plugins.module_utils import _paths
 from ansible_collections.gpuops.restore.plugins.module_utils._errors import RETRYABLE, ConflictError
 
-#: The workload goes on whatever happens; or the image is complete, and the workload is to end.
-CAPTURING, ENDING = "capturing", "ending"
+#: The workload goes on whatever happens; or the image is complete, and the workload stays paused on purpose, or is to
+#: end.
+CAPTURING, HELD, ENDING = "capturing", "held", "ending"
 
 
 @dataclass(frozen=True)

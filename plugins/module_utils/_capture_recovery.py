@@ -22,7 +22,7 @@ from ansible_collections.gpuops.restore.plugins.module_utils import (
     _task_end,
     _tasks,
 )
-from ansible_collections.gpuops.restore.plugins.module_utils._capture_mark import ENDING, Mark, Slot
+from ansible_collections.gpuops.restore.plugins.module_utils._capture_mark import ENDING, HELD, Mark, Slot
 from ansible_collections.gpuops.restore.plugins.module_utils._client import Client
 from ansible_collections.gpuops.restore.plugins.module_utils._cuda import ASK, Driver
 from ansible_collections.gpuops.restore.plugins.module_utils._errors import (
@@ -48,6 +48,8 @@ def same_task(client: Client, container_id: str, mark: Mark, proc: str = "/proc"
 
 def describe(container_id: str, mark: Mark) -> str:
     """One line for ``actions``."""
+    if mark.phase == HELD:
+        return f"resume {container_id}, which the capture {mark.name} keeps paused"
     return f"resume {container_id}, which a capture as {mark.name} that was broken off may have left paused"
 
 

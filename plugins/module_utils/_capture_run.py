@@ -19,6 +19,7 @@ from typing import Any
 
 from ansible_collections.gpuops.restore.plugins.module_utils import (
     _api,
+    _capture_hold,
     _capture_layer,
     _capture_mark,
     _capture_recovery,
@@ -28,20 +29,26 @@ from ansible_collections.gpuops.restore.plugins.module_utils import (
     _cuda_processes,
     _cuda_step,
     _dump_failure,
+    _huge_pages,
     _labels,
     _leases,
     _node,
     _node_facts,
     _paths,
     _staging,
-    _task_end,
     _tasks,
 )
 from ansible_collections.gpuops.restore.plugins.module_utils._capture_gpu import Gpus
 from ansible_collections.gpuops.restore.plugins.module_utils._capture_mark import Mark, Slot
 from ansible_collections.gpuops.restore.plugins.module_utils._capture_preflight import Findings
 from ansible_collections.gpuops.restore.plugins.module_utils._capture_signals import Signals
-from ansible_collections.gpuops.restore.plugins.module_utils._capture_wish import RUNNING, STOPPED, Outcome, Wish
+from ansible_collections.gpuops.restore.plugins.module_utils._capture_wish import (
+    PAUSED,
+    RUNNING,
+    STOPPED,
+    Outcome,
+    Wish,
+)
 from ansible_collections.gpuops.restore.plugins.module_utils._client import Client
 from ansible_collections.gpuops.restore.plugins.module_utils._containers import Container
 from ansible_collections.gpuops.restore.plugins.module_utils._cuda import Driver
@@ -102,7 +109,11 @@ class Capture:
                     self._go_on_after(error, mark)
                     raise
             if self._wish.leave == STOPPED:
-                self._end(mark)
+                _capture_hold.end(self._client, self._wish.container_id, self._slot, mark)
+                self._paused = self._suspended = False
+            elif self._wish.leave == PAUSED:
+                mark = replace(mark, phase=_capture_mark.HELD, lease="")
+                self._slot.write(mark)
             self._finish(digest, criu)
             if self._trouble is not None:
                 raise self._trouble
@@ -110,7 +121,8 @@ class Capture:
             if not (self._paused or self._suspended or self._stuck):
                 self._tidy(mark, error)
             raise
-        self._slot.clear()
+        if self._wish.leave != PAUSED:
+            self._slot.clear()
 
     def _mark(self) -> Mark:
         view, copy = _capture_layer.keys(self._wish.container_id)
@@ -137,6 +149,7 @@ class Capture:
         sides = _capture_layer.sides(client, self._container, mark.view, mark.copy)
         with ExitStack() as stack:
             if self._subject.gpus.suspend:
+                self._enlarge_pages(stack)
                 self._suspend(stack)
             self._signals.obey()
             begun = time.monotonic()
@@ -172,6 +185,11 @@ class Capture:
 
     def _base_name(self) -> str:
         return self._subject.base.name if self._subject.base else self._container.image
+
+    def _enlarge_pages(self, stack: ExitStack) -> None:
+        """What leaves the GPUs has to find room in the processes' own memory first."""
+        pages = stack.enter_context(_huge_pages.for_size(self._wish.huge_pages, self._subject.gpus.vram))
+        self._outcome.huge_pages = pages.report.result()
 
     def _suspend(self, stack: ExitStack) -> None:
         """The driver stays open for the way back, which would otherwise wait for its initialisation."""
@@ -266,14 +284,6 @@ class Capture:
             self._trouble.details["checkpoint"] = {"name": self._wish.name, "digest": digest}
             self._trouble.remedy += f" The checkpoint {self._wish.name} is complete."
         return digest, criu
-
-    def _end(self, mark: Mark) -> None:
-        """The image is complete: the task goes, without having done anything more."""
-        self._slot.write(replace(mark, phase=_capture_mark.ENDING))
-        _tasks.kill(self._client, self._wish.container_id, 9, everything=True)
-        _capture_recovery.thaw(self._client, self._wish.container_id)
-        self._paused = self._suspended = False
-        _task_end.end(self._client, self._wish.container_id, 0.0)
 
     def _finish(self, digest: str, criu: Descriptor) -> None:
         """The directory becomes the staged one, or goes."""

@@ -15,6 +15,7 @@ import time
 from ansible_collections.gpuops.restore.plugins.module_utils import (
     _capture_base,
     _capture_gpu,
+    _capture_hold,
     _capture_layer,
     _capture_mark,
     _capture_preflight,
@@ -33,7 +34,13 @@ from ansible_collections.gpuops.restore.plugins.module_utils import (
 )
 from ansible_collections.gpuops.restore.plugins.module_utils._capture_mark import Mark, Slot
 from ansible_collections.gpuops.restore.plugins.module_utils._capture_run import Capture, Subject
-from ansible_collections.gpuops.restore.plugins.module_utils._capture_wish import STOPPED, Outcome, Wish
+from ansible_collections.gpuops.restore.plugins.module_utils._capture_wish import (
+    PAUSED,
+    RUNNING,
+    STOPPED,
+    Outcome,
+    Wish,
+)
 from ansible_collections.gpuops.restore.plugins.module_utils._client import Client
 from ansible_collections.gpuops.restore.plugins.module_utils._containers import Container
 from ansible_collections.gpuops.restore.plugins.module_utils._errors import (
@@ -49,8 +56,8 @@ def captured(client: Client, wish: Wish, check: bool) -> Outcome:
     """Have a checkpoint image of that name, taken from the container.
 
     Raises InputError (``container_absent``, ``task_not_running``, ``snapshot_absent``, ``no_cuda_processes``),
-    ConflictError (``checkpoint_name_taken``, ``container_not_ours``, ``capture_busy``, ``task_paused``,
-    ``base_image_moved``), NodeError (what the preflight finds), RestoreError (``criu_dump_failed``,
+    ConflictError (``checkpoint_name_taken``, ``container_not_ours``, ``capture_busy``, ``capture_held``,
+    ``task_paused``, ``base_image_moved``), NodeError (what the preflight finds), RestoreError (``criu_dump_failed``,
     ``checkpoint_timeout``, ``capture_interrupted``) and what CUDA's step raises.
     """
     if check:
@@ -62,7 +69,10 @@ def captured(client: Client, wish: Wish, check: bool) -> Outcome:
 def _captured(client: Client, wish: Wish, slot: Slot | None, mark: Mark | None) -> Outcome:
     begun = time.monotonic()
     outcome = Outcome()
-    if mark is not None:
+    held = mark is not None and _capture_hold.holds(client, wish, mark)
+    if held and mark is not None and (wish.leave != PAUSED or mark.name != wish.name):
+        raise _capture_hold.refuse(wish, mark)
+    if mark is not None and not held:
         # Before anything else can fail: a workload may be standing still.
         outcome.changed = outcome.recovered = True
         outcome.actions.append(_capture_recovery.describe(wish.container_id, mark))
@@ -73,16 +83,19 @@ def _captured(client: Client, wish: Wish, slot: Slot | None, mark: Mark | None) 
     image = _images.get(client, wish.name)
     found = _present(client, wish, image)
     outcome.before = {"digest": image.target.digest if image else None}
-    if found is not None and not wish.force:
+    if found is not None and (held or not wish.force):
         outcome.digest = found.digest
         outcome.facts = dict(found.facts)
         outcome.after = outcome.before
-        if wish.leave == STOPPED and _task_end.is_live(_tasks.get(client, wish.container_id)):
+        if wish.leave != RUNNING and not held and _task_end.is_live(_tasks.get(client, wish.container_id)):
             outcome.warnings.append(
-                f"The task of {wish.container_id} has gone on since {wish.name} was taken, so it is not stopped; with "
-                "force it is captured anew and then stopped."
+                f"The task of {wish.container_id} has gone on since {wish.name} was taken, so it is not {wish.leave}; "
+                f"with force it is captured anew and then {wish.leave}."
             )
         return outcome
+    if held and mark is not None:
+        # Its image is gone.
+        raise _capture_hold.refuse(wish, mark)
     if container is None:
         raise InputError(
             "container_absent",
@@ -196,8 +209,8 @@ def _actions(wish: Wish, subject: Subject) -> list[str]:
     if suspend:
         actions.append(f"take the CUDA processes of {wish.container_id} off their GPUs")
     actions.append(f"pause the task (pid {subject.task.pid}) and dump it")
-    if wish.leave == STOPPED:
-        actions.append("write the image, then end the task")
+    if wish.leave != RUNNING:
+        actions.append("write the image" + (", then end the task" if wish.leave == STOPPED else ""))
     else:
         actions.append("resume the task" + (" and give its CUDA processes their memory back" if suspend else ""))
         actions.append("write the image")

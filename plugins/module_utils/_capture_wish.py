@@ -17,13 +17,14 @@ from ansible_collections.gpuops.restore.plugins.module_utils import (
     _cuda_marks,
     _cuda_step,
     _driver_library,
+    _huge_pages,
     _labels,
     _paths,
 )
 from ansible_collections.gpuops.restore.plugins.module_utils._capture_preflight import CriuOptions
 from ansible_collections.gpuops.restore.plugins.module_utils._client import DATA_TIMEOUT
 
-RUNNING, STOPPED = "running", "stopped"
+RUNNING, PAUSED, STOPPED = "running", "paused", "stopped"
 
 
 @dataclass(frozen=True)
@@ -46,6 +47,7 @@ class Wish:
     driver_root: str = ""
     owner: str = _labels.DEFAULT_OWNER
     force: bool = False
+    huge_pages: str = _huge_pages.KEEP
     proc: str = "/proc"
     cgroup_root: str = _cgroup.ROOT
     marks_root: str = field(default_factory=_capture_mark.default_root)
@@ -83,3 +85,4 @@ class Outcome:
     sizes: dict[str, int] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)
     facts: dict[str, Any] = field(default_factory=dict)
+    huge_pages: dict[str, Any] = field(default_factory=dict)

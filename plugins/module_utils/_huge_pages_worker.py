@@ -7,9 +7,9 @@
 A process of its own, so that the setting also comes back when the module is killed. It imports nothing of this
 collection (see :mod:`_child`). Facts: kernel documentation, admin-guide/mm/transhuge.rst.
 
-Several runs may want the switch at a time. Each guard holds a shared lock on the setting's directory; who leaves last puts
-the value back that a note tells of, which lies there only as long as it is switched. Where all guards were killed too, the
-next one does it.
+Several runs may want the switch at a time. Each guard holds a shared lock on the setting's directory; who leaves last
+puts the value back that a note tells of, which lies there only as long as it is switched. Where all guards were killed
+too, the next one does it.
 """
 
 from __future__ import annotations

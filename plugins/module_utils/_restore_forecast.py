@@ -26,7 +26,7 @@ from ansible_collections.gpuops.restore.plugins.module_utils._window_prediction 
 class Forecast:
     """``coming``: the workloads that this call will restore, at most ``at_once`` at a time.
 
-    Where the node has restored nothing yet, it is measured for a moment; ``check``: even where little is to be restored.
+    Where the node has restored nothing yet, it is measured for a moment; ``check``: also where little is restored.
     """
 
     def __init__(self, coming: Sequence[Demand], at_once: int, check: bool) -> None:

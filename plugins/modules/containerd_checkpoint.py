@@ -55,16 +55,19 @@ options:
     required: true
   state:
     description:
-      - The image is there.
+      - V(present) has the image there. V(settled) takes none - a workload that a capture has left paused, on purpose or because it was
+        killed, goes on or ends, as O(leave) says.
     type: str
-    choices: [present]
+    choices: [present, settled]
     default: present
   leave:
     description:
       - V(running) has the workload go on. V(stopped) keeps it paused until the image is complete and then ends it, so
         that nothing happens after the moment that was captured. The ended task and the container stay.
+      - V(paused) keeps it paused, and off its GPUs, until O(state=settled) has it go on or end. A migration does so until its target has
+        proved itself. Until then no other capture of the container is taken.
     type: str
-    choices: [running, stopped]
+    choices: [running, paused, stopped]
     default: running
   gpu:
     description:
@@ -143,6 +146,13 @@ options:
       - Seconds for a CUDA process to finish the work that it has begun on the GPU.
     type: float
     default: 10.0
+  huge_pages:
+    description:
+      - Whether the node's transparent huge pages are V(always) while CUDA processes leave their GPUs, as for
+        M(gpuops.restore.containerd_restore).
+    type: str
+    choices: [auto, always, keep]
+    default: auto
   driver_root:
     description:
       - Root directory of the NVIDIA driver's installation, where it is not in the library path of the node.
@@ -232,6 +242,11 @@ seconds:
   returned: when a checkpoint was taken
   sample:
     {preflight: 0.12, pause: 0.01, dump: 0.21, layer: 0.03, resume: 0.01, standstill: 0.26, upload: 0.4, total: 1.1}
+huge_pages:
+  description: What became of the switch for huge pages; empty where no CUDA process had to leave its GPU.
+  type: dict
+  returned: success
+  sample: {wish: auto, switched: true, was: madvise, measured: {small: 0.021, huge: 0.011}}
 failure:
   description:
     - What went wrong. C(code) is stable, C(outcome) is V(retryable), V(terminal) or V(unknown).
@@ -253,7 +268,12 @@ from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ansible_collections.gpuops.restore.plugins.module_utils import _capture_step, _capture_wish, _module
+from ansible_collections.gpuops.restore.plugins.module_utils import (
+    _capture_hold,
+    _capture_step,
+    _capture_wish,
+    _module,
+)
 from ansible_collections.gpuops.restore.plugins.module_utils._capture_preflight import CriuOptions
 from ansible_collections.gpuops.restore.plugins.module_utils._client import Client
 
@@ -286,8 +306,10 @@ def step(module: AnsibleModule, client: Client) -> dict[str, Any]:
         driver_root=parameters["driver_root"] or "",
         owner=parameters["owner"],
         force=parameters["force"],
+        huge_pages=parameters["huge_pages"],
     )
-    done = _capture_step.captured(client, wish, module.check_mode)
+    carry_out = _capture_hold.settled if parameters["state"] == "settled" else _capture_step.captured
+    done = carry_out(client, wish, module.check_mode)
     for warning in done.warnings:
         module.warn(warning)
     result: dict[str, Any] = {
@@ -297,6 +319,7 @@ def step(module: AnsibleModule, client: Client) -> dict[str, Any]:
         "recorded": done.facts,
         "recovered": done.recovered,
         "actions": done.actions,
+        "huge_pages": done.huge_pages,
         "diff": {"before": done.before, "after": done.after},
     }
     if done.sizes:
@@ -311,8 +334,8 @@ def main() -> None:
         {
             "container_id": {"type": "str", "required": True},
             "name": {"type": "str", "required": True},
-            "state": {"type": "str", "choices": ["present"], "default": "present"},
-            "leave": {"type": "str", "choices": ["running", "stopped"], "default": "running"},
+            "state": {"type": "str", "choices": ["present", "settled"], "default": "present"},
+            "leave": {"type": "str", "choices": ["running", "paused", "stopped"], "default": "running"},
             "gpu": {"type": "str", "choices": ["auto", "required", "none"], "default": "auto"},
             "criu": {"type": "dict", "default": {}, "options": _CRIU, "apply_defaults": True},
             "staging_dir": _module.STAGING_DIR,
@@ -322,6 +345,7 @@ def main() -> None:
             "checkpoint_timeout": {"type": "int", "default": 1800},
             "cuda_timeout": {"type": "int", "default": 600},
             "lock_timeout": {"type": "float", "default": 10.0},
+            "huge_pages": {"type": "str", "choices": ["auto", "always", "keep"], "default": "auto"},
             "driver_root": {"type": "path"},
             "owner": _module.OWNER,
             "force": _module.FORCE,

@@ -18,11 +18,18 @@ import in_node  # noqa: E402
 from gpuops_lab import node as lab_node  # noqa: E402
 from gpuops_lab.config import LabError  # noqa: E402
 
-from gpuops_bench import capture, ours, report, restore, role, transfer  # noqa: E402
+from gpuops_bench import capture, many, ours, overhead, report, restore, role, transfer  # noqa: E402
 from gpuops_bench.bench import COLD, WARM, Bench, say  # noqa: E402
 from gpuops_bench.measure import Comparison  # noqa: E402
 
-SECTIONS = {"restore": restore.run, "role": role.run, "capture": capture.run, "transfer": transfer.run}
+SECTIONS = {
+    "restore": restore.run,
+    "role": role.run,
+    "many": many.run,
+    "overhead": overhead.run,
+    "capture": capture.run,
+    "transfer": transfer.run,
+}
 
 
 def main(arguments: list[str]) -> int:
@@ -30,6 +37,7 @@ def main(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="bench")
     parser.add_argument("sections", nargs="*", choices=[*SECTIONS, []], metavar="SECTION", help=", ".join(SECTIONS))
     parser.add_argument("--sizes", default="64 1024 4096", help="MiB that the workload holds")
+    parser.add_argument("--many", type=int, default=256, help="MiB of each of many workloads")
     parser.add_argument("--pairs", type=int, default=5)
     parser.add_argument("--caches", default=f"{WARM} {COLD}")
     parser.add_argument("--route", choices=sorted(ours.ROUTES), default="one")
@@ -42,7 +50,7 @@ def main(arguments: list[str]) -> int:
     (node,) = lab_node.up([f"bench-{os.getpid()}"], options.containerd)
     try:
         in_node.install(node, ROOT)
-        bench = Bench(node, sizes, options.pairs, tuple(options.caches.split()), options.route)
+        bench = Bench(node, sizes, options.pairs, tuple(options.caches.split()), options.route, options.many)
         for name in options.sections or SECTIONS:
             say(f"section {name}")
             try:

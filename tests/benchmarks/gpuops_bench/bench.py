@@ -48,9 +48,13 @@ class Bench:
     pairs: int
     caches: tuple[str, ...]
     route: str
+    #: MiB that each of many workloads holds.
+    many: int = 256
 
-    def timed(self, command: Sequence[str], given: str = "", inside: bool = True, **options: Any) -> Done:
-        """Run a command in the node, or beside it, with its peak memory; raises LabError when it fails."""
+    def timed(
+        self, command: Sequence[str], given: str = "", inside: bool = True, status: int = 0, **options: Any
+    ) -> Done:
+        """Run a command in the node, or beside it, with its peak memory; raises LabError unless it ends so."""
         whole = [str(self.node.directory / "enter"), *command] if inside else list(command)
         with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as errors, tempfile.TemporaryFile() as source:
             source.write(given.encode())
@@ -58,24 +62,24 @@ class Bench:
             begun = time.monotonic()
             process = subprocess.Popen(whole, stdin=source, stdout=out, stderr=errors, **options)
             # Counts the process and the children that it has waited for.
-            _pid, status, usage = os.wait4(process.pid, 0)
+            _pid, ended, usage = os.wait4(process.pid, 0)
             seconds = time.monotonic() - begun
-            process.returncode = os.waitstatus_to_exitcode(status)
+            process.returncode = os.waitstatus_to_exitcode(ended)
             out.seek(0)
             errors.seek(0)
             text = out.read().decode(errors="replace")
-            if process.returncode:
+            if process.returncode != status:
                 reason = (errors.read().decode(errors="replace") or text)[-2000:]
                 raise LabError(f"{' '.join(command[:6])} ended with status {process.returncode}: {reason}")
         return Done(text, seconds, usage.ru_maxrss * 1024)
 
-    def module(self, name: str, params: Mapping[str, Any]) -> tuple[dict[str, Any], Sample]:
+    def module(self, name: str, params: Mapping[str, Any], fails: bool = False) -> tuple[dict[str, Any], Sample]:
         """A module of the collection, run in the node as Ansible runs it; its answer, its time and its memory."""
         path = f"{in_node.LIBRARY}/ansible_collections/gpuops/restore/plugins/modules/{name}.py"
         command = ["env", f"PYTHONPATH={in_node.LIBRARY}", in_node.PYTHON, path]
-        done = self.timed(command, json.dumps({"ANSIBLE_MODULE_ARGS": dict(params)}))
+        done = self.timed(command, json.dumps({"ANSIBLE_MODULE_ARGS": dict(params)}), status=int(fails))
         answer: dict[str, Any] = json.loads(done.output)
-        if answer.get("failed"):
+        if bool(answer.get("failed")) != fails:
             raise LabError(f"{name} failed: {answer.get('msg')}")
         return answer, Sample(done.seconds, done.peak)
 

@@ -23,8 +23,7 @@ def run(bench: Bench) -> list[Comparison]:
     found = []
     with tempfile.TemporaryDirectory() as name:
         directory = pathlib.Path(name)
-        hosts = {bench.node.name: inventory.host_variables(bench.node)}
-        (directory / "inventory.yml").write_text(inventory.inventory_text(hosts))
+        write_inventory(bench, directory)
         for mib in bench.sizes:
             found += _of_size(bench, directory, mib)
     return found
@@ -41,7 +40,7 @@ def _of_size(bench: Bench, directory: pathlib.Path, mib: int) -> list[Comparison
 
     def by_us() -> Sample:
         bench.prepare_cache(WARM)
-        done = _ansible(bench, directory, "ansible-playbook", "-e", f"@{variables}", "gpuops.restore.restore")
+        done = ansible(bench, directory, "ansible-playbook", "-e", f"@{variables}", "gpuops.restore.restore")
         receipt = json.loads(bench.node.inside("/var/lib/gpuops-restore/receipts/restored-r.json").read_text())
         seconds = {name: float(value) for name, value in (receipt.get("seconds") or {}).items() if value is not None}
         workload.await_count(bench.node, "restored-r", 1)
@@ -58,12 +57,19 @@ def _of_size(bench: Bench, directory: pathlib.Path, mib: int) -> list[Comparison
         return sample
 
     whole = pairs(f"role over ssh {mib} MiB {WARM}", PEER, bench.pairs, by_us, by_ctr, say)
-    pings = [Sample(_ansible(bench, directory, "ansible", "all", "-m", "ping").seconds) for _each in alone]
+    pings = [Sample(ansible(bench, directory, "ansible", "all", "-m", "ping").seconds) for _each in alone]
     share = [Sample(max(0.0, a.seconds - b.seconds)) for a, b in zip(whole.ours, alone)]
     return [whole, Comparison(f"Ansible's share of it, {mib} MiB", "ansible -m ping over ssh", share, pings)]
 
 
-def _ansible(bench: Bench, directory: pathlib.Path, program: str, *arguments: str) -> Done:
+def write_inventory(bench: Bench, directory: pathlib.Path) -> None:
+    hosts = {bench.node.name: inventory.host_variables(bench.node)}
+    (directory / "inventory.yml").write_text(inventory.inventory_text(hosts))
+
+
+def ansible(bench: Bench, directory: pathlib.Path, program: str, *arguments: str, **setting: str) -> Done:
+    """A command of Ansible with the inventory of ``directory``; ``setting``: environment beside the example's."""
     environment = {**os.environ, "ANSIBLE_CONFIG": str(ROOT / "examples" / "ansible.cfg"), "ANSIBLE_FORCE_COLOR": "0"}
+    environment.update(setting)
     command = [program, "-i", str(directory / "inventory.yml"), *arguments]
     return bench.timed(command, inside=False, env=environment, cwd=ROOT)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from ansible_collections.gpuops.restore.plugins.module_utils import _checkpoint
+from ansible_collections.gpuops.restore.plugins.module_utils import _capture_hold, _checkpoint
 from ansible_collections.gpuops.restore.plugins.module_utils._client import Client
 from ansible_collections.gpuops.restore.plugins.module_utils._errors import RETRYABLE, TERMINAL, UNKNOWN
 from ansible_collections.gpuops.restore.tests.standin import standin
@@ -166,6 +166,14 @@ def test_stopped_is_killed_off_the_gpu(box: Box, world: standin.World, pids: lis
     box.capture(leave="stopped")
     assert (set(seen), box.status()) == ({standin.CHECKPOINTED}, STOPPED)
     assert [what for what, _pid in world.order()] == ["lock"] * 2 + ["checkpoint"] * 2
+
+
+def test_paused_stays_off_the_gpu_until_it_is_settled(box: Box, world: standin.World, pids: list[int]) -> None:
+    assert box.capture(leave="paused", gpu="required").changed
+    assert [world.state(pid) for pid in pids[:2]] == [standin.CHECKPOINTED] * 2
+    assert _capture_hold.settled(box.client, box.wish, False).changed
+    assert [world.state(pid) for pid in pids[:2]] == [standin.RUNNING] * 2
+    assert box.status() == RUNNING
 
 
 # --- what there has to be
