@@ -56,7 +56,8 @@ def warm(directory: str, wish: str, process_bytes: int) -> Report:
     if report.skipped:
         return report
     for path, pieces in missing.items():
-        _read(path, pieces)
+        if pieces:
+            _read(path, pieces)
     return dataclasses.replace(report, seconds=round(time.monotonic() - begun, 3))
 
 

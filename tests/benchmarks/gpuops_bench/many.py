@@ -52,7 +52,7 @@ def run(bench: Bench) -> list[Comparison]:
         return _restore(bench, reference, 0, failing=FAILING)
 
     alone = pairs(f"{name}, side by side", ONE_BY_ONE, bench.pairs, together, one_by_one, say)
-    ctr = pairs(f"{name}, side by side", CTR, bench.pairs, together, by_ctr, say)
+    ctr = pairs(f"{name}, side by side, against ctr", CTR, bench.pairs, together, by_ctr, say)
     failing = pairs(f"{name}, one of them fails", "none of them fails", bench.pairs, with_a_failure, together, say)
     return [each for each in (alone, peaks(alone), ctr, failing) if each]
 
