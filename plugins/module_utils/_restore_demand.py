@@ -135,12 +135,13 @@ def _judge_driver(expected: Sequence[Demand], verdict: Verdict) -> None:
     found = _cuda_info.gather(
         None, _cuda_info.Question(driver_root=policy.driver_root, driver_container=policy.driver_container)
     )
+    code = str(found["reason_code"])
     for demand in expected:
         if not found["available"]:
             verdict.refuse(
                 demand.job.name,
                 NodeError(
-                    str(found["reason_code"]),
+                    code,
                     f"The GPU memory of {demand.job.name} cannot be restored on this node: {found['reason']}",
                     "Mend that, or set gpu of the workload to none if its processes hold no CUDA state.",
                 ),
