@@ -135,7 +135,7 @@ def _judge_driver(expected: Sequence[Demand], verdict: Verdict) -> None:
     found = _cuda_info.gather(
         None, _cuda_info.Question(driver_root=policy.driver_root, driver_container=policy.driver_container)
     )
-    code = str(found["reason_code"])
+    code = str(found.get("reason_code"))
     for demand in expected:
         if not found["available"]:
             verdict.refuse(

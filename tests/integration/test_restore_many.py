@@ -64,9 +64,7 @@ def drop(bundle: pathlib.Path) -> None:
     bundle.parent.rmdir()
 
 
-def test_all_run_twice_is_once_and_nothing_stays(
-    node: Node, run_module: RunModule, count_at_checkpoint: int
-) -> None:
+def test_all_run_twice_is_once_and_nothing_stays(node: Node, run_module: RunModule, count_at_checkpoint: int) -> None:
     before = listing(node)
     stage(run_module)
     parameters = {**wanted(), "record": {"node": "here"}}
@@ -79,6 +77,8 @@ def test_all_run_twice_is_once_and_nothing_stays(
         assert predicted["workloads"][name]["changed"] is result["changed"] is True
         assert result["task"]["status"] == "RUNNING"
         assert result["receipt"]["node"] == "here"
+        assert predicted["workloads"][name]["predicted"]["seconds"] > 0
+        assert result["receipt"]["seconds"]["predicted"] > 0
         receipt = node.inside(f"{STATE}/receipts/{name}.json")
         assert json.loads(receipt.read_text()) == result["receipt"]
         assert receipt.stat().st_mode & 0o777 == 0o600

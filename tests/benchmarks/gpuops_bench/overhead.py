@@ -67,9 +67,7 @@ def _through_ansible(bench: Bench, directory: pathlib.Path, reference: str, coun
         "ANSIBLE_CALLBACK_PLUGINS": str(CALLBACKS),
         "ANSIBLE_CALLBACKS_ENABLED": "gpuops_seconds",
     }
-    role.ansible(
-        bench, directory, "ansible-playbook", "-e", f"@{variables}", "gpuops.restore.restore", **setting
-    )
+    role.ansible(bench, directory, "ansible-playbook", "-e", f"@{variables}", "gpuops.restore.restore", **setting)
     entries = [json.loads(line) for line in record.read_text().splitlines()]
     seconds = [entry["seconds"] for entry in entries if entry["task"].endswith(TASK) and entry["ended"] == "ok"]
     if len(seconds) != 1:
