@@ -22,7 +22,8 @@ done
 [ "$(id -u)" = 0 ] || die "containers, CRIU and other processes' GPU memory need root."
 
 python=
-for candidate in "${GPUOPS_GPU_PYTHON:-python3}" python3 python3.12 /usr/bin/python3; do
+# The system's own first: an environment with frameworks in it takes seconds to start.
+for candidate in /usr/bin/python3 /usr/bin/python3.12 "${GPUOPS_GPU_PYTHON:-python3}" python3 python3.12; do
     if "$candidate" -c 'import sys; sys.exit(sys.version_info[:2] != (3, 12))' 2>/dev/null; then
         python=$(command -v "$candidate")
         break

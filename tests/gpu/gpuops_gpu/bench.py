@@ -191,7 +191,7 @@ class Bench:
         if answer["failed"]:
             raise StepError(f"cuda_process could not suspend {workload.name}: {answer.get('msg')}")
         span = phase_seconds(answer, "checkpoint")
-        section.phase("suspend: ansible with cuda_process", seconds, workload.bytes)
+        section.phase("suspend: cuda_process", seconds, workload.bytes)
         section.phase("suspend: driver calls", span, workload.bytes)
         return answer
 
@@ -214,7 +214,7 @@ class Bench:
         section.figures[f"capture {workload.name}"] = answer
         if answer["failed"]:
             raise StepError(f"containerd_checkpoint could not capture {workload.name}: {answer.get('msg')}")
-        section.phase("capture: ansible with containerd_checkpoint", seconds, workload.bytes)
+        section.phase("capture: containerd_checkpoint", seconds, workload.bytes)
         for name, value in answer["seconds"].items():
             moves = name in ("cuda_suspend", "dump", "upload")
             section.phase(f"capture: {name}", float(value), workload.bytes if moves else 0)

@@ -19,7 +19,6 @@ from gpuops_gpu.settings import NAMESPACE
 
 HOST = "gpu-host"
 RECAP = re.compile(rf"^{HOST}\s*:.*\bok=(\d+)\s+changed=(\d+)\s+unreachable=(\d+)\s+failed=(\d+)", re.MULTILINE)
-ANSWER = re.compile(rf"^{HOST} \| ([A-Z]+)!? => (\{{.*\}})\s*$", re.MULTILINE | re.DOTALL)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -99,18 +98,24 @@ class Plays:
         return Play(done.status == 0 and not failed, changed, done.seconds, "" if done.status == 0 else _message(done))
 
     def module(self, name: str, arguments: dict[str, Any], seconds: float) -> tuple[dict[str, Any], float]:
-        """(what the module answered, seconds with Ansible's own); a failed module is an answer too."""
-        ansible = [sys.executable, "-m", "ansible.cli.adhoc", "-i", str(self._inventory), HOST]
-        arguments = {"address": str(self._address), "namespace": NAMESPACE, **arguments}
-        command = [*ansible, "-m", f"gpuops.restore.{name}", "-a", json.dumps(arguments)]
-        # The callback of ad-hoc commands prints JSON unless told otherwise.
-        environment = {**self._environment, "ANSIBLE_CALLBACK_RESULT_FORMAT": "json"}
-        done = self._runner.run(command, seconds, check=False, environment=environment)
-        found = ANSWER.search(done.output)
-        if found is None:
-            raise StepError(f"{name} gave no answer (status {done.status}): {done.text.strip()[-1500:]}")
-        answer = dict(json.loads(found.group(2)))
-        answer["failed"] = found.group(1) not in ("SUCCESS", "CHANGED")
+        """(what the module answered, seconds of its process); a failed module is an answer too.
+
+        Run from its file with its options on standard input, which is Ansible's own way to debug one. The playbooks
+        show that Ansible reaches it; so a call costs half a second instead of four.
+        """
+        options = {"address": str(self._address), "namespace": NAMESPACE, **arguments}
+        given = json.dumps({"ANSIBLE_MODULE_ARGS": options})
+        collections = pathlib.Path(self._environment["ANSIBLE_COLLECTIONS_PATH"])
+        path = collections / "ansible_collections/gpuops/restore/plugins/modules" / f"{name}.py"
+        places = [str(collections), self._runner.environment.get("PYTHONPATH", "")]
+        environment = {"PYTHONPATH": os.pathsep.join(places), "LC_ALL": "C.UTF-8"}
+        command = [sys.executable, str(path)]
+        done = self._runner.run(command, seconds, check=False, environment=environment, given=given)
+        try:
+            answer = dict(json.loads(done.output))
+        except ValueError:
+            raise StepError(f"{name} gave no answer (status {done.status}): {done.text.strip()[-1500:]}") from None
+        answer["failed"] = bool(answer.get("failed"))
         return answer, done.seconds
 
     def receipt(self, name: str) -> dict[str, Any]:

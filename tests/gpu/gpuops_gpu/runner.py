@@ -96,15 +96,19 @@ class Runner:
         *,
         check: bool = True,
         environment: Mapping[str, str] | None = None,
+        given: str | None = None,
     ) -> Done:
-        """Raises StepError when it does not end in time and, with ``check``, when its status is not 0."""
+        """Raises StepError when it does not end in time and, with ``check``, when its status is not 0.
+
+        ``given``: standard input.
+        """
         shown = shlex.join(map(str, command))
         seconds = self.limit(seconds)
         self.log.write(f"$ {shown}   (at most {seconds:.0f} s)")
         begun = time.monotonic()
-        process = self.start(command, environment=environment)
+        process = self.start(command, environment=environment, fed=given is not None)
         try:
-            output, errors = process.communicate(timeout=seconds)
+            output, errors = process.communicate(given, timeout=seconds)
         except subprocess.TimeoutExpired:
             self.end(process)
             output, errors = process.communicate()
@@ -118,12 +122,14 @@ class Runner:
             raise StepError(f"{shown[:200]} ended with status {done.status}: {last[-1500:]}")
         return done
 
-    def start(self, command: Sequence[str], *, environment: Mapping[str, str] | None = None) -> subprocess.Popen[str]:
-        """A process in a session of its own, its output piped."""
+    def start(
+        self, command: Sequence[str], *, environment: Mapping[str, str] | None = None, fed: bool = False
+    ) -> subprocess.Popen[str]:
+        """A process in a session of its own, its output piped, and with ``fed`` its input."""
         try:
             return subprocess.Popen(
                 [str(part) for part in command],
-                stdin=subprocess.DEVNULL,
+                stdin=subprocess.PIPE if fed else subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
                 text=True,
