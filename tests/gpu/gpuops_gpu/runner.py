@@ -52,9 +52,14 @@ class Log:
         line = f"[{time.monotonic() - self._begun:7.2f}] {text.rstrip()}\n"
         with self._lock:
             if self._left > 0:
-                self._stream.write(line[: self._left])
-                self._stream.flush()
                 self._left -= len(line)
+                try:
+                    self._stream.write(line[: self._left + len(line)])
+                    self._stream.flush()
+                except OSError as error:
+                    # A full disk must not keep the test from cleaning up and reporting.
+                    self._left = 0
+                    print(f"log.txt ends here: {error}", flush=True)
             if show:
                 print(line, end="", flush=True)
 

@@ -144,3 +144,6 @@ def _away(bench: Bench, workload: Workload) -> None:
     bench.engine.delete(workload.name)
     for name in ("work", "receipts"):
         shutil.rmtree(bench.plays.state / name, ignore_errors=True)
+    # ctr leaves its copy of the memory images in containerd's TMPDIR, each time.
+    for left in (bench.settings.base / "tmp").iterdir():
+        shutil.rmtree(left, ignore_errors=True)
