@@ -38,13 +38,16 @@ _PER_PROCESSOR = 4
 
 
 def check_all(
-    open_client: OpenClient, jobs: Sequence[Job], parallel: int = 0
+    open_client: OpenClient, jobs: Sequence[Job], parallel: int = 0, check: bool = True
 ) -> tuple[Verdict, dict[str, Prediction | None]]:
-    """Look whether the node has what all workloads need together, and how long each will take; nothing is touched."""
+    """Look whether the node has what all workloads need together, and how long each will take; nothing is touched.
+
+    ``check``: somebody plans, so a node of which nothing is known is measured for a moment.
+    """
     with open_client() as client:
         demands = [_restore_demand.look(client, job) for job in jobs]
     verdict = _restore_demand.judge(demands, _restore_demand.available_memory(), thorough=True)
-    forecast = _forecast(demands, verdict, parallel, check=True)
+    forecast = _forecast(demands, verdict, parallel, check)
     return verdict, {demand.job.name: forecast.of(demand) for demand in demands}
 
 

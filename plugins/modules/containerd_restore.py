@@ -425,7 +425,7 @@ def step(module: AnsibleModule, client: Client) -> dict[str, Any]:
 
 
 def _checked(module: AnsibleModule, client: Client, jobs: list[_restore_job.Job]) -> dict[str, Any]:
-    verdict, predicted = _restore_together.check_all(client.another, jobs, module.params["parallel"])
+    verdict, predicted = _restore_together.check_all(client.another, jobs, module.params["parallel"], module.check_mode)
     for warning in verdict.warnings:
         module.warn(warning)
     return {

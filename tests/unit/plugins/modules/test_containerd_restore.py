@@ -97,7 +97,7 @@ def test_problems_are_told_and_fail_nothing(monkeypatch: pytest.MonkeyPatch) -> 
     verdict = Verdict(warnings=["slow"])
     verdict.refuse("two", NodeError("vram_short", "Too little.", "Free some.", outcome=RETRYABLE))
     predicted = {"one": Prediction(4.2, 1.0, "an estimate"), "two": None}
-    monkeypatch.setattr(_restore_together, "check_all", lambda _client, _jobs, parallel: (verdict, predicted))
+    monkeypatch.setattr(_restore_together, "check_all", lambda _client, _jobs, _parallel, _check: (verdict, predicted))
     module: Any = Module(state="checked")
     client: Any = Client()
     assert containerd_restore.step(module, client) == {
