@@ -16,8 +16,13 @@ from gpuops_bench.measure import Comparison, median, spread
 def write(directory: pathlib.Path, found: Sequence[Comparison]) -> None:
     """``results.json`` and ``phases.svg``."""
     directory.mkdir(parents=True, exist_ok=True)
-    text = json.dumps([comparison.record() for comparison in found], indent=1)
-    (directory / "results.json").write_text(text + "\n")
+    path = directory / "results.json"
+    records = [comparison.record() for comparison in found]
+    # Sections that were measured before and not now stay.
+    names = {record["name"] for record in records}
+    earlier = json.loads(path.read_text()) if path.exists() else []
+    kept = [record for record in earlier if record["name"] not in names]
+    path.write_text(json.dumps([*kept, *records], indent=1) + "\n")
     (directory / "phases.svg").write_text(picture.svg([each for each in found if each.unit == "s"]))
 
 

@@ -57,7 +57,7 @@ def _export(bench: Bench, mib: int, reference: str) -> Comparison:
     def by_ctr() -> Sample:
         bench.timed(["rm", "-f", THEIRS])
         bench.prepare_cache(WARM)
-        return bench.ctr("images", "export", THEIRS, reference)
+        return bench.ctr("images", "export", "--skip-manifest-json", THEIRS, reference)
 
     say(f"export {mib} MiB")
     return pairs(f"export {mib} MiB", "ctr images export", bench.pairs, by_us, by_ctr, say)

@@ -14,7 +14,7 @@ import time
 import traceback
 from collections.abc import Callable
 
-from gpuops_gpu import captures, failures, gpu, host, sections, settings, window
+from gpuops_gpu import captures, failures, gpu, host, sections, settings, several, window
 from gpuops_gpu.bench import Bench
 from gpuops_gpu.engine import Engine, tree_digest
 from gpuops_gpu.plays import Plays
@@ -31,6 +31,7 @@ LIMITS = {
     "failures": (240, 60),
     "training": (240, 50),
     "four": (240, 60),
+    "several": (300, 60),
     "window": (560, 60),
 }
 RUN: dict[str, Callable[[Bench, Section], None]] = {
@@ -39,6 +40,7 @@ RUN: dict[str, Callable[[Bench, Section], None]] = {
     "failures": failures.failures,
     "training": sections.training,
     "four": sections.four,
+    "several": several.several,
     "window": window.window,
 }
 

@@ -86,8 +86,9 @@ class Bench:
         command = [self.python["executable"], path, "--work", host.WORK_IN_CONTAINER, *arguments]
         return Workload(name, command, self.settings.base / "work" / name, **options)
 
-    def pattern(self, name: str, gib: float, processes: int = 0) -> Workload:
-        arguments = ["--gib", str(gib), *(["--processes", str(processes)] if processes else [])]
+    def pattern(self, name: str, gib: float, processes: int = 0, *more: str) -> Workload:
+        """``more``: further arguments of the program."""
+        arguments = ["--gib", str(gib), *(["--processes", str(processes)] if processes else []), *more]
         if self.settings.rehearsal:
             arguments.append("--host-memory")
         parts = tuple(str(number) for number in range(processes)) or ("",)
@@ -229,10 +230,10 @@ class Bench:
             "probe": {"file": {"path": f"{host.WORK_IN_CONTAINER}/{workload.probe}", "seconds": 20}},
         }
 
-    def restore(self, section: Section, workload: Workload, seconds: float = 120) -> Play:
-        """The playbook; raises StepError when it fails. Notes the phases of the receipt."""
+    def restore(self, section: Section, workload: Workload, seconds: float = 120, **more: Any) -> Play:
+        """The playbook; raises StepError when it fails. Notes the phases of the receipt. ``more``: keys of the entry."""
         with self.watching(workload):
-            play = self.plays.playbook("restore", self.entry(workload), seconds)
+            play = self.plays.playbook("restore", {**self.entry(workload), **more}, seconds)
         if not play.ok:
             raise StepError(f"the playbook could not restore {workload.name}: {play.message}")
         section.phase("restore: the whole playbook", play.seconds, workload.bytes)

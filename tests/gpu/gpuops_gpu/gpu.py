@@ -60,10 +60,17 @@ def facts() -> dict[str, Any]:
         return found
 
 
-def used() -> int:
-    """Bytes of VRAM in use on the first GPU."""
+def used(index: int = 0) -> int:
+    """Bytes of VRAM in use on one GPU."""
     with _nvml() as nvml:
-        return int(nvml.nvmlDeviceGetMemoryInfo(nvml.nvmlDeviceGetHandleByIndex(0)).used)
+        return int(nvml.nvmlDeviceGetMemoryInfo(nvml.nvmlDeviceGetHandleByIndex(index)).used)
+
+
+def uuids() -> list[str]:
+    """The GPUs by their index."""
+    with _nvml() as nvml:
+        handles = [nvml.nvmlDeviceGetHandleByIndex(index) for index in range(nvml.nvmlDeviceGetCount())]
+        return [_text(nvml.nvmlDeviceGetUUID(handle)) for handle in handles]
 
 
 def free() -> int:

@@ -6,7 +6,8 @@
 Runs in the container, with cuda-bindings alone. In --work: ``count.log`` grows by a line per number counted,
 ``ready`` is written when the VRAM is filled, and a text in ``request`` is answered by ``digest.json``
 ({"token": the text, "count": N, "digest": sha256 of the sha256 of all blocks of VRAM}).
---processes N: N of them, in work/0, work/1 and so on. --host-memory: no GPU, for a rehearsal.
+--processes N: N of them, in work/0, work/1 and so on, with --spread one on each GPU in turn. --device N: the GPU to use.
+--host-memory: no GPU, for a rehearsal.
 """
 
 from __future__ import annotations
@@ -41,14 +42,14 @@ class Memory(Protocol):
 
 
 class Vram:
-    """VRAM of the first GPU; one allocation for each block, so that the card need not have one large hole."""
+    """VRAM of one GPU; one allocation for each block, so that the card need not have one large hole."""
 
-    def __init__(self, blocks: int) -> None:
+    def __init__(self, blocks: int, ordinal: int) -> None:
         driver: Any = importlib.import_module("cuda.bindings.driver")
 
         self._driver = driver
         self._call(driver.cuInit, 0)
-        device = self._call(driver.cuDeviceGet, 0)
+        device = self._call(driver.cuDeviceGet, ordinal)
         context = self._call(driver.cuDevicePrimaryCtxRetain, device)
         self._call(driver.cuCtxSetCurrent, context)
         self._blocks = [self._call(driver.cuMemAlloc, BLOCK) for _ in range(blocks)]
@@ -138,10 +139,10 @@ def write(path: pathlib.Path, text: str) -> None:
     temporary.replace(path)
 
 
-def work(gib: float, seed: int, directory: pathlib.Path, host_memory: bool) -> None:
+def work(gib: float, seed: int, directory: pathlib.Path, host_memory: bool, device: int) -> None:
     directory.mkdir(exist_ok=True)
     blocks = max(1, round(gib * 1024 / 64))
-    memory: Memory = HostMemory(blocks) if host_memory else Vram(blocks)
+    memory: Memory = HostMemory(blocks) if host_memory else Vram(blocks, device)
     noise = pattern(seed)
     source = ctypes.create_string_buffer(noise, len(noise))
     for block in range(blocks):
@@ -173,16 +174,20 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--work", type=pathlib.Path, required=True)
     parser.add_argument("--processes", type=int, default=0)
+    parser.add_argument("--device", type=int, default=0)
+    parser.add_argument("--spread", action="store_true")
     parser.add_argument("--host-memory", action="store_true")
     options = parser.parse_args()
     if not options.processes:
-        work(options.gib, options.seed, options.work, options.host_memory)
+        work(options.gib, options.seed, options.work, options.host_memory, options.device)
         return 0
     command = [sys.executable, __file__, "--gib", str(options.gib), *["--host-memory"] * options.host_memory]
-    children = [
-        subprocess.Popen([*command, "--seed", str(number + 1), "--work", str(options.work / str(number))])
-        for number in range(options.processes)
-    ]
+    children = []
+    for number in range(options.processes):
+        own = ["--seed", str(number + 1), "--work", str(options.work / str(number))]
+        children.append(
+            subprocess.Popen([*command, *own, "--device", str(number if options.spread else options.device)])
+        )
     # If one ends the container has to end, for then the test has failed.
     while all(child.poll() is None for child in children):
         time.sleep(0.5)
