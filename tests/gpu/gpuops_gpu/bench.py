@@ -231,7 +231,7 @@ class Bench:
         }
 
     def restore(self, section: Section, workload: Workload, seconds: float = 120, **more: Any) -> Play:
-        """The playbook; raises StepError when it fails. Notes the phases of the receipt. ``more``: keys of the entry."""
+        """The playbook, with ``more`` keys of the entry; raises StepError when it fails. Notes the receipt's phases."""
         with self.watching(workload):
             play = self.plays.playbook("restore", {**self.entry(workload), **more}, seconds)
         if not play.ok:

@@ -6,7 +6,7 @@
 Runs in the container, with cuda-bindings alone. In --work: ``count.log`` grows by a line per number counted,
 ``ready`` is written when the VRAM is filled, and a text in ``request`` is answered by ``digest.json``
 ({"token": the text, "count": N, "digest": sha256 of the sha256 of all blocks of VRAM}).
---processes N: N of them, in work/0, work/1 and so on, with --spread one on each GPU in turn. --device N: the GPU to use.
+--processes N: N of them, in work/0, work/1 and so on, with --spread each on a GPU of its own. --device N: the GPU.
 --host-memory: no GPU, for a rehearsal.
 """
 
