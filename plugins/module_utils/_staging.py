@@ -122,32 +122,17 @@ def stage(
     """
     _check_name(name)
     check_digest(expected_digest, "the CRIU images")
-    with _root.opened(root, create=True) as directory:
-        found, lock = _begin(directory, name, expected_digest, waiting)
-        if found is not None:
-            return found
-        partial = _root.partial_path(root, name)
-        try:
-            what = f"The CRIU tar {expected_digest}"
-            with _io_errors(root):
-                space = _Space(root, expected_size, max_bytes, reserve, free_space)
-                images = os.path.join(partial, IMAGES)
-                os.mkdir(images, 0o700)
-                with closing(verified(chunks, digest=expected_digest, size=expected_size, what=what)) as checked:
-                    files = _unpack(checked, images, what, space, expected_size, max_bytes, max_ratio)
-                _require(files, what)
-                _write_marker(partial, name, expected_digest, expected_size, files)
-                sync_directory(partial)
-                with directory.locked():
-                    os.rename(partial, os.path.join(root, name))
-                sync_directory(root)
-        except BaseException:
-            directory.discard(name)
-            raise
-        finally:
-            os.close(lock)
-    total = sum(entry.size for entry in files.values())
-    return Staged(os.path.join(root, name, IMAGES), expected_digest, total, len(files), True)
+    what = f"The CRIU tar {expected_digest}"
+
+    def fill(images: str) -> dict[str, FileStat]:
+        space = _Space(root, expected_size, max_bytes, reserve, free_space)
+        os.mkdir(images, 0o700)
+        with closing(verified(chunks, digest=expected_digest, size=expected_size, what=what)) as checked:
+            files = _unpack(checked, images, what, space, expected_size, max_bytes, max_ratio)
+        _require(files, what)
+        return files
+
+    return _make(root, name, expected_digest, expected_size, waiting, fill)
 
 
 def adopt(images: str, *, digest: str, size: int, root: str, name: str, waiting: Waiting = _WAITING) -> Staged:
@@ -158,6 +143,26 @@ def adopt(images: str, *, digest: str, size: int, root: str, name: str, waiting:
     """
     _check_name(name)
     check_digest(digest, "the CRIU images")
+
+    def fill(place: str) -> dict[str, FileStat]:
+        files = _settle(images)
+        # What is not whole stays where it is.
+        _require(files, f"The directory {images}")
+        os.rename(images, place)
+        return files
+
+    return _make(root, name, digest, size, waiting, fill)
+
+
+def _make(
+    root: str,
+    name: str,
+    digest: str,
+    size: int,
+    waiting: Waiting,
+    fill: Callable[[str], dict[str, FileStat]],
+) -> Staged:
+    """The staged checkpoint ``name``, found or made: ``fill`` makes the directory that it is given, and checks it."""
     with _root.opened(root, create=True) as directory:
         found, lock = _begin(directory, name, digest, waiting)
         if found is not None:
@@ -165,9 +170,7 @@ def adopt(images: str, *, digest: str, size: int, root: str, name: str, waiting:
         partial = _root.partial_path(root, name)
         try:
             with _io_errors(root):
-                files = _settle(images)
-                _require(files, f"The directory {images}")
-                os.rename(images, os.path.join(partial, IMAGES))
+                files = fill(os.path.join(partial, IMAGES))
                 _write_marker(partial, name, digest, size, files)
                 sync_directory(partial)
                 with directory.locked():

@@ -36,7 +36,6 @@ PACKAGES = (
 )
 ROOT_SUITE = "trixie"
 KEYRING = "/usr/share/keyrings/debian-archive-keyring.gpg"
-DEFAULT_MIRROR = "http://deb.debian.org/debian"
 # Suites that are tried in this order for a containerd of that generation; none: the one of the root itself.
 VERSIONS: dict[str, tuple[str, ...]] = {
     "1.6": ("bookworm",),
@@ -89,19 +88,26 @@ def extra_directory(name: str) -> pathlib.Path:
 
 
 def host_mirrors(targets: str) -> tuple[str, str | None]:
-    """(Debian mirror, security mirror or None) out of the text of `apt-get indextargets`."""
+    """(Debian mirror, security mirror or None) out of the text of `apt-get indextargets`; LabError without a mirror."""
     main: str | None = None
     security: str | None = None
+    unlabelled: str | None = None
     for block in targets.split("\n\n"):
         fields = dict(line.split(": ", 1) for line in block.splitlines() if ": " in line)
-        if fields.get("Origin") != "Debian" or "Repo-URI" not in fields:
+        address = fields.get("Repo-URI", "").rstrip("/")
+        if address and "Origin" not in fields and "security" not in address:
+            # Before the first apt-get update apt knows addresses only.
+            unlabelled = unlabelled or address
+        if fields.get("Origin") != "Debian" or not address:
             continue
-        address = fields["Repo-URI"].rstrip("/")
         if fields.get("Label") == "Debian-Security":
             security = security or address
         elif fields.get("Label") == "Debian":
             main = main or address
-    return main or DEFAULT_MIRROR, security
+    main = main or unlabelled
+    if main is None:
+        raise LabError("apt of this machine knows no mirror of Debian; add one to its sources and run apt-get update")
+    return main, security
 
 
 def _apt_targets() -> str:

@@ -5,7 +5,9 @@
 
 from __future__ import annotations
 
+import pytest
 from gpuops_lab import cgroups, root
+from gpuops_lab.config import LabError
 
 HYBRID = """\
 29 24 0:26 / /sys/fs/cgroup rw - tmpfs tmpfs rw,mode=755
@@ -49,5 +51,11 @@ def test_mirrors_are_the_hosts() -> None:
     assert root.host_mirrors(text) == ("http://mirror.example/debian", "http://mirror.example/security")
 
 
-def test_without_apt_lists_the_standard_mirror() -> None:
-    assert root.host_mirrors("") == (root.DEFAULT_MIRROR, None)
+def test_before_the_first_update_the_addresses_have_to_do() -> None:
+    text = "Repo-URI: http://mirror.example/debian-security/\n\nRepo-URI: http://mirror.example/debian/"
+    assert root.host_mirrors(text) == ("http://mirror.example/debian", None)
+
+
+def test_without_any_mirror_it_says_what_to_do() -> None:
+    with pytest.raises(LabError, match="no mirror of Debian"):
+        root.host_mirrors("")
