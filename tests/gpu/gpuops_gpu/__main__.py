@@ -31,7 +31,7 @@ LIMITS = {
     "failures": (240, 60),
     "training": (240, 50),
     "four": (240, 60),
-    "several": (300, 60),
+    "several": (420, 60),
     "window": (560, 60),
 }
 RUN: dict[str, Callable[[Bench, Section], None]] = {
@@ -92,7 +92,7 @@ def set_up(bench: Bench, report: Report) -> None:
         report.host[program] = bench.runner.run([program, "--version"], 20).output.replace("\n", " ").strip()
     bench.engine.make_image([*bench.mounts, host.Mount("", host.WORK_IN_CONTAINER)])
     if bench.settings.standin:
-        bench.world = World(pathlib.Path(os.environ[WORLD]), bench.engine.pids)
+        bench.world = World(pathlib.Path(os.environ[WORLD]))
         bench.world.make()
     if bench.suspends:
         report.host.update(gpu.facts())

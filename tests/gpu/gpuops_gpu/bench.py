@@ -31,7 +31,10 @@ CUDA_SECONDS = 90
 
 @dataclasses.dataclass
 class Workload:
-    """A container with a folder of the host for what it says; ``parts`` are the subfolders of its processes."""
+    """A container with a folder of the host for what it says; ``parts`` are the subfolders of its processes.
+
+    ``cards``: indices of the GPUs that it sees, none for all.
+    """
 
     name: str
     command: list[str]
@@ -40,6 +43,7 @@ class Workload:
     probe: str = "count.log"
     plain_python: bool = False
     bytes: int = 0
+    cards: tuple[int, ...] = ()
 
     @property
     def checkpoint(self) -> str:
@@ -114,10 +118,21 @@ class Bench:
             workload.name,
             workload.command,
             mounts=[*self.mounts, host.Mount(str(workload.directory), host.WORK_IN_CONTAINER, writable=True)],
-            devices=self.devices,
+            devices=self._devices(workload),
             environment=environment,
             log=workload.log,
         )
+
+    def _devices(self, workload: Workload) -> list[str]:
+        """The device nodes that the container gets."""
+        if not workload.cards:
+            return self.devices
+        if self.world:
+            self.world.cards[workload.name] = workload.cards
+            return self.devices
+        nodes = gpu.device_nodes()
+        unseen = {node for index, node in enumerate(nodes) if index not in workload.cards}
+        return [path for path in self.devices if path not in unseen]
 
     def alive(self, workload: Workload) -> bool:
         return bool(self.engine.pids(workload.name))
@@ -152,7 +167,7 @@ class Bench:
             self.await_true(workload, "its VRAM is filled", seconds, (workload.part(part) / "ready").exists)
             workload.bytes += int(json.loads((workload.part(part) / "ready").read_text())["bytes"])
         if self.world:
-            self.world.running(workload.name, workload.bytes)
+            self.world.running(workload.name, workload.bytes // len(workload.parts))
 
     def expected(self, workload: Workload) -> list[str]:
         """The digests that the pattern has, reckoned when it was written."""
@@ -246,7 +261,7 @@ class Bench:
 
     def watching(self, workload: Workload) -> Any:
         """In a rehearsal the stand-in is told of processes that come back; else nothing."""
-        return self.world.watching(workload.name, workload.bytes) if self.world else _Nothing()
+        return self.world.watching(workload.name, workload.bytes // max(1, len(workload.parts))) if self.world else _Nothing()
 
     def cleanup(self, section: Section, workload: Workload) -> None:
         """The clean-up playbook, and what has to be gone after it."""

@@ -60,10 +60,11 @@ def facts() -> dict[str, Any]:
         return found
 
 
-def used(index: int = 0) -> int:
-    """Bytes of VRAM in use on one GPU."""
+def used(index: int | None = None) -> int:
+    """Bytes of VRAM in use on one GPU, or on all of them."""
     with _nvml() as nvml:
-        return int(nvml.nvmlDeviceGetMemoryInfo(nvml.nvmlDeviceGetHandleByIndex(index)).used)
+        chosen = range(nvml.nvmlDeviceGetCount()) if index is None else [index]
+        return sum(nvml.nvmlDeviceGetMemoryInfo(nvml.nvmlDeviceGetHandleByIndex(one)).used for one in chosen)
 
 
 def uuids() -> list[str]:
@@ -71,6 +72,13 @@ def uuids() -> list[str]:
     with _nvml() as nvml:
         handles = [nvml.nvmlDeviceGetHandleByIndex(index) for index in range(nvml.nvmlDeviceGetCount())]
         return [_text(nvml.nvmlDeviceGetUUID(handle)) for handle in handles]
+
+
+def device_nodes() -> list[str]:
+    """The GPUs' device nodes by their index; the numbers of the nodes may be in another order."""
+    with _nvml() as nvml:
+        handles = [nvml.nvmlDeviceGetHandleByIndex(index) for index in range(nvml.nvmlDeviceGetCount())]
+        return [f"/dev/nvidia{nvml.nvmlDeviceGetMinorNumber(handle)}" for handle in handles]
 
 
 def free() -> int:

@@ -24,7 +24,8 @@ class Settings:
     base: everything that the test unpacks and makes; removed at the end unless ``keep``.
     gib: of the workload with a pattern. small: of the one in the failure cases. part: of each of the four processes
     that are timed. full_part: of each of the four that go through the playbook. window: of the workloads whose windows
-    are measured, in ``pairs`` runs of each side.
+    are measured, each in one and in four processes (``spread``), the page cache cold and warm (``caches``), in ``pairs``
+    runs of each side.
     rehearsal: no GPU; host memory stands in for VRAM, and the report says so.
     """
 
@@ -35,6 +36,8 @@ class Settings:
     part: float
     full_part: float
     window: tuple[float, ...]
+    spread: tuple[int, ...]
+    caches: tuple[str, ...]
     pairs: int
     steps: int
     seconds: float
@@ -71,6 +74,8 @@ def read(environment: Mapping[str, str] = os.environ) -> Settings:
         part=number("GPUOPS_GPU_PART_GIB", 4),
         full_part=number("GPUOPS_GPU_FULL_PART_GIB", 1),
         window=tuple(float(size) for size in (environment.get("GPUOPS_GPU_WINDOW_GIB") or "8 16").split()),
+        spread=tuple(int(number) for number in (environment.get("GPUOPS_GPU_SPREAD") or "1 4").split()),
+        caches=tuple((environment.get("GPUOPS_GPU_CACHES") or "cold warm").split()),
         pairs=int(number("GPUOPS_GPU_PAIRS", 3)),
         steps=int(number("GPUOPS_GPU_STEPS", 200)),
         seconds=number("GPUOPS_GPU_SECONDS", 900),

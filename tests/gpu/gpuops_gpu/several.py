@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 from gpuops_gpu import gpu
-from gpuops_gpu.bench import Bench, Workload, phase_seconds
+from gpuops_gpu.bench import SLACK, Bench, Workload, phase_seconds
 from gpuops_gpu.report import Section
 from gpuops_gpu.runner import StepError
 
@@ -19,6 +19,7 @@ def several(bench: Bench, section: Section) -> None:
     if len(cards) < 2:
         raise StepError(f"This needs two GPUs, and there are {len(cards)}.")
     _moved(bench, section, cards)
+    _alone(bench, section, len(cards))
     _side_by_side(bench, section, len(cards))
 
 
@@ -46,6 +47,34 @@ def _moved(bench: Bench, section: Section, cards: list[str]) -> None:
         bench.cleanup(section, workload)
     finally:
         bench.take_away(workload)
+
+
+def _alone(bench: Bench, section: Section, count: int) -> None:
+    """A container that sees one card of several, and not the first, comes back there."""
+    workload = bench.pattern("alone", bench.settings.small)
+    workload.cards = (count - 1,)
+    try:
+        before = [gpu.used(index) for index in range(count)]
+        bench.start(workload)
+        bench.await_ready(workload)
+        digests = bench.digests(workload)
+        _lies_on(section, before, workload, "at first")
+        bench.capture(section, workload)
+        play = bench.restore(section, workload)
+        section.check("the playbook restores the one that sees one card", play.changed > 0, f"changed={play.changed}")
+        section.check("with the same VRAM digest, too", bench.digests(workload) == digests)
+        _lies_on(section, before, workload, "again")
+        bench.cleanup(section, workload)
+    finally:
+        bench.take_away(workload)
+
+
+def _lies_on(section: Section, before: list[int], workload: Workload, when: str) -> None:
+    """All of it on the card that the workload sees, nothing on the others."""
+    more = [gpu.used(index) - size for index, size in enumerate(before)]
+    seen = workload.cards[0]
+    alone = more[seen] >= workload.bytes and all(size < SLACK for index, size in enumerate(more) if index != seen)
+    section.check(f"the memory lies on the card that it sees {when}", alone, more)
 
 
 def _wrong_maps(cards: list[str]) -> dict[str, dict[str, str]]:

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import os
 import pathlib
 import shutil
 import statistics
@@ -18,24 +19,25 @@ from gpuops_gpu.runner import StepError
 
 PEER = pathlib.Path(__file__).with_name("peer_cuda.py")
 GIB = 1 << 30
+COLD, WARM = "cold", "warm"
+#: What part of the peer's time the window takes at most: of one process, and of several.
+BOUNDS = {1: 0.30, 2: 0.25}
 
 
 def window(bench: Bench, section: Section) -> None:
-    """One process with 8 and with 16 GiB of VRAM, and four processes that share 8."""
+    """Each amount of VRAM in one process, and spread over four; the largest come last, for time may run out."""
     if not bench.suspends:
         raise StepError("This needs a driver, real or stand-in.")
-    settings = bench.settings
-    cases = [(f"{gib:g} GiB", gib, 0, 0.30) for gib in settings.window]
-    # Second, so that the largest comes last: time may run out.
-    cases.insert(1, (f"4 x {settings.window[0] / 4:g} GiB", settings.window[0] / 4, 4, 0.25))
-    for name, gib, processes, bound in cases:
-        workload = bench.pattern(f"window-{name.split()[0]}-{processes}", gib, processes)
-        try:
-            _case(bench, section, workload, name, bound)
-        except StepError as error:
-            section.check(f"{name} was measured", False, error)
-        finally:
-            bench.take_away(workload)
+    for gib in bench.settings.window:
+        for processes in bench.settings.spread:
+            name = f"{processes} x {gib / processes:g} GiB" if processes > 1 else f"{gib:g} GiB"
+            workload = bench.pattern(f"window-{gib:g}-{processes}", gib / processes, processes if processes > 1 else 0)
+            try:
+                _case(bench, section, workload, name, BOUNDS[min(processes, 2)])
+            except StepError as error:
+                section.check(f"{name} was measured", False, error)
+            finally:
+                bench.take_away(workload)
 
 
 def _case(bench: Bench, section: Section, workload: Workload, name: str, bound: float) -> None:
@@ -49,6 +51,19 @@ def _case(bench: Bench, section: Section, workload: Workload, name: str, bound: 
     seconds = _prepare(bench, section, workload)
     for phase, value in seconds.items():
         section.phase(f"{name}: {phase}", value, workload.bytes)
+    for cache in bench.settings.caches:
+        _compare(bench, section, workload, f"{name}, {cache}", cache, before)
+        ratio = section.figures[f"ratio {name}, {cache}"]["ratio"]
+        # The stand-in moves no memory.
+        if not bench.settings.rehearsal:
+            wanted = f"at most {bound} of the peer's"
+            section.check(f"{name}, {cache}: the window takes {wanted}", ratio <= bound, f"{ratio:.3f}")
+
+
+def _compare(
+    bench: Bench, section: Section, workload: Workload, name: str, cache: str, before: list[str]
+) -> None:
+    """Pairs of restores, ours and the peer's, with what both read in the page cache or not."""
     ours: list[float] = []
     theirs: list[float] = []
     longest = 0.0
@@ -60,21 +75,33 @@ def _case(bench: Bench, section: Section, workload: Workload, name: str, bound: 
         sides: list[tuple[Callable[[Bench, Section, Workload, str], float], list[float]]]
         sides = [(_ours, ours), (_peer, theirs)]
         for run, times in sides if pair % 2 == 0 else sides[::-1]:
+            _prepare_cache(bench, cache)
             with bench.watching(workload):
                 times.append(run(bench, section, workload, f"{name}, pair {pair + 1}"))
             same = bench.digests(workload) == before
             section.check(f"{name}, pair {pair + 1}, {run.__name__.strip('_')}: the VRAM digest is the same", same)
             _away(bench, workload)
         longest = max(longest, time.monotonic() - begun)
-    ratio = statistics.median(ours) / statistics.median(theirs)
-    section.phase(f"{name}: ours, median of {len(ours)}", statistics.median(ours), workload.bytes)
-    section.phase(
-        f"{name}: ctr and CUDA one by one, median of {len(theirs)}", statistics.median(theirs), workload.bytes
-    )
-    section.figures[f"ratio {name}"] = {"ratio": round(ratio, 3), "ours": ours, "peer": theirs}
-    # The stand-in moves no memory.
-    if not bench.settings.rehearsal:
-        section.check(f"{name}: the window takes at most {bound} of the peer's", ratio <= bound, f"{ratio:.3f}")
+    middle = [statistics.median(times) for times in (ours, theirs)]
+    section.phase(f"{name}: ours, median of {len(ours)}", middle[0], workload.bytes)
+    section.phase(f"{name}: ctr and CUDA one by one, median of {len(theirs)}", middle[1], workload.bytes)
+    found = {"ratio": round(middle[0] / middle[1], 3), "ours": ours, "peer": theirs}
+    section.figures[f"ratio {name}"] = found
+
+
+def _prepare_cache(bench: Bench, cache: str) -> None:
+    """What both sides read lies in the page cache, or none of it does."""
+    blobs = bench.settings.base / "containerd/io.containerd.content.v1.content/blobs/sha256"
+    paths = [path for place in (blobs, bench.plays.state) for path in place.rglob("*") if path.is_file()]
+    for path in paths:
+        with path.open("rb") as stream:
+            if cache == WARM:
+                while stream.read(8 << 20):
+                    pass
+            else:
+                # What has not been written yet cannot be dropped.
+                os.fsync(stream.fileno())
+                os.posix_fadvise(stream.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
 
 
 def _prepare(bench: Bench, section: Section, workload: Workload) -> dict[str, float]:
@@ -106,20 +133,15 @@ def _ours(bench: Bench, section: Section, workload: Workload, name: str) -> floa
     answer, _ = bench.plays.module("containerd_restore", arguments, 120)
     if answer["failed"]:
         raise StepError(f"{workload.name} could not be restored: {answer.get('msg')}")
-    seconds = dict(answer["workloads"][workload.name]["seconds"])
-    gpu = answer["workloads"][workload.name]["gpu"] or {}
-    section.figures[f"ours {name}"] = {
-        "seconds": seconds,
-        "gpu": gpu.get("seconds"),
-        **{key: answer[key] for key in ("huge_pages", "prewarm") if key in answer},
-    }
+    receipt = bench.plays.receipt(workload.name)
+    seconds = dict(receipt["seconds"])
+    kept = {key: receipt.get(key) for key in ("seconds", "huge_pages", "prewarm")}
+    section.figures[f"ours {name}"] = {**kept, "gpu": (receipt.get("gpu") or {}).get("seconds")}
     return float(seconds["window"])
 
 
 def _peer(bench: Bench, section: Section, workload: Workload, name: str) -> float:
     """containerd's own tool, then the driver for one process after the other."""
-    blobs = bench.settings.base / "containerd/io.containerd.content.v1.content/blobs/sha256"
-    bench.runner.run(["sh", "-c", f"cat {blobs}/* >/dev/null"], 90)
     begun = time.monotonic()
     bench.engine.ctr("containers", "restore", "--rw", "--live", workload.name, workload.checkpoint, seconds=150)
     restored = time.monotonic()
