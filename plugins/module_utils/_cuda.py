@@ -41,7 +41,7 @@ UNAVAILABLE = frozenset(
     }
 )
 
-OUT_OF_MEMORY, NOT_INITIALIZED, NOT_READY = 2, 3, 600
+INVALID_VALUE, OUT_OF_MEMORY, NOT_INITIALIZED, NOT_READY = 1, 2, 3, 600
 NO_DEVICE = 100
 
 #: What cuDriverGetVersion says of the first driver with the calls, and of the first that can put memory elsewhere.

@@ -4,14 +4,14 @@
 
 """Onto which GPUs a restore goes, and whether they have room. Private.
 
-Facts: ``CUcheckpointRestoreArgs.gpuPairs`` (driver 580): every GPU of the checkpoint has to be in it, and the new one
-has to be of the same chip.
+Facts: ``CUcheckpointRestoreArgs.gpuPairs`` (driver 580): every GPU that the process could see has to be in it, each new
+one once and of the same chip.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 from ansible_collections.gpuops.restore.plugins.module_utils._errors import RETRYABLE, InputError, NodeError
 from ansible_collections.gpuops.restore.plugins.module_utils._nvml import Reading
@@ -19,13 +19,13 @@ from ansible_collections.gpuops.restore.plugins.module_utils._nvml import Readin
 _UUID = re.compile(r"GPU-[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}\Z")
 
 
-def pairs(gpu_map: Mapping[str, str], vram: Mapping[str, int]) -> tuple[tuple[str, str], ...]:
+def pairs(gpu_map: Mapping[str, str], known: Collection[str]) -> tuple[tuple[str, str], ...]:
     """What to hand to the driver: nothing for the identity, all pairs otherwise.
 
-    ``vram`` has the GPUs that the checkpoint is known to have used, by their old UUIDs. Raises InputError
-    ``gpu_map_invalid``, ``gpu_map_incomplete``.
+    ``known`` has the old UUIDs of the GPUs that the checkpoint's processes are known to have used or seen. Raises
+    InputError ``gpu_map_invalid``, ``gpu_map_incomplete``.
     """
-    for uuid in (*gpu_map, *gpu_map.values(), *vram):
+    for uuid in (*gpu_map, *gpu_map.values(), *known):
         if not _UUID.match(uuid):
             raise InputError(
                 "gpu_map_invalid",
@@ -41,12 +41,13 @@ def pairs(gpu_map: Mapping[str, str], vram: Mapping[str, int]) -> tuple[tuple[st
         )
     if all(old == new for old, new in gpu_map.items()):
         return ()
-    missing = sorted(set(vram) - set(gpu_map))
+    missing = sorted(set(known) - set(gpu_map))
     if missing:
         raise InputError(
             "gpu_map_incomplete",
-            f"gpu_map lacks {', '.join(missing)}, which the checkpoint used.",
-            "List every GPU of the checkpoint, those that stay where they were too.",
+            f"gpu_map lacks {', '.join(missing)}, which the checkpoint's processes used or could see.",
+            "List every GPU that they could see, also unused ones and those that stay where they were, each with a new "
+            "GPU of its own.",
             details={"missing": missing},
         )
     return tuple(sorted(gpu_map.items()))

@@ -17,6 +17,7 @@ from ansible_collections.gpuops.restore.plugins.module_utils import (
     _cuda_marks,
     _cuda_processes,
     _driver_library,
+    _gpu_visible,
     _host_memory,
     _nvml,
 )
@@ -112,6 +113,7 @@ def _result(question: Question, entry: Found, reading: _nvml.Reading) -> dict[st
         "restore_thread_id": entry.thread,
         "restore_failed": (_cuda_marks.read(question.marks_root, process) or None) if checkpointed else None,
         "gpus": reading.shares_of(process.pid),
+        "visible": _gpu_visible.gpus(process.pid, reading, question.proc),
         "memory": reading.bytes_of(process.pid),
         "host_memory": _host_memory.resident(process.pid, question.proc),
     }

@@ -114,8 +114,18 @@ def poisoned(pid: int, error: str) -> RestoreError:
     )
 
 
-def summary(operation: str, failed: Sequence[_cuda.Done]) -> RestoreError:
-    """The error for failed calls: ``cuda_process_gone``, ``cuda_lock_timeout``, ``cuda_<operation>_failed``."""
+def refuses_map(operation: str, mapped: bool, done: _cuda.Done) -> bool:
+    """Whether the driver did not like the map, which leaves the process as it was: a better map restores it.
+
+    Seen with driver 580.159.04 for maps that lack a GPU or give one twice.
+    """
+    return operation == RESTORE and mapped and done.error == _cuda.INVALID_VALUE and done.state == CHECKPOINTED
+
+
+def summary(operation: str, failed: Sequence[_cuda.Done], mapped: bool = False) -> RestoreError:
+    """The error for failed calls: ``cuda_process_gone``, ``cuda_lock_timeout``, ``gpu_map_refused``,
+    ``cuda_<operation>_failed``. ``mapped``: memory was to go to other GPUs.
+    """
     first = failed[0]
     pid, error = first.process.pid, f"{first.name} ({first.error})"
     details = {"pid": pid, "operation": operation, "error": error}
@@ -124,6 +134,14 @@ def summary(operation: str, failed: Sequence[_cuda.Done]) -> RestoreError:
             "cuda_process_gone",
             f"Process {pid} ended while it was to be {_PAST[operation]}.",
             "See the task's output and dmesg for what ended it (the kernel for want of memory, for example).",
+            details=details,
+        )
+    if refuses_map(operation, mapped, first):
+        return RestoreError(
+            "gpu_map_refused",
+            f"The CUDA driver refuses gpu_map for process {pid} ({error}), which stays as it was.",
+            "List every GPU that the process could see at its checkpoint, also unused ones, each with a new GPU of its "
+            "own and of the same chip (nvidia-smi -L here and there), then run again.",
             details=details,
         )
     if operation == RESTORE:

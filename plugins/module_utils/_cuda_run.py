@@ -60,6 +60,11 @@ class Run:
             self._took[entry.process] = {}
 
     @property
+    def mapped(self) -> bool:
+        """Whether memory goes to other GPUs than those where it was."""
+        return bool(self._pairs)
+
+    @property
     def processes(self) -> list[Process]:
         """All of them."""
         return list(self._now)
@@ -85,7 +90,7 @@ class Run:
             if not reached:
                 failed.append(done)
                 self._problems[done.process] = f"{operation}: {done.name} ({done.error})"
-            if reached or done.gone:
+            if reached or done.gone or _cuda_plan.refuses_map(operation, self.mapped, done):
                 _cuda_marks.clear(self._marks_root, [done.process])
             elif operation == RESTORE:
                 _cuda_marks.write(self._marks_root, [done.process], f"{done.name} ({done.error})")

@@ -62,6 +62,8 @@ class Wish:
     pids: tuple[int, ...] = ()
     gpu_map: Mapping[str, str] = field(default_factory=dict)
     vram: Mapping[str, int] = field(default_factory=dict)
+    #: The GPUs that the processes could see when they were captured, where that is known.
+    visible: tuple[str, ...] = ()
     cuda_timeout: float = 600.0
     lock_timeout: float = 10.0
     driver_root: str = ""
@@ -96,7 +98,7 @@ def reach(client: Client | None, wish: Wish, check: bool, driver: Driver | None 
     Errors after the first call have ``details.processes``.
     """
     begun = time.monotonic()
-    pairs = _cuda_gpus.pairs(wish.gpu_map, wish.vram)
+    pairs = _cuda_gpus.pairs(wish.gpu_map, {*wish.vram, *wish.visible})
     outcome = Outcome()
     if check and wish.assume_prepared:
         outcome.changed = wish.state != CHECKPOINTED
@@ -209,7 +211,7 @@ def _carry_out(wish: Wish, scope: Scope, run: Run, deadline: float, outcome: Out
                     raise run.explained(error) from error
         if not failed:
             continue
-        problem = _cuda_plan.summary(operation, failed)
+        problem = _cuda_plan.summary(operation, failed, run.mapped)
         if operation in (LOCK, CHECKPOINT):
             _roll_back(run, problem, wish.cuda_timeout)
         elif operation == RESTORE:

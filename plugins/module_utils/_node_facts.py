@@ -66,6 +66,8 @@ def gpu(info: Mapping[str, Any]) -> dict[str, Any] | None:
         "driver": info["driver"]["version"],
         "cuda": info["driver"]["cuda"],
         "gpus": [{"uuid": gpu["uuid"], "index": gpu["index"], "name": gpu["name"]} for gpu in used.values()],
+        # What a map onto other GPUs has to list.
+        "visible": sorted({uuid for process in processes for uuid in process["visible"]}),
         "processes": [
             {"bytes": process["memory"], "gpus": {gpu["uuid"]: gpu["memory"] for gpu in process["gpus"]}}
             for process in processes

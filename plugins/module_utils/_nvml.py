@@ -24,7 +24,10 @@ SECONDS = 60.0
 
 @dataclass(frozen=True)
 class Gpu:
-    """One GPU; sizes in bytes, None where it does not tell. ``mig``: it is divided, or may be."""
+    """One GPU; sizes in bytes, None where it does not tell. ``mig``: it is divided, or may be.
+
+    ``minor``: of its device node.
+    """
 
     uuid: str
     index: int
@@ -33,6 +36,7 @@ class Gpu:
     memory_free: int | None
     persistence: bool | None
     mig: bool
+    minor: int | None = None
 
     def result(self) -> dict[str, Any]:
         """As modules return it."""

@@ -37,6 +37,7 @@ def _gpu(nvml: Any, index: int, device: Any) -> dict[str, Any]:
         "persistence": None if persistence is None else bool(persistence),
         # A GPU that cannot be divided does not know the question.
         "mig": bool(mig),
+        "minor": _optional(lambda: nvml.nvmlDeviceGetMinorNumber(device), nvml),
     }
 
 

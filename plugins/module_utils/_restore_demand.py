@@ -40,6 +40,8 @@ class Demand:
     gpu_expected: bool = False
     #: Bytes that the processes held on each GPU, by old UUID, where that is known.
     held: Mapping[str, int] = field(default_factory=dict)
+    #: The old GPUs that they could see.
+    visible: tuple[str, ...] = ()
     vram: _vram_need.Need = field(default_factory=_vram_need.Need)
 
 
@@ -79,6 +81,7 @@ def look(client: Client, job: Job) -> Demand:
         memory_limit=limit if isinstance(limit, int) else None,
         gpu_expected=expected,
         held=held,
+        visible=_vram_need.visible(checkpoint.facts),
         vram=_vram_need.need(held, checkpoint.facts, size, job.gpu.gpu_map) if expected else _vram_need.Need(),
     )
 
@@ -104,7 +107,7 @@ def judge(demands: Sequence[Demand], available: int | None, thorough: bool) -> V
     for demand in expected:
         gpu = demand.job.gpu
         try:
-            pairs = _cuda_gpus.pairs(gpu.gpu_map, demand.held)
+            pairs = _cuda_gpus.pairs(gpu.gpu_map, {*demand.held, *demand.visible})
             _cuda_gpus.require_targets(pairs, verdict.reading)
             _vram_need.require(demand.job.name, demand.vram, taken, verdict.reading)
         except RestoreError as error:

@@ -29,11 +29,15 @@ _INTERVAL = 0.2
 
 @dataclass(frozen=True)
 class Wish:
-    """What is wanted of one workload's GPU memory. ``vram``: bytes by old GPU UUID, as the operator gave them."""
+    """What is wanted of one workload's GPU memory. ``vram``: bytes by old GPU UUID, as the operator gave them.
+
+    ``visible``: the old GPUs that its processes could see, where that was recorded.
+    """
 
     policy: Policy = field(default_factory=Policy)
     gpu_map: Mapping[str, str] = field(default_factory=dict)
     vram: Mapping[str, int] = field(default_factory=dict)
+    visible: tuple[str, ...] = ()
     retries: int = 1
 
 
@@ -121,6 +125,7 @@ def bring_back(
                 container_id=container_id,
                 gpu_map=wish.gpu_map,
                 vram=wish.vram,
+                visible=wish.visible,
                 cuda_timeout=policy.cuda_timeout,
                 lock_timeout=policy.lock_timeout,
                 driver_root=policy.driver_root,

@@ -134,7 +134,9 @@ def _bring_gpu_back(
     # Room was looked for before the window, unless the task is one that a run which was killed has left. Else only a
     # map needs to know which GPUs there were.
     known = bool(job.gpu.gpu_map) or not result.task.changed
-    wish = dataclasses.replace(job.gpu, vram=_vram_need.held(job.gpu.vram, facts) if known else {})
+    wish = dataclasses.replace(
+        job.gpu, vram=_vram_need.held(job.gpu.vram, facts) if known else {}, visible=_vram_need.visible(facts)
+    )
     try:
         result.gpu = _restore_gpu.bring_back(
             client,

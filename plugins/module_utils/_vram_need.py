@@ -59,6 +59,13 @@ def recorded(facts: Mapping[str, Any]) -> dict[str, int]:
     return found
 
 
+def visible(facts: Mapping[str, Any]) -> tuple[str, ...]:
+    """The GPUs that the processes could see at the capture, used or not, by UUID; empty where nothing was recorded."""
+    gpu = facts.get("gpu")
+    found = gpu.get("visible") if isinstance(gpu, dict) else None
+    return tuple(uuid for uuid in found if isinstance(uuid, str)) if isinstance(found, list) else ()
+
+
 def _has_record(facts: Mapping[str, Any]) -> bool:
     """Whether the capture looked, be it that it found no process on a GPU."""
     return bool(facts) and "gpu" in facts and not any(process.get("bytes") is None for process in processes(facts))

@@ -62,8 +62,9 @@ options:
     default: running
   gpu_map:
     description:
-      - For each GPU that the checkpoint used, by UUID, the GPU to restore its memory to. All of them have to be
-        listed, and the new one has to be of the same chip.
+      - For each GPU that the processes could see at their checkpoint, by UUID, the GPU to restore its memory to. Those that
+        they did not use have to be listed, too (C(visible) of M(gpuops.restore.cuda_process_info)), each with a new one
+        of its own, which has to be of the same chip. C(CUDA_VISIBLE_DEVICES) makes no difference.
       - A map that sends every GPU to itself is the same as none. Any other needs driver 580 or later.
     type: dict
     default: {}
@@ -171,7 +172,7 @@ failure:
       C(cuda_lock_timeout), C(cuda_lock_failed), C(cuda_checkpoint_failed), C(cuda_unlock_failed), C(cuda_process_gone),
       C(cuda_process_busy), C(cuda_process_unreadable), C(cuda_processes_keep_coming), C(cuda_init_failed),
       C(driver_library_missing), C(driver_root_invalid), C(driver_too_old), C(bindings_too_old), C(dependency_missing),
-      C(host_memory_short), C(container_memory_short), C(vram_short), C(gpu_map_invalid), C(gpu_map_incomplete),
+      C(host_memory_short), C(container_memory_short), C(vram_short), C(gpu_map_invalid), C(gpu_map_incomplete), C(gpu_map_refused),
       C(gpu_map_unchecked), C(gpu_absent), C(gpu_other_chip), C(task_paused), C(task_absent), C(container_absent),
       C(container_not_ours), C(process_gone), C(pid_invalid), C(not_a_cuda_process) and those of containerd.
   type: dict

@@ -96,7 +96,9 @@ nvml:
   returned: success
   sample: {available: true, reason: null}
 gpus:
-  description: The GPUs that NVML sees. Sizes in bytes; C(persistence) mode; C(mig) for a GPU that is divided.
+  description:
+    - The GPUs that NVML sees. Sizes in bytes; C(persistence) mode; C(mig) for a GPU that is divided; C(minor) number of
+      its device node.
   type: list
   elements: dict
   returned: success
@@ -108,12 +110,15 @@ gpus:
       memory_free: 67653402624
       persistence: true
       mig: false
+      minor: 0
 processes:
   description:
     - The processes with CUDA state. C(state) is V(RUNNING), V(LOCKED), V(CHECKPOINTED), V(FAILED), V(CHECKPOINTING),
       V(RESTORING), or null with the C(problem).
     - C(memory) is what they hold on all GPUs, C(host_memory) their own memory in RAM, which for a checkpointed process
       is an upper bound of what it needs on the GPUs; both in bytes.
+    - C(visible) are the GPUs that the process can see, by UUID, since its container has their device nodes. A map onto
+      other GPUs has to list all of them.
     - C(restore_failed) is set for a checkpointed process that cannot be restored any more, and says why.
     - C(start_time) is in clock ticks after boot.
   type: list
@@ -128,6 +133,7 @@ processes:
       restore_failed: null
       gpus:
         - {uuid: GPU-6b5d7bd4-6b1c-4a3e-9a9a-1f8d4a1f0b01, index: 0, name: NVIDIA H100 80GB HBM3, memory: 17679253504}
+      visible: [GPU-6b5d7bd4-6b1c-4a3e-9a9a-1f8d4a1f0b01]
       memory: 17679253504
       host_memory: 1283457024
 failure:

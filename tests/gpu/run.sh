@@ -45,6 +45,8 @@ PYTHON
 
 tests=$GPUOPS_GPU_DIR/collections/ansible_collections/gpuops/restore/tests
 export PYTHONPATH=$tests/gpu:$tests/lab:$GPUOPS_GPU_DIR/site PYTHONPYCACHEPREFIX=$GPUOPS_GPU_DIR/pycache PYTHONUNBUFFERED=1
+# Images of machines set it, and then every start of Python compiles all that it imports.
+unset PYTHONDONTWRITEBYTECODE
 # Nothing in the folder it was called from is to be taken for a Python package.
 cd "$GPUOPS_GPU_DIR"
 exec "$python" -m gpuops_gpu

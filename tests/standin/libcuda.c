@@ -207,7 +207,7 @@ static void uuid_text(const uuid_t *uuid, char text[STANDIN_TEXT]) {
 
 /* The GPU to which the map sends old, into new; 0 when a map is given that lacks it. */
 static int mapped(const restore_args_t *restore, const char *old, char new[STANDIN_TEXT]) {
-    memcpy(new, old, STANDIN_TEXT);
+    snprintf(new, STANDIN_TEXT, "%s", old);
     if (restore == NULL || restore->count == 0) {
         return 1;
     }
@@ -222,12 +222,27 @@ static int mapped(const restore_args_t *restore, const char *old, char new[STAND
     return 0;
 }
 
+/* As seen with the real one: a map that lacks a GPU which the process could see is refused, and poisons nothing. */
+static int map_is_complete(int pid, const restore_args_t *restore) {
+    char new[STANDIN_TEXT];
+    int complete = 1;
+    DIR *seen = standin_list("pids/%d/visible", pid);
+    struct dirent *found;
+    while (seen != NULL && (found = readdir(seen)) != NULL) {
+        complete = complete && (found->d_name[0] == '.' || mapped(restore, found->d_name, new));
+    }
+    if (seen != NULL) {
+        closedir(seen);
+    }
+    return complete;
+}
+
 static int change_restore(int pid, void *arguments) {
     restore_args_t *restore = arguments;
     char text[STANDIN_TEXT], old[8][STANDIN_TEXT], new[8][STANDIN_TEXT];
     int version = standin_read(text, "driver_version") ? atoi(text) : 13000, count = 0;
-    if (restore != NULL && restore->count > 0 && version < 13000) {
-        return poison(pid, INVALID_VALUE);
+    if (restore != NULL && restore->count > 0 && (version < 13000 || !map_is_complete(pid, restore))) {
+        return INVALID_VALUE;
     }
     DIR *memory = standin_list("pids/%d/bytes", pid);
     struct dirent *found;
@@ -243,11 +258,11 @@ static int change_restore(int pid, void *arguments) {
         char chip_old[STANDIN_TEXT], chip_new[STANDIN_TEXT];
         int complete = mapped(restore, old[index], new[index]), gpu = standin_gpu(new[index]);
         if (!complete || gpu < 0) {
-            return poison(pid, INVALID_VALUE);
+            return INVALID_VALUE;
         }
         if (standin_read(chip_old, "gpus/%d/name", standin_gpu(old[index])) &&
             standin_read(chip_new, "gpus/%d/name", gpu) && strcmp(chip_old, chip_new) != 0) {
-            return poison(pid, INVALID_VALUE);
+            return INVALID_VALUE;
         }
         if (standin_used(gpu, new[index]) + standin_bytes(pid, old[index]) > standin_total(gpu)) {
             return poison(pid, OUT_OF_MEMORY);

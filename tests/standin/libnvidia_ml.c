@@ -99,6 +99,13 @@ int nvmlDeviceGetMemoryInfo(void *device, memory_t *memory) {
     return SUCCESS;
 }
 
+int nvmlDeviceGetMinorNumber(void *device, unsigned int *minor) {
+    char text[STANDIN_TEXT];
+    int index = index_of(device);
+    *minor = standin_read(text, "gpus/%d/minor", index) ? (unsigned int)atoi(text) : (unsigned int)index;
+    return SUCCESS;
+}
+
 int nvmlDeviceGetPersistenceMode(void *device, unsigned int *mode) {
     char text[STANDIN_TEXT];
     *mode = standin_read(text, "gpus/%d/persistence", index_of(device)) ? (unsigned int)atoi(text) : 0;

@@ -48,6 +48,12 @@ class Section:
     def phase(self, name: str, seconds: float, moved: int = 0) -> None:
         self.phases.append(Phase(name, seconds, moved))
 
+    def add(self, name: str, part: Section) -> None:
+        """Take in what a part of this section has found; its names are told from those of other parts by ``name``."""
+        self.checks += [{**check, "name": f"{name}: {check['name']}"} for check in part.checks]
+        self.phases += [dataclasses.replace(phase, name=f"{name}: {phase.name}") for phase in part.phases]
+        self.figures.update(part.figures)
+
     def judge(self) -> None:
         failed = [check["name"] for check in self.checks if not check["ok"]]
         if self.reason or failed:

@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from typing import Any
 
 from gpuops_gpu.bench import Bench, Workload, phase_seconds
@@ -130,9 +129,7 @@ def four(bench: Bench, section: Section) -> None:
         try:
             _through_the_playbook(bench, inner, whole)
         finally:
-            section.checks += inner.checks
-            section.phases += [dataclasses.replace(one, name=f"playbook, {one.name}") for one in inner.phases]
-            section.figures.update(inner.figures)
+            section.add("playbook", inner)
     finally:
         bench.take_away(whole)
 

@@ -18,9 +18,13 @@ def several(bench: Bench, section: Section) -> None:
     cards = gpu.uuids() if bench.suspends else []
     if len(cards) < 2:
         raise StepError(f"This needs two GPUs, and there are {len(cards)}.")
-    _moved(bench, section, cards)
-    _alone(bench, section, len(cards))
-    _side_by_side(bench, section, len(cards))
+    for run in (_moved, _alone, _side_by_side):
+        # Each has phases of the same names.
+        inner = Section(section.name)
+        try:
+            run(bench, inner, cards)
+        finally:
+            section.add(run.__name__.strip("_").replace("_", " "), inner)
 
 
 def _moved(bench: Bench, section: Section, cards: list[str]) -> None:
@@ -31,7 +35,7 @@ def _moved(bench: Bench, section: Section, cards: list[str]) -> None:
         bench.await_ready(workload)
         before = bench.digests(workload)
         bench.capture(section, workload)
-        for what, wrong in _wrong_maps(cards).items():
+        for what, wrong in _wrong_maps(bench, cards).items():
             play = bench.plays.playbook("restore", {**bench.entry(workload), "gpu_map": wrong}, 60)
             section.figures[f"message for {what}"] = play.message
             refused = not play.ok and play.changed == 0 and "nothing was changed" in play.message
@@ -49,9 +53,10 @@ def _moved(bench: Bench, section: Section, cards: list[str]) -> None:
         bench.take_away(workload)
 
 
-def _alone(bench: Bench, section: Section, count: int) -> None:
+def _alone(bench: Bench, section: Section, cards: list[str]) -> None:
     """A container that sees one card of several, and not the first, comes back there."""
     workload = bench.pattern("alone", bench.settings.small)
+    count = len(cards)
     workload.cards = (count - 1,)
     try:
         before = [gpu.used(index) for index in range(count)]
@@ -77,17 +82,23 @@ def _lies_on(section: Section, before: list[int], workload: Workload, when: str)
     section.check(f"the memory lies on the card that it sees {when}", alone, more)
 
 
-def _wrong_maps(cards: list[str]) -> dict[str, dict[str, str]]:
+def _wrong_maps(bench: Bench, cards: list[str]) -> dict[str, dict[str, str]]:
     nowhere = f"GPU-{'0' * 8}-0000-0000-0000-{'0' * 12}"
-    return {
-        "an incomplete map": {cards[1]: cards[0]},
-        "a map onto a card that is not there": dict.fromkeys(cards, nowhere),
+    wrong = {
+        "a map that lacks the card that was used": {cards[1]: cards[0]},
+        "a map that lacks a card that was only seen": {cards[0]: cards[1]},
+        "a map onto a card that is not there": {cards[0]: nowhere, cards[1]: cards[0]},
         "two cards onto one": dict.fromkeys(cards, cards[0]),
     }
+    if bench.world:
+        # The stand-in has no device nodes, by which it is known what a container sees.
+        del wrong["a map that lacks a card that was only seen"]
+    return wrong
 
 
-def _side_by_side(bench: Bench, section: Section, count: int) -> None:
+def _side_by_side(bench: Bench, section: Section, cards: list[str]) -> None:
     """One container with a process on each card: seconds of each, one after another and at once."""
+    count = len(cards)
     workload = bench.pattern("both", bench.settings.part, count, "--spread")
     try:
         bench.start(workload)

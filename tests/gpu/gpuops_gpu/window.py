@@ -13,6 +13,7 @@ import sys
 import time
 from collections.abc import Callable
 
+from gpuops_gpu import criu_time
 from gpuops_gpu.bench import Bench, Workload
 from gpuops_gpu.report import Section
 from gpuops_gpu.runner import StepError
@@ -136,7 +137,8 @@ def _ours(bench: Bench, section: Section, workload: Workload, name: str) -> floa
     receipt = bench.plays.receipt(workload.name)
     seconds = dict(receipt["seconds"])
     kept = {key: receipt.get(key) for key in ("seconds", "huge_pages", "prewarm")}
-    section.figures[f"ours {name}"] = {**kept, "gpu": (receipt.get("gpu") or {}).get("seconds")}
+    criu = criu_time.longest(bench.plays.state / "work")
+    section.figures[f"ours {name}"] = {**kept, "gpu": (receipt.get("gpu") or {}).get("seconds"), "criu": criu}
     return float(seconds["window"])
 
 

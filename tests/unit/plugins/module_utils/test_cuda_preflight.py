@@ -10,6 +10,7 @@ from pathlib import Path
 
 from ansible_collections.gpuops.restore.plugins.module_utils._errors import (
     RETRYABLE,
+    TERMINAL,
     NodeError,
 )
 from ansible_collections.gpuops.restore.tests.standin import standin
@@ -109,6 +110,24 @@ def test_maps_that_cannot_be(steps: Steps) -> None:
     steps.world.set("nvml_error", 9)
     steps.world.set("driver_version", 13000)
     assert steps.refused(pid, gpu_map={GPU: other}).code == "gpu_map_unchecked"
+
+
+def test_a_map_has_to_list_what_the_process_could_only_see(steps: Steps) -> None:
+    seen = steps.world.add_gpu(1)
+    pid = steps.world.add_process(standin.CHECKPOINTED, {GPU: GIB})
+    error = steps.refused(pid, gpu_map={GPU: seen}, visible=(GPU, seen))
+    assert (error.code, error.details["missing"]) == ("gpu_map_incomplete", [seen])
+    done = steps.run(pid, gpu_map={GPU: seen, seen: GPU}, visible=(GPU, seen))
+    assert [entry["uuid"] for entry in done.processes[0]["gpus"]] == [seen]
+
+
+def test_a_map_that_the_driver_refuses_poisons_nothing(steps: Steps) -> None:
+    seen = steps.world.add_gpu(1)
+    pid = steps.world.add_process(standin.CHECKPOINTED, {GPU: GIB}, **{f"visible/{seen}": 1})
+    error = steps.fails(pid, gpu_map={GPU: seen})
+    assert (error.code, error.outcome) == ("gpu_map_refused", TERMINAL)
+    assert error.details["processes"][0]["after"] == "CHECKPOINTED"
+    assert steps.run(pid, gpu_map={GPU: seen, seen: GPU}).processes[0]["after"] == "RUNNING"
 
 
 def test_a_map_is_not_looked_at_where_nothing_is_restored(steps: Steps) -> None:

@@ -49,12 +49,16 @@ def test_the_gpus_part() -> None:
     gpus = [{"uuid": "GPU-1", "index": 0, "name": "One", "memory": 5}]
     info = {
         "driver": {"version": "580.1", "cuda": "13.0"},
-        "processes": [{"memory": 5, "gpus": gpus}, {"memory": None, "gpus": []}],
+        "processes": [
+            {"memory": 5, "gpus": gpus, "visible": ["GPU-1", "GPU-2"]},
+            {"memory": None, "gpus": [], "visible": ["GPU-1"]},
+        ],
     }
     assert _node_facts.gpu(info) == {
         "driver": "580.1",
         "cuda": "13.0",
         "gpus": [{"uuid": "GPU-1", "index": 0, "name": "One"}],
+        "visible": ["GPU-1", "GPU-2"],
         "processes": [{"bytes": 5, "gpus": {"GPU-1": 5}}, {"bytes": None, "gpus": {}}],
     }
     assert _node_facts.gpu({"processes": []}) is None

@@ -35,6 +35,7 @@ def test_gpus_memory_and_who_holds_it(world: standin.World) -> None:
             "memory_free": 78 * GIB,
             "persistence": False,
             "mig": False,
+            "minor": 0,
         },
         {
             "uuid": second,
@@ -44,6 +45,7 @@ def test_gpus_memory_and_who_holds_it(world: standin.World) -> None:
             "memory_free": 36 * GIB,
             "persistence": True,
             "mig": True,
+            "minor": 1,
         },
     ]
     assert found.bytes_of(pid) == 5 * GIB

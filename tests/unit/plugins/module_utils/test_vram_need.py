@@ -12,7 +12,14 @@ import pytest
 
 from ansible_collections.gpuops.restore.plugins.module_utils._errors import RETRYABLE, NodeError
 from ansible_collections.gpuops.restore.plugins.module_utils._nvml import Gpu, Reading
-from ansible_collections.gpuops.restore.plugins.module_utils._vram_need import Need, held, need, processes, require
+from ansible_collections.gpuops.restore.plugins.module_utils._vram_need import (
+    Need,
+    held,
+    need,
+    processes,
+    require,
+    visible,
+)
 from ansible_collections.gpuops.restore.tests.standin import standin
 
 GIB = standin.GIB
@@ -21,6 +28,12 @@ GPU, OTHER, GONE = (standin.uuid(number) for number in (0, 1, 9))
 
 def facts(*found: Any) -> dict[str, Any]:
     return {"version": 1, "gpu": {"processes": list(found)}}
+
+
+def test_gpus_that_the_processes_could_see() -> None:
+    assert visible({"gpu": {"visible": ["GPU-a", "GPU-b"]}}) == ("GPU-a", "GPU-b")
+    for strange in ({}, {"gpu": None}, {"gpu": {"visible": "GPU-a"}}, {"gpu": {"visible": [1]}}):
+        assert visible(strange) == ()
 
 
 def recorded(**sizes: int) -> dict[str, Any]:
