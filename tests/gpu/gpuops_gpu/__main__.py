@@ -14,7 +14,7 @@ import time
 import traceback
 from collections.abc import Callable
 
-from gpuops_gpu import captures, failures, gpu, host, sections, settings, several, window
+from gpuops_gpu import captures, failures, gpu, host, sections, settings, several, ways, window
 from gpuops_gpu.bench import Bench
 from gpuops_gpu.engine import Engine, tree_digest
 from gpuops_gpu.plays import Plays
@@ -33,6 +33,7 @@ LIMITS = {
     "four": (240, 60),
     "several": (420, 60),
     "window": (560, 60),
+    "ways": (300, 60),
 }
 RUN: dict[str, Callable[[Bench, Section], None]] = {
     "pattern": sections.pattern,
@@ -42,6 +43,7 @@ RUN: dict[str, Callable[[Bench, Section], None]] = {
     "four": sections.four,
     "several": several.several,
     "window": window.window,
+    "ways": ways.ways,
 }
 
 

@@ -10,9 +10,9 @@ import os
 import pathlib
 from collections.abc import Mapping
 
-SECTIONS = ("pattern", "capture", "failures", "training", "four", "several", "window")
+SECTIONS = ("pattern", "capture", "failures", "training", "four", "several", "window", "ways")
 #: What runs unless sections are named; the others need a second card, or minutes of their own.
-USUAL = SECTIONS[:-2]
+USUAL = SECTIONS[:-3]
 NAMESPACE = "gpuops-gpu"
 GIB = 1 << 30
 

@@ -49,7 +49,7 @@ def _case(bench: Bench, section: Section, workload: Workload, name: str, bound: 
     free = shutil.disk_usage(bench.settings.base).free
     if free < need:
         raise StepError(f"{need / GIB:.0f} GiB of disk are needed, {free / GIB:.0f} are free.")
-    seconds = _prepare(bench, section, workload)
+    seconds = prepare(bench, section, workload)
     for phase, value in seconds.items():
         section.phase(f"{name}: {phase}", value, workload.bytes)
     for cache in bench.settings.caches:
@@ -105,7 +105,7 @@ def _prepare_cache(bench: Bench, cache: str) -> None:
                 os.posix_fadvise(stream.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
 
 
-def _prepare(bench: Bench, section: Section, workload: Workload) -> dict[str, float]:
+def prepare(bench: Bench, section: Section, workload: Workload) -> dict[str, float]:
     """Captured, ended and staged, which is what happens before a window."""
     answer, _ = bench.plays.module(
         "containerd_checkpoint",
