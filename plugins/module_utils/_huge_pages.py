@@ -10,10 +10,8 @@ switch is the whole node's; a guard (:mod:`_huge_pages_worker`) puts it back, al
 
 from __future__ import annotations
 
-import os
 import threading
 import time
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from types import TracebackType
 
@@ -33,7 +31,10 @@ _SECONDS = 10.0
 
 @dataclass(frozen=True)
 class Report:
-    """What became of the switch. ``was``: the node's own setting; ``measured``: seconds with small and huge pages."""
+    """What became of the switch. ``was``: the node's own setting.
+
+    ``measured``: seconds for the same amount of fresh memory with small and with huge pages.
+    """
 
     wish: str = KEEP
     switched: bool = False
@@ -46,27 +47,9 @@ class Report:
         return {"wish": self.wish, "switched": self.switched, "was": self.was, "measured": self.measured}
 
 
-def for_size(wish: str, size: int, lazy: Callable[[], bool] | None = None) -> HugePages:
-    """For ``size`` bytes of memory that are dumped or restored; ``lazy`` as :func:`backed_lazily`."""
-    if wish == AUTO and (size < WORTH_A_LOOK or (lazy or backed_lazily)()):
-        return HugePages(KEEP)
-    return HugePages(wish)
-
-
-def backed_lazily(proc: str = "/proc", driver: str = "/dev/nvidiactl") -> bool:
-    """Whether this is a virtual machine whose memory its host may not have backed yet.
-
-    There the first touch of a huge page can cost ten times what it saves, and how much of the memory has been touched
-    before no short measurement tells. With a GPU passed through all memory is backed, since devices write to it.
-    """
-    if os.path.exists(driver):
-        return False
-    with open(os.path.join(proc, "cpuinfo"), encoding="utf-8") as stream:
-        for line in stream:
-            name, _colon, flags = line.partition(":")
-            if name.strip() == "flags":
-                return "hypervisor" in flags.split()
-    return False
+def for_size(wish: str, size: int) -> HugePages:
+    """For ``size`` bytes of memory that are dumped or restored."""
+    return HugePages(KEEP if wish == AUTO and size < WORTH_A_LOOK else wish)
 
 
 class HugePages:

@@ -27,8 +27,8 @@ from typing import IO, Any  # pylint: disable=unused-import
 
 _ALWAYS, _MADVISE, _AUTO = "always", "madvise", "auto"
 _PIECE = 1 << 20
-#: Bytes of a sample; enough for a difference to show, and four of them fit everywhere.
-_SAMPLE = 32 << 20
+#: Bytes of a sample; enough for a difference to show, and little enough for all of them to be held at a time.
+_SIZES = {"small": 8 << 20, "huge": 16 << 20}
 _SAMPLES = 2
 #: Huge pages have to be this much faster, or the switch is not worth it.
 _WORTH = 0.8
@@ -106,23 +106,25 @@ class Shared:
 def measure(setting: Setting) -> dict[str, float]:
     """Seconds to read cached bytes into fresh memory with small and with huge pages. Leaves the setting as it was.
 
-    No memory is used twice: on a virtual machine the first touch of a huge page may cost more than all that it saves.
+    The seconds are for as many bytes. No memory is used twice: a virtual machine's host may have taken free memory back
+    (free page reporting, by huge pages), and then the first touch is what costs.
     """
+    largest = max(_SIZES.values())
     before = setting.read()
     seconds = {"small": 0.0, "huge": 0.0}
     held = []
     with tempfile.TemporaryFile() as file:
-        file.truncate(_SAMPLE)
+        file.truncate(largest)
         piece = os.urandom(_PIECE)
-        for offset in range(0, _SAMPLE, _PIECE):
+        for offset in range(0, largest, _PIECE):
             os.pwrite(file.fileno(), piece, offset)
         try:
             for _round in range(_SAMPLES):
                 for name, value in (("small", "never"), ("huge", _ALWAYS)):
                     setting.write(value)
-                    area = mmap.mmap(-1, _SAMPLE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+                    area = mmap.mmap(-1, _SIZES[name], flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
                     held.append(area)
-                    seconds[name] += _fill(file, area)
+                    seconds[name] += _fill(file, area) * largest / _SIZES[name]
         finally:
             setting.write(before)
             for area in held:
@@ -133,7 +135,7 @@ def measure(setting: Setting) -> dict[str, float]:
 def _fill(file: IO[bytes], area: mmap.mmap) -> float:
     begun = time.monotonic()
     with memoryview(area) as view:
-        for offset in range(0, _SAMPLE, _PIECE):
+        for offset in range(0, len(view), _PIECE):
             os.preadv(file.fileno(), [view[offset : offset + _PIECE]], offset)
     return time.monotonic() - begun
 

@@ -290,8 +290,7 @@ options:
   huge_pages:
     description:
       - Whether the node's transparent huge pages are V(always) for the seconds of the window. They halve a restore on one machine and double
-        it on another, so V(auto) goes by a measurement of a fraction of a second. It does not ask for less than 512 MiB, nor on a virtual
-        machine without a GPU, where the host may have to back huge pages first. V(keep) leaves them alone.
+        it on another, so V(auto) goes by a measurement of a fraction of a second. It does not ask for less than 512 MiB. V(keep) leaves them alone.
       - A guard puts the setting back, also when the module is killed. Where it is V(never), V(auto) respects that.
     type: str
     choices: [auto, always, keep]

@@ -22,14 +22,14 @@ def run(bench: Bench) -> list[Comparison]:
             name = f"restore {mib} MiB {cache}"
             say(name)
 
-            def by_us(reference: str = reference, cache: str = cache) -> Sample:
-                bench.prepare_cache(cache)
+            def by_us(reference: str = reference, cache: str = cache, mib: int = mib) -> Sample:
+                bench.prepare_cache(cache, mib)
                 sample = ours.ROUTES[bench.route](bench, "restored-o", reference)
                 _prove(bench, "restored-o")
                 return sample
 
-            def by_ctr(reference: str = reference, cache: str = cache) -> Sample:
-                bench.prepare_cache(cache)
+            def by_ctr(reference: str = reference, cache: str = cache, mib: int = mib) -> Sample:
+                bench.prepare_cache(cache, mib)
                 sample = bench.ctr("containers", "restore", "--rw", "--live", "restored-c", reference)
                 _prove(bench, "restored-c")
                 return sample

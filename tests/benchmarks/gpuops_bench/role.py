@@ -39,7 +39,7 @@ def _of_size(bench: Bench, directory: pathlib.Path, mib: int) -> list[Comparison
     alone: list[Sample] = []
 
     def play(*tags: str) -> Sample:
-        bench.prepare_cache(WARM)
+        bench.prepare_cache(WARM, mib)
         command = ["ansible-playbook", "-e", f"@{variables}", *tags, "gpuops.restore.restore"]
         done = ansible(bench, directory, *command)
         receipt = json.loads(bench.node.inside("/var/lib/gpuops-restore/receipts/restored-r.json").read_text())
@@ -50,13 +50,13 @@ def _of_size(bench: Bench, directory: pathlib.Path, mib: int) -> list[Comparison
 
     def by_us() -> Sample:
         sample = play()
-        bench.prepare_cache(WARM)
+        bench.prepare_cache(WARM, mib)
         alone.append(ours.ROUTES[bench.route](bench, "restored-o", reference))
         bench.remove("restored-o")
         return sample
 
     def by_ctr() -> Sample:
-        bench.prepare_cache(WARM)
+        bench.prepare_cache(WARM, mib)
         sample = bench.ctr("containers", "restore", "--rw", "--live", "restored-c", reference)
         bench.remove("restored-c")
         return sample

@@ -77,22 +77,9 @@ def test_auto_measures_where_it_is_asked(node: Node) -> None:
 def test_little_memory_is_not_worth_a_look(monkeypatch: pytest.MonkeyPatch, wish: str, size: int, asked: bool) -> None:
     begun: list[str] = []
     monkeypatch.setattr(HugePages, "_begin", lambda self: begun.append(self._wish))
-    with _huge_pages.for_size(wish, size, lambda: False):
+    with _huge_pages.for_size(wish, size):
         pass
     assert begun == ([wish] if asked else [])
-
-
-@pytest.mark.parametrize(
-    ("flags", "gpu", "lazy"), [("fpu hypervisor", False, True), ("fpu hypervisor", True, False), ("fpu", False, False)]
-)
-def test_memory_that_the_host_may_not_have_backed(tmp_path: pathlib.Path, flags: str, gpu: bool, lazy: bool) -> None:
-    (tmp_path / "cpuinfo").write_text(f"processor\t: 0\nflags\t\t: {flags}\n")
-    driver = tmp_path / "nvidiactl"
-    if gpu:
-        driver.touch()
-    assert _huge_pages.backed_lazily(str(tmp_path), str(driver)) == lazy
-    assert _huge_pages.for_size("auto", 1 << 30, lambda: True).report.wish == "keep"
-    assert _huge_pages.for_size("always", 1 << 30, lambda: True).report.wish == "always"
 
 
 def test_always_switches_and_keep_does_not(node: Node) -> None:
@@ -165,7 +152,7 @@ def test_a_node_without_the_switch_goes_on(tmp_path: pathlib.Path) -> None:
 
 
 def test_a_measurement_leaves_the_setting_as_it_was(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_huge_pages_worker, "_SAMPLE", 2 << 20)
+    monkeypatch.setattr(_huge_pages_worker, "_SIZES", {"small": 1 << 20, "huge": 2 << 20})
     found = _huge_pages_worker.measure(_huge_pages_worker.Setting(str(node.setting)))
     assert set(found) == {"small", "huge"}
     assert all(value > 0 for value in found.values())
