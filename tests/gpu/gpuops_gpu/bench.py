@@ -261,7 +261,9 @@ class Bench:
 
     def watching(self, workload: Workload) -> Any:
         """In a rehearsal the stand-in is told of processes that come back; else nothing."""
-        return self.world.watching(workload.name, workload.bytes // max(1, len(workload.parts))) if self.world else _Nothing()
+        if self.world is None:
+            return _Nothing()
+        return self.world.watching(workload.name, workload.bytes // max(1, len(workload.parts)))
 
     def cleanup(self, section: Section, workload: Workload) -> None:
         """The clean-up playbook, and what has to be gone after it."""

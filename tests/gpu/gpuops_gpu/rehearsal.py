@@ -95,7 +95,10 @@ class World:
 
 
 def _pids(container: str) -> list[int]:
-    """The processes in the container's cgroup, which after a restore has a prefix. The driver knows a process at once, so no slower way would do."""
+    """The processes in the container's cgroup, which after a restore has a prefix.
+
+    The driver knows a process at once, so no slower way would do.
+    """
     found = []
     for entry in os.listdir("/proc"):
         if entry.isdigit():

@@ -24,8 +24,8 @@ class Settings:
     base: everything that the test unpacks and makes; removed at the end unless ``keep``.
     gib: of the workload with a pattern. small: of the one in the failure cases. part: of each of the four processes
     that are timed. full_part: of each of the four that go through the playbook. window: of the workloads whose windows
-    are measured, each in one and in four processes (``spread``), the page cache cold and warm (``caches``), in ``pairs``
-    runs of each side.
+    are measured, each in one and in four processes (``spread``), the page cache cold and warm (``caches``), in
+    ``pairs`` runs of each side.
     rehearsal: no GPU; host memory stands in for VRAM, and the report says so.
     """
 

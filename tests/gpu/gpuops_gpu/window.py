@@ -61,9 +61,7 @@ def _case(bench: Bench, section: Section, workload: Workload, name: str, bound: 
             section.check(f"{name}, {cache}: the window takes {wanted}", ratio <= bound, f"{ratio:.3f}")
 
 
-def _compare(
-    bench: Bench, section: Section, workload: Workload, name: str, cache: str, before: list[str]
-) -> None:
+def _compare(bench: Bench, section: Section, workload: Workload, name: str, cache: str, before: list[str]) -> None:
     """Pairs of restores, ours and the peer's, with what both read in the page cache or not."""
     ours: list[float] = []
     theirs: list[float] = []
