@@ -70,9 +70,17 @@ class GpuNode:
         (self.proc / "meminfo").write_text(f"MemTotal: 99 kB\nMemAvailable: {size // 1024} kB\n", encoding="ascii")
 
     def add(
-        self, name: str, *starts: list[Cuda], held: Sequence[Mapping[str, int]] | None = None, stage: bool = True
+        self,
+        name: str,
+        *starts: list[Cuda],
+        held: Sequence[Mapping[str, int]] | None = None,
+        visible: Sequence[str] = (),
+        stage: bool = True,
     ) -> str:
-        """A checkpoint of a container; ``held``: what its capture recorded of each process. The image's name."""
+        """A checkpoint of a container; ``held``: what its capture recorded of each process, ``visible``: the GPUs.
+
+        The image's name.
+        """
         notes = {
             "io.containerd.checkpoint.runtime": "io.containerd.runc.v2",
             "io.containerd.checkpoint.snapshotter": "overlayfs",
@@ -80,7 +88,7 @@ class GpuNode:
         }
         if held is not None:
             processes = [{"bytes": sum(gpus.values()), "gpus": dict(gpus)} for gpus in held]
-            gpu = {"processes": processes} if held else None
+            gpu = {"processes": processes, "visible": list(visible)} if held else None
             notes[_labels.FACTS] = json.dumps({"version": 1, "gpu": gpu})
         image = f"example.test/{name}-checkpoint:1"
         add_checkpoint(self.fake.state, name=image, base=self.node.base, annotations=notes)

@@ -152,6 +152,12 @@ def test_other_gpus(reading: Reading) -> None:
     assert refused([on_gpu("a", GIB, GPU, **moved)]) == {"a": ["gpu_map_incomplete"]}
 
 
+def test_a_map_lists_what_was_only_seen(reading: Reading) -> None:
+    workload = {"gpu_map": {GPU: OTHER}}
+    assert refused([on_gpu("a", GIB, GPU, workload=workload)]) == {}
+    assert refused([on_gpu("a", GIB, GPU, workload=workload, visible=(GPU, OTHER))]) == {"a": ["gpu_map_incomplete"]}
+
+
 def test_without_nvml_that_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(_nvml, "read", lambda *_arguments, **_options: Reading(reason="not installed"))
     answer = {"available": True, "driver": {"version": None, "gpu_map": True}, "gpus": []}

@@ -121,6 +121,14 @@ def test_memory_goes_to_another_gpu(gpus: GpuNode) -> None:
     assert [card["uuid"] for card in result.receipt["gpu"]["gpus"]] == [other]
 
 
+def test_a_map_that_lacks_a_gpu_which_was_only_seen_is_refused_before_the_driver_is_called(gpus: GpuNode) -> None:
+    other = gpus.world.add_gpu(1)
+    gpus.add("train", [Cuda(memory=HELD)], held=[HELD], visible=[GPU, other])
+    result = gpus.one(gpus.job("train", gpu_map={GPU: other}))
+    assert result.failure is not None
+    assert (result.failure["code"], gpus.world.order()) == ("gpu_map_incomplete", [])
+
+
 def test_a_container_without_cuda_needs_none(gpus: GpuNode, monkeypatch: pytest.MonkeyPatch) -> None:
     gpus.add("train", [PLAIN])
     result = gpus.one(gpus.job("train"))
