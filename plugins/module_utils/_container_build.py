@@ -38,7 +38,7 @@ from ansible_collections.gpuops.restore.plugins.module_utils._snapshots import S
 def build(client: Client, wish: Wish, wanted: Container, original: Original, image: Image, files: Files) -> None:
     """Replace what is there by a fresh snapshot and record; whatever this made is undone if any part fails."""
     undo: list[Callable[[], object]] = []
-    with _leases.hold(client, wish.lease, f"container {wish.container_id}"):
+    with _leases.hold(client, wish.lease, purpose(wish.container_id)):
         rootfs = _unpack.rootfs(client, image.target, image.name)
         try:
             if _unpack.unpack(client, rootfs, wanted.snapshotter):
@@ -61,6 +61,11 @@ def build(client: Client, wish: Wish, wanted: Container, original: Original, ima
         except BaseException as error:
             _take_back(undo, error)
             raise
+
+
+def purpose(container_id: str) -> str:
+    """What the lease of a build is for."""
+    return f"container {container_id}"
 
 
 def require_layer(client: Client, original: Original, check: bool) -> None:

@@ -18,6 +18,7 @@ from ansible_collections.gpuops.restore.plugins.module_utils import (
     _containers,
     _criu_config,
     _labels,
+    _leases,
     _mounts,
     _netns,
     _node,
@@ -125,9 +126,10 @@ def present(client: Client, wish: Wish, check: bool) -> Outcome:
     )
     if _agrees(client, wish, wanted, outcome):
         outcome.actions.extend(files.lacking())
-        outcome.changed = bool(outcome.actions)
         if not check:
             files.make()
+        _drop_lease(client, wish.container_id, check, outcome)
+        outcome.changed = bool(outcome.actions)
         return outcome
     image = image or _find_base(client, original, wish, check, outcome)
     _node.require_snapshotter(client, original.snapshotter)
@@ -195,8 +197,18 @@ def absent(
         outcome.actions.append(f"remove the network namespace {_netns.path(container_id)}")
         if not check:
             _netns.remove(container_id)
+    _drop_lease(client, container_id, check, outcome)
     outcome.changed = bool(outcome.actions)
     return outcome
+
+
+def _drop_lease(client: Client, container_id: str, check: bool, outcome: Outcome) -> None:
+    purpose = _container_build.purpose(container_id)
+    if not _leases.is_abandoned(client, purpose):
+        return
+    outcome.actions.append("drop the lease of a run that was killed")
+    if not check:
+        _leases.delete(client, _leases.own_id(purpose))
 
 
 def _default_snapshot(wish: Wish) -> str:

@@ -65,6 +65,11 @@ def own_id(purpose: str) -> str:
     return "gpuops-restore-" + hashlib.sha256(purpose.encode()).hexdigest()[:32]
 
 
+def is_abandoned(client: Client, purpose: str) -> bool:
+    """Whether a run that was killed when all was made, but not released yet, left its lease from :func:`hold`."""
+    return get(client, own_id(purpose)) is not None
+
+
 @contextlib.contextmanager
 def hold(client: Client, lease_id: str | None, purpose: str, expire_seconds: int = 3600) -> Iterator[None]:
     """Protect what the block creates: under the given lease, or under one of its own that ends with the block.

@@ -27,9 +27,10 @@ from ansible_collections.gpuops.restore.plugins.module_utils._errors import Inpu
 
 @dataclass
 class Outcome:
-    """What was, or in check mode would be, done. ``bytes`` and ``files`` of the staged directory."""
+    """What was, or in check mode would be, done. ``created``: the directory."""
 
     changed: bool = False
+    created: bool = False
     directory: str = ""
     staged: dict[str, Any] = field(default_factory=dict)
     before: str = "absent"
@@ -48,12 +49,14 @@ def present(
         checkpoint = _checkpoint.load(client, name)
     except InputError as error:
         if check and assume_prepared and error.code == "checkpoint_absent":
-            return Outcome(changed=True, after="staged")
+            return Outcome(changed=True, created=True, after="staged")
         raise
     criu = _checkpoint.require_criu(checkpoint)
     found = _staging.find(root, checkpoint.key)
     if found is not None and found.digest == criu.digest:
-        return _outcome(checkpoint, found, False)
+        outcome = _outcome(checkpoint, found, False)
+        outcome.changed = lease is None and _drop_lease(client, checkpoint.digest, check)
+        return outcome
     blob = _content.stat(client, criu.digest)
     if blob is None or blob.size != criu.size:
         raise InputError(
@@ -78,9 +81,9 @@ def present(
         free = _node.free_bytes(root)
         if free is not None and criu.size + _staging.RESERVE > free:
             raise _staging.no_space(root, criu.size + _staging.RESERVE, free)
-        return Outcome(changed=True, after="staged", staged={"digest": criu.digest, "size": criu.size})
+        return Outcome(changed=True, created=True, after="staged", staged={"digest": criu.digest, "size": criu.size})
     begun = time.monotonic()
-    with _leases.hold(client, lease, f"stage {checkpoint.digest}"):
+    with _leases.hold(client, lease, _purpose(checkpoint.digest)):
         staged = _staging.stage(
             _content.read(client, criu.digest, criu.size),
             expected_digest=criu.digest,
@@ -93,7 +96,7 @@ def present(
     return outcome
 
 
-def absent(key: str, root: str, check: bool) -> Outcome:
+def absent(client: Client, key: str, root: str, check: bool) -> Outcome:
     """Remove the staged directory of the checkpoint with the hexadecimal digest ``key``.
 
     Raises InputError ``staging_name_invalid`` and NodeError ``staging_*``.
@@ -106,6 +109,8 @@ def absent(key: str, root: str, check: bool) -> Outcome:
         _staging.remove(root, key)
     if not check:
         _staging.remove_root_if_empty(root)
+    if _drop_lease(client, f"sha256:{key}", check):
+        outcome.changed = True
     return outcome
 
 
@@ -117,9 +122,22 @@ def key_of(client: Client, name: str) -> str | None:
     return image.target.digest.split(":", 1)[1] if image else None
 
 
+def _purpose(digest: str) -> str:
+    return f"stage {digest}"
+
+
+def _drop_lease(client: Client, digest: str, check: bool) -> bool:
+    """Whether a run that was killed left its lease; it goes, unless in check mode."""
+    there = _leases.is_abandoned(client, _purpose(digest))
+    if there and not check:
+        _leases.delete(client, _leases.own_id(_purpose(digest)))
+    return there
+
+
 def _outcome(checkpoint: _checkpoint.Checkpoint, staged: _staging.Staged, created: bool) -> Outcome:
     return Outcome(
         changed=created,
+        created=created,
         directory=staged.directory,
         staged={"digest": staged.digest, "bytes": staged.bytes, "files": staged.files},
         before="absent" if created else "staged",

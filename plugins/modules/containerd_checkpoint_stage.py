@@ -126,12 +126,12 @@ def step(module: AnsibleModule, client: Client) -> dict[str, Any]:
         )
     else:
         key = _stage_step.key_of(client, name)
-        done = _stage_step.absent(key, root, module.check_mode) if key else _stage_step.Outcome()
+        done = _stage_step.absent(client, key, root, module.check_mode) if key else _stage_step.Outcome()
         if key is None:
             module.warn(f"There is no image {name}, so its staged directory cannot be told; give the digest instead.")
     return {
         "changed": done.changed,
-        "created": done.changed and parameters["state"] == "present",
+        "created": done.created,
         "directory": done.directory,
         "staged": done.staged,
         "seconds": done.seconds,

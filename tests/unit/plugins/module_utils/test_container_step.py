@@ -227,9 +227,30 @@ def test_the_lease_of_a_killed_run_is_taken_over(fake: FakeContainerd, client: C
     fake.on("Containers/Create", lambda _context: fake.fail("Leases/Delete", times=1), times=1)
     _container_step.present(client, wish(node), False)
     assert len(fake.state.leases) == 1
-    _container_step.absent(client, "train", "gpuops.restore", False, node.root, False)
+    fake.state.containers.clear()
     _container_step.present(client, wish(node), False)
     assert fake.state.leases == {}
+
+
+@pytest.mark.parametrize("state", ["present", "absent"])
+def test_the_lease_of_a_run_that_was_killed_when_all_was_done(
+    fake: FakeContainerd, client: Client, node: Node, state: str
+) -> None:
+    fake.on("Containers/Create", lambda _context: fake.fail("Leases/Delete", times=1), times=1)
+    _container_step.present(client, wish(node), False)
+
+    def again(check: bool) -> _container_step.Outcome:
+        if state == "present":
+            return _container_step.present(client, wish(node), check)
+        return _container_step.absent(client, "train", "gpuops.restore", False, node.root, check)
+
+    predicted = again(True)
+    assert len(fake.state.leases) == 1
+    done = again(False)
+    assert predicted.actions == done.actions and done.actions[-1] == "drop the lease of a run that was killed"
+    assert (done.changed, done.created) == (True, False)
+    assert fake.state.leases == {}
+    assert again(False).changed is False
 
 
 # --- what is refused

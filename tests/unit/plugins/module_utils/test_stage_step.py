@@ -154,26 +154,47 @@ def test_a_damaged_staging_is_made_anew(client: Client, node: Node) -> None:
     assert Path(done.directory, "inventory.img").read_bytes() == CRIU_FILES["inventory.img"]
 
 
+@pytest.mark.parametrize("state", ["present", "absent"])
+def test_the_lease_of_a_run_that_was_killed_when_all_was_done(
+    fake: FakeContainerd, client: Client, node: Node, state: str
+) -> None:
+    fake.fail("Leases/Delete", after=1, times=1)
+    _stage_step.present(client, CHECKPOINT_NAME, node.root, None, False)
+    assert len(fake.state.leases) == 1
+
+    def again(check: bool) -> _stage_step.Outcome:
+        if state == "present":
+            return _stage_step.present(client, CHECKPOINT_NAME, node.root, None, check)
+        return _stage_step.absent(client, key(node), node.root, check)
+
+    predicted = again(True)
+    assert len(fake.state.leases) == 1
+    done = again(False)
+    assert predicted == done and (done.changed, done.created) == (True, False)
+    assert fake.state.leases == {}
+    assert again(False).changed is False
+
+
 # --- absent
 
 
 def test_absent_removes_it_and_the_empty_root(client: Client, node: Node) -> None:
     _stage_step.present(client, CHECKPOINT_NAME, node.root, None, False)
-    predicted = _stage_step.absent(key(node), node.root, True)
+    predicted = _stage_step.absent(client, key(node), node.root, True)
     assert os.path.exists(node.root)
-    done = _stage_step.absent(key(node), node.root, False)
+    done = _stage_step.absent(client, key(node), node.root, False)
     assert predicted == done
     assert (done.changed, done.before, done.after) == (True, "staged", "absent")
     assert not os.path.exists(node.root)
-    assert _stage_step.absent(key(node), node.root, False).changed is False
+    assert _stage_step.absent(client, key(node), node.root, False).changed is False
 
 
-def test_absent_removes_what_a_killed_run_left(node: Node) -> None:
+def test_absent_removes_what_a_killed_run_left(client: Client, node: Node) -> None:
     partial = os.path.join(node.root, f".{key(node)}.partial-1")
     os.makedirs(partial, mode=0o700)
     os.chmod(node.root, 0o700)
-    assert _stage_step.absent(key(node), node.root, True).changed is True
-    assert _stage_step.absent(key(node), node.root, False).changed is True
+    assert _stage_step.absent(client, key(node), node.root, True).changed is True
+    assert _stage_step.absent(client, key(node), node.root, False).changed is True
     assert not os.path.exists(partial)
 
 
@@ -181,7 +202,7 @@ def test_absent_leaves_other_checkpoints_alone(fake: FakeContainerd, client: Cli
     _stage_step.present(client, CHECKPOINT_NAME, node.root, None, False)
     other = add_checkpoint(fake.state, name="other", base=node.base)
     kept = _stage_step.present(client, "other", node.root, None, False)
-    _stage_step.absent(key(node), node.root, False)
+    _stage_step.absent(client, key(node), node.root, False)
     assert other.digest.endswith(os.path.basename(os.path.dirname(kept.directory)))
     assert os.path.isdir(kept.directory)
 
@@ -193,7 +214,7 @@ def test_a_digest_that_is_none_never_becomes_a_path(client: Client, node: Node, 
     found = _stage_step.key_of(client, name)
     assert found is not None
     with pytest.raises(InputError) as caught:
-        _stage_step.absent(found, node.root, check)
+        _stage_step.absent(client, found, node.root, check)
     assert caught.value.code == "staging_name_invalid"
     assert os.path.isdir(node.root)
 

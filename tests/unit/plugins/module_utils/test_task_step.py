@@ -348,7 +348,7 @@ def test_a_container_of_another_checkpoint(fake: FakeContainerd, client: Client,
 
 
 def test_a_checkpoint_that_is_not_staged(fake: FakeContainerd, client: Client, ready: Wish) -> None:
-    _stage_step.absent(_key(fake), ready.staging_dir, False)
+    _stage_step.absent(client, _key(fake), ready.staging_dir, False)
     assert refused(client, fake, ready).code == "checkpoint_not_staged"
     assert _task_step.started(client, dataclasses.replace(ready, route="descriptor"), True).changed is True
 
