@@ -214,7 +214,7 @@ class Capture:
         try:
             _tasks.checkpoint(self._client, wish.container_id, packed, wish.checkpoint_timeout)
         except RpcError as error:
-            log = os.path.join(self._work, "dump.log")
+            log = _dump_failure.log_of(self._container.spec, self._work)
             raise _dump_failure.explain(wish.container_id, error, log) from error
 
     def _options(self, images: str = "", work: str = "") -> Any:

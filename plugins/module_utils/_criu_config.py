@@ -135,6 +135,12 @@ def render(options: CriuOptions, log_file: str | None) -> str:
     return "\n".join(lines) + "\n"
 
 
+def log_file(text: str) -> str:
+    """The log that a configuration file names, for dumps too; empty where it names none."""
+    lines = (line.replace("=", " ", 1).split() for line in text.splitlines())
+    return next((words[1] for words in lines if words[:1] == ["log-file"] and len(words) == 2), "")
+
+
 def write(path: str, text: str) -> bool:
     """Writes ``text`` to ``path``, whole or not at all; true if something was changed.
 

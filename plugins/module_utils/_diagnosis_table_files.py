@@ -71,6 +71,16 @@ FILES: tuple[Entry, ...] = (
         r"can't dump ghost file .*increase limit",
     ),
     entry(
+        "foreign-output",
+        "files",
+        ROOT,
+        TERMINAL,
+        "The process's output goes to the host's own /dev/null (or another of its devices), which is on no mount of "
+        "the container: it was restored without a place for its output.",
+        "Restore it anew with this collection (or with stdout set), which gives it a pipe; that can be dumped again.",
+        r"can't lookup mount\s*=\s*-?\d+ for fd\s*=\s*[0-2] path\s*=\s*/dev/",
+    ),
+    entry(
         "overlay-mount-id",
         "overlayfs",
         LIKELY,

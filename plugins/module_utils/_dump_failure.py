@@ -7,8 +7,10 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
+from typing import Any
 
-from ansible_collections.gpuops.restore.plugins.module_utils import _criu_log, _diagnosis
+from ansible_collections.gpuops.restore.plugins.module_utils import _criu_config, _criu_log, _paths, _spec
 from ansible_collections.gpuops.restore.plugins.module_utils._errors import (
     UNKNOWN,
     DeadlineError,
@@ -16,6 +18,19 @@ from ansible_collections.gpuops.restore.plugins.module_utils._errors import (
     RpcError,
     UnavailableError,
 )
+
+
+def log_of(spec: Mapping[str, Any], work: str) -> str:
+    """The log of a dump whose work directory is ``work``.
+
+    A container that was restored has a configuration for CRIU of its own, which wins over what runc asks for.
+    """
+    config = (spec.get("annotations") or {}).get(_spec.CRIU_CONFIG_ANNOTATION, "")
+    try:
+        text = _paths.read_text(config) or "" if config else ""
+    except (OSError, UnicodeDecodeError):
+        text = ""  # the dump's failure is what has to be told
+    return _criu_config.log_file(text) or os.path.join(work, "dump.log")
 
 
 def explain(container_id: str, error: RpcError, log: str) -> RestoreError:
@@ -34,6 +49,9 @@ def explain(container_id: str, error: RpcError, log: str) -> RestoreError:
             outcome=UNKNOWN,
             rpc=error.rpc,
         )
+    # Hundreds of patterns, which only a failure has to wait for.
+    from ansible_collections.gpuops.restore.plugins.module_utils import _diagnosis
+
     lines = _criu_log.error_lines(log) if os.path.isfile(log) else []
     text = "; ".join(str(error.details.get("text", "")).split("\n"))
     found = _diagnosis.diagnose([*lines, text], "dump")

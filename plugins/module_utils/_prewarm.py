@@ -5,26 +5,22 @@
 """Staged files into the page cache before the window, where the node's memory allows. Private.
 
 CRIU reads its files in small pieces, each waiting for the one before; read ahead in large ones the disk is busy all the
-time. What the cache has already (mincore(2)) is not read again.
+time. What the cache has already is not read again.
 """
 
 from __future__ import annotations
 
-import ctypes
 import dataclasses
-import mmap
 import os
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from ansible_collections.gpuops.restore.plugins.module_utils import _host_memory
+from ansible_collections.gpuops.restore.plugins.module_utils import _file_cache, _host_memory
+from ansible_collections.gpuops.restore.plugins.module_utils._file_cache import Piece
 
 AUTO, ALWAYS, NEVER = "auto", "always", "never"
 CHOICES = (AUTO, ALWAYS, NEVER)
-#: From and to, in bytes of a file.
-Piece = tuple[int, int]
-_PIECE = 8 << 20
 #: Bytes that stay free beside the cached files and what the restored process takes.
 RESERVE = 512 << 20
 
@@ -57,7 +53,7 @@ def warm(directory: str, wish: str, process_bytes: int) -> Report:
         return report
     for path, pieces in missing.items():
         if pieces:
-            _read(path, pieces)
+            _file_cache.read(path, pieces)
     return dataclasses.replace(report, seconds=round(time.monotonic() - begun, 3))
 
 
@@ -78,53 +74,11 @@ def foretell(directory: str, wish: str, process_bytes: int, missing: Mapping[str
 
 def uncached(directory: str) -> dict[str, list[Piece]]:
     """The pieces of each file that the page cache lacks. Raises OSError."""
-    return {path: _missing(path) for path in _paths(directory)}
+    return {path: _file_cache.missing(path) for path in _paths(directory)}
 
 
 def _paths(directory: str) -> list[str]:
     return [entry.path for entry in os.scandir(directory) if entry.is_file(follow_symlinks=False)]
-
-
-def _missing(path: str) -> list[tuple[int, int]]:
-    """The pieces, from and to, of which a page is not in the cache."""
-    size = os.stat(path).st_size
-    if size == 0:
-        return []
-    libc = ctypes.CDLL(None, use_errno=True)
-    page = mmap.PAGESIZE
-    with (
-        open(path, "rb") as stream,
-        mmap.mmap(stream.fileno(), size, prot=mmap.PROT_READ | mmap.PROT_WRITE, flags=mmap.MAP_PRIVATE) as area,
-    ):
-        # Writable and private only so that ctypes takes the address; nothing is written.
-        flags = (ctypes.c_ubyte * (-(-size // page)))()
-        start = ctypes.addressof(ctypes.c_char.from_buffer(area))
-        if libc.mincore(ctypes.c_void_p(start), ctypes.c_size_t(size), flags) != 0:
-            return [(0, size)]
-        resident = bytes(flags)
-    per_piece = _PIECE // page
-    found = []
-    for first in range(0, len(resident), per_piece):
-        part = resident[first : first + per_piece]
-        # Only the lowest bit means something.
-        if part.count(1) != len(part) and not all(flag & 1 for flag in part):
-            found.append((first * page, min(size, (first + per_piece) * page)))
-    return found
-
-
-def _read(path: str, pieces: list[tuple[int, int]]) -> None:
-    buffer = memoryview(bytearray(_PIECE))
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
-    try:
-        for start, end in pieces:
-            os.posix_fadvise(descriptor, end, _PIECE, os.POSIX_FADV_WILLNEED)
-            while start < end:
-                count = os.preadv(descriptor, [buffer[: end - start]], start)
-                if count == 0:
-                    break
-                start += count
-    finally:
-        os.close(descriptor)
 
 
 def _gib(size: int) -> str:

@@ -19,7 +19,6 @@ from typing import Any, Callable
 from ansible_collections.gpuops.restore.plugins.module_utils import (
     _containers,
     _exec,
-    _http_probe,
     _inside,
     _paths,
     _tasks,
@@ -211,6 +210,9 @@ def ask(
     sleep: Callable[[float], None] = time.sleep,
 ) -> Outcome:
     """The address has to answer with one of the statuses within the time."""
+    # An HTTP client, which takes longer to load than any other probe takes.
+    from ansible_collections.gpuops.restore.plugins.module_utils import _http_probe
+
     give_up = clock() + wish.seconds
     while True:
         left = max(0.5, give_up - clock())
@@ -237,6 +239,12 @@ def _failed(wish: Wish, message: str, remedy: str, outcome: str, details: dict[s
     )
 
 
+def _valid_url(url: str) -> bool:
+    from ansible_collections.gpuops.restore.plugins.module_utils import _http_probe
+
+    return _http_probe.valid(url)
+
+
 def _check(wish: Wish) -> None:
     why = ""
     if wish.seconds <= 0:
@@ -245,7 +253,7 @@ def _check(wish: Wish) -> None:
         why = f"{wish.path!r} is not an absolute path"
     elif wish.kind == COMMAND and not wish.command[0]:
         why = "its command is empty"
-    elif wish.kind == HTTP and not _http_probe.valid(wish.url):
+    elif wish.kind == HTTP and not _valid_url(wish.url):
         why = f"{wish.url!r} is not an http or https URL"
     elif wish.kind == HTTP and not wish.statuses:
         why = "no status would do"

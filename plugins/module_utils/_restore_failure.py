@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 
-from ansible_collections.gpuops.restore.plugins.module_utils import _criu_log, _diagnosis
+from ansible_collections.gpuops.restore.plugins.module_utils import _criu_log
 from ansible_collections.gpuops.restore.plugins.module_utils._errors import (
     UNKNOWN,
     DeadlineError,
@@ -35,6 +35,9 @@ def explain(container_id: str, error: RpcError, log: str) -> RestoreError:
             rpc=error.rpc,
             details={"log": log},
         )
+    # Hundreds of patterns, which only a failure has to wait for.
+    from ansible_collections.gpuops.restore.plugins.module_utils import _diagnosis
+
     lines = _criu_log.error_lines(log) if os.path.isfile(log) else []
     text = "; ".join(str(error.details.get("text", "")).split("\n"))
     found = _diagnosis.diagnose([*lines, text], "restore")

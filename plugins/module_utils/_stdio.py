@@ -20,7 +20,7 @@ _TAIL_LINES = 20
 
 @dataclass(frozen=True)
 class Stdio:
-    """Absolute paths of files, ``binary://`` URIs, or empty for /dev/null."""
+    """Absolute paths of files, ``binary://`` URIs, or empty: the output is thrown away."""
 
     stdout: str
     stderr: str
@@ -29,6 +29,10 @@ class Stdio:
     def task(self) -> _tasks.Stdio:
         """As containerd wants it: it takes files only for both streams or for neither."""
         out, err = self.stdout or self.stderr, self.stderr or self.stdout
+        if not out and not self.terminal:
+            # Through a pipe, as any file: for no file at all the process would get the host's /dev/null, which is on
+            # no mount of its own, and CRIU could not dump it again.
+            out = err = os.devnull
         return _tasks.Stdio(_uri(out), _uri(err), self.terminal)
 
     def files(self) -> list[str]:

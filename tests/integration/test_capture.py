@@ -142,6 +142,24 @@ def test_captured_and_restored_by_us_and_by_ctr(node: Node, run_module: RunModul
     forget(node, REF)
 
 
+def test_what_was_restored_is_captured_again(node: Node, run_module: RunModule, clean: Listing) -> None:
+    """Twice over, without a place for its output, which is the default."""
+    names = [f"gpuops.test/generation:{number}" for number in range(3)]
+    run_module("containerd_checkpoint", options(names[0]))
+    for old, new in zip(names, names[1:]):
+        count = workload.count(node, SOURCE)
+        identity = {"container_id": "copy", "checkpoint": old}
+        run_module("containerd_checkpoint_stage", {"checkpoint": old})
+        run_module("containerd_container", identity)
+        run_module("containerd_task", identity)
+        run_module("containerd_checkpoint", {"container_id": "copy", "name": new})
+        for module in ("containerd_task", "containerd_container"):
+            run_module(module, {"container_id": "copy", "state": "absent"})
+        run_module("containerd_checkpoint_stage", {"checkpoint": old, "state": "absent"})
+    restored(node, run_module, names[-1], count - 5)
+    forget(node, *names)
+
+
 def test_ctr_restores_the_first_and_the_second(node: Node, run_module: RunModule, clean: Listing) -> None:
     names = ["gpuops.test/for-ctr:1", "gpuops.test/for-ctr:2"]
     workload.ctr(node, "k8s.io", "run", "--detach", image.REFERENCE, "for-ctr")

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -68,3 +69,26 @@ def test_a_log_that_says_nothing(tmp_path: Path, content: bytes) -> None:
     log = tmp_path / "dump.log"
     log.write_bytes(content)
     assert _dump_failure.explain("box", error(), str(log)).code == "criu_dump_failed"
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        (b"log-file=/x/restore.log\nverbosity=4\n", "/x/restore.log"),
+        (b"verbosity=4\nlog-file /y.log\n", "/y.log"),
+        (b"tcp-close\nlog-file\n", "/work/dump.log"),
+        (b"\xff\xfe", "/work/dump.log"),
+        (None, "/work/dump.log"),
+    ],
+)
+def test_a_configuration_of_its_own_says_where_the_log_is(tmp_path: Path, content: bytes | None, expected: str) -> None:
+    config = tmp_path / "criu.conf"
+    if content is not None:
+        config.write_bytes(content)
+    spec = {"annotations": {"org.criu.config": str(config)}}
+    assert _dump_failure.log_of(spec, "/work") == expected
+
+
+@pytest.mark.parametrize("spec", [{}, {"annotations": None}, {"annotations": {"org.criu.config": "/tmp"}}])
+def test_without_a_configuration_it_is_where_runc_puts_it(spec: dict[str, Any]) -> None:
+    assert _dump_failure.log_of(spec, "/work") == "/work/dump.log"

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from ansible_collections.gpuops.restore.plugins.module_utils import _host_memory, _prewarm
+from ansible_collections.gpuops.restore.plugins.module_utils import _file_cache, _host_memory, _prewarm
 
 SIZE = 20 << 20
 
@@ -39,8 +39,8 @@ def chill(path: pathlib.Path) -> None:
 
 def test_what_lies_there_is_not_read_again(staged: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
     read: list[str] = []
-    monkeypatch.setattr(_prewarm, "_read", lambda path, pieces: read.extend(path for _piece in pieces))
-    monkeypatch.setattr(_prewarm, "_missing", lambda path: [(0, 100)] if "core" in path else [])
+    monkeypatch.setattr(_file_cache, "read", lambda path, pieces: read.extend(path for _piece in pieces))
+    monkeypatch.setattr(_file_cache, "missing", lambda path: [(0, 100)] if "core" in path else [])
     found = _prewarm.warm(str(staged), _prewarm.AUTO, 0)
     assert found.bytes == SIZE + 100
     assert found.read == 100
@@ -49,19 +49,19 @@ def test_what_lies_there_is_not_read_again(staged: pathlib.Path, monkeypatch: py
 
 def test_fresh_files_are_cached_and_chilled_ones_are_not(staged: pathlib.Path) -> None:
     path = staged / "pages-1.img"
-    assert _prewarm._missing(str(path)) == []
+    assert _file_cache.missing(str(path)) == []
     chill(path)
-    missing = _prewarm._missing(str(path))
+    missing = _file_cache.missing(str(path))
     assert missing and missing[0][0] == 0
     assert _prewarm.warm(str(staged), _prewarm.ALWAYS, 0).read >= SIZE - (8 << 20)
-    assert _prewarm._missing(str(path)) == []
+    assert _file_cache.missing(str(path)) == []
 
 
 @pytest.mark.parametrize(("wish", "read"), [(_prewarm.AUTO, 0), (_prewarm.ALWAYS, SIZE)])
 def test_without_memory_auto_reads_nothing_and_says_so(
     staged: pathlib.Path, monkeypatch: pytest.MonkeyPatch, wish: str, read: int
 ) -> None:
-    monkeypatch.setattr(_prewarm, "_missing", lambda path: [(0, SIZE)] if "pages" in path else [])
+    monkeypatch.setattr(_file_cache, "missing", lambda path: [(0, SIZE)] if "pages" in path else [])
     monkeypatch.setattr(_host_memory, "available", lambda: SIZE + _prewarm.RESERVE)
     found = _prewarm.warm(str(staged), wish, 1 << 30)
     assert found.read == read

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from ansible_collections.gpuops.restore.plugins.module_utils import _stdio
+from ansible_collections.gpuops.restore.plugins.module_utils import _stdio, _tasks
 from ansible_collections.gpuops.restore.plugins.module_utils._errors import InputError, NodeError, RestoreError
 
 LOGGER = "binary:///usr/bin/logger?tag=x"
@@ -18,7 +18,7 @@ LOGGER = "binary:///usr/bin/logger?tag=x"
 @pytest.mark.parametrize(
     ("stdout", "stderr", "expected"),
     [
-        ("", "", ("", "")),
+        ("", "", ("file:///dev/null", "file:///dev/null")),
         ("{dir}/a", "", ("file://{dir}/a", "file://{dir}/a")),
         ("", "{dir}/b", ("file://{dir}/b", "file://{dir}/b")),
         ("{dir}/a", "{dir}/b", ("file://{dir}/a", "file://{dir}/b")),
@@ -34,7 +34,7 @@ def test_containerd_gets_both_streams_or_neither(
 
 
 def test_a_terminal_is_kept(tmp_path: Path) -> None:
-    assert _stdio.plan("", "", True).task().terminal is True
+    assert _stdio.plan("", "", True).task() == _tasks.Stdio("", "", True)
     assert _stdio.plan(LOGGER, "", True).task().terminal is True
     for wishes in ((f"{tmp_path}/a", ""), ("", f"{tmp_path}/a")):
         with pytest.raises(InputError) as caught:

@@ -80,7 +80,7 @@ def test_a_task_from_the_staged_checkpoint(fake: FakeContainerd, client: Client,
     assert options.binary_name == "runc"  # the container's own options are kept
     assert not request.checkpoint.digest
     assert [mount.source for mount in request.rootfs] == ["overlayfs|gpuops-restore-train"]
-    assert (request.stdout, request.stderr, request.terminal) == ("", "", False)
+    assert (request.stdout, request.stderr, request.terminal) == ("file:///dev/null", "file:///dev/null", False)
     again = _task_step.started(client, ready, False)
     assert (again.changed, again.created, again.task) == (False, False, done.task)
 

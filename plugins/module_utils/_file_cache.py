@@ -1,0 +1,154 @@
+# Copyright (c) 2026 the gpuops.restore contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""A file's pages in the kernel's page cache: which ones it lacks, and to have them there. Private."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import itertools
+import mmap
+import os
+import threading
+from collections.abc import Iterator, Sequence
+
+#: From and to, in bytes of a file.
+Piece = tuple[int, int]
+PIECE = 8 << 20
+#: As many pieces are asked for at a time: one reader alone does not keep a fast disk busy.
+_READERS = 4
+#: asm-generic/mman-common.h; since Linux 5.14, and not in Python's mmap.
+_MADV_POPULATE_READ = 22
+#: The first Linux that reads large pieces for such a mapping (mm/filemap.c, VM_HUGEPAGE).
+_LARGE_FOLIOS = (5, 18)
+#: Below one huge page there is nothing to gain.
+_WORTH_MAPPING = 2 << 20
+
+
+def missing(path: str) -> list[Piece]:
+    """The pieces of which a page is not in the cache (mincore(2)). Raises OSError."""
+    page = mmap.PAGESIZE
+    with _opened(path) as descriptor:
+        size = os.fstat(descriptor).st_size
+        if size == 0:
+            return []
+        with _Mapping(descriptor, size) as area:
+            flags = area.resident()
+    if flags is None:
+        return [(0, size)]
+    per_piece = PIECE // page
+    found = []
+    for first in range(0, len(flags), per_piece):
+        part = flags[first : first + per_piece]
+        # Only the lowest bit means something.
+        if part.count(1) != len(part) and not all(flag & 1 for flag in part):
+            found.append((first * page, min(size, (first + per_piece) * page)))
+    return found
+
+
+def read(path: str, pieces: Sequence[Piece]) -> None:
+    """Have the pieces in the cache. Raises OSError.
+
+    Through a mapping that asks for huge pages the kernel reads into large folios, where it and the file system know
+    them (Linux 5.18; xfs, ext4 since 6.16): half again as fast as by read(2) with readahead, with a thirtieth of the
+    processor's time, and whoever reads the file later copies large pieces. Elsewhere it is read(2).
+    """
+    with _opened(path) as descriptor:
+        size = os.fstat(descriptor).st_size
+        if size < _WORTH_MAPPING or _kernel() < _LARGE_FOLIOS:
+            _read_plainly(descriptor, pieces)
+            return
+        with _Mapping(descriptor, size) as area:
+            left = _populate(area, pieces)
+        _read_plainly(descriptor, left)
+
+
+def _kernel() -> tuple[int, int]:
+    major, minor = os.uname().release.split(".")[:2]
+    return int(major), int("".join(itertools.takewhile(str.isdigit, minor)))
+
+
+def _populate(area: _Mapping, pieces: Sequence[Piece]) -> list[Piece]:
+    """Returns the pieces that the kernel did not take."""
+    if not area.advise(0, area.size, mmap.MADV_HUGEPAGE):
+        return list(pieces)
+    coming = iter(pieces)
+    lock = threading.Lock()
+    refused: list[Piece] = []
+
+    def work() -> None:
+        while True:
+            with lock:
+                piece = None if refused else next(coming, None)
+            if piece is None:
+                return
+            start, end = piece
+            if not area.advise(start, end - start, _MADV_POPULATE_READ):
+                refused.append(piece)
+            # The cache keeps them; mapped, they would count as memory of this process.
+            area.advise(start, end - start, mmap.MADV_DONTNEED)
+
+    threads = [threading.Thread(target=work) for _number in range(min(_READERS, len(pieces)))]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return [*refused, *coming]
+
+
+def _read_plainly(descriptor: int, pieces: Sequence[Piece]) -> None:
+    buffer = memoryview(bytearray(PIECE)) if pieces else memoryview(b"")
+    for start, end in pieces:
+        os.posix_fadvise(descriptor, end, PIECE, os.POSIX_FADV_WILLNEED)
+        while start < end:
+            count = os.preadv(descriptor, [buffer[: end - start]], start)
+            if count == 0:
+                break
+            start += count
+
+
+@contextlib.contextmanager
+def _opened(path: str) -> Iterator[int]:
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+class _Mapping:
+    """A file's bytes in memory, only to be read. Python's mmap gives no address of those, and holds its lock."""
+
+    def __init__(self, descriptor: int, size: int) -> None:
+        self.size = size
+        self._libc = ctypes.CDLL(None, use_errno=True)
+        self._libc.mmap.restype = ctypes.c_void_p
+        number, flags = ctypes.c_int, ctypes.c_int(mmap.MAP_SHARED)
+        address = self._libc.mmap(
+            None, ctypes.c_size_t(size), number(mmap.PROT_READ), flags, number(descriptor), ctypes.c_int64(0)
+        )
+        if address in (None, ctypes.c_void_p(-1).value):
+            code = ctypes.get_errno()
+            raise OSError(code, os.strerror(code))
+        self._address = int(address)
+
+    def __enter__(self) -> _Mapping:
+        return self
+
+    def __exit__(self, *_unused: object) -> None:
+        self._libc.munmap(ctypes.c_void_p(self._address), ctypes.c_size_t(self.size))
+
+    def advise(self, start: int, length: int, advice: int) -> bool:
+        """Whether the kernel took it; ``start`` is a multiple of the page size."""
+        return bool(
+            self._libc.madvise(ctypes.c_void_p(self._address + start), ctypes.c_size_t(length), ctypes.c_int(advice))
+            == 0
+        )
+
+    def resident(self) -> bytes | None:
+        """A byte for each page, its lowest bit set where the page is in the cache; None where that cannot be told."""
+        flags = (ctypes.c_ubyte * (-(-self.size // mmap.PAGESIZE)))()
+        done = self._libc.mincore(ctypes.c_void_p(self._address), ctypes.c_size_t(self.size), flags)
+        return bytes(flags) if done == 0 else None
