@@ -15,6 +15,7 @@ from ansible_collections.gpuops.restore.plugins.module_utils import (
     _checkpoint,
     _containers,
     _cuda_marks,
+    _cuda_processes,
     _gpu_teardown,
     _labels,
     _node,
@@ -253,14 +254,17 @@ def stays_alive(client: Client, wish: Wish, pid: int, seconds: float) -> Task:
     """The process has to stay RUNNING for ``seconds`` more; the task as it is then. Raises ``process_died``."""
     status = _tasks.wait(client, wish.container_id, seconds) if seconds > 0 else None
     task = _tasks.get(client, wish.container_id)
-    if status is None and task is not None and task.status == "RUNNING" and task.pid > 0:
+    runs = status is None and task is not None and task.status == "RUNNING" and task.pid > 0
+    # containerd 1.6 misses the end of a process that dies within milliseconds, and calls it RUNNING for ever.
+    if task is not None and runs and _cuda_processes.start_time(task.pid) is not None:
         return task
-    code = status if status is not None else (task.exit_status if task else None)
+    code = status if status is not None else task.exit_status if task and task.status == "STOPPED" else None
+    how = "an exit status that containerd did not learn" if code is None else f"exit status {code}"
     tail = _stdio.tail(wish.stderr) or _stdio.tail(wish.stdout)
     raise RestoreError(
         "process_died",
         f"The process of the container {wish.container_id} (pid {pid}) ended within {wish.alive_seconds:g} s after "
-        f"the start, with exit status {code}" + (f" (signal {code - 128})" if code and code > 128 else "") + ".",
+        f"the start, with {how}" + (f" (signal {code - 128})" if code and code > 128 else "") + ".",
         "Its last output is in failure.details.output."
         if tail
         else "Give stdout or stderr a file to see its last output.",

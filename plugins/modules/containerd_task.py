@@ -64,7 +64,7 @@ options:
   stdout:
     description:
       - Where the output goes from now on; an absolute path, made with mode 0600 and appended to, or a C(binary://) URI.
-      - Without it the output is discarded.
+      - Without it the output is discarded, through a pipe, so that the process can be checkpointed again.
     type: str
   stderr:
     description:

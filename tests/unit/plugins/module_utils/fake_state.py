@@ -96,7 +96,8 @@ class State:
         #: Exit status with which a started task ends at once; None: it stays.
         self.dies_with: int | None = None
         #: What starts a container's process, as its pid, and what ends it, for tests with real processes.
-        self.spawn: Callable[[str], int] = lambda _container_id: 4242
+        #: By default it is this process, which lives.
+        self.spawn: Callable[[str], int] = lambda _container_id: os.getpid()
         self.reap: Callable[[str], object] = lambda _container_id: None
         self._leased: dict[str, set[tuple[str, str]]] = {}
 
@@ -389,7 +390,7 @@ class State:
         options = message("containerd.runc.v1.Options")
         options.ParseFromString(request.options.value)
         restored = bool(request.checkpoint.digest or options.criu_image_path)
-        task = Task(request, 0 if restored else 4242, _CREATED)
+        task = Task(request, 0 if restored else os.getpid(), _CREATED)
         self.tasks[request.container_id] = task
         return message(f"{_TASKS}.CreateTaskResponse", container_id=request.container_id, pid=task.pid)
 

@@ -12,6 +12,7 @@ import pathlib
 import pytest
 
 from ansible_collections.gpuops.restore.plugins.module_utils import (
+    _file_cache,
     _node_rates,
     _prewarm,
     _restore_together,
@@ -68,7 +69,7 @@ def test_what_the_cache_lacks_is_read_before_the_window_or_in_it(
 ) -> None:
     gpus.add("plain", [Cuda(None)])
     half = 256 << 20
-    monkeypatch.setattr(_prewarm, "_missing", lambda path: [(0, half)] if path.endswith("inventory.img") else [])
+    monkeypatch.setattr(_file_cache, "missing", lambda path: [(0, half)] if path.endswith("inventory.img") else [])
     monkeypatch.setattr(_node_rates, "disk_rate", lambda *_piece: float(half))
     found = {}
     for wish in _prewarm.CHOICES:

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -69,7 +70,7 @@ def put_task(fake: FakeContainerd, status: str, pid: int = 77) -> None:
 def test_a_task_from_the_staged_checkpoint(fake: FakeContainerd, client: Client, ready: Wish) -> None:
     done = _task_step.started(client, ready, False)
     assert (done.changed, done.created, done.before, done.after) == (True, True, "absent", "RUNNING")
-    assert done.task == {"id": "train", "pid": 4242, "status": "RUNNING", "exit_status": None}
+    assert done.task == {"id": "train", "pid": os.getpid(), "status": "RUNNING", "exit_status": None}
     assert set(done.seconds) == {"create", "start", "alive"}
     assert done.seconds["alive"] >= 0.05
     request = fake.state.tasks["train"].request
@@ -262,6 +263,19 @@ def test_a_process_that_dies_while_it_is_watched(fake: FakeContainerd, client: C
     with pytest.raises(RestoreError) as caught:
         _task_step.started(client, dataclasses.replace(ready, alive_seconds=3), False)
     assert (caught.value.code, caught.value.details["exit_status"]) == ("process_died", 7)
+
+
+def test_a_process_that_is_gone_though_containerd_says_that_it_runs(
+    fake: FakeContainerd, client: Client, ready: Wish
+) -> None:
+    ended = subprocess.Popen(["true"])
+    ended.wait()
+    fake.state.spawn = lambda _container_id: ended.pid
+    with pytest.raises(RestoreError) as caught:
+        _task_step.started(client, ready, False)
+    assert (caught.value.code, caught.value.details["exit_status"]) == ("process_died", None)
+    assert "an exit status that containerd did not learn" in str(caught.value)
+    assert fake.state.tasks == {}
 
 
 def test_without_watching_a_dead_process_is_still_seen(fake: FakeContainerd, client: Client, ready: Wish) -> None:
