@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import os
@@ -13,7 +14,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import in_node
@@ -29,14 +30,19 @@ COLD, WARM = "cold", "warm"
 MIB = 1 << 20
 #: Bytes of memory that a restore takes beside the workload's.
 SPARE = 512 * MIB
-#: Touches so many bytes of huge pages: free page reporting goes by them.
+#: Where containerd keeps a task from the moment that it is made.
+TASKS = "/run/containerd/io.containerd.runtime.v2.task/k8s.io"
+#: Touches so many bytes of huge pages (free page reporting goes by them), and holds them until a path is there.
 TOUCH = """
-import mmap, sys
+import mmap, os, sys, time
 size = int(sys.argv[1])
 area = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
 area.madvise(mmap.MADV_HUGEPAGE)
 for offset in range(0, size, 1 << 21):
     area[offset] = 1
+print("there", flush=True)
+while len(sys.argv) > 2 and not os.path.exists(sys.argv[2]):
+    time.sleep(0.002)
 """
 #: Milliseconds between two numbers of a counter whose gaps are measured.
 TICK_MS = 2
@@ -131,7 +137,7 @@ class Bench:
     def prepare_cache(self, state: str, mib: int = 0) -> None:
         """Warm: what both sides read lies in the page cache. Cold: nothing does, and nothing waits to be written.
 
-        ``mib``: memory of the workload; what either side will take of it is there.
+        ``mib``: files that either side will write, for which there is memory.
         """
         self.timed(["sync"])
         if state == COLD:
@@ -141,14 +147,27 @@ class Bench:
         self.back(mib)
 
     def back(self, mib: int) -> None:
-        """Have the host give this machine the memory for a workload of that size, twice: as a process, and as files.
+        """Have the host give this machine the memory for files of that size.
 
         A host may take free memory back from a virtual machine (free page reporting), within seconds; whoever uses it
         first then waits for the host, ten times as long as for anything else here. Elsewhere this costs nothing.
         """
         if mib:
-            size = 2 * mib * MIB + SPARE
-            subprocess.run([sys.executable, "-c", TOUCH, str(size)], check=True)
+            size = mib * MIB + SPARE
+            subprocess.run([sys.executable, "-c", TOUCH, str(size)], check=True, stdout=subprocess.DEVNULL)
+
+    @contextlib.contextmanager
+    def memory_of(self, identifier: str, mib: int) -> Iterator[None]:
+        """Have that of a workload's process, too, and keep it from the host until the task is made that takes it."""
+        task = str(self.node.inside(TASKS) / identifier)
+        command = [sys.executable, "-c", TOUCH, str(mib * MIB + SPARE), task]
+        with subprocess.Popen(command, stdout=subprocess.PIPE) as holder:
+            try:
+                assert holder.stdout is not None
+                holder.stdout.readline()
+                yield
+            finally:
+                holder.kill()
 
 
 def say(text: str) -> None:

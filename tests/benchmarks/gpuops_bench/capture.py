@@ -47,7 +47,7 @@ def run(bench: Bench) -> list[Comparison]:
 def _capture(bench: Bench, mib: int, identifier: str, take: Callable[[], Sample], still: list[Sample]) -> Sample:
     bench.run_counter(identifier, mib, TICK_MS)
     bench.timed(["sync"])
-    bench.back(mib)
+    bench.back(2 * mib)
     try:
         with _Gaps(bench, identifier) as gaps:
             sample = take()

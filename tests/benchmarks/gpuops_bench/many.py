@@ -41,7 +41,7 @@ def run(bench: Bench) -> list[Comparison]:
         return _restore(bench, reference, 1)
 
     def by_ctr() -> Sample:
-        bench.prepare_cache(WARM, COUNT * bench.many)
+        bench.prepare_cache(WARM, 2 * COUNT * bench.many)
         seconds = sum(
             bench.ctr("containers", "restore", "--rw", "--live", each, reference).seconds for each in names(COUNT)
         )
@@ -58,7 +58,7 @@ def run(bench: Bench) -> list[Comparison]:
 
 
 def _restore(bench: Bench, reference: str, parallel: int, failing: int | None = None) -> Sample:
-    bench.prepare_cache(WARM, COUNT * bench.many)
+    bench.prepare_cache(WARM, 2 * COUNT * bench.many)
     options = parameters(reference, COUNT, parallel)
     if failing is not None:
         options["workloads"][failing]["probe"] = {"command": ["/bin/sh", "-c", "exit 7"]}

@@ -56,7 +56,7 @@ def _of(bench: Bench, directory: pathlib.Path, count: int, mib: int) -> list[Com
 
 def _through_ansible(bench: Bench, directory: pathlib.Path, reference: str, count: int) -> tuple[float, float]:
     """Seconds of the task as the controller sees it, and of the longest window in it."""
-    bench.prepare_cache(WARM, count * bench.many)
+    bench.prepare_cache(WARM, 2 * count * bench.many)
     record, variables = directory / "seconds.jsonl", directory / "workloads.yml"
     record.unlink(missing_ok=True)
     workloads = many.parameters(reference, count)["workloads"]
@@ -82,7 +82,7 @@ def _through_ansible(bench: Bench, directory: pathlib.Path, reference: str, coun
 
 def _without(bench: Bench, reference: str, count: int) -> float:
     """The same module in the node, started by hand."""
-    bench.prepare_cache(WARM, count * bench.many)
+    bench.prepare_cache(WARM, 2 * count * bench.many)
     _answer, sample = bench.module("containerd_restore", many.parameters(reference, count))
     _remove(bench, count)
     return sample.seconds

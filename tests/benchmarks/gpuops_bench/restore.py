@@ -23,14 +23,16 @@ def run(bench: Bench) -> list[Comparison]:
             say(name)
 
             def by_us(reference: str = reference, cache: str = cache, mib: int = mib) -> Sample:
-                bench.prepare_cache(cache, mib)
-                sample = ours.ROUTES[bench.route](bench, "restored-o", reference)
+                with bench.memory_of("restored-o", mib):
+                    bench.prepare_cache(cache, mib)
+                    sample = ours.ROUTES[bench.route](bench, "restored-o", reference)
                 _prove(bench, "restored-o")
                 return sample
 
             def by_ctr(reference: str = reference, cache: str = cache, mib: int = mib) -> Sample:
-                bench.prepare_cache(cache, mib)
-                sample = bench.ctr("containers", "restore", "--rw", "--live", "restored-c", reference)
+                with bench.memory_of("restored-c", mib):
+                    bench.prepare_cache(cache, mib)
+                    sample = bench.ctr("containers", "restore", "--rw", "--live", "restored-c", reference)
                 _prove(bench, "restored-c")
                 return sample
 

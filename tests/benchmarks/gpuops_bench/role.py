@@ -39,9 +39,10 @@ def _of_size(bench: Bench, directory: pathlib.Path, mib: int) -> list[Comparison
     alone: list[Sample] = []
 
     def play(*tags: str) -> Sample:
-        bench.prepare_cache(WARM, mib)
         command = ["ansible-playbook", "-e", f"@{variables}", *tags, "gpuops.restore.restore"]
-        done = ansible(bench, directory, *command)
+        with bench.memory_of("restored-r", mib):
+            bench.prepare_cache(WARM, mib)
+            done = ansible(bench, directory, *command)
         receipt = json.loads(bench.node.inside("/var/lib/gpuops-restore/receipts/restored-r.json").read_text())
         seconds = {name: float(value) for name, value in (receipt.get("seconds") or {}).items() if value is not None}
         workload.await_count(bench.node, "restored-r", 1)
@@ -50,14 +51,16 @@ def _of_size(bench: Bench, directory: pathlib.Path, mib: int) -> list[Comparison
 
     def by_us() -> Sample:
         sample = play()
-        bench.prepare_cache(WARM, mib)
-        alone.append(ours.ROUTES[bench.route](bench, "restored-o", reference))
+        with bench.memory_of("restored-o", mib):
+            bench.prepare_cache(WARM, mib)
+            alone.append(ours.ROUTES[bench.route](bench, "restored-o", reference))
         bench.remove("restored-o")
         return sample
 
     def by_ctr() -> Sample:
-        bench.prepare_cache(WARM, mib)
-        sample = bench.ctr("containers", "restore", "--rw", "--live", "restored-c", reference)
+        with bench.memory_of("restored-c", mib):
+            bench.prepare_cache(WARM, mib)
+            sample = bench.ctr("containers", "restore", "--rw", "--live", "restored-c", reference)
         bench.remove("restored-c")
         return sample
 

@@ -33,11 +33,11 @@ def _staging(bench: Bench, mib: int, reference: str) -> Comparison:
 
     def by_us() -> Sample:
         bench.module("containerd_checkpoint_stage", {"checkpoint": reference, "state": "absent"})
-        bench.prepare_cache(WARM, mib)
+        bench.prepare_cache(WARM, 2 * mib)
         return bench.module("containerd_checkpoint_stage", {"checkpoint": reference})[1]
 
     def by_tar() -> Sample:
-        bench.prepare_cache(WARM, mib)
+        bench.prepare_cache(WARM, 2 * mib)
         done = bench.timed(["sh", "-c", f"mkdir -p {target} && tar -xf {blob} -C {target} && sync -f {target}"])
         bench.timed(["rm", "-rf", target])
         return Sample(done.seconds, done.peak)
@@ -51,12 +51,12 @@ def _export(bench: Bench, mib: int, reference: str) -> Comparison:
 
     def by_us() -> Sample:
         bench.timed(["rm", "-f", OURS])
-        bench.prepare_cache(WARM, mib)
+        bench.prepare_cache(WARM, 2 * mib)
         return bench.module("containerd_checkpoint_archive", parameters)[1]
 
     def by_ctr() -> Sample:
         bench.timed(["rm", "-f", THEIRS])
-        bench.prepare_cache(WARM, mib)
+        bench.prepare_cache(WARM, 2 * mib)
         return bench.ctr("images", "export", "--skip-manifest-json", THEIRS, reference)
 
     say(f"export {mib} MiB")
@@ -68,13 +68,13 @@ def _import(bench: Bench, mib: int) -> Comparison:
     parameters = {"operation": "import", "name": f"gpuops.test/bench:{mib}", "path": OURS, "namespace": "bench-ours"}
 
     def by_us() -> Sample:
-        bench.prepare_cache(WARM, mib)
+        bench.prepare_cache(WARM, 2 * mib)
         sample = bench.module("containerd_checkpoint_archive", parameters)[1]
         _empty(bench, "bench-ours")
         return sample
 
     def by_ctr() -> Sample:
-        bench.prepare_cache(WARM, mib)
+        bench.prepare_cache(WARM, 2 * mib)
         done = bench.timed(["ctr", "-n", "bench-ctr", "images", "import", "--no-unpack", "--local", THEIRS])
         _empty(bench, "bench-ctr")
         return Sample(done.seconds, done.peak)

@@ -69,6 +69,19 @@ def test_only_the_pieces_that_are_asked_for_are_read(chilled: str) -> None:
     assert (8 << 20, 16 << 20) not in _file_cache.missing(chilled)
 
 
+@pytest.mark.parametrize("cold", [True, False])
+def test_kernels_without_a_count_look_at_each_page(chilled: str, monkeypatch: pytest.MonkeyPatch, cold: bool) -> None:
+    if not cold:
+        _file_cache.read(chilled, _file_cache.missing(chilled))
+    else:
+        _file_cache.read(chilled, [(16 << 20, SIZE)])
+    counted = _file_cache.missing(chilled)
+    # There is no such call.
+    monkeypatch.setattr(_file_cache, "_CACHESTAT", 100_000)
+    assert _file_cache.missing(chilled) == counted
+    assert counted == ([(0, 8 << 20), (8 << 20, 16 << 20)] if cold else [])
+
+
 def mapped_files() -> int:
     status = pathlib.Path("/proc/self/status").read_text()
     return int(re.findall(r"RssFile:\s+(\d+) kB", status)[0]) << 10
