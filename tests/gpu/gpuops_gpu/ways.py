@@ -9,7 +9,6 @@ Nothing is judged. The GPU memory stays in the restored process's host memory, w
 from __future__ import annotations
 
 import contextlib
-import mmap
 import os
 import pathlib
 import shutil
@@ -39,7 +38,7 @@ def ways(bench: Bench, section: Section) -> None:
         _restore(bench, section, workload, "as the dump left them", contextlib.nullcontext())
         _restore(bench, section, workload, "by prewarm", _read_by(images, None))
         _restore(bench, section, workload, "by plain reads", _read_by(images, _plain), **never)
-        _restore(bench, section, workload, "by a mapping of huge pages", _read_by(images, _huge), **never)
+        _restore(bench, section, workload, "by readahead", _read_by(images, _by_readahead), **never)
         _restore(bench, section, workload, "on a tmpfs of huge pages", _on_tmpfs(bench, images), **never)
         small = {**never, "huge_pages": "keep"}
         _restore(bench, section, workload, "by plain reads, small pages", _read_by(images, _plain), **small)
@@ -110,12 +109,13 @@ def _plain(path: pathlib.Path) -> None:
             pass
 
 
-def _huge(path: pathlib.Path) -> None:
-    """The kernel reads a mapping that asks for huge pages in pieces of that size."""
-    with path.open("rb") as stream, mmap.mmap(stream.fileno(), 0, prot=mmap.PROT_READ) as area:
-        area.madvise(mmap.MADV_HUGEPAGE)
-        for offset in range(0, len(area), mmap.PAGESIZE):
-            area[offset]
+def _by_readahead(path: pathlib.Path) -> None:
+    """The kernel reads ahead into single pages, not into large folios as :mod:`_file_cache` has it."""
+    with path.open("rb", buffering=0) as stream:
+        offset = 0
+        while data := stream.read(PIECE):
+            offset += len(data)
+            os.posix_fadvise(stream.fileno(), offset, 2 * PIECE, os.POSIX_FADV_WILLNEED)
 
 
 @contextlib.contextmanager
