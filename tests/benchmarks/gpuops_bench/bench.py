@@ -32,17 +32,18 @@ MIB = 1 << 20
 SPARE = 512 * MIB
 #: Where containerd keeps a task from the moment that it is made.
 TASKS = "/run/containerd/io.containerd.runtime.v2.task/k8s.io"
-#: Touches so many bytes of huge pages (free page reporting goes by them), and holds them until a path is there.
+#: Touches so many bytes of huge pages (free page reporting goes by them), and holds them until a path is there, or the
+#: benchmark is gone.
 TOUCH = """
 import mmap, os, sys, time
-size = int(sys.argv[1])
+size, parent = int(sys.argv[1]), os.getppid()
 area = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
 area.madvise(mmap.MADV_HUGEPAGE)
 for offset in range(0, size, 1 << 21):
     area[offset] = 1
 print("there", flush=True)
-while len(sys.argv) > 2 and not os.path.exists(sys.argv[2]):
-    time.sleep(0.002)
+while len(sys.argv) > 2 and os.getppid() == parent and not os.path.exists(sys.argv[2]):
+    time.sleep(0.01)
 """
 #: Milliseconds between two numbers of a counter whose gaps are measured.
 TICK_MS = 2
