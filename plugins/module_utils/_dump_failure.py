@@ -10,7 +10,7 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
-from ansible_collections.gpuops.restore.plugins.module_utils import _criu_config, _criu_log, _paths, _spec
+from ansible_collections.gpuops.restore.plugins.module_utils import _criu_config, _paths, _spec
 from ansible_collections.gpuops.restore.plugins.module_utils._errors import (
     UNKNOWN,
     DeadlineError,
@@ -50,7 +50,7 @@ def explain(container_id: str, error: RpcError, log: str) -> RestoreError:
             rpc=error.rpc,
         )
     # Hundreds of patterns, which only a failure has to wait for.
-    from ansible_collections.gpuops.restore.plugins.module_utils import _diagnosis
+    from ansible_collections.gpuops.restore.plugins.module_utils import _criu_log, _diagnosis
 
     lines = _criu_log.error_lines(log) if os.path.isfile(log) else []
     text = "; ".join(str(error.details.get("text", "")).split("\n"))

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 
-from ansible_collections.gpuops.restore.plugins.module_utils import _criu_log
 from ansible_collections.gpuops.restore.plugins.module_utils._errors import (
     UNKNOWN,
     DeadlineError,
@@ -36,7 +35,7 @@ def explain(container_id: str, error: RpcError, log: str) -> RestoreError:
             details={"log": log},
         )
     # Hundreds of patterns, which only a failure has to wait for.
-    from ansible_collections.gpuops.restore.plugins.module_utils import _diagnosis
+    from ansible_collections.gpuops.restore.plugins.module_utils import _criu_log, _diagnosis
 
     lines = _criu_log.error_lines(log) if os.path.isfile(log) else []
     text = "; ".join(str(error.details.get("text", "")).split("\n"))
