@@ -211,10 +211,11 @@ class Capture:
         wish = self._wish
         options = self._options(self._images, self._work)
         packed = _api.pack(_CHECKPOINT_OPTIONS, options.SerializeToString())
+        begun = time.time()
         try:
             _tasks.checkpoint(self._client, wish.container_id, packed, wish.checkpoint_timeout)
         except RpcError as error:
-            log = _dump_failure.log_of(self._container.spec, self._work)
+            log = _dump_failure.log_of(self._container.spec, self._work, begun)
             raise _dump_failure.explain(wish.container_id, error, log) from error
 
     def _options(self, images: str = "", work: str = "") -> Any:

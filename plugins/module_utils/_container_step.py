@@ -203,12 +203,8 @@ def absent(
 
 
 def _drop_lease(client: Client, container_id: str, check: bool, outcome: Outcome) -> None:
-    purpose = _container_build.purpose(container_id)
-    if not _leases.is_abandoned(client, purpose):
-        return
-    outcome.actions.append("drop the lease of a run that was killed")
-    if not check:
-        _leases.delete(client, _leases.own_id(purpose))
+    if _leases.drop_abandoned(client, _container_build.purpose(container_id), check):
+        outcome.actions.append("drop the lease of a run that was killed")
 
 
 def _default_snapshot(wish: Wish) -> str:

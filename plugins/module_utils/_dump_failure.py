@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Mapping
 from typing import Any
@@ -19,18 +20,23 @@ from ansible_collections.gpuops.restore.plugins.module_utils._errors import (
     UnavailableError,
 )
 
+_TICK = 0.02
 
-def log_of(spec: Mapping[str, Any], work: str) -> str:
-    """The log of a dump whose work directory is ``work``.
 
-    A container that was restored has a configuration for CRIU of its own, which wins over what runc asks for.
+def log_of(spec: Mapping[str, Any], work: str, begun: float) -> str:
+    """The log of a dump whose work directory is ``work``, and which began at ``begun`` (of time.time).
+
+    A container that was restored has a configuration for CRIU of its own, which wins over what runc asks for. What lies
+    there from before is the restore's log, and says nothing of the dump.
     """
     config = (spec.get("annotations") or {}).get(_spec.CRIU_CONFIG_ANNOTATION, "")
-    try:
-        text = _paths.read_text(config) or "" if config else ""
-    except (OSError, UnicodeDecodeError):
-        text = ""  # the dump's failure is what has to be told
-    return _criu_config.log_file(text) or os.path.join(work, "dump.log")
+    # The dump's failure is what has to be told, not that of a look at files.
+    with contextlib.suppress(OSError, UnicodeDecodeError):
+        configured = _criu_config.log_file(_paths.read_text(config) or "") if config else ""
+        # Files have the time of the kernel's last tick.
+        if configured and os.stat(configured).st_mtime >= begun - _TICK:
+            return configured
+    return os.path.join(work, "dump.log")
 
 
 def explain(container_id: str, error: RpcError, log: str) -> RestoreError:

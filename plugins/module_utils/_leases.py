@@ -65,9 +65,12 @@ def own_id(purpose: str) -> str:
     return "gpuops-restore-" + hashlib.sha256(purpose.encode()).hexdigest()[:32]
 
 
-def is_abandoned(client: Client, purpose: str) -> bool:
-    """Whether a run that was killed when all was made, but not released yet, left its lease from :func:`hold`."""
-    return get(client, own_id(purpose)) is not None
+def drop_abandoned(client: Client, purpose: str, check: bool) -> bool:
+    """Whether a run that was killed when all was made left its lease from :func:`hold`; it goes, unless ``check``."""
+    there = get(client, own_id(purpose)) is not None
+    if there and not check:
+        delete(client, own_id(purpose))
+    return there
 
 
 @contextlib.contextmanager

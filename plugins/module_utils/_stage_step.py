@@ -55,7 +55,7 @@ def present(
     found = _staging.find(root, checkpoint.key)
     if found is not None and found.digest == criu.digest:
         outcome = _outcome(checkpoint, found, False)
-        outcome.changed = lease is None and _drop_lease(client, checkpoint.digest, check)
+        outcome.changed = _leases.drop_abandoned(client, _purpose(checkpoint.digest), check)
         return outcome
     blob = _content.stat(client, criu.digest)
     if blob is None or blob.size != criu.size:
@@ -109,7 +109,7 @@ def absent(client: Client, key: str, root: str, check: bool) -> Outcome:
         _staging.remove(root, key)
     if not check:
         _staging.remove_root_if_empty(root)
-    if _drop_lease(client, f"sha256:{key}", check):
+    if _leases.drop_abandoned(client, _purpose(f"sha256:{key}"), check):
         outcome.changed = True
     return outcome
 
@@ -124,14 +124,6 @@ def key_of(client: Client, name: str) -> str | None:
 
 def _purpose(digest: str) -> str:
     return f"stage {digest}"
-
-
-def _drop_lease(client: Client, digest: str, check: bool) -> bool:
-    """Whether a run that was killed left its lease; it goes, unless in check mode."""
-    there = _leases.is_abandoned(client, _purpose(digest))
-    if there and not check:
-        _leases.delete(client, _leases.own_id(_purpose(digest)))
-    return there
 
 
 def _outcome(checkpoint: _checkpoint.Checkpoint, staged: _staging.Staged, created: bool) -> Outcome:

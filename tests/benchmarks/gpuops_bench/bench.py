@@ -31,7 +31,7 @@ MIB = 1 << 20
 #: Bytes of memory that a restore takes beside the workload's.
 SPARE = 512 * MIB
 #: Where containerd keeps a task from the moment that it is made.
-TASKS = "/run/containerd/io.containerd.runtime.v2.task/k8s.io"
+TASKS = f"/run/containerd/io.containerd.runtime.v2.task/{workload.NAMESPACE}"
 #: Touches so many bytes of huge pages (free page reporting goes by them), and holds them until a path is there, or the
 #: benchmark is gone.
 TOUCH = """

@@ -4,6 +4,8 @@
 
 from __future__ import annotations
 
+import os
+import time
 from pathlib import Path
 from typing import Any
 
@@ -71,24 +73,28 @@ def test_a_log_that_says_nothing(tmp_path: Path, content: bytes) -> None:
     assert _dump_failure.explain("box", error(), str(log)).code == "criu_dump_failed"
 
 
-@pytest.mark.parametrize(
-    ("content", "expected"),
-    [
-        (b"log-file=/x/restore.log\nverbosity=4\n", "/x/restore.log"),
-        (b"verbosity=4\nlog-file /y.log\n", "/y.log"),
-        (b"tcp-close\nlog-file\n", "/work/dump.log"),
-        (b"\xff\xfe", "/work/dump.log"),
-        (None, "/work/dump.log"),
-    ],
-)
-def test_a_configuration_of_its_own_says_where_the_log_is(tmp_path: Path, content: bytes | None, expected: str) -> None:
+@pytest.mark.parametrize("content", ["log-file={log}\nverbosity=4\n", "verbosity=4\nlog-file {log}\n"])
+def test_a_configuration_of_its_own_says_where_the_log_is(tmp_path: Path, content: str) -> None:
+    config, log = tmp_path / "criu.conf", tmp_path / "restore.log"
+    config.write_text(content.format(log=log))
+    spec = {"annotations": {"org.criu.config": str(config)}}
+    begun = time.time()
+    log.write_text("of the dump")
+    assert _dump_failure.log_of(spec, "/w", begun) == str(log)
+    # It is still the restore's.
+    os.utime(log, (begun - 60, begun - 60))
+    assert _dump_failure.log_of(spec, "/w", begun) == "/w/dump.log"
+
+
+@pytest.mark.parametrize("content", [b"tcp-close\nlog-file\n", b"log-file=/none/restore.log\n", b"\xff\xfe", None])
+def test_a_configuration_that_names_no_log(tmp_path: Path, content: bytes | None) -> None:
     config = tmp_path / "criu.conf"
     if content is not None:
         config.write_bytes(content)
     spec = {"annotations": {"org.criu.config": str(config)}}
-    assert _dump_failure.log_of(spec, "/work") == expected
+    assert _dump_failure.log_of(spec, "/w", 0.0) == "/w/dump.log"
 
 
 @pytest.mark.parametrize("spec", [{}, {"annotations": None}, {"annotations": {"org.criu.config": "/tmp"}}])
 def test_without_a_configuration_it_is_where_runc_puts_it(spec: dict[str, Any]) -> None:
-    assert _dump_failure.log_of(spec, "/work") == "/work/dump.log"
+    assert _dump_failure.log_of(spec, "/w", 0.0) == "/w/dump.log"
