@@ -135,6 +135,11 @@ def render(options: CriuOptions, log_file: str | None) -> str:
     return "\n".join(lines) + "\n"
 
 
+def action_script(path: str) -> str:
+    """The line that has CRIU run the program at ``path``, which is of our own making, at each of its steps."""
+    return f"action-script={path}\n"
+
+
 def log_file(text: str) -> str:
     """The log that a configuration file names, for dumps too; empty where it names none."""
     lines = (line.replace("=", " ", 1).split() for line in text.splitlines())

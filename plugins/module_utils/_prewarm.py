@@ -41,14 +41,14 @@ class Report:
         return {"bytes": self.bytes, "read": self.read, "seconds": self.seconds, "skipped": self.skipped}
 
 
-def warm(directory: str, wish: str, process_bytes: int) -> Report:
-    """Have the files of ``directory`` in the page cache. ``process_bytes``: memory that the restore will take beside.
+def warm(directories: Sequence[str], wish: str, process_bytes: int) -> Report:
+    """Have the files of ``directories`` in the page cache. ``process_bytes``: memory that the restore will take beside.
 
-    Raises OSError when the directory cannot be read.
+    Raises OSError when one cannot be read.
     """
     begun = time.monotonic()
-    missing = uncached(directory)
-    report = foretell(directory, wish, process_bytes, missing)
+    missing = uncached(*directories)
+    report = foretell(directories, wish, process_bytes, missing)
     if report.skipped:
         return report
     for path, pieces in missing.items():
@@ -57,9 +57,11 @@ def warm(directory: str, wish: str, process_bytes: int) -> Report:
     return dataclasses.replace(report, seconds=round(time.monotonic() - begun, 3))
 
 
-def foretell(directory: str, wish: str, process_bytes: int, missing: Mapping[str, Sequence[Piece]]) -> Report:
+def foretell(
+    directories: Sequence[str], wish: str, process_bytes: int, missing: Mapping[str, Sequence[Piece]]
+) -> Report:
     """What :func:`warm` would do; ``missing`` as :func:`uncached` tells. Raises OSError."""
-    total = sum(os.stat(path).st_size for path in _paths(directory))
+    total = sum(os.stat(path).st_size for path in _paths(directories))
     wanted = sum(end - start for pieces in missing.values() for start, end in pieces)
     if wish == NEVER:
         return Report(total, skipped="prewarm is never", late=wanted)
@@ -72,13 +74,15 @@ def foretell(directory: str, wish: str, process_bytes: int, missing: Mapping[str
     return Report(total, wanted)
 
 
-def uncached(directory: str) -> dict[str, list[Piece]]:
+def uncached(*directories: str) -> dict[str, list[Piece]]:
     """The pieces of each file that the page cache lacks. Raises OSError."""
-    return {path: _file_cache.missing(path) for path in _paths(directory)}
+    return {path: _file_cache.missing(path) for path in _paths(directories)}
 
 
-def _paths(directory: str) -> list[str]:
-    return [entry.path for entry in os.scandir(directory) if entry.is_file(follow_symlinks=False)]
+def _paths(directories: Sequence[str]) -> list[str]:
+    """Each file once, whatever names it has."""
+    found = [entry for directory in directories for entry in os.scandir(directory)]
+    return list({entry.inode(): entry.path for entry in found if entry.is_file(follow_symlinks=False)}.values())
 
 
 def _gib(size: int) -> str:

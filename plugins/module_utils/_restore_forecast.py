@@ -12,6 +12,7 @@ from collections.abc import Sequence
 
 from ansible_collections.gpuops.restore.plugins.module_utils import (
     _huge_pages,
+    _memory_policy,
     _node_rates,
     _prewarm,
     _staging,
@@ -40,13 +41,18 @@ class Forecast:
             if self._measure and not self._rates.samples and not self._rates.copy:
                 self._rates = dataclasses.replace(self._rates, copy=_node_rates.copy_rate())
 
-    def of(self, demand: Demand, prewarmed: _prewarm.Report | None = None) -> Prediction | None:
+    def of(
+        self, demand: Demand, prewarmed: _prewarm.Report | None = None, beside: bool | None = None
+    ) -> Prediction | None:
         """The window of one workload; None where its checkpoint is not known, or where no staged files are used.
 
-        ``prewarmed``: what was read ahead already.
+        ``prewarmed``: what was read ahead already; ``beside``: whether memory is written beside CRIU, None where that
+        is not known yet.
         """
         if demand.live or not demand.memory or demand.job.task.route != _task_step.STAGED:
             return None
+        if beside is None:
+            beside = not _memory_policy.refusal(demand.job.settings.parallel_memory, demand.memory, staged=True)
         report, rates = (prewarmed, self._rates) if prewarmed else self._look(demand)
         load = _window_prediction.Load(
             # Staged or not, CRIU reads the same; a tar is about as long as its files.
@@ -55,6 +61,7 @@ class Forecast:
             late=report.late,
             ahead=0 if prewarmed else report.read,
             crowd=self._crowd,
+            writers=_memory_policy.writers() if beside else 0,
         )
         return _window_prediction.predict(load, rates)
 
@@ -66,7 +73,7 @@ class Forecast:
             if staged is None:
                 return _prewarm.Report(), self._rates
             missing = _prewarm.uncached(staged.directory)
-            report = _prewarm.foretell(staged.directory, settings.prewarm, demand.memory, missing)
+            report = _prewarm.foretell([staged.directory], settings.prewarm, demand.memory, missing)
         except (OSError, RestoreError):
             # The workload's own steps say it.
             return _prewarm.Report(), self._rates

@@ -18,6 +18,7 @@ from ansible_collections.gpuops.restore.plugins.module_utils import (
     _gpu_teardown,
     _huge_pages,
     _labels,
+    _memory_policy,
     _metadata,
     _node_rates,
     _original,
@@ -47,6 +48,7 @@ class Settings:
     keep_evidence: int = 3
     huge_pages: str = _huge_pages.KEEP
     prewarm: str = _prewarm.NEVER
+    parallel_memory: str = _memory_policy.NEVER
     #: Where the node's rates are kept; "" for nowhere.
     rates_file: str = ""
     assume_prepared: bool = False
@@ -85,6 +87,7 @@ def settings_of(parameters: Mapping[str, Any]) -> Settings:
         keep_evidence=parameters["keep_evidence"],
         huge_pages=parameters["huge_pages"],
         prewarm=parameters["prewarm"],
+        parallel_memory=parameters["parallel_memory"],
         rates_file=_node_rates.FILE,
         assume_prepared=parameters["assume_prepared"],
         record=parameters["record"] or {},

@@ -46,16 +46,24 @@ def restore(client: Client, job: Job, reading: _nvml.Reading | None, check: bool
     left = job.gpu.retries
     ahead = ahead or Ahead()
     result = _attempt(client, job, reading, check, ahead)
+    if result.failure and result.failure["code"] == "memory_write_failed" and not result.failure["left_behind"]:
+        warnings = [*result.warnings, f"{job.name} was restored by CRIU alone: {result.failure['msg']}"]
+        ahead = ahead.plainly(str(result.failure["msg"]))
+        result = _attempt(client, _anew(job), reading, check, ahead)
+        result.warnings[:0] = warnings
     while result.failure and left > 0 and _may_begin_anew(client, result, check):
         left -= 1
         if check:
             return _foretold(client, result)
         warnings = [*result.warnings, f"The restore of {job.name} was begun anew: {result.failure['msg']}"]
-        # The failed attempt has used its snapshot, also where the container was there before.
-        anew = dataclasses.replace(job, container=dataclasses.replace(job.container, rebuild=True))
-        result = _attempt(client, anew, reading, check, ahead)
+        result = _attempt(client, _anew(job), reading, check, ahead)
         result.warnings[:0] = warnings
     return result
+
+
+def _anew(job: Job) -> Job:
+    # A failed attempt has used its snapshot, also where the container was there before.
+    return dataclasses.replace(job, container=dataclasses.replace(job.container, rebuild=True))
 
 
 def _foretold(client: Client, failed: Result) -> Result:
@@ -86,7 +94,7 @@ def _go(client: Client, job: Job, result: Result, reading: _nvml.Reading | None,
     with ahead.huge_pages:
         result.ahead = ahead.result()
         begun = time.monotonic()
-        running = _window(client, job, result, check)
+        running = _window(client, job, result, check, ahead)
         result.seconds["window"] = round((result.gpu.reached_at or time.monotonic()) - begun, 3)
     if result.task.created and not check:
         with result.timed(ALIVE):
@@ -99,7 +107,7 @@ def _go(client: Client, job: Job, result: Result, reading: _nvml.Reading | None,
         _receipt(client, job, result, reading, check)
 
 
-def _window(client: Client, job: Job, result: Result, check: bool) -> float:
+def _window(client: Client, job: Job, result: Result, check: bool, ahead: Ahead) -> float:
     """From nothing to a process with its GPU memory; when the process ran, as time.monotonic() tells."""
     facts = _facts(client, job)
     with result.timed(CONTAINER):
@@ -110,9 +118,12 @@ def _window(client: Client, job: Job, result: Result, check: bool) -> float:
         driver = stack.enter_context(_restore_gpu.opening(job.gpu)) if concerned and not check else None
         with result.timed(TASK):
             # What this call would have made counts as made.
-            wish = dataclasses.replace(job.task, alive_seconds=0.0, assume_prepared=check and result.container.changed)
+            wish = dataclasses.replace(
+                job.task, alive_seconds=0.0, assume_prepared=check and result.container.changed, split=ahead.split
+            )
             result.task = _task_step.started(client, wish, check)
             result.warnings += result.task.warnings
+            result.ahead["parallel_memory"].update(result.task.memory)
         running = time.monotonic()
         if concerned:
             with result.timed(GPU):

@@ -75,7 +75,7 @@ def restore_all(open_client: OpenClient, jobs: Sequence[Job], parallel: int, che
                 if demand.live or check:
                     ahead = _restore_ahead.Ahead(predicted=forecast.of(demand))
                 else:
-                    ahead = _restore_ahead.prepare(demand, huge_pages, forecast)
+                    ahead = _restore_ahead.prepare(client, demand, huge_pages, forecast)
                 return _restore_one.restore(client, demand.job, verdict.reading, check, ahead)
         except RestoreError as error:
             # No channel for this one; what the others have done must still be told.

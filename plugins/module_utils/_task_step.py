@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import time
 from dataclasses import dataclass, field
@@ -18,6 +19,7 @@ from ansible_collections.gpuops.restore.plugins.module_utils import (
     _cuda_processes,
     _gpu_teardown,
     _labels,
+    _memory_hook,
     _node,
     _ownership,
     _paths,
@@ -41,6 +43,7 @@ from ansible_collections.gpuops.restore.plugins.module_utils._errors import (
     RpcError,
     combined,
 )
+from ansible_collections.gpuops.restore.plugins.module_utils._memory_split import Split
 from ansible_collections.gpuops.restore.plugins.module_utils._tasks import Task
 
 STAGED, DESCRIPTOR = "staged", "descriptor"
@@ -63,6 +66,8 @@ class Wish:
     force: bool = False
     assume_prepared: bool = False
     gpu: _gpu_teardown.Policy = field(default_factory=_gpu_teardown.Policy)
+    #: Of the staged checkpoint, where its memory is to be written beside CRIU.
+    split: Split | None = None
 
 
 @dataclass
@@ -78,14 +83,16 @@ class Outcome:
     task: dict[str, Any] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)
     output_created: list[str] = field(default_factory=list)
+    #: What the writer of a split checkpoint's memory reported.
+    memory: dict[str, Any] = field(default_factory=dict)
 
 
 def started(client: Client, wish: Wish, check: bool) -> Outcome:
     """Have the task run, from the checkpoint where one is given.
 
     Raises InputError, ConflictError (``task_paused``, ``snapshot_used``, ``task_other_checkpoint``), NodeError and
-    RestoreError (``criu_restore_failed``, ``process_died``). After a failure no task, shim or output file of this
-    call is left; CRIU's log stays in the container's work directory.
+    RestoreError (``criu_restore_failed``, ``memory_write_failed``, ``process_died``). After a failure no task, shim or
+    output file of this call is left; CRIU's log stays in the container's work directory.
     """
     outcome = Outcome()
     if check and wish.assume_prepared:
@@ -117,7 +124,7 @@ def started(client: Client, wish: Wish, check: bool) -> Outcome:
         )
     if checkpoint is not None and _ownership.is_used(client, container):
         raise _ownership.used_snapshot(container)
-    options, descriptor, image_path = None, None, ""
+    options, descriptor, hook = None, None, None
     if checkpoint is not None:
         lacking = _node.restore_problems(_node.daemon_environment(client)["PATH"])
         if lacking:
@@ -128,6 +135,9 @@ def started(client: Client, wish: Wish, check: bool) -> Outcome:
         else:
             image_path = _staged_directory(wish, checkpoint, check)
             work = _paths.work_dir(wish.staging_dir, client.namespace, wish.container_id)
+            config = _paths.criu_config(wish.staging_dir, client.namespace, wish.container_id)
+            if wish.split is not None and _criu_config_of(container) == config:
+                image_path, hook = wish.split.images, _memory_hook.Hook(config, work, wish.split)
             options = _tasks.runc_options(container.runtime_options, image_path, work)
     _require_criu_config(container)
     stdio = _stdio.plan(wish.stdout, wish.stderr, bool(container.spec.get("process", {}).get("terminal")))
@@ -143,7 +153,7 @@ def started(client: Client, wish: Wish, check: bool) -> Outcome:
             client,
             wish,
             container,
-            _Start(options, descriptor, stdio.task(), checkpoint is not None),
+            _Start(options, descriptor, stdio.task(), checkpoint is not None, hook),
             outcome,
         )
     return outcome
@@ -210,6 +220,7 @@ class _Start:
     descriptor: Any
     stdio: _tasks.Stdio
     restoring: bool
+    hook: _memory_hook.Hook | None
 
 
 def _run(client: Client, wish: Wish, container: Container, start: _Start, outcome: Outcome) -> None:
@@ -226,15 +237,21 @@ def _run(client: Client, wish: Wish, container: Container, start: _Start, outcom
     leaked = _shims.extracted_checkpoints(client) if start.descriptor is not None else frozenset()
     try:
         try:
-            _tasks.create(client, identifier, rootfs, start.stdio, start.options, start.descriptor)
-            created = time.monotonic()
-            pid = _tasks.start(client, identifier, wish.restore_timeout)
+            with start.hook or contextlib.nullcontext():
+                _tasks.create(client, identifier, rootfs, start.stdio, start.options, start.descriptor)
+                created = time.monotonic()
+                pid = _tasks.start(client, identifier, wish.restore_timeout)
         except RpcError as error:
             if not start.restoring:
                 raise
+            if start.hook is not None:
+                start.hook.raise_failure(identifier)
             log = _paths.restore_log(wish.staging_dir, client.namespace, identifier)
             raise _restore_failure.explain(identifier, error, log) from error
         running = time.monotonic()
+        if start.hook is not None:
+            start.hook.require_written(identifier)
+            outcome.memory = start.hook.report
         task = stays_alive(client, wish, pid, wish.alive_seconds)
     except BaseException as error:
         _clear_away(client, identifier, error)
@@ -305,13 +322,17 @@ def _staged_directory(wish: Wish, checkpoint: _checkpoint.Checkpoint, check: boo
 
 def _require_criu_config(container: Container) -> None:
     """A missing CRIU configuration file is silently ignored by CRIU, so it is asserted here."""
-    path = (container.spec.get("annotations") or {}).get("org.criu.config")
+    path = _criu_config_of(container)
     if path and not os.path.isfile(path):
         raise NodeError(
             "criu_config_missing",
             f"The CRIU configuration {path} that the container {container.id} names does not exist.",
             "Run containerd_container again: it writes the file.",
         )
+
+
+def _criu_config_of(container: Container) -> str:
+    return str((container.spec.get("annotations") or {}).get("org.criu.config") or "")
 
 
 def _no_container(client: Client, container_id: str) -> InputError:

@@ -21,9 +21,12 @@ RESTORES, MEASURED, ESTIMATE = "earlier restores", "a measurement", "an estimate
 GIB = float(1 << 30)
 #: Defaults, from the machines of docs/performance.md: CRIU with small pages, one process of an H100, a cloud disk.
 PAGES_RATE, GPU_RATE, DISK_RATE = 1.2 * GIB, 4.0 * GIB, 0.4 * GIB
+#: What writers beside CRIU reached at most, sixteen on an H100 host.
+MOST_RATE = 24.0 * GIB
 #: Seconds of a window that do not depend on sizes: container, runtime and CRIU; and the GPU's.
 FIXED, GPU_FIXED = 0.4, 0.3
-#: CRIU takes that many times as long as a plain read of cached bytes into fresh memory.
+#: CRIU takes that many times as long as a plain read of cached bytes into fresh memory, and a thread that writes beside
+#: it does not.
 CRIU_FACTOR = 2.0
 #: Two restores tell a slope when their sizes are so far apart.
 _APART = 128 << 20
@@ -61,13 +64,14 @@ class Rates:
 @dataclass(frozen=True)
 class Load:
     """What is to be restored. ``late``: bytes that CRIU itself has to wait for the disk for; ``ahead``: those that are
-    read before the window."""
+    read before the window; ``writers``: threads that write the memory beside CRIU."""
 
     size: int
     vram: int = 0
     late: int = 0
     ahead: int = 0
     crowd: float = 1.0
+    writers: int = 0
 
 
 @dataclass(frozen=True)
@@ -90,6 +94,8 @@ def predict(load: Load, rates: Rates) -> Prediction:
     # Those that were restored in another crowd say how long it takes, less or more what the processors were shared.
     stretch = load.crowd / near[0].crowd if near else load.crowd
     pages_rate = rates.copy / CRIU_FACTOR if rates.copy else PAGES_RATE
+    if load.writers:
+        pages_rate = min(MOST_RATE, pages_rate * CRIU_FACTOR * load.writers)
     seconds = _line([(one.size, one.seconds) for one in near], FIXED, 1 / pages_rate, load.size)
     if load.vram:
         gpu = [(one.vram, one.gpu_seconds) for one in near if one.vram]

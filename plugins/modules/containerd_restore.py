@@ -287,6 +287,17 @@ options:
     type: str
     choices: [auto, always, never]
     default: auto
+  parallel_memory:
+    description:
+      - Whether a process's large pieces of memory are written by several threads while CRIU waits, which fills memory with one thread.
+        V(auto) does so for checkpoints of 256 MiB and more on nodes with four processors and more. It takes a staged checkpoint, CRIU
+        3.19, and memory most of which lies in pieces of 1 MiB and more; what else there is, CRIU restores. RV(workloads) tells what came
+        of it, or why not.
+      - The first restore of a staged checkpoint copies what stays CRIU's beside it, at most a quarter of the rest.
+      - Should it fail, the workload is restored anew by CRIU alone, with a warning. V(never) leaves it to CRIU from the beginning.
+    type: str
+    choices: [auto, always, never]
+    default: auto
   huge_pages:
     description:
       - Whether the node's transparent huge pages are V(always) for the seconds of the window. They halve a restore on one machine and double
@@ -502,6 +513,7 @@ def main() -> None:
             "staging_dir": _module.STAGING_DIR,
             "keep_evidence": {"type": "int", "default": 3},
             "prewarm": {"type": "str", "choices": ["auto", "always", "never"], "default": "auto"},
+            "parallel_memory": {"type": "str", "choices": ["auto", "always", "never"], "default": "auto"},
             "huge_pages": {"type": "str", "choices": ["auto", "always", "keep"], "default": "auto"},
             "record": {"type": "dict", "default": {}},
             "rebuild": {"type": "bool", "default": True},

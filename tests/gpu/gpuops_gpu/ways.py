@@ -1,7 +1,7 @@
 # Copyright (c) 2026 the gpuops.restore contributors
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What CRIU's part of a window depends on: how the staged files got into the page cache, and the size of pages.
+"""What the memory's part of a window depends on: who writes it, how its files got into the page cache, which pages.
 
 Nothing is judged. The GPU memory stays in the restored process's host memory, which is what CRIU has to restore.
 """
@@ -34,6 +34,7 @@ def ways(bench: Bench, section: Section) -> None:
         bench.await_ready(workload, 90)
         prepare(bench, section, workload)
         (images,) = (path for path in bench.plays.state.rglob("images") if path.is_dir())
+        _restore(bench, section, workload, "beside CRIU", contextlib.nullcontext(), parallel_memory="always")
         never = {"prewarm": "never"}
         _restore(bench, section, workload, "as the dump left them", contextlib.nullcontext())
         _restore(bench, section, workload, "by prewarm", _read_by(images, None))
@@ -56,7 +57,13 @@ def _restore(
 ) -> None:
     entry = {**bench.entry(workload), "gpu": "none"}
     del entry["probe"]
-    arguments = {"workloads": [entry], "staging_dir": str(bench.plays.state), "alive_seconds": 0, **options}
+    arguments = {
+        "workloads": [entry],
+        "staging_dir": str(bench.plays.state),
+        "alive_seconds": 0,
+        "parallel_memory": "never",
+        **options,
+    }
     with ready:
         answer, _ = bench.plays.module("containerd_restore", arguments, 120)
         try:
@@ -65,7 +72,7 @@ def _restore(
             receipt = bench.plays.receipt(workload.name)
             section.phase(f"{name}: start", float(receipt["seconds"]["start"]), workload.bytes)
             section.figures[name] = {
-                **{key: receipt.get(key) for key in ("seconds", "huge_pages", "prewarm")},
+                **{key: receipt.get(key) for key in ("seconds", "huge_pages", "prewarm", "parallel_memory")},
                 "criu": criu_time.longest(bench.plays.state / "work"),
                 "pages": _pages(max(bench.engine.pids(workload.name))),
             }

@@ -134,7 +134,7 @@ def _ours(bench: Bench, section: Section, workload: Workload, name: str) -> floa
         raise StepError(f"{workload.name} could not be restored: {answer.get('msg')}")
     receipt = bench.plays.receipt(workload.name)
     seconds = dict(receipt["seconds"])
-    kept = {key: receipt.get(key) for key in ("seconds", "huge_pages", "prewarm")}
+    kept = {key: receipt.get(key) for key in ("seconds", "huge_pages", "prewarm", "parallel_memory")}
     criu = criu_time.longest(bench.plays.state / "work")
     section.figures[f"ours {name}"] = {**kept, "gpu": (receipt.get("gpu") or {}).get("seconds"), "criu": criu}
     return float(seconds["window"])

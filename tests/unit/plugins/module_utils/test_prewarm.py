@@ -41,7 +41,7 @@ def test_what_lies_there_is_not_read_again(staged: pathlib.Path, monkeypatch: py
     read: list[str] = []
     monkeypatch.setattr(_file_cache, "read", lambda path, pieces: read.extend(path for _piece in pieces))
     monkeypatch.setattr(_file_cache, "missing", lambda path: [(0, 100)] if "core" in path else [])
-    found = _prewarm.warm(str(staged), _prewarm.AUTO, 0)
+    found = _prewarm.warm([str(staged)], _prewarm.AUTO, 0)
     assert found.bytes == SIZE + 100
     assert found.read == 100
     assert read == [str(staged / "core-1.img")]
@@ -53,7 +53,7 @@ def test_fresh_files_are_cached_and_chilled_ones_are_not(staged: pathlib.Path) -
     chill(path)
     missing = _file_cache.missing(str(path))
     assert missing and missing[0][0] == 0
-    assert _prewarm.warm(str(staged), _prewarm.ALWAYS, 0).read >= SIZE - (8 << 20)
+    assert _prewarm.warm([str(staged)], _prewarm.ALWAYS, 0).read >= SIZE - (8 << 20)
     assert _file_cache.missing(str(path)) == []
 
 
@@ -63,7 +63,7 @@ def test_without_memory_auto_reads_nothing_and_says_so(
 ) -> None:
     monkeypatch.setattr(_file_cache, "missing", lambda path: [(0, SIZE)] if "pages" in path else [])
     monkeypatch.setattr(_host_memory, "available", lambda: SIZE + _prewarm.RESERVE)
-    found = _prewarm.warm(str(staged), wish, 1 << 30)
+    found = _prewarm.warm([str(staged)], wish, 1 << 30)
     assert found.read == read
     assert bool(found.skipped) == (read == 0)
     if found.skipped:
@@ -71,5 +71,5 @@ def test_without_memory_auto_reads_nothing_and_says_so(
 
 
 def test_never_reads_nothing(staged: pathlib.Path) -> None:
-    found = _prewarm.warm(str(staged), _prewarm.NEVER, 0)
+    found = _prewarm.warm([str(staged)], _prewarm.NEVER, 0)
     assert (found.bytes, found.read, found.skipped) == (SIZE + 100, 0, "prewarm is never")

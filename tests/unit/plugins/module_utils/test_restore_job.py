@@ -29,6 +29,7 @@ PARAMETERS: dict[str, Any] = {
     "keep_evidence": 1,
     "huge_pages": "keep",
     "prewarm": "never",
+    "parallel_memory": "always",
     "assume_prepared": True,
     "record": None,
 }

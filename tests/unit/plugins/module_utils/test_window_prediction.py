@@ -92,6 +92,16 @@ def test_in_a_crowd_each_takes_longer() -> None:
     assert predict(Load(GIB), both).seconds == pytest.approx(1.0)
 
 
+def test_with_writers_beside_criu_the_pages_take_a_fraction() -> None:
+    measured = Rates(copy=float(GIB))
+    by_criu, by_four, by_many = (predict(Load(8 * GIB, writers=each), measured).seconds for each in (0, 4, 64))
+    assert by_criu == pytest.approx(prediction.FIXED + 16.0)
+    assert by_four == pytest.approx(prediction.FIXED + 2.0)
+    assert by_many == pytest.approx(prediction.FIXED + 8 * GIB / prediction.MOST_RATE, abs=0.01)
+    # What restores of this node took says more.
+    assert predict(Load(8 * GIB, writers=4), Rates([Sample(8 * GIB, 1.5)])).seconds == pytest.approx(1.5)
+
+
 def test_a_receipt_tells_what_the_restore_took() -> None:
     found = prediction.of_receipt(receipt(predicted={"crowd": 2.0}))
     assert found == Sample(GIB, pytest.approx(1.2), GIB // 2, pytest.approx(2.0), 2.0)

@@ -1,0 +1,159 @@
+# Copyright (c) 2026 the gpuops.restore contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""What is made ready before a window: whether memory is to be written beside CRIU, and by which task."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ansible_collections.gpuops.restore.plugins.module_utils import (
+    _container_step,
+    _container_wish,
+    _huge_pages,
+    _memory_hook,
+    _memory_policy,
+    _memory_split,
+    _node,
+    _original,
+    _paths,
+    _restore_ahead,
+    _restore_demand,
+    _stage_step,
+    _task_step,
+)
+from ansible_collections.gpuops.restore.plugins.module_utils._api import message
+from ansible_collections.gpuops.restore.plugins.module_utils._client import Client
+from ansible_collections.gpuops.restore.plugins.module_utils._errors import RestoreError
+from ansible_collections.gpuops.restore.plugins.module_utils._memory_split import NotSplitError, Split
+from ansible_collections.gpuops.restore.plugins.module_utils._restore_ahead import Ahead
+from ansible_collections.gpuops.restore.plugins.module_utils._restore_forecast import Forecast
+from ansible_collections.gpuops.restore.plugins.module_utils._restore_job import Settings, job_of
+from ansible_collections.gpuops.restore.tests.unit.plugins.module_utils.conftest import Node
+from ansible_collections.gpuops.restore.tests.unit.plugins.module_utils.containerd_samples import CHECKPOINT_NAME
+from ansible_collections.gpuops.restore.tests.unit.plugins.module_utils.fake_containerd import FakeContainerd
+
+GIB = 1 << 30
+SPLIT = Split("/parts/images", "/parts/plan.json", GIB)
+
+
+@pytest.fixture
+def processors(monkeypatch: pytest.MonkeyPatch) -> set[int]:
+    """Those of the node; sixteen unless a test takes some away."""
+    found = set(range(16))
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _pid: found)
+    monkeypatch.setattr(_node, "find_program", lambda *_arguments: _node.Program("/usr/sbin/criu", "4.1.1"))
+    monkeypatch.setattr(_memory_split, "of", lambda _staged: SPLIT)
+    return found
+
+
+def prepared(client: Client, node: Node, memory: int = GIB, wish: str = "auto", **workload: Any) -> Ahead:
+    _stage_step.present(client, CHECKPOINT_NAME, node.root, None, False)
+    settings = Settings(staging_dir=node.root, parallel_memory=wish)
+    job = job_of({"name": "train", "checkpoint": CHECKPOINT_NAME, **workload}, settings)
+    demand = dataclasses.replace(_restore_demand.look(client, job), memory=memory)
+    return _restore_ahead.prepare(client, demand, _huge_pages.for_size("keep", 0), Forecast([], 1, False))
+
+
+def skipped(found: Ahead) -> str:
+    assert found.split is None
+    told = found.result()["parallel_memory"]
+    assert told == {"bytes": 0, "seconds": 0.0, "writers": 0, "skipped": found.alone}
+    return found.alone
+
+
+def test_large_memory_is_split_on_a_large_node(client: Client, node: Node, processors: set[int]) -> None:
+    assert prepared(client, node).split == SPLIT
+    assert _memory_policy.writers() == 16
+
+
+def test_auto_leaves_what_is_not_worth_it_and_always_does_not(client: Client, node: Node, processors: set[int]) -> None:
+    assert "smaller than 256 MiB" in skipped(prepared(client, node, 255 << 20))
+    processors -= set(range(3, 16))
+    assert "has 3 processors" in skipped(prepared(client, node))
+    assert prepared(client, node, 1 << 20, wish="always").split == SPLIT
+    assert skipped(prepared(client, node, wish="never")) == "parallel_memory is never"
+    assert "staged files" in skipped(prepared(client, node, wish="always", route="descriptor"))
+
+
+def test_what_the_node_cannot_do_is_told(
+    client: Client, node: Node, processors: set[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_node, "find_program", lambda *_arguments: _node.Program("/usr/sbin/criu", "3.17.1"))
+    assert "CRIU 3.17.1" in skipped(prepared(client, node))
+    monkeypatch.setattr(_node, "find_program", lambda *_arguments: _node.Program("/usr/sbin/criu", "4.1.1"))
+
+    def refuse(_staged: Any) -> Split:
+        raise NotSplitError("none of the memory lies in large pieces")
+
+    monkeypatch.setattr(_memory_split, "of", refuse)
+    assert "none of the memory" in skipped(prepared(client, node))
+
+
+def test_nothing_staged_is_nothing_to_split(client: Client, node: Node) -> None:
+    job = job_of({"name": "train", "checkpoint": "x:1"}, Settings(staging_dir=node.root))
+    found = _restore_ahead.prepare(
+        client, _restore_demand.Demand(job), _huge_pages.for_size("keep", 0), Forecast([], 1, False)
+    )
+    assert skipped(found) == "nothing is staged"
+
+
+# --- the task
+
+
+@pytest.fixture
+def ready(fake: FakeContainerd, client: Client, node: Node) -> _task_step.Wish:
+    """Checkpoint staged, container made."""
+    _stage_step.present(client, CHECKPOINT_NAME, node.root, None, False)
+    wanted = _container_wish.Wish("train", _original.Source(CHECKPOINT_NAME), staging_dir=node.root)
+    _container_step.present(client, wanted, False)
+    fake.heal()
+    return _task_step.Wish("train", CHECKPOINT_NAME, staging_dir=node.root, alive_seconds=0.0, split=SPLIT)
+
+
+def config(ready: _task_step.Wish) -> Path:
+    return Path(_paths.criu_config(ready.staging_dir, "tests", "train"))
+
+
+def test_criu_gets_its_part_and_the_script(fake: FakeContainerd, client: Client, ready: _task_step.Wish) -> None:
+    before = config(ready).read_text(encoding="utf-8")
+    seen: list[str] = []
+
+    def write(_context: Any) -> None:
+        seen.append(config(ready).read_text(encoding="utf-8"))
+        config(ready).with_name("memory.json").write_text(f'{{"bytes": {GIB}, "seconds": 0.1}}', encoding="utf-8")
+
+    fake.on("Tasks/Start", write)
+    done = _task_step.started(client, ready, False)
+    assert done.memory == {"bytes": GIB, "seconds": 0.1}
+    options = message("containerd.runc.v1.Options")
+    options.ParseFromString(fake.state.tasks["train"].request.options.value)
+    assert options.criu_image_path == SPLIT.images
+    assert seen == [f"{before}action-script={config(ready).with_name('memory.sh')}\n"]
+    assert config(ready).read_text(encoding="utf-8") == before
+
+
+@pytest.mark.parametrize(("report", "reason"), [("", "has not started"), ('{"failed": "no luck"}', "no luck")])
+def test_a_task_without_its_memory_does_not_stay(
+    fake: FakeContainerd, client: Client, ready: _task_step.Wish, report: str, reason: str
+) -> None:
+    fake.on("Tasks/Start", lambda _context: config(ready).with_name("memory.json").write_text(report, encoding="utf-8"))
+    with pytest.raises(RestoreError, match=reason) as caught:
+        _task_step.started(client, ready, False)
+    assert caught.value.code == "memory_write_failed"
+    assert not fake.state.tasks
+    assert not config(ready).with_name("memory.sh").exists()
+
+
+def test_another_configuration_of_criu_is_left_alone(
+    fake: FakeContainerd, client: Client, ready: _task_step.Wish, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_paths, "criu_config", lambda *_arguments: "/elsewhere/criu.conf")
+    monkeypatch.setattr(_memory_hook.Hook, "__enter__", lambda _self: pytest.fail("the hook was armed"))
+    assert _task_step.started(client, ready, False).memory == {}
