@@ -49,6 +49,26 @@ def problem(criu_version: str, work: str) -> str:
     return ""
 
 
+def require_no_hole(container_id: str, work: str) -> None:
+    """Raise RestoreError ``memory_unwritten`` if the process runs and a run that was killed did not see to its memory.
+
+    CRIU lets no process go before the writer is done; this is for a runtime that does not ask it to start one.
+    """
+    if os.path.exists(os.path.join(work, _SCRIPT)) and "bytes" not in _read(os.path.join(work, _REPORT)):
+        raise RestoreError(
+            "memory_unwritten",
+            f"The process of {container_id} runs, but a run that was killed has not seen its memory written.",
+            "End it (containerd_task with state: absent), set parallel_memory to never, and run again.",
+        )
+
+
+def clear(work: str) -> None:
+    """Take away what a run that was killed has left in ``work``."""
+    for name in (_SCRIPT, _WRITER, _REPORT):
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(os.path.join(work, name))
+
+
 class Hook:
     """To be entered while a restore runs; ``report`` is the writer's afterwards, and nothing else is left.
 
@@ -58,12 +78,13 @@ class Hook:
     def __init__(self, config: str, work: str, split: Split) -> None:
         self._config = config
         self._before = ""
+        self._work = work
         self._split = split
         self._script, self._writer, self._report = (os.path.join(work, name) for name in (_SCRIPT, _WRITER, _REPORT))
         self.report: dict[str, Any] = {}
 
     def __enter__(self) -> Hook:
-        self._clear()
+        clear(self._work)
         self._before = _paths.read_text(self._config) or ""
         command = [sys.executable, "-I", "-S", self._writer, self._split.plan, self._report]
         _write(self._writer, _child.source_of(_memory_writer), 0o600)
@@ -74,7 +95,7 @@ class Hook:
     def __exit__(self, *_unused: object) -> None:
         _criu_config.write(self._config, self._before)
         self.report = _read(self._report)
-        self._clear()
+        clear(self._work)
 
     def raise_failure(self, container_id: str) -> None:
         """Raise RestoreError ``memory_write_failed`` if the writer says that it has failed."""
@@ -93,11 +114,6 @@ class Hook:
             f"The memory of {container_id} could not be written beside CRIU: {why}.",
             "Set parallel_memory to never: then CRIU restores all of it, which takes longer.",
         )
-
-    def _clear(self) -> None:
-        for path in (self._script, self._writer, self._report):
-            with contextlib.suppress(FileNotFoundError):
-                os.unlink(path)
 
 
 def _write(path: str, text: str, mode: int) -> None:

@@ -72,20 +72,19 @@ def of(staged: Staged) -> Split:
     if found:
         return found
     with _locked(above):
-        # Of a run that was killed, or of another release.
-        for left in (partial, *([] if _find(home, staged) else [home])):
-            shutil.rmtree(left, ignore_errors=True)
-        if not os.path.isdir(home):
+        found = _find(home, staged)
+        if found is None:
+            # Of a run that was killed, or of another release.
+            shutil.rmtree(home, ignore_errors=True)
+            shutil.rmtree(partial, ignore_errors=True)
             try:
                 os.mkdir(partial, 0o700)
-                _make(partial, staged)
+                size = _make(partial, staged)
                 os.rename(partial, home)
                 sync_directory(above)
             finally:
                 shutil.rmtree(partial, ignore_errors=True)
-        found = _find(home, staged)
-    if found is None:
-        raise NotSplitError(f"{home} cannot be read back")
+            found = _split(home, size)
     return found
 
 
@@ -101,18 +100,21 @@ def _locked(directory: str) -> Iterator[None]:
 
 
 def _find(home: str, staged: Staged) -> Split | None:
-    plan = os.path.join(home, PLAN)
     try:
-        with open(plan, encoding="utf-8") as stream:
+        with open(os.path.join(home, PLAN), encoding="utf-8") as stream:
             document = json.load(stream)
-    except (FileNotFoundError, ValueError):
+        known = document["format"] == FORMAT and document["digest"] == staged.digest
+        return _split(home, document["bytes"]) if known else None
+    except (FileNotFoundError, ValueError, TypeError, KeyError):
         return None
-    if document.get("format") != FORMAT or document.get("digest") != staged.digest:
-        return None
-    return Split(os.path.join(home, IMAGES), plan, document["bytes"])
 
 
-def _make(partial: str, staged: Staged) -> None:
+def _split(home: str, size: int) -> Split:
+    return Split(os.path.join(home, IMAGES), os.path.join(home, PLAN), size)
+
+
+def _make(partial: str, staged: Staged) -> int:
+    """Both parts; the bytes of the large pieces."""
     try:
         processes = _processes(staged.directory)
     except UnreadableError as error:
@@ -140,6 +142,7 @@ def _make(partial: str, staged: Staged) -> None:
     with _durable(os.path.join(partial, PLAN)) as target:
         target.write(json.dumps(_document(staged, processes, large)).encode())
     sync_directory(partial)
+    return large
 
 
 def _document(staged: Staged, processes: list[_Process], large: int) -> dict[str, Any]:

@@ -63,8 +63,10 @@ def pieces_of(processes: Sequence[Mapping[str, Any]], pids: Mapping[int, int]) -
         pid = pids.get(process["pid"])
         if pid is None:
             raise _FailedError(f"the process {process['pid']} was not restored")
-        base = _mapped(process["file"])
+        base, size = _mapped(process["file"])
         for address, offset, length in process["pieces"]:
+            if offset + length > size:
+                raise _FailedError(f"{process['file']} ends before byte {offset + length}")
             end = address + length
             while address < end:
                 count = min(end, (address // _PIECE + 1) * _PIECE) - address
@@ -72,19 +74,22 @@ def pieces_of(processes: Sequence[Mapping[str, Any]], pids: Mapping[int, int]) -
                 address, offset = address + count, offset + count
 
 
-def _mapped(path: str) -> int:
+def _mapped(path: str) -> tuple[int, int]:
+    """Where a file's bytes are, and how many."""
     libc = _libc()
     descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
     try:
-        size = ctypes.c_size_t(os.fstat(descriptor).st_size)
-        address = libc.mmap(None, size, mmap.PROT_READ, mmap.MAP_PRIVATE, descriptor, ctypes.c_int64(0))
+        size = os.fstat(descriptor).st_size
+        address = libc.mmap(
+            None, ctypes.c_size_t(size), mmap.PROT_READ, mmap.MAP_PRIVATE, descriptor, ctypes.c_int64(0)
+        )
     finally:
         os.close(descriptor)
     if address in (None, ctypes.c_void_p(-1).value):
         raise _FailedError(f"{path} cannot be mapped: {os.strerror(ctypes.get_errno())}")
     # What the page cache lacks is then read in large folios, where the file system knows them.
-    libc.madvise(ctypes.c_void_p(address), size, mmap.MADV_HUGEPAGE)
-    return int(address)
+    libc.madvise(ctypes.c_void_p(address), ctypes.c_size_t(size), mmap.MADV_HUGEPAGE)
+    return int(address), size
 
 
 def _libc() -> ctypes.CDLL:

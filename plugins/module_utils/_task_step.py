@@ -91,8 +91,8 @@ def started(client: Client, wish: Wish, check: bool) -> Outcome:
     """Have the task run, from the checkpoint where one is given.
 
     Raises InputError, ConflictError (``task_paused``, ``snapshot_used``, ``task_other_checkpoint``), NodeError and
-    RestoreError (``criu_restore_failed``, ``memory_write_failed``, ``process_died``). After a failure no task, shim or
-    output file of this call is left; CRIU's log stays in the container's work directory.
+    RestoreError (``criu_restore_failed``, ``memory_write_failed``, ``memory_unwritten``, ``process_died``). After a
+    failure no task, shim or output file of this call is left; CRIU's log stays in the container's work directory.
     """
     outcome = Outcome()
     if check and wish.assume_prepared:
@@ -110,7 +110,9 @@ def started(client: Client, wish: Wish, check: bool) -> Outcome:
         _ownership.require_same_checkpoint(container, checkpoint.digest, force=False)
     present = _tasks.get(client, wish.container_id)
     outcome.before = present.status if present else "absent"
+    work = _paths.work_dir(wish.staging_dir, client.namespace, wish.container_id)
     if present is not None and present.status == "RUNNING":
+        _memory_hook.require_no_hole(wish.container_id, work)
         outcome.after = present.status
         outcome.task = _result(present)
         return outcome
@@ -134,7 +136,6 @@ def started(client: Client, wish: Wish, check: bool) -> Outcome:
             descriptor = criu
         else:
             image_path = _staged_directory(wish, checkpoint, check)
-            work = _paths.work_dir(wish.staging_dir, client.namespace, wish.container_id)
             config = _paths.criu_config(wish.staging_dir, client.namespace, wish.container_id)
             if wish.split is not None and _criu_config_of(container) == config:
                 image_path, hook = wish.split.images, _memory_hook.Hook(config, work, wish.split)
@@ -148,6 +149,7 @@ def started(client: Client, wish: Wish, check: bool) -> Outcome:
         return outcome
     # Without a task too: a restore that was broken off may have left what stands in the way of another.
     _task_end.remove(client, wish.container_id, 0.0)
+    _memory_hook.clear(work)
     with _stdio.prepared(stdio) as outcome.output_created:
         _run(
             client,

@@ -7,12 +7,12 @@
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import json
 import mmap
 import os
 import signal
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -28,27 +28,30 @@ SIZE = 12 << 20
 PAGE = mmap.PAGESIZE
 
 
-class Target:
-    """A process with fresh memory, and children of it; each can be asked what its memory is."""
+#: Has fresh memory, and two children with the same; says where it is, and the pids.
+PROGRAM = """
+import ctypes, mmap, os, signal
+area = mmap.mmap(-1, int(os.environ["SIZE"]), flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+children = []
+for _number in range(2):
+    children.append(os.fork())
+    if children[-1] == 0:
+        signal.pause()
+print(ctypes.addressof(ctypes.c_char.from_buffer(area)), os.getpid(), *children, flush=True)
+signal.pause()
+"""
 
-    def __init__(self, children: int = 0) -> None:
-        self._area = mmap.mmap(-1, SIZE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-        self.address = ctypes.addressof(ctypes.c_char.from_buffer(self._area))
-        reading, writing = os.pipe()
-        self.pid = os.fork()
-        if self.pid == 0:
-            for _number in range(children):
-                if os.fork() == 0:
-                    break
-            os.write(writing, b"%d " % os.getpid())
-            signal.pause()
-            os._exit(0)
-        found = b""
-        while found.count(b" ") < 1 + children:
-            found += os.read(reading, 100)
-        os.close(reading)
-        os.close(writing)
-        self.pids = [self.pid, *sorted(int(pid) for pid in found.split() if int(pid) != self.pid)]
+
+class Target:
+    """Processes with fresh memory, of which each can be asked what it holds."""
+
+    def __init__(self) -> None:
+        self._process = subprocess.Popen(
+            [sys.executable, "-c", PROGRAM], env={"SIZE": str(SIZE)}, stdout=subprocess.PIPE, start_new_session=True
+        )
+        assert self._process.stdout is not None
+        self.address, *self.pids = map(int, self._process.stdout.readline().split())
+        self.pid = self.pids[0]
 
     def memory(self, pid: int) -> bytes:
         with open(f"/proc/{pid}/mem", "rb", buffering=0) as stream:
@@ -56,15 +59,13 @@ class Target:
             return stream.read(SIZE)
 
     def end(self) -> None:
-        for pid in reversed(self.pids):
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
-        os.waitpid(self.pid, 0)
+        os.killpg(self.pid, signal.SIGKILL)
+        self._process.communicate()
 
 
 @pytest.fixture
 def target() -> Iterator[Target]:
-    found = Target(children=2)
+    found = Target()
     yield found
     found.end()
 
@@ -123,7 +124,7 @@ def test_every_process_gets_its_own(tmp_path: Path, target: Target, plan: dict[s
         (lambda plan: plan["processes"][1].update(pid=99999999), "the process 99999999 was not restored"),
         (lambda plan: plan["processes"][0]["pieces"].append([PAGE, 0, PAGE]), "4096 bytes at 0x1000 of the process"),
         (lambda plan: plan["processes"][1].update(file="/nowhere"), "No such file or directory"),
-        (lambda plan: plan["processes"][1]["pieces"][0].__setitem__(1, SIZE), "Bad address"),
+        (lambda plan: plan["processes"][1]["pieces"][0].__setitem__(1, SIZE), "pages-2.img ends before byte"),
         (lambda plan: plan.update(bytes=1), "of 1 bytes were written"),
     ],
 )
@@ -176,7 +177,7 @@ def test_a_file_system_without_programs_is_told(tmp_path: Path, monkeypatch: pyt
 
 
 def test_pieces_end_where_huge_pages_may_begin(tmp_path: Path) -> None:
-    (tmp_path / "pages").write_bytes(bytes(PAGE))
+    (tmp_path / "pages").write_bytes(bytes(6 << 20))
     process = {"pid": 7, "file": str(tmp_path / "pages"), "pieces": [[(3 << 20) + PAGE, 0, 6 << 20]]}
     found = list(_memory_writer.pieces_of([process], {7: 70}))
     assert [(pid, there, length) for pid, there, _here, length in found] == [

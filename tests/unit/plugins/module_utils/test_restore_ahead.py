@@ -151,6 +151,27 @@ def test_a_task_without_its_memory_does_not_stay(
     assert not config(ready).with_name("memory.sh").exists()
 
 
+def test_a_process_with_a_hole_is_never_taken_for_restored(
+    fake: FakeContainerd, client: Client, ready: _task_step.Wish
+) -> None:
+    _task_step.started(client, dataclasses.replace(ready, split=None), False)
+    config(ready).with_name("memory.sh").write_text("#!/bin/sh\n", encoding="utf-8")
+    with pytest.raises(RestoreError) as caught:
+        _task_step.started(client, ready, False)
+    assert caught.value.code == "memory_unwritten"
+    config(ready).with_name("memory.json").write_text('{"bytes": 1}', encoding="utf-8")
+    assert not _task_step.started(client, ready, False).changed
+
+
+def test_what_a_killed_run_left_says_nothing_of_the_next_task(
+    fake: FakeContainerd, client: Client, ready: _task_step.Wish
+) -> None:
+    config(ready).with_name("memory.sh").write_text("#!/bin/sh\n", encoding="utf-8")
+    plain = dataclasses.replace(ready, split=None)
+    assert _task_step.started(client, plain, False).changed
+    assert not _task_step.started(client, plain, False).changed
+
+
 def test_another_configuration_of_criu_is_left_alone(
     fake: FakeContainerd, client: Client, ready: _task_step.Wish, monkeypatch: pytest.MonkeyPatch
 ) -> None:
