@@ -200,7 +200,8 @@ def test_an_exception_in_the_stream_leaves_nothing(kind: type[BaseException], ro
     with pytest.raises(kind):
         stage(root, chunks=interrupted(), expected_size=50 << 20)
     assert not root.exists()
-    assert threading.active_count() == threads
+    # Other tests' servers may still be ending theirs.
+    assert threading.active_count() <= threads
 
 
 @pytest.mark.parametrize("step", ["rename", "sync_directory"])

@@ -73,6 +73,7 @@ class Module:
             **dict.fromkeys(("force", "rebuild", "assume_prepared"), False),
             "huge_pages": "keep",
             "prewarm": "never",
+            "parallel_memory": "never",
             **dict.fromkeys(("restore_timeout", "cuda_timeout", "gpu_retries", "keep_evidence", "parallel"), 1),
             "staging_dir": "/state",
             "owner": "me",
