@@ -22,7 +22,13 @@ import shlex
 import sys
 from typing import Any
 
-from ansible_collections.gpuops.restore.plugins.module_utils import _child, _criu_config, _memory_writer, _paths
+from ansible_collections.gpuops.restore.plugins.module_utils import (
+    _child,
+    _criu_config,
+    _memory_policy,
+    _memory_writer,
+    _paths,
+)
 from ansible_collections.gpuops.restore.plugins.module_utils._errors import RestoreError
 from ansible_collections.gpuops.restore.plugins.module_utils._memory_split import Split
 
@@ -86,7 +92,8 @@ class Hook:
     def __enter__(self) -> Hook:
         clear(self._work)
         self._before = _paths.read_text(self._config) or ""
-        command = [sys.executable, "-I", "-S", self._writer, self._split.plan, self._report]
+        writers = str(_memory_policy.writers())
+        command = [sys.executable, "-I", "-S", self._writer, self._split.plan, self._report, writers]
         _write(self._writer, _child.source_of(_memory_writer), 0o600)
         _write(self._script, _TEXT.format(command=shlex.join(command), report=shlex.quote(self._report)), 0o700)
         _criu_config.write(self._config, self._before + _criu_config.action_script(self._script))

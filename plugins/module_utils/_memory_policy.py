@@ -13,7 +13,7 @@ AUTO, ALWAYS, NEVER = "auto", "always", "never"
 _PROCESSORS = 4
 #: Bytes; below it CRIU is done before a helper has begun.
 _WORTH_IT = 256 << 20
-#: As in _memory_writer, which imports nothing.
+#: More do not get a host's memory to work harder.
 _MOST_WRITERS = 16
 
 

@@ -8,7 +8,8 @@ A program of its own that CRIU starts (:mod:`_memory_hook`); it imports nothing 
 piece of the pages file mapped and hands it to process_vm_writev(2), during which Python's lock is free. The pages are
 allocated there, so they count as the process's, and are huge ones where it may have them.
 
-Arguments: the plan (:mod:`_memory_split`), the report to write, the pid of the restored tree's root as CRIU sees it.
+Arguments: the plan (:mod:`_memory_split`), the report to write, how many threads, and the pid of the restored tree's
+root as CRIU sees it.
 Report: bytes, seconds and writers, or the failure, upon which CRIU kills what it has restored.
 """
 
@@ -28,8 +29,6 @@ from typing import Any
 _Piece = tuple[int, int, int, int]
 #: Borders of pieces within the process: two threads never touch the same huge page.
 _PIECE = 4 << 20
-#: More do not get a host's memory to work harder.
-_MOST_WRITERS = 16
 #: asm-generic/mman-common.h; since Linux 5.14, and not in Python's mmap. Without it the pages come one by one.
 _POPULATE_READ = 22
 
@@ -147,13 +146,12 @@ def _write(libc: ctypes.CDLL, pid: int, there: int, here: int, length: int) -> i
 
 def main() -> int:
     """Do it, and say how it went; the exit status."""
-    plan, report, root = sys.argv[1:]
+    plan, report, writers, root = sys.argv[1], sys.argv[2], int(sys.argv[3]), int(sys.argv[4])
     begun = time.monotonic()
-    writers = min(_MOST_WRITERS, len(os.sched_getaffinity(0)))
     try:
         with open(plan, encoding="utf-8") as stream:
             split = json.load(stream)
-        written = write_all(pieces_of(split["processes"], processes_of(int(root))), writers)
+        written = write_all(pieces_of(split["processes"], processes_of(root)), writers)
         if written != split["bytes"]:
             raise _FailedError(f"{written} of {split['bytes']} bytes were written")
         answer: dict[str, Any] = {"bytes": written, "seconds": round(time.monotonic() - begun, 3), "writers": writers}

@@ -47,7 +47,10 @@ def restore(client: Client, job: Job, reading: _nvml.Reading | None, check: bool
     ahead = ahead or Ahead()
     result = _attempt(client, job, reading, check, ahead)
     if result.failure and result.failure["code"] == "memory_write_failed" and not result.failure["left_behind"]:
-        warnings = [*result.warnings, f"{job.name} was restored by CRIU alone: {result.failure['msg']}"]
+        warnings = [
+            *result.warnings,
+            f"The restore of {job.name} was begun anew, by CRIU alone: {result.failure['msg']}",
+        ]
         ahead = ahead.plainly(str(result.failure["msg"]))
         result = _attempt(client, _anew(job), reading, check, ahead)
         result.warnings[:0] = warnings
