@@ -12,9 +12,9 @@ from typing import Any, Callable
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ansible_collections.gpuops.restore.plugins.module_utils import _module
-from ansible_collections.gpuops.restore.plugins.module_utils._client import RECONNECT_SECONDS, Client
-from ansible_collections.gpuops.restore.plugins.module_utils._errors import InputError, RestoreError
+from . import _module
+from ._containerd.client import RECONNECT_SECONDS, Client
+from ._core.errors import InputError, RestoreError
 
 #: Options of every module that speaks to the CUDA driver.
 OPTIONS: dict[str, Any] = {

@@ -14,9 +14,9 @@ from typing import Any, Callable
 
 from ansible.module_utils.basic import AnsibleModule, env_fallback
 
-from ansible_collections.gpuops.restore.plugins.module_utils import _labels, _paths
-from ansible_collections.gpuops.restore.plugins.module_utils._client import RECONNECT_SECONDS, Client
-from ansible_collections.gpuops.restore.plugins.module_utils._errors import RestoreError
+from ._containerd.client import RECONNECT_SECONDS, Client
+from ._core import labels, state_dir
+from ._core.errors import RestoreError
 
 #: Options of every module that talks to containerd.
 CONTAINERD = {
@@ -28,8 +28,8 @@ CONTAINERD = {
     "namespace": {"type": "str", "default": "k8s.io", "fallback": (env_fallback, ["CONTAINERD_NAMESPACE"])},
     "timeout": {"type": "int", "default": 60},
 }
-STAGING_DIR = {"type": "path", "default": _paths.STATE_ROOT}
-OWNER = {"type": "str", "default": _labels.DEFAULT_OWNER}
+STAGING_DIR = {"type": "path", "default": state_dir.STATE_ROOT}
+OWNER = {"type": "str", "default": labels.DEFAULT_OWNER}
 FORCE = {"type": "bool", "default": False}
 #: Suboptions of every ``criu``.
 CRIU: dict[str, Any] = {

@@ -268,14 +268,14 @@ from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ansible_collections.gpuops.restore.plugins.module_utils import (
-    _capture_hold,
-    _capture_step,
-    _capture_wish,
-    _module,
+from ansible_collections.gpuops.restore.plugins.module_utils import _module
+from ansible_collections.gpuops.restore.plugins.module_utils._capture import (
+    capture as capture_steps,
+    params as capture_params,
+    settle,
 )
-from ansible_collections.gpuops.restore.plugins.module_utils._capture_preflight import CriuOptions
-from ansible_collections.gpuops.restore.plugins.module_utils._client import Client
+from ansible_collections.gpuops.restore.plugins.module_utils._capture.preflight import CriuOptions
+from ansible_collections.gpuops.restore.plugins.module_utils._containerd.client import Client
 
 _CRIU: dict[str, Any] = {
     "tcp_established": {"type": "bool", "default": False},
@@ -290,7 +290,7 @@ def step(module: AnsibleModule, client: Client) -> dict[str, Any]:
     """Carry out one call of the module."""
     parameters = module.params
     criu = parameters["criu"]
-    wish = _capture_wish.Wish(
+    wish = capture_params.Wish(
         container_id=parameters["container_id"],
         name=parameters["name"],
         leave=parameters["leave"],
@@ -308,7 +308,7 @@ def step(module: AnsibleModule, client: Client) -> dict[str, Any]:
         force=parameters["force"],
         huge_pages=parameters["huge_pages"],
     )
-    carry_out = _capture_hold.settled if parameters["state"] == "settled" else _capture_step.captured
+    carry_out = settle.settled if parameters["state"] == "settled" else capture_steps.captured
     done = carry_out(client, wish, module.check_mode)
     for warning in done.warnings:
         module.warn(warning)

@@ -194,17 +194,17 @@ from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ansible_collections.gpuops.restore.plugins.module_utils import (
-    _convert_step,
-    _export_step,
-    _import_step,
-    _module,
+from ansible_collections.gpuops.restore.plugins.module_utils import _module
+from ansible_collections.gpuops.restore.plugins.module_utils._containerd.client import Client
+from ansible_collections.gpuops.restore.plugins.module_utils._transfer import (
+    convert as transfer_convert,
+    export_archive,
+    import_archive,
 )
-from ansible_collections.gpuops.restore.plugins.module_utils._client import Client
 
 
-def _export(client: Client, parameters: dict[str, Any], check: bool) -> _export_step.Outcome:
-    wish = _export_step.Wish(
+def _export(client: Client, parameters: dict[str, Any], check: bool) -> export_archive.Outcome:
+    wish = export_archive.Wish(
         name=parameters["name"],
         path=parameters["path"],
         compression=parameters["compression"] or "",
@@ -212,11 +212,11 @@ def _export(client: Client, parameters: dict[str, Any], check: bool) -> _export_
         digest=parameters["digest"] or "",
         force=parameters["force"],
     )
-    return _export_step.run(client, wish, check)
+    return export_archive.run(client, wish, check)
 
 
-def _import(client: Client, parameters: dict[str, Any], check: bool) -> _export_step.Outcome:
-    wish = _import_step.Wish(
+def _import(client: Client, parameters: dict[str, Any], check: bool) -> export_archive.Outcome:
+    wish = import_archive.Wish(
         name=parameters["name"],
         path=parameters["path"],
         base=parameters["base"],
@@ -226,11 +226,11 @@ def _import(client: Client, parameters: dict[str, Any], check: bool) -> _export_
         owner=parameters["owner"],
         force=parameters["force"],
     )
-    return _import_step.run(client, wish, check)
+    return import_archive.run(client, wish, check)
 
 
-def _convert(client: Client, parameters: dict[str, Any], check: bool) -> _export_step.Outcome:
-    wish = _convert_step.Wish(
+def _convert(client: Client, parameters: dict[str, Any], check: bool) -> export_archive.Outcome:
+    wish = transfer_convert.Wish(
         name=parameters["name"],
         path=parameters["path"],
         base=parameters["base"],
@@ -246,7 +246,7 @@ def _convert(client: Client, parameters: dict[str, Any], check: bool) -> _export
         owner=parameters["owner"],
         force=parameters["force"],
     )
-    return _convert_step.run(client, wish, check)
+    return transfer_convert.run(client, wish, check)
 
 
 _OPERATIONS = {"export": _export, "import": _import, "convert": _convert}

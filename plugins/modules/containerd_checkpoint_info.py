@@ -159,27 +159,27 @@ from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ansible_collections.gpuops.restore.plugins.module_utils import (
-    _checkpoint_report,
-    _container_wish,
-    _metadata,
-    _module,
-    _original,
+from ansible_collections.gpuops.restore.plugins.module_utils import _module
+from ansible_collections.gpuops.restore.plugins.module_utils._checkpoint import (
+    metadata as checkpoint_metadata,
+    original,
 )
-from ansible_collections.gpuops.restore.plugins.module_utils._client import Client
-from ansible_collections.gpuops.restore.plugins.module_utils._errors import InputError
+from ansible_collections.gpuops.restore.plugins.module_utils._container import params as container_params
+from ansible_collections.gpuops.restore.plugins.module_utils._containerd.client import Client
+from ansible_collections.gpuops.restore.plugins.module_utils._core.errors import InputError
+from ansible_collections.gpuops.restore.plugins.module_utils._restore import preflight as restore_preflight
 
 
-def _report(parameters: dict[str, Any], client: Client) -> _checkpoint_report.Report:
+def _report(parameters: dict[str, Any], client: Client) -> restore_preflight.Report:
     try:
-        metadata = _metadata.of_parameters(parameters)
+        metadata = checkpoint_metadata.of_parameters(parameters)
     except InputError as error:
-        found = _checkpoint_report.Report()
+        found = restore_preflight.Report()
         found.add(error)
         return found
-    wish = _container_wish.Wish(
+    wish = container_params.Wish(
         container_id=parameters["container_id"] or "",
-        source=_original.Source(
+        source=original.Source(
             parameters["checkpoint"], metadata, parameters["image"] or "", parameters["snapshotter"] or ""
         ),
         mounts={str(old): str(new) for old, new in parameters["mounts"].items()},
@@ -189,7 +189,7 @@ def _report(parameters: dict[str, Any], client: Client) -> _checkpoint_report.Re
         owner=parameters["owner"],
         force=parameters["force"],
     )
-    return _checkpoint_report.report(client, wish, parameters["stdout"] or "", parameters["stderr"] or "")
+    return restore_preflight.report(client, wish, parameters["stdout"] or "", parameters["stderr"] or "")
 
 
 def step(module: AnsibleModule, client: Client) -> dict[str, Any]:

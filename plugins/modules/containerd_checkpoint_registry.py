@@ -189,14 +189,14 @@ from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ansible_collections.gpuops.restore.plugins.module_utils import (
-    _module,
-    _registry_pull,
-    _registry_push,
-    _registry_reference,
-    _registry_step,
+from ansible_collections.gpuops.restore.plugins.module_utils import _module
+from ansible_collections.gpuops.restore.plugins.module_utils._containerd.client import Client
+from ansible_collections.gpuops.restore.plugins.module_utils._registry import reference as registry_reference
+from ansible_collections.gpuops.restore.plugins.module_utils._transfer import (
+    pull as transfer_pull,
+    push as transfer_push,
+    registry as transfer_registry,
 )
-from ansible_collections.gpuops.restore.plugins.module_utils._client import Client
 
 
 def step(module: AnsibleModule, client: Client) -> dict[str, Any]:
@@ -204,9 +204,9 @@ def step(module: AnsibleModule, client: Client) -> dict[str, Any]:
     parameters = module.params
     push = parameters["state"] == "pushed"
     named = parameters["reference"] or parameters["name"]
-    wish = _registry_step.Wish(
+    wish = transfer_registry.Wish(
         name=parameters["name"],
-        reference=_registry_reference.for_push(named) if push else _registry_reference.parse(named),
+        reference=registry_reference.for_push(named) if push else registry_reference.parse(named),
         base=parameters["base"],
         digest=parameters["digest"] or "",
         lease=parameters["lease"] or "",
@@ -214,9 +214,9 @@ def step(module: AnsibleModule, client: Client) -> dict[str, Any]:
         force=parameters["force"],
     )
     texts = {key: parameters[key] or "" for key in ("server", "username", "password", "token", "auth_file", "ca_file")}
-    access = _registry_step.Access(**texts, insecure=parameters["insecure"], timeout=float(parameters["timeout"]))
-    repository = _registry_step.open_repository(wish.reference, access, push)
-    act = _registry_push.run if push else _registry_pull.run
+    access = transfer_registry.Access(**texts, insecure=parameters["insecure"], timeout=float(parameters["timeout"]))
+    repository = transfer_registry.open_repository(wish.reference, access, push)
+    act = transfer_push.run if push else transfer_pull.run
     done = act(client, repository, wish, module.check_mode)
     for warning in done.warnings:
         module.warn(warning)

@@ -112,8 +112,9 @@ from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ansible_collections.gpuops.restore.plugins.module_utils import _module, _stage_step
-from ansible_collections.gpuops.restore.plugins.module_utils._client import Client
+from ansible_collections.gpuops.restore.plugins.module_utils import _module
+from ansible_collections.gpuops.restore.plugins.module_utils._checkpoint import stage as stage_steps
+from ansible_collections.gpuops.restore.plugins.module_utils._containerd.client import Client
 
 
 def step(module: AnsibleModule, client: Client) -> dict[str, Any]:
@@ -121,12 +122,12 @@ def step(module: AnsibleModule, client: Client) -> dict[str, Any]:
     parameters = module.params
     name, root = parameters["checkpoint"], parameters["staging_dir"]
     if parameters["state"] == "present":
-        done = _stage_step.present(
+        done = stage_steps.present(
             client, name, root, parameters["lease"], module.check_mode, parameters["assume_prepared"]
         )
     else:
-        key = _stage_step.key_of(client, name)
-        done = _stage_step.absent(client, key, root, module.check_mode) if key else _stage_step.Outcome()
+        key = stage_steps.key_of(client, name)
+        done = stage_steps.absent(client, key, root, module.check_mode) if key else stage_steps.Outcome()
         if key is None:
             module.warn(f"There is no image {name}, so its staged directory cannot be told; give the digest instead.")
     return {

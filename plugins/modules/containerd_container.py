@@ -236,24 +236,23 @@ from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ansible_collections.gpuops.restore.plugins.module_utils import (
-    _container_step,
-    _container_wish,
-    _criu_config,
-    _metadata,
-    _module,
-    _original,
+from ansible_collections.gpuops.restore.plugins.module_utils import _module
+from ansible_collections.gpuops.restore.plugins.module_utils._checkpoint import metadata, original
+from ansible_collections.gpuops.restore.plugins.module_utils._container import (
+    container as container_steps,
+    params as container_params,
 )
-from ansible_collections.gpuops.restore.plugins.module_utils._client import Client
+from ansible_collections.gpuops.restore.plugins.module_utils._containerd.client import Client
+from ansible_collections.gpuops.restore.plugins.module_utils._criu import config as criu_config
 
 
-def _wish(parameters: dict[str, Any]) -> _container_wish.Wish:
+def _wish(parameters: dict[str, Any]) -> container_params.Wish:
     criu = parameters["criu"] or {}
-    return _container_wish.Wish(
+    return container_params.Wish(
         container_id=parameters["container_id"],
-        source=_original.Source(
+        source=original.Source(
             checkpoint=parameters["checkpoint"],
-            metadata=_metadata.of_parameters(parameters),
+            metadata=metadata.of_parameters(parameters),
             image=parameters["image"] or "",
             snapshotter=parameters["snapshotter"] or "",
         ),
@@ -264,7 +263,7 @@ def _wish(parameters: dict[str, Any]) -> _container_wish.Wish:
         cgroups_path=parameters["cgroups_path"] or "",
         allow_hooks=parameters["allow_hooks"],
         allow_annotations=tuple(parameters["allow_annotations"]),
-        criu=_criu_config.CriuOptions(**{name: value for name, value in criu.items() if value is not None}),
+        criu=criu_config.CriuOptions(**{name: value for name, value in criu.items() if value is not None}),
         staging_dir=parameters["staging_dir"],
         owner=parameters["owner"],
         lease=parameters["lease"],
@@ -278,7 +277,7 @@ def step(module: AnsibleModule, client: Client) -> dict[str, Any]:
     """Carry out one call of the module."""
     parameters = module.params
     if parameters["state"] == "absent":
-        done = _container_step.absent(
+        done = container_steps.absent(
             client,
             parameters["container_id"],
             parameters["owner"],
@@ -294,7 +293,7 @@ def step(module: AnsibleModule, client: Client) -> dict[str, Any]:
             "actions": done.actions,
             "diff": {"before": state, "after": {"container": "absent"}},
         }
-    done = _container_step.present(client, _wish(parameters), module.check_mode)
+    done = container_steps.present(client, _wish(parameters), module.check_mode)
     for warning in done.warnings:
         module.warn(warning)
     return {

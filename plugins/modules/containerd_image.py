@@ -180,14 +180,15 @@ from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ansible_collections.gpuops.restore.plugins.module_utils import _image_state, _image_step, _module
-from ansible_collections.gpuops.restore.plugins.module_utils._client import Client
+from ansible_collections.gpuops.restore.plugins.module_utils import _module
+from ansible_collections.gpuops.restore.plugins.module_utils._containerd.client import Client
+from ansible_collections.gpuops.restore.plugins.module_utils._image import image as image_steps, state as image_state
 
 
 def step(module: AnsibleModule, client: Client) -> dict[str, Any]:
     """Carry out one call of the module."""
     parameters = module.params
-    wish = _image_state.Wish(
+    wish = image_state.Wish(
         name=parameters["name"],
         archive=parameters["archive"] or "",
         pull=parameters["pull"],
@@ -200,7 +201,7 @@ def step(module: AnsibleModule, client: Client) -> dict[str, Any]:
         owner=parameters["owner"],
         force=parameters["force"],
     )
-    act = _image_step.present if parameters["state"] == "present" else _image_step.absent
+    act = image_steps.present if parameters["state"] == "present" else image_steps.absent
     done = act(client, wish, module.check_mode)
     for warning in done.warnings:
         module.warn(warning)

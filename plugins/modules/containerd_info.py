@@ -140,13 +140,14 @@ from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ansible_collections.gpuops.restore.plugins.module_utils import _info_step, _module
-from ansible_collections.gpuops.restore.plugins.module_utils._client import Client
+from ansible_collections.gpuops.restore.plugins.module_utils import _module
+from ansible_collections.gpuops.restore.plugins.module_utils._containerd import info as containerd_info
+from ansible_collections.gpuops.restore.plugins.module_utils._containerd.client import Client
 
 
 def step(module: AnsibleModule, client: Client) -> dict[str, Any]:
     """Carry out one call of the module."""
-    return {"changed": False, **_info_step.gather(client, module.params["staging_dir"])}
+    return {"changed": False, **containerd_info.gather(client, module.params["staging_dir"])}
 
 
 def main() -> None:

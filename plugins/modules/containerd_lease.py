@@ -113,21 +113,22 @@ from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ansible_collections.gpuops.restore.plugins.module_utils import _lease_step, _module
-from ansible_collections.gpuops.restore.plugins.module_utils._client import Client
+from ansible_collections.gpuops.restore.plugins.module_utils import _module
+from ansible_collections.gpuops.restore.plugins.module_utils._containerd import lease as containerd_lease
+from ansible_collections.gpuops.restore.plugins.module_utils._containerd.client import Client
 
 
 def step(module: AnsibleModule, client: Client) -> dict[str, Any]:
     """Carry out one call of the module."""
     parameters = module.params
-    wish = _lease_step.Wish(
+    wish = containerd_lease.Wish(
         lease_id=parameters["id"],
         expire_seconds=parameters["expire_seconds"],
         labels={str(name): str(value) for name, value in parameters["labels"].items()},
         owner=parameters["owner"],
         force=parameters["force"],
     )
-    act = _lease_step.present if parameters["state"] == "present" else _lease_step.absent
+    act = containerd_lease.present if parameters["state"] == "present" else containerd_lease.absent
     done = act(client, wish, module.check_mode)
     for warning in done.warnings:
         module.warn(warning)

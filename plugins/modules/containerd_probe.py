@@ -185,18 +185,19 @@ from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ansible_collections.gpuops.restore.plugins.module_utils import _module, _probe
-from ansible_collections.gpuops.restore.plugins.module_utils._client import Client
+from ansible_collections.gpuops.restore.plugins.module_utils import _module
+from ansible_collections.gpuops.restore.plugins.module_utils._containerd.client import Client
+from ansible_collections.gpuops.restore.plugins.module_utils._probe import probe as probes
 
 
-def wish_of(parameters: dict[str, Any]) -> _probe.Wish:
+def wish_of(parameters: dict[str, Any]) -> probes.Wish:
     """The options as the step takes them."""
     common = {"container_id": parameters["container_id"], "staging_dir": parameters["staging_dir"]}
     if parameters["file"]:
-        return _probe.Wish(path=parameters["file"]["path"], seconds=parameters["file"]["seconds"], **common)
+        return probes.Wish(path=parameters["file"]["path"], seconds=parameters["file"]["seconds"], **common)
     if parameters["http"]:
         http = parameters["http"]
-        return _probe.Wish(
+        return probes.Wish(
             url=http["url"],
             statuses=tuple(http["status"]),
             seconds=http["seconds"],
@@ -204,7 +205,7 @@ def wish_of(parameters: dict[str, Any]) -> _probe.Wish:
             validate_certs=http["validate_certs"],
             **common,
         )
-    return _probe.Wish(
+    return probes.Wish(
         command=tuple(parameters["command"]) or ("",),
         exit_status=parameters["exit_status"],
         return_output=parameters["return_output"],
@@ -215,7 +216,7 @@ def wish_of(parameters: dict[str, Any]) -> _probe.Wish:
 
 def step(module: AnsibleModule, client: Client) -> dict[str, Any]:
     """Carry out one call of the module."""
-    done = _probe.probe(client, wish_of(module.params), module.check_mode)
+    done = probes.probe(client, wish_of(module.params), module.check_mode)
     if done.ok is None:
         module.warn(done.detail)
     return {"changed": False, "probe": done.result()}

@@ -418,24 +418,28 @@ from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ansible_collections.gpuops.restore.plugins.module_utils import _module, _restore_job, _restore_together
-from ansible_collections.gpuops.restore.plugins.module_utils._client import Client
-from ansible_collections.gpuops.restore.plugins.module_utils._restore_result import Result
+from ansible_collections.gpuops.restore.plugins.module_utils import _module
+from ansible_collections.gpuops.restore.plugins.module_utils._containerd.client import Client
+from ansible_collections.gpuops.restore.plugins.module_utils._restore import (
+    batch as restore_batch,
+    params as restore_params,
+)
+from ansible_collections.gpuops.restore.plugins.module_utils._restore.result import Result
 
 
 def step(module: AnsibleModule, client: Client) -> dict[str, Any]:
     """Carry out one call of the module."""
     parameters = module.params
-    settings = _restore_job.settings_of(parameters)
-    jobs = _restore_job.jobs_of(parameters["workloads"], settings)
+    settings = restore_params.settings_of(parameters)
+    jobs = restore_params.jobs_of(parameters["workloads"], settings)
     if parameters["state"] == "checked":
         return _checked(module, client, jobs)
-    found = _restore_together.restore_all(client.another, jobs, parameters["parallel"], module.check_mode)
+    found = restore_batch.restore_all(client.another, jobs, parameters["parallel"], module.check_mode)
     return _restored(module, found)
 
 
-def _checked(module: AnsibleModule, client: Client, jobs: list[_restore_job.Job]) -> dict[str, Any]:
-    verdict, predicted = _restore_together.check_all(client.another, jobs, module.params["parallel"], module.check_mode)
+def _checked(module: AnsibleModule, client: Client, jobs: list[restore_params.Job]) -> dict[str, Any]:
+    verdict, predicted = restore_batch.check_all(client.another, jobs, module.params["parallel"], module.check_mode)
     for warning in verdict.warnings:
         module.warn(warning)
     return {

@@ -196,14 +196,16 @@ from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ansible_collections.gpuops.restore.plugins.module_utils import _gpu_teardown, _module, _task_step
-from ansible_collections.gpuops.restore.plugins.module_utils._client import Client
+from ansible_collections.gpuops.restore.plugins.module_utils import _module
+from ansible_collections.gpuops.restore.plugins.module_utils._container import task as task_steps
+from ansible_collections.gpuops.restore.plugins.module_utils._containerd.client import Client
+from ansible_collections.gpuops.restore.plugins.module_utils._gpu import teardown
 
 
 def step(module: AnsibleModule, client: Client) -> dict[str, Any]:
     """Carry out one call of the module."""
     parameters = module.params
-    wish = _task_step.Wish(
+    wish = task_steps.Wish(
         container_id=parameters["container_id"],
         checkpoint=parameters["checkpoint"] or "",
         route=parameters["route"],
@@ -216,13 +218,13 @@ def step(module: AnsibleModule, client: Client) -> dict[str, Any]:
         owner=parameters["owner"],
         force=parameters["force"],
         assume_prepared=parameters["assume_prepared"],
-        gpu=_gpu_teardown.Policy(
+        gpu=teardown.Policy(
             mode=parameters["gpu"],
             driver_root=parameters["driver_root"] or "",
             cuda_timeout=float(parameters["cuda_timeout"]),
         ),
     )
-    act = {"started": _task_step.started, "stopped": _task_step.stopped, "absent": _task_step.absent}
+    act = {"started": task_steps.started, "stopped": task_steps.stopped, "absent": task_steps.absent}
     done = act[parameters["state"]](client, wish, module.check_mode)
     for warning in done.warnings:
         module.warn(warning)

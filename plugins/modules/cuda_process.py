@@ -190,15 +190,16 @@ from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ansible_collections.gpuops.restore.plugins.module_utils import _cuda_module, _cuda_step, _module
-from ansible_collections.gpuops.restore.plugins.module_utils._client import Client
-from ansible_collections.gpuops.restore.plugins.module_utils._errors import InputError
+from ansible_collections.gpuops.restore.plugins.module_utils import _cuda_module, _module
+from ansible_collections.gpuops.restore.plugins.module_utils._containerd.client import Client
+from ansible_collections.gpuops.restore.plugins.module_utils._core.errors import InputError
+from ansible_collections.gpuops.restore.plugins.module_utils._gpu import state as gpu_state
 
 
 def step(module: AnsibleModule, client: Client | None) -> dict[str, Any]:
     """Carry out one call of the module."""
     parameters = module.params
-    wish = _cuda_step.Wish(
+    wish = gpu_state.Wish(
         state=parameters["state"].upper(),
         container_id=parameters["container_id"] or "",
         pids=tuple(parameters["pids"] or ()),
@@ -211,7 +212,7 @@ def step(module: AnsibleModule, client: Client | None) -> dict[str, Any]:
         force=parameters["force"],
         assume_prepared=parameters["assume_prepared"],
     )
-    done = _cuda_step.reach(client, wish, module.check_mode)
+    done = gpu_state.reach(client, wish, module.check_mode)
     for warning in done.warnings:
         module.warn(warning)
     return {

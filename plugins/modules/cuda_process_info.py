@@ -152,20 +152,21 @@ from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ansible_collections.gpuops.restore.plugins.module_utils import _cuda_info, _cuda_module
-from ansible_collections.gpuops.restore.plugins.module_utils._client import Client
+from ansible_collections.gpuops.restore.plugins.module_utils import _cuda_module
+from ansible_collections.gpuops.restore.plugins.module_utils._containerd.client import Client
+from ansible_collections.gpuops.restore.plugins.module_utils._gpu import info as gpu_info
 
 
 def step(module: AnsibleModule, client: Client | None) -> dict[str, Any]:
     """Carry out one call of the module."""
     parameters = module.params
-    question = _cuda_info.Question(
+    question = gpu_info.Question(
         container_id=parameters["container_id"] or "",
         pids=tuple(parameters["pids"] or ()),
         cuda_timeout=float(parameters["cuda_timeout"]),
         driver_root=parameters["driver_root"] or "",
     )
-    return {"changed": False, **_cuda_info.gather(client, question)}
+    return {"changed": False, **gpu_info.gather(client, question)}
 
 
 def main() -> None:

@@ -4,9 +4,9 @@
 
 """Runs one module and kills it, by its own hand, at a function: ``kill_at.py MODULE FUNCTION WHEN [SIGNAL]``.
 
-MODULE is a module's name; FUNCTION is ``<module_utils file>.<function or Class.method>``; WHEN is ``enter``, ``leave``
-(after it has taken effect), or milliseconds after it was entered; SIGNAL is SIGKILL if not given. Options come on
-standard input, as for the module.
+MODULE is a module's name; FUNCTION is ``<package.file below module_utils>:<function or Class.method>``; WHEN is
+``enter``, ``leave`` (after it has taken effect), or milliseconds after it was entered; SIGNAL is SIGKILL if not given.
+Options come on standard input, as for the module.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ def arm(path: str, when: str, number: signal.Signals) -> None:
     def die() -> None:
         os.kill(os.getpid(), number)
 
-    file, _dot, names = path.partition(".")
+    file, _colon, names = path.partition(":")
     owner: Any = importlib.import_module(f"{_PACKAGE}.module_utils.{file}")
     *outer, name = names.split(".")
     for part in outer:

@@ -9,9 +9,9 @@ from __future__ import annotations
 import runpy
 import sys
 
-from ansible_collections.gpuops.restore.plugins.module_utils import _task_resources
+from ansible_collections.gpuops.restore.plugins.module_utils._capture import resources
 
 if __name__ == "__main__":
-    _task_resources.unnamed_mounts = lambda _mounts, _spec: []  # type: ignore[assignment]
+    resources.unnamed_mounts = lambda _mounts, _spec: []  # type: ignore[assignment]
     module = sys.argv.pop(1)
     runpy.run_module(f"ansible_collections.gpuops.restore.plugins.modules.{module}", run_name="__main__")

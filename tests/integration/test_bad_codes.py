@@ -20,7 +20,7 @@ _CODE = re.compile(r"[a-z]+(_[a-z]+)+")
 def raised() -> set[str]:
     """Every string in module_utils that may be a code: lower_snake_case, and given to a call or kept in a table."""
     found: set[str] = set()
-    for path in sorted(PLUGINS.glob("*.py")):
+    for path in sorted(PLUGINS.rglob("*.py")):
         for entry in ast.walk(ast.parse(path.read_text())):
             if isinstance(entry, ast.Constant) and isinstance(entry.value, str) and _CODE.fullmatch(entry.value):
                 found.add(entry.value)

@@ -349,30 +349,30 @@ def driven(node: Node, how: str, params: dict[str, Any], *words: str) -> dict[st
 
 def test_a_terminated_run_has_the_workload_go_on_by_itself(node: Node, clean: Listing) -> None:
     """The connection breaks, or somebody gives up: nobody has to run it again."""
-    found = driven(node, "kill_at", options(), "_tasks.checkpoint", "30", "SIGTERM")
+    found = driven(node, "kill_at", options(), "_containerd.tasks:checkpoint", "30", "SIGTERM")
     assert found["failure"]["code"] == "capture_interrupted"
     assert "left_behind" not in found["failure"]["details"]
     alive(node)
 
 
 KILLS = [
-    ("_leases.hold", "enter"),
-    ("_snapshots.view", "leave"),
-    ("_tasks.pause", "enter"),
-    ("_tasks.pause", "leave"),
-    ("_tasks.checkpoint", "20"),
-    ("_tasks.checkpoint", "80"),
-    ("_tasks.checkpoint", "leave"),
-    ("_capture_upper.copy", "leave"),
-    ("_tasks.resume", "enter"),
-    ("_tasks.resume", "leave"),
-    ("_capture_layer.write", "leave"),
-    ("_checkpoint_write.packed_by_daemon", "5"),
-    ("_checkpoint_write.packed_by_daemon", "leave"),
-    ("_checkpoint_write.index", "enter"),
-    ("_checkpoint_write.index", "leave"),
-    ("_capture_recovery.remove_directory", "leave"),
-    ("_staging.adopt", "leave"),
+    ("_containerd.leases:hold", "enter"),
+    ("_containerd.snapshots:view", "leave"),
+    ("_containerd.tasks:pause", "enter"),
+    ("_containerd.tasks:pause", "leave"),
+    ("_containerd.tasks:checkpoint", "20"),
+    ("_containerd.tasks:checkpoint", "80"),
+    ("_containerd.tasks:checkpoint", "leave"),
+    ("_capture.upperdir:copy", "leave"),
+    ("_containerd.tasks:resume", "enter"),
+    ("_containerd.tasks:resume", "leave"),
+    ("_capture.layer:write", "leave"),
+    ("_checkpoint.writer:packed_by_daemon", "5"),
+    ("_checkpoint.writer:packed_by_daemon", "leave"),
+    ("_checkpoint.writer:index", "enter"),
+    ("_checkpoint.writer:index", "leave"),
+    ("_capture.recovery:remove_directory", "leave"),
+    ("_checkpoint.staging:adopt", "leave"),
 ]
 
 
@@ -392,7 +392,9 @@ def test_killed_at_a_step_and_finished_by_the_next_run(
     forget(node, REF)
 
 
-@pytest.mark.parametrize(("function", "when"), [("_tasks.kill", "enter"), ("_tasks.kill", "leave")])
+@pytest.mark.parametrize(
+    ("function", "when"), [("_containerd.tasks:kill", "enter"), ("_containerd.tasks:kill", "leave")]
+)
 def test_killed_while_it_ends_the_task(
     node: Node, run_module: RunModule, clean: Listing, function: str, when: str
 ) -> None:

@@ -18,8 +18,7 @@ from typing import Any, Callable
 import in_node
 import pytest
 import registry_server
-from gpuops_lab import image, workload
-from gpuops_lab import node as lab_node
+from gpuops_lab import image, node as lab_node, workload
 from gpuops_lab.config import Node
 from gpuops_lab.listing import listing, settled_difference
 from gpuops_lab.node import output
@@ -285,23 +284,23 @@ def peak(node: Node, params: dict[str, Any]) -> tuple[int, float]:
 #: A checkpoint whose CRIU images are so many MiB of anything, put together from another one's other parts.
 LARGE = """
 import itertools, json, os, sys
-from ansible_collections.gpuops.restore.plugins.module_utils import _content, _images, _leases
-from ansible_collections.gpuops.restore.plugins.module_utils._client import Client
+from ansible_collections.gpuops.restore.plugins.module_utils._containerd import content, images, leases
+from ansible_collections.gpuops.restore.plugins.module_utils._containerd.client import Client
 
 source, name, mib = sys.argv[1], sys.argv[2], int(sys.argv[3])
 kind = "application/vnd.oci.image.index.v1+json"
-with Client("/run/containerd/containerd.sock", "k8s.io") as client, _leases.hold(client, None, name):
-    target = _images.get(client, source).target
-    index = json.loads(_content.read_all(client, target.digest, target.size))
-    digest, size = _content.ingest(client, itertools.repeat(os.urandom(1 << 20), mib), {})
+with Client("/run/containerd/containerd.sock", "k8s.io") as client, leases.hold(client, None, name):
+    target = images.get(client, source).target
+    index = json.loads(content.read_all(client, target.digest, target.size))
+    digest, size = content.ingest(client, itertools.repeat(os.urandom(1 << 20), mib), {})
     for child in index["manifests"]:
         if child["mediaType"].endswith("criu.tar"):
             child.update(digest=digest, size=size)
     labels = {f"containerd.io/gc.ref.content.{at}": child["digest"] for at, child in enumerate(index["manifests"])}
     data = json.dumps(index).encode()
-    digest, size = _content.ingest(client, [data], labels)
+    digest, size = content.ingest(client, [data], labels)
     owner = {"io.gpuops.restore/owner": "gpuops.restore"}
-    _images.create(client, _images.Image(name, _images.Descriptor(kind, digest, size, {}), owner))
+    images.create(client, images.Image(name, images.Descriptor(kind, digest, size, {}), owner))
 """
 
 

@@ -27,8 +27,11 @@ for _path in (ROOT / "tests" / "lab", ROOT / "tests" / "integration"):
     sys.path.append(str(_path))
 
 import in_node  # noqa: E402
-from gpuops_lab import inventory, workload  # noqa: E402
-from gpuops_lab import node as lab_node  # noqa: E402
+from gpuops_lab import (  # noqa: E402
+    inventory,
+    node as lab_node,  # noqa: E402
+    workload,
+)
 from gpuops_lab.config import LabError, Node  # noqa: E402
 
 CHECKPOINT = "gpuops.test/fleet:1"

@@ -117,7 +117,7 @@ def _plain(path: pathlib.Path) -> None:
 
 
 def _by_readahead(path: pathlib.Path) -> None:
-    """The kernel reads ahead into single pages, not into large folios as :mod:`_file_cache` has it."""
+    """The kernel reads ahead into single pages, not into large folios as :mod:`_host.page_cache` has it."""
     with path.open("rb", buffering=0) as stream:
         offset = 0
         while data := stream.read(PIECE):

@@ -8,23 +8,15 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
-from ansible_collections.gpuops.restore.plugins.module_utils import _node
-from ansible_collections.gpuops.restore.plugins.module_utils._client import Client
-from ansible_collections.gpuops.restore.tests.unit.plugins.module_utils.containerd_samples import (
-    Sample,
-    add_base,
-    add_checkpoint,
-    plugin,
-)
-from ansible_collections.gpuops.restore.tests.unit.plugins.module_utils.fake_containerd import (
-    FakeContainerd,
-    running,
-)
+from ansible_collections.gpuops.restore.plugins.module_utils._containerd import daemon
+from ansible_collections.gpuops.restore.plugins.module_utils._containerd.client import Client
+from ansible_collections.gpuops.restore.tests.unit.helpers.containerd_node import Node
+from ansible_collections.gpuops.restore.tests.unit.helpers.containerd_samples import add_base, add_checkpoint, plugin
+from ansible_collections.gpuops.restore.tests.unit.helpers.fake_containerd import FakeContainerd, running
 
 
 @pytest.fixture
@@ -47,16 +39,6 @@ def client(fake: FakeContainerd) -> Iterator[Client]:
         yield found
 
 
-@dataclass(frozen=True)
-class Node:
-    """A node with all that a restore needs; ``programs`` and ``root`` are directories."""
-
-    base: Sample
-    checkpoint: Sample
-    programs: Path
-    root: str
-
-
 @pytest.fixture
 def node(fake: FakeContainerd, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Node:
     """Base image and checkpoint in the store, programs on the daemon's PATH, a state root that is not there yet."""
@@ -65,6 +47,6 @@ def node(fake: FakeContainerd, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     for name in ("runc", "criu", "iptables-restore", "containerd-shim-runc-v2"):
         (programs / name).write_text("#!/bin/sh\necho 1.2.3\n", encoding="utf-8")
         (programs / name).chmod(0o755)
-    monkeypatch.setattr(_node, "daemon_environment", lambda _client: {"PATH": str(programs)})
+    monkeypatch.setattr(daemon, "daemon_environment", lambda _client: {"PATH": str(programs)})
     base = add_base(fake.state)
     return Node(base, add_checkpoint(fake.state, base=base), programs, os.path.join(str(tmp_path), "state"))

@@ -13,13 +13,16 @@ from typing import Any
 
 import pytest
 
-from ansible_collections.gpuops.restore.plugins.module_utils import _restore_job, _restore_together
-from ansible_collections.gpuops.restore.plugins.module_utils._errors import RETRYABLE, NodeError
-from ansible_collections.gpuops.restore.plugins.module_utils._restore_demand import Verdict
-from ansible_collections.gpuops.restore.plugins.module_utils._restore_result import Result
-from ansible_collections.gpuops.restore.plugins.module_utils._window_prediction import Prediction
+from ansible_collections.gpuops.restore.plugins.module_utils._core.errors import RETRYABLE, NodeError
+from ansible_collections.gpuops.restore.plugins.module_utils._restore import (
+    batch as restore_batch,
+    params as restore_params,
+)
+from ansible_collections.gpuops.restore.plugins.module_utils._restore.demand import Verdict
+from ansible_collections.gpuops.restore.plugins.module_utils._restore.prediction import Prediction
+from ansible_collections.gpuops.restore.plugins.module_utils._restore.result import Result
 from ansible_collections.gpuops.restore.plugins.modules import containerd_restore
-from ansible_collections.gpuops.restore.tests.unit.plugins.module_utils.fake_containerd import FakeContainerd, running
+from ansible_collections.gpuops.restore.tests.unit.helpers.fake_containerd import FakeContainerd, running
 from ansible_collections.gpuops.restore.tests.unit.plugins.modules.test_cuda_modules import Ansible
 
 WORKLOADS = [{"name": name, "checkpoint": "c:1"} for name in ("one", "two")]
@@ -98,7 +101,7 @@ def test_problems_are_told_and_fail_nothing(monkeypatch: pytest.MonkeyPatch) -> 
     verdict = Verdict(warnings=["slow"])
     verdict.refuse("two", NodeError("vram_short", "Too little.", "Free some.", outcome=RETRYABLE))
     predicted = {"one": Prediction(4.2, 1.0, "an estimate"), "two": None}
-    monkeypatch.setattr(_restore_together, "check_all", lambda _client, _jobs, _parallel, _check: (verdict, predicted))
+    monkeypatch.setattr(restore_batch, "check_all", lambda _client, _jobs, _parallel, _check: (verdict, predicted))
     module: Any = Module(state="checked")
     client: Any = Client()
     assert containerd_restore.step(module, client) == {
@@ -118,13 +121,13 @@ def test_problems_are_told_and_fail_nothing(monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_one_that_failed_fails_the_module_and_the_others_changes_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    def restore_all(_client: Any, jobs: list[_restore_job.Job], parallel: int, check: bool) -> list[Result]:
+    def restore_all(_client: Any, jobs: list[restore_params.Job], parallel: int, check: bool) -> list[Result]:
         assert (parallel, check) == (1, False)
         fine, ill = Result(jobs[0], receipt_written=True), Result(jobs[1], step="gpu", warnings=["odd"])
         ill.fail(NodeError("cuda_restore_failed", "It is lost.", "Restore it anew.", details={"pid": 7}))
         return [fine, ill]
 
-    monkeypatch.setattr(_restore_together, "restore_all", restore_all)
+    monkeypatch.setattr(restore_batch, "restore_all", restore_all)
     module: Any = Module(state="restored")
     client: Any = Client()
     found = containerd_restore.step(module, client)

@@ -15,12 +15,12 @@ from typing import Any
 
 import pytest
 
-from ansible_collections.gpuops.restore.plugins.module_utils import _cuda_marks
+from ansible_collections.gpuops.restore.plugins.module_utils._gpu import marks
 from ansible_collections.gpuops.restore.tests.standin import standin
 
-pytest_plugins = ["ansible_collections.gpuops.restore.tests.unit.plugins.module_utils.cuda_fixtures"]
+pytest_plugins = ["ansible_collections.gpuops.restore.tests.unit.helpers.cuda_fixtures"]
 
-TREE = Path(str(_cuda_marks.__file__)).parents[2]
+TREE = Path(str(marks.__file__)).parents[3]
 
 
 class Ansible:

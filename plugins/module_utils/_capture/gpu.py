@@ -1,0 +1,78 @@
+# Copyright (c) 2026 the gpuops.restore contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""The CUDA processes of a task that is to be captured. Private."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from .._containerd.client import Client
+from .._core.errors import ConflictError, InputError, NodeError
+from .._gpu import driver, info as gpu_info, state as gpu_state
+from . import resources
+
+AUTO, REQUIRED, NONE = "auto", "required", "none"
+
+
+@dataclass(frozen=True)
+class Gpus:
+    """``suspend``: there are CUDA processes that have to leave their GPUs. ``info`` as ``cuda_process_info``'s."""
+
+    suspend: bool = False
+    vram: int = 0
+    info: Mapping[str, Any] = field(default_factory=lambda: {"processes": []})
+
+
+def examine(client: Client, wish: gpu_state.Wish, mode: str, pids: Sequence[int]) -> Gpus:
+    """What there is to suspend; nothing is changed.
+
+    Raises NodeError with the driver's own reason where CUDA processes, or perhaps some, cannot be suspended, InputError
+    ``no_cuda_processes`` where some are required, ConflictError ``cuda_states_mixed``.
+    """
+    if mode == NONE:
+        return Gpus()
+    question = gpu_info.Question(
+        container_id=wish.container_id,
+        cuda_timeout=min(60.0, wish.cuda_timeout),
+        driver_root=wish.driver_root,
+        proc=wish.proc,
+        cgroup_root=wish.cgroup_root,
+        marks_root=wish.marks_root,
+        driver_container=wish.driver_container,
+    )
+    info = gpu_info.gather(client, question)
+    using = resources.nvidia_devices(pids, wish.proc) if not info["available"] else []
+    if not info["available"] and (mode == REQUIRED or using):
+        why = info["reason_code"] or "cuda_init_failed"
+        raise NodeError(
+            why,
+            f"The CUDA processes of {wish.container_id} cannot be suspended: {info['reason']}",
+            "Mend that; gpu: none captures without, which only works for processes that do not use a GPU.",
+            details={"pids": using},
+        )
+    processes = info["processes"]
+    if not processes:
+        if mode == REQUIRED:
+            raise InputError(
+                "no_cuda_processes",
+                f"No process of {wish.container_id} has CUDA state.",
+                "Wait until the workload uses its GPU, or set gpu to auto.",
+            )
+        return Gpus()
+    states = {process["state"] for process in processes}
+    if len(states) > 1 or not states <= {driver.RUNNING, driver.CHECKPOINTED}:
+        raise ConflictError(
+            "cuda_states_mixed",
+            f"The CUDA processes of {wish.container_id} are not all running, nor all checkpointed: "
+            + ", ".join(f"{process['pid']} is {process['state']}" for process in processes)
+            + ".",
+            "Bring them to one state with cuda_process, then run again.",
+        )
+    # What somebody has checkpointed stays so: whoever did it brings it back.
+    suspend = states == {driver.RUNNING}
+    vram = sum(process["memory"] or 0 for process in processes) if suspend else 0
+    return Gpus(suspend, vram, info)

@@ -1,0 +1,109 @@
+# Copyright (c) 2026 the gpuops.restore contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""What a container has written into its root file system, as a layer. Private.
+
+To compare a root file system with its image and to compress what is new takes seconds for each GiB and for each
+hundred thousand files of the image. On overlayfs the container's own directory is therefore copied while the workload
+stands still, into a snapshot of ours with the same parent, and that one is compared when the workload goes on.
+"""
+
+from __future__ import annotations
+
+import os
+import uuid
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from .._checkpoint import staging, writer as checkpoint_writer
+from .._containerd import daemon, snapshots
+from .._containerd.client import Client
+from .._containerd.containers import Container
+from .._containerd.images import Descriptor
+from .._core.errors import InputError
+from . import upperdir
+
+
+@dataclass(frozen=True)
+class Sides:
+    """Mounts of the base (``lower``) and of the container's own snapshot (``upper``); ``source`` is the directory to
+    copy into ``target``, whose snapshot has the mounts ``copy``; empty where it cannot be copied."""
+
+    lower: list[Any]
+    upper: list[Any]
+    copy: list[Any]
+    source: str = ""
+    target: str = ""
+
+
+def keys(container_id: str) -> tuple[str, str]:
+    """Names for the view of the base and for the copy, which nobody else has."""
+    unique = f"{container_id}-{uuid.uuid4().hex[:12]}"
+    return f"gpuops-restore-capture-{unique}", f"gpuops-restore-copy-{unique}"
+
+
+def written(client: Client, container: Container) -> int | None:
+    """Bytes that the container has written, as far as that can be seen without comparing; None without a snapshot."""
+    if snapshots.stat(client, container.snapshotter, container.snapshot_key) is None:
+        return None
+    directory = _upper(snapshots.mounts(client, container.snapshotter, container.snapshot_key))
+    return upperdir.size(directory) if directory else 0
+
+
+def sides(client: Client, container: Container, view: str, copy: str) -> Sides:
+    """What will be compared, got ready before the task is paused; ``copy`` empty: directly.
+
+    Raises InputError ``snapshot_absent``.
+    """
+    found = snapshots.stat(client, container.snapshotter, container.snapshot_key)
+    if found is None:
+        raise absent(container)
+    upper = snapshots.mounts(client, container.snapshotter, container.snapshot_key)
+    lower = snapshots.view(client, container.snapshotter, view, found.parent, {})
+    source = _upper(upper) if copy else ""
+    if not source or not _has_room(source):
+        return Sides(lower, upper, [])
+    mounts = snapshots.prepare(client, container.snapshotter, copy, found.parent, {})
+    return Sides(lower, upper, mounts, source, _upper(mounts))
+
+
+def take(found: Sides) -> bool:
+    """Copy, while the workload stands still; False if that was not to be done, so that it has to be compared now."""
+    if not found.target:
+        return False
+    try:
+        upperdir.copy(found.source, found.target)
+    except upperdir.NotCopiedError:
+        return False
+    return True
+
+
+def write(client: Client, found: Sides, copied: bool) -> Descriptor:
+    """The layer, gzip since ``ctr containers restore`` reads no other."""
+    ref = f"gpuops-restore-layer-{uuid.uuid4().hex}"
+    upper = found.copy if copied else found.upper
+    return snapshots.diff(client, found.lower, upper, checkpoint_writer.LAYER, ref)
+
+
+def absent(container: Container) -> InputError:
+    """The error for a container without its snapshot."""
+    return InputError(
+        "snapshot_absent",
+        f"The snapshot {container.snapshot_key} of the container {container.id} is gone.",
+        "Only a container with a snapshot of its own can be captured.",
+    )
+
+
+def _upper(mounts: Sequence[Any]) -> str:
+    """Where overlayfs keeps what is written; empty for other kinds of snapshots, and where we do not see it."""
+    if len(mounts) != 1 or mounts[0].type != "overlay":
+        return ""
+    found = [option[len("upperdir=") :] for option in mounts[0].options if option.startswith("upperdir=")]
+    return found[0] if found and os.path.isdir(found[0]) else ""
+
+
+def _has_room(directory: str) -> bool:
+    free = daemon.free_bytes(directory)
+    return free is not None and free > upperdir.size(directory) + staging.RESERVE

@@ -1,0 +1,80 @@
+# Copyright (c) 2026 the gpuops.restore contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""What is wanted of a capture, and what came of it. Private."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from .._containerd.client import DATA_TIMEOUT
+from .._core import labels, state_dir
+from .._gpu import driver, driver_library, marks, state as gpu_state
+from .._host import cgroup, huge_pages as host_huge_pages
+from . import gpu as capture_gpu, mark
+from .preflight import CriuOptions
+
+RUNNING, PAUSED, STOPPED = "running", "paused", "stopped"
+
+
+@dataclass(frozen=True)
+class Wish:
+    """The checkpoint that is wanted. Times in seconds; ``lease`` empty: one of its own, which expires after
+    ``lease_seconds`` should this run be killed."""
+
+    container_id: str
+    name: str
+    leave: str = RUNNING
+    gpu: str = capture_gpu.AUTO
+    criu: CriuOptions = field(default_factory=CriuOptions)
+    staging_dir: str = state_dir.STATE_ROOT
+    keep_staged: bool = False
+    lease: str | None = None
+    lease_seconds: int = 7200
+    checkpoint_timeout: float = DATA_TIMEOUT
+    cuda_timeout: float = 600.0
+    lock_timeout: float = 10.0
+    driver_root: str = ""
+    owner: str = labels.DEFAULT_OWNER
+    force: bool = False
+    huge_pages: str = host_huge_pages.KEEP
+    proc: str = "/proc"
+    cgroup_root: str = cgroup.ROOT
+    marks_root: str = field(default_factory=mark.default_root)
+    cuda_marks_root: str = field(default_factory=marks.default_root)
+    driver_container: str = driver_library.DRIVER_CONTAINER
+
+    def cuda(self, state: str = driver.CHECKPOINTED) -> gpu_state.Wish:
+        """What is asked of the CUDA processes. Whose the container is was decided before."""
+        return gpu_state.Wish(
+            state=state,
+            container_id=self.container_id,
+            cuda_timeout=self.cuda_timeout,
+            lock_timeout=self.lock_timeout,
+            driver_root=self.driver_root,
+            force=True,
+            proc=self.proc,
+            cgroup_root=self.cgroup_root,
+            marks_root=self.cuda_marks_root,
+            driver_container=self.driver_container,
+        )
+
+
+@dataclass
+class Outcome:
+    """What was, or in check mode would be, done. ``sizes`` in bytes by part, ``seconds`` by phase."""
+
+    changed: bool = False
+    recovered: bool = False
+    digest: str = ""
+    staged: str = ""
+    before: dict[str, Any] = field(default_factory=dict)
+    after: dict[str, Any] = field(default_factory=dict)
+    actions: list[str] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+    sizes: dict[str, int] = field(default_factory=dict)
+    seconds: dict[str, float] = field(default_factory=dict)
+    facts: dict[str, Any] = field(default_factory=dict)
+    huge_pages: dict[str, Any] = field(default_factory=dict)

@@ -1,0 +1,152 @@
+# Copyright (c) 2026 the gpuops.restore contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""A workload that a capture has stopped goes on again, and what was half made goes. Private.
+
+The same for a capture that failed and for one that was killed, whose mark the next run finds.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import time
+
+from .._containerd import leases, snapshots, task_removal, tasks
+from .._containerd.client import Client
+from .._containerd.tasks import Task
+from .._core import state_dir
+from .._core.errors import RETRYABLE, ConflictError, NotFoundError, PreconditionError, RestoreError, RpcError
+from .._gpu import processes as gpu_processes, state as gpu_state
+from .._gpu.driver import ASK, Driver
+from .mark import ENDING, HELD, Mark, Slot
+
+_POLL_SECONDS = 0.1
+
+
+def same_task(client: Client, container_id: str, mark: Mark, proc: str = "/proc") -> Task | None:
+    """The task that the mark speaks of, None when that one has ended."""
+    task = tasks.get(client, container_id)
+    if task is None or task.pid != mark.pid or gpu_processes.start_time(mark.pid, proc) != mark.start_time:
+        return None
+    return task
+
+
+def describe(container_id: str, mark: Mark) -> str:
+    """One line for ``actions``."""
+    if mark.phase == HELD:
+        return f"resume {container_id}, which the capture {mark.name} keeps paused"
+    return f"resume {container_id}, which a capture as {mark.name} that was broken off may have left paused"
+
+
+def recover(client: Client, container_id: str, slot: Slot, mark: Mark, cuda: gpu_state.Wish, seconds: float) -> None:
+    """Have the workload of a broken-off capture go on, take away what that one made, and clear the mark.
+
+    ``seconds``: how long to wait for a CRIU that is still at it. Raises ConflictError ``capture_busy`` then, and what
+    :func:`_gpu.state.reach` raises; the mark stays in both cases.
+    """
+    if same_task(client, container_id, mark, cuda.proc) is not None:
+        await_dump(container_id, mark.directory, seconds, cuda.proc)
+        # Its pause may have come after the run was killed.
+        task = tasks.get(client, container_id)
+        if is_paused(task):
+            thaw(client, container_id)
+        if mark.phase == ENDING:
+            # Its image is complete, and SIGKILL may have been sent.
+            task_removal.end(client, container_id, 0.0)
+        elif mark.cuda:
+            wake(client, cuda)
+    clear_away(client, mark)
+    slot.clear()
+
+
+def thaw(client: Client, container_id: str) -> None:
+    """Resume the task, if it still is there and paused."""
+    try:
+        tasks.resume(client, container_id)
+    except (NotFoundError, PreconditionError):
+        # It ended, or went on by another's hand.
+        return
+    except RpcError as error:
+        # One that has just been killed is not paused for runc, but still is for a moment in containerd's records.
+        give_up = time.monotonic() + (client.timeout if "not paused" in str(error.details.get("text")) else 0.0)
+        while is_paused(tasks.get(client, container_id)):
+            if time.monotonic() >= give_up:
+                raise
+            time.sleep(_POLL_SECONDS)
+
+
+def is_paused(task: Task | None) -> bool:
+    """Whether the task stands still."""
+    return task is not None and task.status in ("PAUSED", "PAUSING")
+
+
+def wake(client: Client, wish: gpu_state.Wish, driver: Driver | None = None) -> dict[str, float]:
+    """Give the CUDA processes their memory back and unlock them; seconds by call.
+
+    ``driver`` was opened before. Should it have ended meanwhile, nothing was begun with it, and another one does it.
+    """
+    if driver is not None:
+        try:
+            return gpu_state.reach(client, wish, False, driver).seconds
+        except RestoreError as error:
+            if error.details.get("operation") != ASK:
+                raise
+    return gpu_state.reach(client, wish, False).seconds
+
+
+def clear_away(client: Client, mark: Mark) -> None:
+    """Remove directory, snapshots and lease of a capture."""
+    if mark.lease:
+        leases.delete(client, mark.lease)
+    remove_snapshots(client, mark)
+    remove_directory(mark.directory, mark.staging_dir)
+
+
+def remove_snapshots(client: Client, mark: Mark) -> None:
+    """Remove the snapshots of a capture."""
+    for key in (mark.view, mark.copy):
+        if key:
+            snapshots.remove(client, mark.snapshotter, key)
+
+
+def remove_directory(directory: str, staging_dir: str) -> None:
+    """Remove a half-made dump, and the directories above it as far as they are empty."""
+    if os.path.lexists(directory):
+        shutil.rmtree(directory)
+    state_dir.prune(os.path.dirname(directory), staging_dir)
+
+
+def await_dump(container_id: str, directory: str, seconds: float, proc: str = "/proc") -> None:
+    """Wait until no process works in the directory: a CRIU whose client was killed finishes all the same."""
+    give_up = time.monotonic() + seconds
+    while True:
+        pids = _working_in(directory, proc)
+        if not pids:
+            return
+        if time.monotonic() >= give_up:
+            raise ConflictError(
+                "capture_busy",
+                f"CRIU (pid {', '.join(map(str, pids))}) still dumps {container_id}, for a run that was broken off.",
+                "Wait until it has ended, then run again.",
+                outcome=RETRYABLE,
+            )
+        time.sleep(_POLL_SECONDS)
+
+
+def _working_in(directory: str, proc: str) -> list[int]:
+    """Processes that have something of the directory open, and runc, which is told of it before CRIU starts."""
+    found = []
+    for entry in os.listdir(proc):
+        if not entry.isdigit() or int(entry) == os.getpid():
+            continue
+        try:
+            links = [os.readlink(f"{proc}/{entry}/fd/{name}") for name in os.listdir(f"{proc}/{entry}/fd")]
+            with open(f"{proc}/{entry}/cmdline", encoding="utf-8", errors="replace") as stream:
+                links += stream.read().split("\0")
+        except OSError:
+            continue
+        if any(link == directory or link.startswith(directory + "/") for link in links):
+            found.append(int(entry))
+    return found

@@ -1,0 +1,63 @@
+# Copyright (c) 2026 the gpuops.restore contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Signals that end a run: the workload goes on first. Private.
+
+A connection that breaks (SIGHUP) or an operator who gives up (SIGINT, SIGTERM) must not leave a workload paused until
+somebody runs the playbook again. Only SIGKILL does, for which there is the mark. A signal is noted, not raised: an
+exception in the middle of a call to the daemon would leave the channel in disorder. The call under way is finished.
+"""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+from .._core.errors import RETRYABLE, RestoreError
+
+_SIGNALS = (signal.SIGHUP, signal.SIGINT, signal.SIGTERM)
+
+
+class Signals:
+    """Those that have come."""
+
+    def __init__(self, container_id: str) -> None:
+        self._container_id = container_id
+        self._first = ""
+
+    def note(self, number: int, _frame: FrameType | None) -> None:
+        """The handler."""
+        self._first = self._first or signal.Signals(number).name
+
+    def obey(self) -> None:
+        """Raise RestoreError ``capture_interrupted`` if there was one."""
+        if self._first:
+            raise RestoreError(
+                "capture_interrupted",
+                f"The capture of {self._container_id} was broken off by {self._first}.",
+                "Run again.",
+                outcome=RETRYABLE,
+            )
+
+
+@contextmanager
+def heeded(container_id: str) -> Iterator[Signals]:
+    """Note such signals in the block instead of dying of them.
+
+    A signal that is ignored stays so, as under nohup. Without effect outside of the main thread.
+    """
+    found = Signals(container_id)
+    if threading.current_thread() is not threading.main_thread():
+        yield found
+        return
+    mine = [number for number in _SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]
+    before = {number: signal.signal(number, found.note) for number in mine}
+    try:
+        yield found
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

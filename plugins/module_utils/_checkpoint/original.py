@@ -1,0 +1,86 @@
+# Copyright (c) 2026 the gpuops.restore contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""The original container, put together from checkpoint, metadata and parameters. Private.
+
+What an operator gives wins over the metadata file, that over the checkpoint image, that over defaults.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from .._containerd import daemon
+from .._containerd.client import Client
+from .._containerd.images import Image
+from .._image import unpack
+from .._oci import spec_adapt, spec_generate
+from . import reader
+from .metadata import Metadata
+from .reader import Checkpoint
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where the original is described: a checkpoint image and what overrides it."""
+
+    checkpoint: str
+    metadata: Metadata | None = None
+    image: str = ""
+    snapshotter: str = ""
+
+
+@dataclass(frozen=True)
+class Original:
+    """The original container. ``spec_source`` is ``metadata``, ``checkpoint`` or ``generated``."""
+
+    checkpoint: Checkpoint
+    image_name: str
+    snapshotter: str
+    runtime: str
+    runtime_options: Any
+    cgroup_driver: str
+    stored_spec: Mapping[str, Any] | None
+    spec_source: str
+
+
+def read(client: Client, source: Source) -> Original:
+    """Read what the checkpoint and the metadata say; nothing is created. Raises InputError."""
+    checkpoint = reader.load(client, source.checkpoint)
+    metadata = source.metadata or Metadata()
+    options = reader.runtime_options(client, checkpoint)
+    stored = metadata.oci_spec
+    origin = "metadata"
+    if stored is None:
+        stored, origin = reader.spec(client, checkpoint), "checkpoint"
+    return Original(
+        checkpoint=checkpoint,
+        image_name=source.image or metadata.original_image,
+        snapshotter=source.snapshotter or metadata.snapshotter or checkpoint.snapshotter,
+        runtime=checkpoint.runtime,
+        runtime_options=options,
+        cgroup_driver=daemon.cgroup_driver(options),
+        stored_spec=stored,
+        spec_source=origin if stored is not None else "generated",
+    )
+
+
+def base_image(client: Client, original: Original) -> Image:
+    """The base image on this node. Raises InputError or ConflictError ``base_image_*``."""
+    return reader.base_image(client, original.checkpoint, original.image_name)
+
+
+def spec(client: Client, original: Original, image: Image, container_id: str) -> Mapping[str, Any]:
+    """The original OCI spec, generated from the image's config where nobody recorded one. Raises InputError."""
+    if original.stored_spec is not None:
+        return original.stored_spec
+    config = unpack.rootfs(client, image.target, image.name).config_document
+    return spec_generate.generate(config, container_id)
+
+
+def adapted(original_spec: Mapping[str, Any], adaptation: spec_adapt.Adaptation) -> spec_adapt.Adapted:
+    """The spec for this node. Raises InputError ``spec_invalid``, ``mount_mapping_unused`` and others."""
+    return spec_adapt.adapt(original_spec, adaptation)

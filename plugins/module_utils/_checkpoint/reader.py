@@ -1,0 +1,298 @@
+# Copyright (c) 2026 the gpuops.restore contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""What a checkpoint image holds. Private: for this collection's own modules only.
+
+Two layouts are read: the one of ``ctr containers checkpoint`` (annotations ``io.containerd.checkpoint.*`` on the
+index) and the poorer one of ``ctr tasks checkpoint`` (image label ``containerd.io/checkpoint``, annotation
+``image.name``). Media types and annotations as in containerd's core/images and client packages.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from .._containerd import content, images, messages
+from .._containerd.client import Client
+from .._containerd.images import Descriptor, Image
+from .._core import labels
+from .._core.errors import ConflictError, InputError
+
+_CRIU = "application/vnd.containerd.container.criu.checkpoint.criu.tar"
+_CONFIG = "application/vnd.containerd.container.checkpoint.config.v1+proto"
+_OPTIONS = "application/vnd.containerd.container.checkpoint.options.v1+proto"
+_RUNTIME_OPTIONS = "application/vnd.containerd.container.checkpoint.runtime.options+proto"
+_LAYERS = frozenset(
+    {
+        "application/vnd.oci.image.layer.v1.tar",
+        "application/vnd.oci.image.layer.v1.tar+gzip",
+        "application/vnd.oci.image.layer.v1.tar+zstd",
+        "application/vnd.docker.image.rootfs.diff.tar.gzip",
+        "application/vnd.containerd.container.rw.tar",
+    }
+)
+INDEXES = frozenset(
+    {
+        "application/vnd.oci.image.index.v1+json",
+        "application/vnd.docker.distribution.manifest.list.v2+json",
+    }
+)
+MANIFESTS = frozenset(
+    {
+        "application/vnd.oci.image.manifest.v1+json",
+        "application/vnd.docker.distribution.manifest.v2+json",
+    }
+)
+_RUNTIME_NAME = "io.containerd.checkpoint.runtime"
+_SNAPSHOTTER_NAME = "io.containerd.checkpoint.snapshotter"
+_REF_NAME = "org.opencontainers.image.ref.name"
+_TASK_IMAGE_NAME = "image.name"
+_RUNC_OPTIONS = "containerd.runc.v1.Options"
+DEFAULT_RUNTIME = "io.containerd.runc.v2"
+DEFAULT_SNAPSHOTTER = "overlayfs"
+#: What fits the size field of containerd's descriptor, an int64.
+_MAX_SIZE = 2**63 - 1
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A checkpoint image, taken apart. Descriptors are None where the image lacks the part."""
+
+    name: str
+    digest: str
+    layout: str
+    base_name: str
+    base: Descriptor | None
+    runtime: str
+    snapshotter: str
+    criu: Descriptor | None
+    config: Descriptor | None
+    options: Descriptor | None
+    runtime_options: Descriptor | None
+    writable_layer: Descriptor | None
+    #: What a capture of this collection recorded about the node and the process, {} for others' checkpoints.
+    facts: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def key(self) -> str:
+        """The hexadecimal digest, by which its staged directory is named."""
+        return self.digest.split(":", 1)[-1]
+
+
+def load(client: Client, name: str) -> Checkpoint:
+    """Read the checkpoint image of that name.
+
+    Raises InputError ``checkpoint_absent``, ``not_a_checkpoint`` and those of reading a blob. Whether the parts that
+    a restore needs are there is asked separately (:func:`require_criu`).
+    """
+    image = images.get(client, name)
+    if image is None:
+        raise InputError(
+            "checkpoint_absent",
+            f"There is no image {name} in containerd's namespace {client.namespace}.",
+            "Import or pull the checkpoint image first (containerd_image), or correct checkpoint or namespace.",
+        )
+    if image.target.media_type not in INDEXES:
+        raise _not_a_checkpoint(name, f"its media type is {image.target.media_type}, not an OCI index")
+    document = read_document(client, image.target)
+    children = [_child(entry, name) for entry in objects(document, "manifests", name)]
+    annotations = mapping(document, "annotations", name)
+    task_layout = image.labels.get("containerd.io/checkpoint") == "true"
+    marked = task_layout or _RUNTIME_NAME in annotations
+    if not marked and not any("containerd.container" in child.media_type for child in children):
+        raise _not_a_checkpoint(name, "its index names no checkpoint parts")
+
+    def first(kinds: frozenset[str]) -> Descriptor | None:
+        return next((child for child in children if child.media_type in kinds), None)
+
+    return Checkpoint(
+        name=name,
+        digest=image.target.digest,
+        layout="task" if task_layout else "container",
+        base_name=base_name(annotations),
+        base=first(INDEXES | MANIFESTS),
+        runtime=str(annotations.get(_RUNTIME_NAME) or DEFAULT_RUNTIME),
+        snapshotter=str(annotations.get(_SNAPSHOTTER_NAME) or DEFAULT_SNAPSHOTTER),
+        criu=first(frozenset({_CRIU})),
+        config=first(frozenset({_CONFIG})),
+        options=first(frozenset({_OPTIONS})),
+        runtime_options=first(frozenset({_RUNTIME_OPTIONS})),
+        writable_layer=first(_LAYERS),
+        facts=_facts(annotations),
+    )
+
+
+def base_name(annotations: Mapping[str, Any]) -> str:
+    """The reference of the base image, as the annotations of a checkpoint's index give it; '' where they do not."""
+    return str(annotations.get(_REF_NAME) or annotations.get(_TASK_IMAGE_NAME) or "")
+
+
+def _facts(annotations: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Nobody's restore depends on them: what cannot be read counts as not recorded."""
+    try:
+        found = json.loads(str(annotations.get(labels.FACTS) or "{}"))
+    except ValueError:
+        return {}
+    return found if isinstance(found, dict) and found.get("version") == 1 else {}
+
+
+def require_criu(checkpoint: Checkpoint) -> Descriptor:
+    """The descriptor of the CRIU images. Raises InputError ``checkpoint_without_criu``."""
+    if checkpoint.criu is None:
+        raise InputError(
+            "checkpoint_without_criu",
+            f"The checkpoint {checkpoint.name} ({checkpoint.digest}) holds no CRIU images: no process can be "
+            "restored from it.",
+            "Take it again with the task (ctr: --task); containerd 1.6 and 1.7 leave the images out when one "
+            "container is checkpointed a second time.",
+        )
+    return checkpoint.criu
+
+
+def spec(client: Client, checkpoint: Checkpoint) -> Mapping[str, Any] | None:
+    """The original OCI spec, None when the image has none. Raises InputError ``spec_unreadable``."""
+    if checkpoint.config is None:
+        return None
+    data = content.read_all(client, checkpoint.config.digest, checkpoint.config.size)
+    try:
+        wrapped = messages.message("google.protobuf.Any")
+        wrapped.ParseFromString(data)
+        found = json.loads(wrapped.value)
+        if not isinstance(found, dict):
+            raise ValueError("it is not a JSON object")
+    except Exception as error:  # protobuf's DecodeError has no common base over its versions
+        raise InputError(
+            "spec_unreadable",
+            f"The OCI spec in the checkpoint {checkpoint.name} cannot be read: {error}.",
+            "Take the checkpoint again, or give the spec in metadata (ociSpec).",
+        ) from error
+    return found
+
+
+def runtime_options(client: Client, checkpoint: Checkpoint) -> Any:
+    """The original runtime options as a google.protobuf.Any, None when the image has none.
+
+    Raises InputError ``runtime_options_unreadable``.
+    """
+    if checkpoint.runtime_options is None:
+        return None
+    descriptor = checkpoint.runtime_options
+    data = content.read_all(client, descriptor.digest, descriptor.size)
+    found = messages.message("google.protobuf.Any")
+    try:
+        found.ParseFromString(data)
+        # ``ctr`` wraps the options once more in an Any of type google.protobuf.Any on some versions.
+        if found.type_url.rsplit("/", 1)[-1] == "google.protobuf.Any":
+            inner = messages.message("google.protobuf.Any")
+            inner.ParseFromString(found.value)
+            found = inner
+        if found.type_url.rsplit("/", 1)[-1] == _RUNC_OPTIONS:
+            messages.message(_RUNC_OPTIONS).ParseFromString(found.value)
+    except Exception as error:  # as in spec()
+        raise InputError(
+            "runtime_options_unreadable",
+            f"The runtime options in the checkpoint {checkpoint.name} cannot be read: {error}.",
+            "The image is damaged: take the checkpoint again.",
+        ) from error
+    return found if found.type_url else None
+
+
+def base_image(client: Client, checkpoint: Checkpoint | None, name: str) -> Image:
+    """The base image: by the digest that the checkpoint recorded, else by name.
+
+    ``name`` overrides the recorded reference. Raises InputError ``base_image_unknown``, ``base_image_absent``,
+    ConflictError ``base_image_moved``.
+    """
+    wanted = name or (checkpoint.base_name if checkpoint else "")
+    digest = checkpoint.base.digest if checkpoint and checkpoint.base else ""
+    if not wanted and not digest:
+        raise InputError(
+            "base_image_unknown",
+            f"The checkpoint {checkpoint.name if checkpoint else ''} does not say which image its container had.",
+            "Give image, or metadata with originalImage.",
+        )
+    by_name = images.get(client, wanted) if wanted else None
+    if by_name is not None and digest in ("", by_name.target.digest):
+        return by_name
+    same = images.by_digest(client, digest) if digest else []
+    if same:
+        # Identity is the digest: the same image under another name will do.
+        return same[0]
+    if by_name is not None:
+        raise ConflictError(
+            "base_image_moved",
+            f"The base image {wanted} is {by_name.target.digest} on this node, but the checkpoint was taken from "
+            f"{digest}.",
+            "Pull or import the recorded digest (under any name); the root file system has to be the same.",
+            details={"name": wanted, "recorded": digest, "found": by_name.target.digest},
+        )
+    raise InputError(
+        "base_image_absent",
+        f"The base image {wanted or digest} is not in containerd's namespace {client.namespace}.",
+        "Import or pull it first (containerd_image; for the role image_archive or restore_node_pull).",
+        details={"name": wanted, "digest": digest},
+    )
+
+
+def read_document(client: Client, descriptor: Descriptor) -> dict[str, Any]:
+    """A manifest, index or config as a dict. Raises InputError ``blob_*`` and ``document_invalid``."""
+    data = content.read_all(client, descriptor.digest, descriptor.size)
+    try:
+        found = json.loads(data)
+    except (ValueError, RecursionError) as error:
+        raise _invalid(descriptor.digest, str(error)) from error
+    if not isinstance(found, dict):
+        raise _invalid(descriptor.digest, "it is not an object")
+    return found
+
+
+def mapping(document: Mapping[str, Any], key: str, where: str) -> dict[str, Any]:
+    """The object under ``key``, empty when there is none. Raises InputError ``document_invalid``."""
+    found = document.get(key)
+    if found is not None and not isinstance(found, dict):
+        raise _invalid(where, f"{key} is not an object")
+    return found or {}
+
+
+def objects(document: Mapping[str, Any], key: str, where: str) -> list[Any]:
+    """The list under ``key``, empty when there is none. Raises InputError ``document_invalid``."""
+    found = document.get(key)
+    if found is not None and not isinstance(found, list):
+        raise _invalid(where, f"{key} is not a list")
+    return found or []
+
+
+def child_descriptor(entry: Any, where: str) -> Descriptor:
+    """A descriptor out of a JSON document. Raises InputError ``document_invalid``."""
+    return _child(entry, where)
+
+
+def _child(entry: Any, where: str) -> Descriptor:
+    if not isinstance(entry, dict):
+        raise _invalid(where, "a descriptor is not an object")
+    digest, size = entry.get("digest"), entry.get("size")
+    good_digest = isinstance(digest, str) and digest.startswith("sha256:") and len(digest) == 71
+    if not good_digest or not isinstance(size, int) or isinstance(size, bool) or not 0 <= size <= _MAX_SIZE:
+        raise _invalid(where, f"it has a descriptor with digest {digest!r} and size {str(size)[:40]}")
+    annotations = {str(key): str(value) for key, value in mapping(entry, "annotations", where).items()}
+    return Descriptor(str(entry.get("mediaType") or ""), str(digest), size, annotations)
+
+
+def _invalid(what: str, why: str) -> InputError:
+    return InputError(
+        "document_invalid",
+        f"The document {what} of the image is not valid: {why}.",
+        "The image is damaged: make, import or pull it again.",
+    )
+
+
+def _not_a_checkpoint(name: str, why: str) -> InputError:
+    return InputError(
+        "not_a_checkpoint",
+        f"The image {name} is no containerd checkpoint: {why}.",
+        "Give the reference of an image made by containerd_checkpoint or ctr containers checkpoint.",
+    )

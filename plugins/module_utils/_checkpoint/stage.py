@@ -1,0 +1,131 @@
+# Copyright (c) 2026 the gpuops.restore contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""The step that stages a checkpoint's CRIU images on the node, or removes them. Private."""
+
+from __future__ import annotations
+
+import errno
+import glob
+import os
+import time
+from dataclasses import dataclass, field
+from typing import Any
+
+from .._containerd import content, daemon, images, leases
+from .._containerd.client import Client
+from .._core.errors import InputError, NodeError
+from . import reader, staging
+
+
+@dataclass
+class Outcome:
+    """What was, or in check mode would be, done. ``created``: the directory."""
+
+    changed: bool = False
+    created: bool = False
+    directory: str = ""
+    staged: dict[str, Any] = field(default_factory=dict)
+    before: str = "absent"
+    after: str = "absent"
+    seconds: float = 0.0
+
+
+def present(
+    client: Client, name: str, root: str, lease: str | None, check: bool, assume_prepared: bool = False
+) -> Outcome:
+    """Have the CRIU images of the checkpoint ``name`` lie verified below ``root``. Raises InputError, NodeError.
+
+    ``assume_prepared``: in check mode, take a checkpoint that is absent for one that will be there.
+    """
+    try:
+        checkpoint = reader.load(client, name)
+    except InputError as error:
+        if check and assume_prepared and error.code == "checkpoint_absent":
+            return Outcome(changed=True, created=True, after="staged")
+        raise
+    criu = reader.require_criu(checkpoint)
+    found = staging.find(root, checkpoint.key)
+    if found is not None and found.digest == criu.digest:
+        outcome = _outcome(checkpoint, found, False)
+        outcome.changed = leases.drop_abandoned(client, _purpose(checkpoint.digest), check)
+        return outcome
+    blob = content.stat(client, criu.digest)
+    if blob is None or blob.size != criu.size:
+        raise InputError(
+            "blob_missing" if blob is None else "blob_truncated",
+            f"The CRIU images {criu.digest} of the checkpoint {name} "
+            + (
+                "are not in containerd's content store."
+                if blob is None
+                else f"have {blob.size} bytes in containerd's content store instead of {criu.size}."
+            ),
+            "Delete the checkpoint image, then import or pull it again.",
+            details={"digest": criu.digest},
+        )
+    if check:
+        if not os.path.isdir(os.path.dirname(os.path.normpath(root))):
+            raise NodeError(
+                "staging_dir_missing",
+                f"The staging directory {root} cannot be opened or made: {os.strerror(errno.ENOENT)}.",
+                "Make its parent directory on the node, or set staging_dir to another path.",
+                details={"path": root},
+            )
+        free = daemon.free_bytes(root)
+        if free is not None and criu.size + staging.RESERVE > free:
+            raise staging.no_space(root, criu.size + staging.RESERVE, free)
+        return Outcome(changed=True, created=True, after="staged", staged={"digest": criu.digest, "size": criu.size})
+    begun = time.monotonic()
+    with leases.hold(client, lease, _purpose(checkpoint.digest)):
+        staged = staging.stage(
+            content.read(client, criu.digest, criu.size),
+            expected_digest=criu.digest,
+            expected_size=criu.size,
+            root=root,
+            name=checkpoint.key,
+        )
+    outcome = _outcome(checkpoint, staged, staged.created)
+    outcome.seconds = round(time.monotonic() - begun, 3)
+    return outcome
+
+
+def absent(client: Client, key: str, root: str, check: bool) -> Outcome:
+    """Remove the staged directory of the checkpoint with the hexadecimal digest ``key``.
+
+    Raises InputError ``staging_name_invalid`` and NodeError ``staging_*``.
+    """
+    # Refuses what is no digest, and a root that is not to be trusted, also where nothing has to be removed.
+    staging.find(root, key)
+    there = os.path.lexists(os.path.join(root, key)) or bool(glob.glob(f"{glob.escape(root)}/.{key}.partial-*"))
+    outcome = Outcome(changed=there, before="staged" if there else "absent")
+    if there and not check:
+        staging.remove(root, key)
+    if not check:
+        staging.remove_root_if_empty(root)
+    if leases.drop_abandoned(client, _purpose(f"sha256:{key}"), check):
+        outcome.changed = True
+    return outcome
+
+
+def key_of(client: Client, name: str) -> str | None:
+    """The key of a checkpoint given as an image reference or as a digest; None when no such image is there."""
+    if name.startswith("sha256:"):
+        return name.split(":", 1)[1]
+    image = images.get(client, name)
+    return image.target.digest.split(":", 1)[1] if image else None
+
+
+def _purpose(digest: str) -> str:
+    return f"stage {digest}"
+
+
+def _outcome(checkpoint: reader.Checkpoint, staged: staging.Staged, created: bool) -> Outcome:
+    return Outcome(
+        changed=created,
+        created=created,
+        directory=staged.directory,
+        staged={"digest": staged.digest, "bytes": staged.bytes, "files": staged.files},
+        before="absent" if created else "staged",
+        after="staged",
+    )

@@ -1,0 +1,348 @@
+# Copyright (c) 2026 the gpuops.restore contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""The staged checkpoint: its CRIU files, verified, in a directory. Private: this collection's only.
+
+    <root>/<name>/.complete.json     the marker, written last: format, name, digest, size, files
+    <root>/<name>/images/            what CRIU gets as its image path; nothing of ours lies there
+    <root>/.<name>.partial-<pid>/    being built or being removed, never used
+
+A crash at any moment leaves either a whole staged checkpoint or a partial one that the next call for this
+name removes: every file, every directory and the marker are synced before the one rename that makes it
+visible. fsync per file, not syncfs: that would also wait for whatever else the node writes (an image pull,
+another container).
+
+Locks leave no file behind: a builder holds flock on its partial directory; finding out who builds, and
+starting to, happens under flock on the root directory, which nobody holds while waiting.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import re
+import stat as stat_module
+from collections.abc import Iterable, Iterator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from typing import Any, Callable
+
+from .._core.errors import InputError, NodeError
+from .._streams.streams import ChunkSource, Expansion, check_digest, compression, decompressed, peek, verified
+from .._streams.tar_reader import FileStat, Limits, extract, sync_directory
+from . import staging_root
+from .staging_root import Waiting, remove_root_if_empty
+
+__all__ = [
+    "MARKER",
+    "REQUIRED",
+    "Staged",
+    "Waiting",
+    "adopt",
+    "find",
+    "free_bytes",
+    "remove",
+    "remove_root_if_empty",
+    "stage",
+]
+
+MARKER = ".complete.json"
+FORMAT = "gpuops.restore/staged/1"
+IMAGES = "images"
+REQUIRED = ("inventory.img", "descriptors.json")
+RESERVE = 256 << 20  # bytes that staging leaves free: the node's other work needs them
+_TAR_OVERHEAD = 64 << 20
+_WAITING = Waiting()
+_NAME = re.compile(r"[0-9a-f]{64}\Z")
+_NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
+
+
+@dataclass(frozen=True)
+class Staged:
+    """``directory``: the CRIU image path. ``digest``: of the CRIU tar. ``bytes``: sum of file sizes.
+
+    ``files``: their number. ``created``: False when it lay there already.
+    """
+
+    directory: str
+    digest: str
+    bytes: int
+    files: int
+    created: bool
+
+
+def free_bytes(path: str) -> int:
+    """Bytes that may still be written to the file system of ``path``."""
+    stat = os.statvfs(path)
+    return stat.f_bavail * stat.f_frsize
+
+
+def stage(
+    chunks: Iterable[bytes],
+    *,
+    expected_digest: str,
+    expected_size: int,
+    root: str,
+    name: str,
+    max_bytes: int | None = None,
+    max_ratio: int = Expansion.max_ratio,
+    reserve: int = RESERVE,
+    waiting: Waiting = _WAITING,
+    free_space: Callable[[str], int] = free_bytes,
+) -> Staged:
+    """Unpack the CRIU tar in ``chunks`` (plain, gzip or zstd) to ``<root>/<name>/images``.
+
+    ``expected_digest`` and ``expected_size`` (bytes) are of the bytes as they arrive. ``name``: hex digest of
+    the checkpoint image. ``chunks`` is not touched when the checkpoint lies there already. ``max_bytes``: the
+    most that the files may add up to (None: the free space less ``reserve``).
+
+    On any exception nothing stays behind. Raises InputError: ``criu_images_incomplete``,
+    ``staging_name_invalid``, ``size_mismatch``, ``digest_mismatch``, ``digest_invalid``, what
+    ``_streams.tar_reader.members`` and ``_streams.streams.decompressed`` raise; NodeError: ``staging_no_space``,
+    ``staging_dir_missing``, ``staging_dir_unsafe``, ``staging_io``; ConflictError ``staging_busy`` when
+    another run is at it for longer than ``waiting.seconds``.
+    """
+    _check_name(name)
+    check_digest(expected_digest, "the CRIU images")
+    what = f"The CRIU tar {expected_digest}"
+
+    def fill(images: str) -> dict[str, FileStat]:
+        space = _Space(root, expected_size, max_bytes, reserve, free_space)
+        os.mkdir(images, 0o700)
+        with closing(verified(chunks, digest=expected_digest, size=expected_size, what=what)) as checked:
+            files = _unpack(checked, images, what, space, expected_size, max_bytes, max_ratio)
+        _require(files, what)
+        return files
+
+    return _make(root, name, expected_digest, expected_size, waiting, fill)
+
+
+def adopt(images: str, *, digest: str, size: int, root: str, name: str, waiting: Waiting = _WAITING) -> Staged:
+    """Have a directory of CRIU files that lies on the file system of ``root`` become the staged checkpoint ``name``.
+
+    The files are moved, not copied, and made private and durable. ``digest`` and ``size`` (bytes) are of the tar that
+    holds them. Raises as :func:`stage` does.
+    """
+    _check_name(name)
+    check_digest(digest, "the CRIU images")
+
+    def fill(place: str) -> dict[str, FileStat]:
+        files = _settle(images)
+        # What is not whole stays where it is.
+        _require(files, f"The directory {images}")
+        os.rename(images, place)
+        return files
+
+    return _make(root, name, digest, size, waiting, fill)
+
+
+def _make(
+    root: str,
+    name: str,
+    digest: str,
+    size: int,
+    waiting: Waiting,
+    fill: Callable[[str], dict[str, FileStat]],
+) -> Staged:
+    """The staged checkpoint ``name``, found or made: ``fill`` makes the directory that it is given, and checks it."""
+    with staging_root.opened(root, create=True) as directory:
+        found, lock = _begin(directory, name, digest, waiting)
+        if found is not None:
+            return found
+        partial = staging_root.partial_path(root, name)
+        try:
+            with _io_errors(root):
+                files = fill(os.path.join(partial, IMAGES))
+                _write_marker(partial, name, digest, size, files)
+                sync_directory(partial)
+                with directory.locked():
+                    os.rename(partial, os.path.join(root, name))
+                sync_directory(root)
+        except BaseException:
+            directory.discard(name)
+            raise
+        finally:
+            os.close(lock)
+    total = sum(entry.size for entry in files.values())
+    return Staged(os.path.join(root, name, IMAGES), digest, total, len(files), True)
+
+
+def _settle(images: str) -> dict[str, FileStat]:
+    """Make the files of a directory private and durable."""
+    os.chmod(images, 0o700)
+    files = {}
+    for name in sorted(os.listdir(images)):
+        descriptor = os.open(os.path.join(images, name), os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        try:
+            os.fchmod(descriptor, 0o600)
+            os.fsync(descriptor)
+            stat = os.fstat(descriptor)
+        finally:
+            os.close(descriptor)
+        files[name] = FileStat(stat.st_size, stat.st_mtime_ns)
+    sync_directory(images)
+    return files
+
+
+def find(root: str, name: str) -> Staged | None:
+    """The staged checkpoint, known by its marker and the size and time of each file; None if absent or
+    damaged.
+
+    Reads no file content. NodeError ``staging_dir_unsafe`` for a root that others could have written to.
+    """
+    _check_name(name)
+    if not staging_root.exists(root):
+        return None
+    marker = _read_marker(os.path.join(root, name, MARKER))
+    if marker is None or marker.get("format") != FORMAT or marker.get("name") != name:
+        return None
+    files, digest = marker.get("files"), marker.get("digest")
+    images = os.path.join(root, name, IMAGES)
+    if not isinstance(files, dict) or not isinstance(digest, str) or not os.path.isdir(images):
+        return None
+    total = 0
+    for file, entry in files.items():
+        try:
+            stat = os.lstat(os.path.join(os.fsencode(images), file.encode("utf-8")))
+        except OSError:
+            return None
+        if not stat_module.S_ISREG(stat.st_mode) or not isinstance(entry, dict):
+            return None
+        if (stat.st_size, stat.st_mtime_ns) != (entry.get("size"), entry.get("mtime_ns")):
+            return None
+        total += stat.st_size
+    return Staged(images, digest, total, len(files), False)
+
+
+def remove(root: str, name: str, *, waiting: Waiting = _WAITING) -> bool:
+    """Remove the staged checkpoint, damaged or not, and what killed runs left of it; False if there was
+    nothing.
+
+    Waits for a run that stages it. ConflictError ``staging_busy``, NodeError ``staging_dir_unsafe``,
+    ``staging_io``.
+    """
+    _check_name(name)
+    if not staging_root.exists(root):
+        return False
+    directory = staging_root.Root(root, create=False)
+    with _io_errors(root), directory.idle(name, waiting) as leftovers:
+        return directory.remove_now(name) or leftovers
+
+
+def _begin(directory: staging_root.Root, name: str, digest: str, waiting: Waiting) -> tuple[Staged | None, int]:
+    """What is staged already, or the locked descriptor of a new, empty partial directory."""
+    with _io_errors(directory.path), directory.idle(name, waiting):
+        found = find(directory.path, name)
+        if found is not None and found.digest == digest:
+            return found, -1
+        directory.remove_now(name)
+        return None, directory.new_partial(name)
+
+
+def _unpack(
+    chunks: Iterable[bytes],
+    images: str,
+    what: str,
+    space: _Space,
+    size: int,
+    max_bytes: int | None,
+    max_ratio: int,
+) -> dict[str, FileStat]:
+    head, stream = peek(chunks)
+    # The tar's own headers, names and padding come on top of its files.
+    plain_tar = compression(head) == "none"
+    most = None if plain_tar else space.limit + _TAR_OVERHEAD
+    bounds = [bound for bound in (max_bytes, size if plain_tar else None) if bound is not None]
+    limits = Limits(max_total=min(bounds)) if bounds else Limits()
+    with closing(decompressed(stream, expansion=Expansion(most, max_ratio), what=what)) as plain:
+        return extract(ChunkSource(plain), images, limits, what, space.admit)
+
+
+class _Space:
+    """Room for the files: checked before the first byte, and again at each file of a compressed tar."""
+
+    def __init__(
+        self, root: str, size: int, max_bytes: int | None, reserve: int, free_space: Callable[[str], int]
+    ) -> None:
+        self._root = root
+        self._free = free_space(root)
+        self._reserve = reserve
+        room = max(0, self._free - reserve)
+        self.limit = room if max_bytes is None else min(room, max_bytes)
+        self.admit(size)
+
+    def admit(self, total: int) -> None:
+        if total + self._reserve > self._free:
+            raise no_space(self._root, total + self._reserve, self._free)
+
+
+def no_space(root: str, needed: int | None, free: int) -> NodeError:
+    """The error for a full staging file system; bytes."""
+    need = "more" if needed is None else f"{needed} bytes"
+    return NodeError(
+        "staging_no_space",
+        f"Staging the checkpoint in {root} needs {need}, and {free} bytes are free there.",
+        "Free space on that file system, or set staging_dir to a directory on a larger one.",
+        details={"path": root, "needed_bytes": needed, "free_bytes": free},
+    )
+
+
+@contextmanager
+def _io_errors(root: str) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        if error.errno in _NO_SPACE:
+            raise no_space(root, None, free_bytes(root)) from error
+        raise NodeError(
+            "staging_io",
+            f"The staging directory {root} cannot be used: {error}.",
+            "Check the file system under it and the rights of this user, or set staging_dir to another one.",
+        ) from error
+
+
+def _check_name(name: str) -> None:
+    if not _NAME.match(name):
+        raise InputError(
+            "staging_name_invalid",
+            f"{name[:80]!r} is not the hex digest of a checkpoint image.",
+            "Give the 64 hex digits of its sha256 digest.",
+        )
+
+
+def _require(files: dict[str, FileStat], what: str) -> None:
+    missing = [name for name in REQUIRED if name not in files]
+    if missing:
+        raise InputError(
+            "criu_images_incomplete",
+            f"{what} lacks {' and '.join(missing)}, without which nothing can be restored.",
+            "Take the checkpoint again, and look for errors in the dump log of that time.",
+            details={"missing": missing, "files": len(files)},
+        )
+
+
+def _write_marker(partial: str, name: str, digest: str, size: int, files: dict[str, FileStat]) -> None:
+    document = {
+        "format": FORMAT,
+        "name": name,
+        "digest": digest,
+        "size": size,
+        "files": {file: {"size": stat.size, "mtime_ns": stat.mtime_ns} for file, stat in files.items()},
+    }
+    path = os.path.join(partial, MARKER)
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
+    with os.fdopen(descriptor, "w", encoding="utf-8") as stream:
+        json.dump(document, stream, sort_keys=True)
+        stream.flush()
+        os.fsync(stream.fileno())
+
+
+def _read_marker(path: str) -> dict[str, Any] | None:
+    try:
+        with open(path, encoding="utf-8") as stream:
+            document = json.load(stream)
+    except (OSError, ValueError):
+        return None  # no marker, or half of one: not staged
+    return document if isinstance(document, dict) else None

@@ -1,0 +1,254 @@
+# Copyright (c) 2026 the gpuops.restore contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""The directory under which checkpoints are staged: its safety, its locks, its leftovers. Private.
+
+See ``_checkpoint.staging`` for the layout and the locking scheme.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import shutil
+import stat as stat_module
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Callable
+
+from .._core.errors import RETRYABLE, ConflictError, NodeError
+
+_POLL_SECONDS = 0.1
+
+
+@dataclass(frozen=True)
+class Waiting:
+    """How long, in seconds, to wait for another run that works on the same checkpoint."""
+
+    seconds: float = 600.0
+    clock: Callable[[], float] = time.monotonic
+    sleep: Callable[[float], None] = time.sleep
+
+
+def partial_path(root: str, name: str) -> str:
+    """Where this process builds or dismantles ``name``."""
+    return os.path.join(root, f"{_partial_prefix(name)}{os.getpid()}")
+
+
+def _partial_prefix(name: str) -> str:
+    return f".{name}.partial-"
+
+
+def exists(root: str) -> bool:
+    """False if there is no root; NodeError ``staging_dir_unsafe`` if there is one that is not to be
+    trusted.
+    """
+    if not os.path.isabs(root):
+        raise _unsafe(root, "is not an absolute path")
+    try:
+        stat = os.lstat(root)
+    except FileNotFoundError:
+        return False
+    _check(root, stat)
+    return True
+
+
+def remove_root_if_empty(root: str) -> bool:
+    """Remove the root if nothing lies in it; whether it was removed. NodeError as :func:`exists`.
+
+    A root that is a mount point is the operator's and stays.
+    """
+    if not exists(root) or os.path.ismount(root):
+        return False
+    with Root(root, create=False).locked():
+        if os.listdir(root):
+            return False
+        os.rmdir(root)
+    return True
+
+
+def _check(root: str, stat: os.stat_result) -> None:
+    if stat_module.S_ISLNK(stat.st_mode):
+        raise _unsafe(root, "is a symbolic link")
+    if not stat_module.S_ISDIR(stat.st_mode):
+        raise _unsafe(root, "is not a directory")
+    if stat.st_uid != os.geteuid():
+        raise _unsafe(root, f"belongs to user id {stat.st_uid}, not to {os.geteuid()}")
+    if stat.st_mode & (stat_module.S_IWGRP | stat_module.S_IWOTH):
+        raise _unsafe(root, f"can be written by others (mode {stat_module.S_IMODE(stat.st_mode):04o})")
+
+
+def _unsafe(root: str, reason: str) -> NodeError:
+    return NodeError(
+        "staging_dir_unsafe",
+        f"The staging directory {root} {reason}.",
+        "Set staging_dir to the absolute path of a new directory, or of one of root's with mode 0700.",
+        details={"path": root},
+    )
+
+
+@contextmanager
+def opened(root: str, *, create: bool) -> Iterator[Root]:
+    """The root, checked; made with mode 0700 if ``create``, and unmade again if the block fails and it is
+    empty.
+    """
+    directory = Root(root, create)
+    if not exists(root):
+        directory.make()
+    try:
+        yield directory
+    except BaseException:
+        if directory.made:
+            remove_root_if_empty(root)
+        raise
+
+
+class Root:
+    """A checked root directory; ``create``: make it whenever it is not there."""
+
+    def __init__(self, path: str, create: bool) -> None:
+        self.path = path
+        self.create = create
+        self.made = False
+
+    def make(self) -> None:
+        """Make it, if that is asked for; NodeError ``staging_dir_missing``."""
+        try:
+            if not self.create:
+                raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
+            os.mkdir(self.path, 0o700)
+            self.made = True
+        except FileExistsError:
+            exists(self.path)  # another run was faster: check what it made
+        except OSError as error:
+            raise NodeError(
+                "staging_dir_missing",
+                f"The staging directory {self.path} cannot be opened or made: {error.strerror}.",
+                "Make its parent directory on the node, or set staging_dir to another path.",
+                details={"path": self.path},
+            ) from error
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Hold the root's lock: for moments only, so waiting for it is not bounded."""
+        while True:
+            try:
+                descriptor = _open_directory(self.path)
+            except FileNotFoundError:
+                self.make()
+                continue
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX)
+                if _same(descriptor, self.path):  # else it was removed meanwhile and made anew
+                    yield
+                    return
+            finally:
+                os.close(descriptor)
+
+    @contextmanager
+    def idle(self, name: str, waiting: Waiting) -> Iterator[bool]:
+        """Hold the root's lock at a moment when nobody works on ``name``, leftovers of killed runs removed.
+
+        Gives whether there were any. ConflictError ``staging_busy`` after ``waiting.seconds``.
+        """
+        deadline = waiting.clock() + waiting.seconds
+        leftovers = False
+        while True:
+            with self.locked():
+                busy = None
+                for partial in self._partials(name):
+                    if _abandoned(partial):
+                        shutil.rmtree(partial)
+                        leftovers = True
+                    else:
+                        busy = partial
+                if busy is None:
+                    yield leftovers
+                    return
+            if waiting.clock() >= deadline:
+                raise ConflictError(
+                    "staging_busy",
+                    f"Another run has been working on {busy} for more than {waiting.seconds:g} seconds.",
+                    "Wait until that run has ended, or end it, and try again.",
+                    outcome=RETRYABLE,
+                )
+            waiting.sleep(_POLL_SECONDS)
+
+    def _partials(self, name: str) -> list[str]:
+        prefix = _partial_prefix(name)
+        return [os.path.join(self.path, entry) for entry in os.listdir(self.path) if entry.startswith(prefix)]
+
+    def new_partial(self, name: str) -> int:
+        """Make this process's partial directory (under the root's lock) and lock it; its descriptor."""
+        path = partial_path(self.path, name)
+        os.mkdir(path, 0o700)
+        try:
+            descriptor = _open_directory(path)
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BaseException:
+            os.rmdir(path)
+            raise
+        return descriptor
+
+    def remove_now(self, name: str) -> bool:
+        """Remove ``<root>/<name>`` (under the root's lock); from the first moment on it is not there any
+        more.
+        """
+        path = os.path.join(self.path, name)
+        if not os.path.lexists(path):
+            return False
+        aside = partial_path(self.path, name)
+        os.rename(path, aside)
+        _remove(aside)
+        return True
+
+    def discard(self, name: str) -> None:
+        """After a failure of this process's building: nothing stays. NodeError ``staging_cleanup_failed``."""
+        partial = partial_path(self.path, name)
+        try:
+            if os.path.lexists(partial):
+                shutil.rmtree(partial)
+            else:  # it failed after the last rename
+                with self.locked():
+                    self.remove_now(name)
+        except OSError as error:
+            raise NodeError(
+                "staging_cleanup_failed",
+                f"{partial} could not be removed after a failure: {error}.",
+                "Remove it by hand: it holds parts of a process's memory.",
+                details={"path": partial},
+            ) from error
+
+
+def _remove(path: str) -> None:
+    if os.path.isdir(path) and not os.path.islink(path):
+        shutil.rmtree(path)
+    elif os.path.lexists(path):
+        os.unlink(path)
+
+
+def _open_directory(path: str) -> int:
+    return os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+
+
+def _same(descriptor: int, path: str) -> bool:
+    try:
+        return os.path.samestat(os.fstat(descriptor), os.lstat(path))
+    except FileNotFoundError:
+        return False
+
+
+def _abandoned(partial: str) -> bool:
+    """Whether nobody holds the lock of a partial directory."""
+    descriptor = _open_directory(partial)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    finally:
+        os.close(descriptor)
+    return True

@@ -1,0 +1,237 @@
+# Copyright (c) 2026 the gpuops.restore contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""The parts of a checkpoint image go into the content store, and an index and an image record over them. Private.
+
+The layout is the one of ``ctr containers checkpoint`` (containerd's client package), so that ``ctr containers
+restore`` understands it, with annotations of our own beside. Everything is written under the lease of the client.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import stat as stat_module
+import tarfile
+import uuid
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from .._containerd import containers, content, images, messages, snapshots
+from .._containerd.client import Client
+from .._containerd.images import Descriptor, Image
+from .._core import labels as core_labels
+from .._core.errors import AlreadyExistsError, InputError
+from .._image import unpack
+from .reader import MANIFESTS
+
+CRIU = "application/vnd.containerd.container.criu.checkpoint.criu.tar"
+CONFIG = "application/vnd.containerd.container.checkpoint.config.v1+proto"
+OPTIONS = "application/vnd.containerd.container.checkpoint.options.v1+proto"
+RUNTIME_OPTIONS = "application/vnd.containerd.container.checkpoint.runtime.options+proto"
+#: The one kind of layer that ``ctr containers restore --rw`` looks for.
+LAYER = "application/vnd.oci.image.layer.v1.tar+gzip"
+INDEX = "application/vnd.oci.image.index.v1+json"
+_PLAIN_TAR = "application/vnd.oci.image.layer.v1.tar"
+_RUNC_CHECKPOINT = "containerd.runc.v1.CheckpointOptions"
+_RUNTIME_NAME = "io.containerd.checkpoint.runtime"
+_SNAPSHOTTER_NAME = "io.containerd.checkpoint.snapshotter"
+_REF_NAME = "org.opencontainers.image.ref.name"
+_INDEXES = (INDEX, "application/vnd.docker.distribution.manifest.list.v2+json")
+#: What a staged checkpoint has to have (:mod:`_checkpoint.staging`), so what an image must have.
+REQUIRED = ("inventory.img", "descriptors.json")
+_BLOCK = 512
+_READ = 1024 * 1024
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What a checkpoint image is made of. ``base`` is the base image's own descriptor, ``base_name`` its reference.
+
+    ``annotations`` come on top of those that containerd's clients read.
+    """
+
+    criu: Descriptor
+    config: Descriptor
+    options: Descriptor
+    runtime_options: Descriptor | None = None
+    writable_layer: Descriptor | None = None
+    base: Descriptor | None = None
+    base_name: str = ""
+    runtime: str = ""
+    snapshotter: str = ""
+    annotations: Mapping[str, str] = field(default_factory=dict)
+
+    def children(self) -> list[Descriptor]:
+        """All that there are, in the order of the index."""
+        every = (
+            self.base,
+            self.criu,
+            self.config,
+            self.options,
+            self.runtime_options,
+            self.writable_layer,
+        )
+        return [part for part in every if part is not None]
+
+
+def criu_tar(client: Client, directory: str, labels: Mapping[str, str] | None = None) -> Descriptor:
+    """Stream a flat directory of CRIU images into the store as one tar, without a copy of it anywhere.
+
+    Names are sorted, and times and owners are left out: the same files give the same digest. Raises InputError
+    ``criu_images_incomplete``, ``criu_images_not_plain`` and ``criu_images_changed``.
+    """
+    digest, size = content.ingest(client, tar_chunks(directory), labels or {})
+    return Descriptor(CRIU, digest, size, {})
+
+
+def packed_by_daemon(client: Client, directory: str) -> Descriptor:
+    """The same, packed by the daemon, which has to see the directory: a quarter of the time, since nothing of it goes
+    through the socket. Its tar is the one of ``ctr``, with the files' times and owners. For directories of our own."""
+    for name in _files(directory):
+        path = os.path.join(directory, name)
+        if not stat_module.S_ISREG(os.lstat(path).st_mode):
+            raise _not_plain(path)
+    mount = messages.message("containerd.types.Mount", type="bind", source=directory, options=["rbind", "ro"])
+    found = snapshots.diff(client, [], [mount], _PLAIN_TAR, f"gpuops-restore-criu-{uuid.uuid4().hex}")
+    return Descriptor(CRIU, found.digest, found.size, {})
+
+
+def tar_chunks(directory: str) -> Iterator[bytes]:
+    """The tar of :func:`criu_tar`; raises as it does."""
+    for name in _files(directory):
+        yield from _member(directory, name)
+    yield bytes(2 * _BLOCK)
+
+
+def blob(client: Client, data: bytes, media_type: str) -> Descriptor:
+    """A small part, as it is."""
+    digest = "sha256:" + hashlib.sha256(data).hexdigest()
+    content.write(client, [data], digest, len(data), {})
+    return Descriptor(media_type, digest, len(data), {})
+
+
+def spec_blob(client: Client, spec: Mapping[str, Any]) -> Descriptor:
+    """The OCI spec as containerd writes it: a marshalled Any whose value is JSON."""
+    packed = messages.pack(containers.SPEC_TYPE, json.dumps(spec, separators=(",", ":")).encode())
+    return blob(client, packed.SerializeToString(), CONFIG)
+
+
+def options_blob(client: Client, options: Any = None) -> Descriptor:
+    """The options of the dump, a ``containerd.runc.v1.CheckpointOptions`` (None: all of them off)."""
+    found = options if options is not None else messages.message(_RUNC_CHECKPOINT)
+    return blob(client, messages.pack(_RUNC_CHECKPOINT, found.SerializeToString()).SerializeToString(), OPTIONS)
+
+
+def runtime_options_blob(client: Client, options: Any) -> Descriptor | None:
+    """The container's runtime options, a google.protobuf.Any or None."""
+    if options is None or not options.type_url:
+        return None
+    return blob(client, options.SerializeToString(), RUNTIME_OPTIONS)
+
+
+def index(client: Client, name: str, parts: Parts, labels: Mapping[str, str] | None = None) -> str:
+    """Write the index, with a gc label for every child, and the image record ``name``; returns its digest.
+
+    A record of that name is moved to the new index: whether it may be is the caller's to decide.
+    """
+    document = index_document(parts)
+    data = json.dumps(document, separators=(",", ":"), sort_keys=True).encode()
+    digest = "sha256:" + hashlib.sha256(data).hexdigest()
+    keep = gc_labels(parts)
+    if not content.write(client, [data], digest, len(data), keep):
+        # It was there, perhaps by a hand that set no labels.
+        content.set_labels(client, digest, keep)
+    image = Image(name, Descriptor(INDEX, digest, len(data), {}), dict(labels or {}))
+    try:
+        images.create(client, image)
+    except AlreadyExistsError:
+        images.update(client, image, ["target", "labels"])
+    return digest
+
+
+def index_document(parts: Parts) -> dict[str, Any]:
+    """The index as JSON has it."""
+    platform = {"architecture": unpack.architecture(), "os": "linux"}
+    manifests = []
+    for part in parts.children():
+        entry: dict[str, Any] = {"mediaType": part.media_type, "digest": part.digest, "size": part.size}
+        if part.annotations:
+            entry["annotations"] = dict(part.annotations)
+        if part is not parts.base:
+            entry["platform"] = platform
+        manifests.append(entry)
+    annotations = dict(parts.annotations)
+    named = {_REF_NAME: parts.base_name, _RUNTIME_NAME: parts.runtime, _SNAPSHOTTER_NAME: parts.snapshotter}
+    annotations.update({key: value for key, value in named.items() if value})
+    return {"schemaVersion": 2, "mediaType": INDEX, "manifests": manifests, "annotations": annotations}
+
+
+def gc_labels(parts: Parts) -> dict[str, str]:
+    """What keeps the children for containerd's garbage collection, as containerd's clients name them."""
+    found = {}
+    for position, child in enumerate(parts.children()):
+        middle = "m." if child.media_type in MANIFESTS or child.media_type in _INDEXES else ""
+        found[f"{core_labels.GC_CONTENT}.{middle}{position}"] = child.digest
+    return found
+
+
+def _files(directory: str) -> list[str]:
+    files = sorted(os.listdir(directory))
+    lacking = [name for name in REQUIRED if name not in files]
+    if lacking:
+        raise InputError(
+            "criu_images_incomplete",
+            f"The directory {directory} lacks {' and '.join(lacking)}, without which nothing can be restored.",
+            "Take the checkpoint again, and look for errors in the dump log of that time.",
+            details={"missing": lacking},
+        )
+    return files
+
+
+def _member(directory: str, name: str) -> Iterator[bytes]:
+    """Header, content and padding of one file, whose size must not change meanwhile."""
+    path = os.path.join(directory, name)
+    try:
+        # O_NONBLOCK: a named pipe must not hold us up before it is refused.
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
+    except OSError as error:
+        if not os.path.islink(path) and stat_module.S_ISREG(os.lstat(path).st_mode):
+            raise
+        raise _not_plain(path) from error
+    try:
+        found = os.fstat(descriptor)
+        if not stat_module.S_ISREG(found.st_mode):
+            raise _not_plain(path)
+        header = tarfile.TarInfo(name)
+        header.size, header.mode = found.st_size, 0o600
+        yield header.tobuf(tarfile.PAX_FORMAT)
+        left = found.st_size
+        while left:
+            chunk = os.read(descriptor, min(_READ, left))
+            if not chunk:
+                break
+            left -= len(chunk)
+            yield chunk
+        if left or os.fstat(descriptor).st_size != found.st_size:
+            raise InputError(
+                "criu_images_changed",
+                f"The CRIU image {path} changed while it was read.",
+                "See that nothing writes into that directory, then run again.",
+                details={"path": path},
+            )
+        yield bytes(-found.st_size % _BLOCK)
+    finally:
+        os.close(descriptor)
+
+
+def _not_plain(path: str) -> InputError:
+    return InputError(
+        "criu_images_not_plain",
+        f"{path} is not a regular file, so it is no CRIU image.",
+        "Give a directory that holds the files of one CRIU dump and nothing else.",
+        details={"path": path},
+    )

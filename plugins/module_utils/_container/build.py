@@ -1,0 +1,145 @@
+# Copyright (c) 2026 the gpuops.restore contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""A container is built from its parts, or not at all. Private: for this collection's own modules only."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from .._checkpoint.original import Original
+from .._containerd import containers, content, leases, snapshots, task_removal
+from .._containerd.client import Client
+from .._containerd.containers import Container
+from .._containerd.images import Image
+from .._containerd.snapshots import Snapshot
+from .._core import labels as core_labels
+from .._core.errors import AlreadyExistsError, ConflictError, RestoreError, RpcError, combined
+from .._image import unpack
+from . import mounts, rootfs_kinds
+from .files import Files
+from .params import Wish
+
+
+def build(client: Client, wish: Wish, wanted: Container, original: Original, image: Image, files: Files) -> None:
+    """Replace what is there by a fresh snapshot and record; whatever this made is undone if any part fails."""
+    undo: list[Callable[[], object]] = []
+    with leases.hold(client, wish.lease, purpose(wish.container_id)):
+        rootfs = unpack.rootfs(client, image.target, image.name)
+        try:
+            if unpack.unpack(client, rootfs, wanted.snapshotter):
+                undo.append(lambda: unpack.forget(client, rootfs, wanted.snapshotter))
+            # As late as can be: what is removed here does not come back after a failure.
+            _remove_old(client, wish.container_id)
+            _fresh_snapshot(client, wish, wanted, original, rootfs.chain_id)
+            undo.append(lambda: snapshots.remove(client, wanted.snapshotter, wanted.snapshot_key))
+            _require_kinds(client, wanted, files)
+            undo.append(files.undo())
+            files.make()
+            try:
+                containers.create(client, wanted)
+            except AlreadyExistsError:
+                raise
+            except RpcError:
+                # It may have taken effect although the answer did not come.
+                undo.append(lambda: containers.delete(client, wanted.id))
+                raise
+        except BaseException as error:
+            _take_back(undo, error)
+            raise
+
+
+def purpose(container_id: str) -> str:
+    """What the lease of a build is for."""
+    return f"container {container_id}"
+
+
+def require_layer(client: Client, original: Original, check: bool) -> None:
+    """The writable layer is whole, before anything is replaced: the daemon would not notice another content.
+
+    Raises InputError ``blob_missing``, ``blob_truncated``, ``blob_digest``. Check mode does not read it through.
+    """
+    layer = original.checkpoint.writable_layer
+    if layer is None:
+        return
+    if not check:
+        content.verify(client, layer.digest, layer.size)
+    elif content.stat(client, layer.digest) is None:
+        raise content.missing(layer.digest, layer.size)
+
+
+def own_snapshot(client: Client, wish: Wish, wanted: Container) -> Snapshot | None:
+    """The snapshot under the key that we want, if there is one. Raises ConflictError ``snapshot_in_use``."""
+    found = snapshots.stat(client, wanted.snapshotter, wanted.snapshot_key)
+    if found is None:
+        return None
+    owner = core_labels.owner_of(found.labels)
+    container = found.labels.get(core_labels.CONTAINER, wish.container_id)
+    if container != wish.container_id:
+        # Two workloads with one snapshotID in their metadata: one would run on the other's files.
+        whose = f"is that of the container {container}"
+    elif owner != wish.owner and not wish.force:
+        whose = f"belongs to {owner}" if owner else "was not made by this collection"
+    else:
+        return found
+    raise ConflictError(
+        "snapshot_in_use",
+        f"The snapshot {wanted.snapshot_key} exists and {whose}.",
+        "Choose another snapshot_id, or remove that snapshot.",
+        details={"snapshot": wanted.snapshot_key, "owner": owner},
+    )
+
+
+def _fresh_snapshot(client: Client, wish: Wish, wanted: Container, original: Original, parent: str) -> None:
+    """The snapshot with the writable layer applied exactly once; its label says that the apply was complete."""
+    layer = original.checkpoint.writable_layer
+    applied = layer.digest if layer else core_labels.NO_LAYER
+    found = own_snapshot(client, wish, wanted)
+    if found is not None:
+        whole = found.labels.get(core_labels.WRITABLE_LAYER) == applied and found.parent == parent
+        same = found.labels.get(core_labels.CHECKPOINT) == original.checkpoint.digest
+        if whole and same and found.labels.get(core_labels.USED) != "true":
+            return
+        snapshots.remove(client, wanted.snapshotter, wanted.snapshot_key)
+    labels = {
+        core_labels.OWNER: wish.owner,
+        core_labels.CHECKPOINT: original.checkpoint.digest,
+        core_labels.CONTAINER: wish.container_id,
+    }
+    onto = snapshots.prepare(client, wanted.snapshotter, wanted.snapshot_key, parent, labels)
+    try:
+        if layer is not None:
+            snapshots.apply(client, layer, onto)
+        snapshots.set_labels(client, wanted.snapshotter, wanted.snapshot_key, {core_labels.WRITABLE_LAYER: applied})
+    except BaseException as error:
+        _take_back([lambda: snapshots.remove(client, wanted.snapshotter, wanted.snapshot_key)], error)
+        raise
+
+
+def _require_kinds(client: Client, wanted: Container, files: Files) -> None:
+    """Every bind source is what the container had there, as its files tell. Raises NodeError ``mount_source_kind``."""
+    rootfs = snapshots.mounts(client, wanted.snapshotter, wanted.snapshot_key)
+    kinds = rootfs_kinds.of_binds(rootfs, wanted.spec.get("mounts") or ())
+    problems = mounts.problems(wanted.spec, expected_kinds=kinds, planned=files.planned())
+    if problems:
+        raise combined(problems)
+
+
+def _remove_old(client: Client, container_id: str) -> None:
+    old = containers.get(client, container_id)
+    if old is None:
+        return
+    task_removal.remove(client, container_id, 0.0)
+    containers.delete(client, container_id)
+    snapshots.remove(client, old.snapshotter, old.snapshot_key)
+
+
+def _take_back(undo: list[Callable[[], object]], reason: BaseException) -> None:
+    """Undo in reverse order, as far as it goes; what stays is said in the failure, which is not hidden."""
+    for act in reversed(undo):
+        try:
+            act()
+        except (RestoreError, OSError) as error:
+            if isinstance(reason, RestoreError):
+                reason.left_behind(str(error))

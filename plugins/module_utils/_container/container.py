@@ -1,0 +1,267 @@
+# Copyright (c) 2026 the gpuops.restore contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""The step that makes or removes a container with its snapshot. Private: for this collection's own modules only."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+from .._checkpoint import original as checkpoint_original, reader as checkpoint_reader
+from .._checkpoint.original import Original
+from .._containerd import containers, daemon, leases, ownership, snapshots, task_removal, tasks
+from .._containerd.client import Client
+from .._containerd.containers import Container
+from .._containerd.images import Image
+from .._core import labels, state_dir
+from .._core.errors import ConflictError, InputError, combined
+from .._criu import config as criu_config
+from .._host import cgroup
+from .._oci import spec_adapt, spec_namespaces
+from . import build, files as container_files, mounts, netns
+from .params import Outcome, Wish
+
+
+def _uses_own_netns(wish: Wish, spec: Mapping[str, Any]) -> bool:
+    entries = (spec.get("linux") or {}).get("namespaces") or []
+    return any(entry.get("path") == netns.path(wish.container_id) for entry in entries)
+
+
+def plan_spec(client: Client, wish: Wish, original: Original, image: Image | None) -> spec_adapt.Adapted:
+    """The adapted spec. ``image`` is only needed where the spec has to be generated from its config."""
+    if original.stored_spec is not None:
+        before = original.stored_spec
+    elif image is not None:
+        before = checkpoint_original.spec(client, original, image, wish.container_id)
+    else:
+        raise InputError(
+            "base_image_absent",
+            f"Neither the checkpoint {original.checkpoint.name} nor metadata has an OCI spec, and the base image "
+            "that one could be generated from is not on the node.",
+            "Import or pull the base image first, or give the spec in metadata (ociSpec).",
+        )
+    spec_adapt.check(before)
+    fresh = spec_namespaces.needs_fresh_netns(before, wish.network)
+    path = wish.cgroups_path or cgroup.cgroups_path(wish.container_id, original.cgroup_driver)
+    return spec_adapt.adapt(
+        before,
+        spec_adapt.Adaptation(
+            container_id=wish.container_id,
+            mounts=wish.mounts,
+            network=wish.network,
+            fresh_netns=netns.path(wish.container_id) if fresh else "",
+            cgroups_path=path,
+            env=wish.env,
+            allow_hooks=wish.allow_hooks,
+            allow_annotations=wish.allow_annotations,
+            criu_config_path=state_dir.criu_config(wish.staging_dir, client.namespace, wish.container_id),
+        ),
+    )
+
+
+def present(client: Client, wish: Wish, check: bool) -> Outcome:
+    """Make the container with a fresh snapshot and the adapted spec, unless it is there as wanted.
+
+    Raises InputError, ConflictError and NodeError; after a failure nothing that this call made is left.
+    """
+    try:
+        original = checkpoint_original.read(client, wish.source)
+    except InputError as error:
+        if check and wish.assume_prepared and error.code == "checkpoint_absent":
+            action = f"make a snapshot and the container {wish.container_id}"
+            return Outcome(changed=True, created=True, actions=[action])
+        raise
+    checkpoint_reader.require_criu(original.checkpoint)
+    outcome = Outcome()
+    if original.checkpoint.writable_layer is None:
+        outcome.warnings.append(
+            f"The checkpoint {original.checkpoint.name} has no writable layer: files that the container had changed "
+            "are as in its image, and CRIU refuses if an open one is missing."
+        )
+    # Only a spec that has to be generated needs the image this early; a container that is there needs none.
+    image = _find_base(client, original, wish, check, outcome) if original.stored_spec is None else None
+    adapted = plan_spec(client, wish, original, image)
+    config_text = criu_config.render(
+        wish.criu, state_dir.restore_log(wish.staging_dir, client.namespace, wish.container_id)
+    )
+    key = wish.snapshot_id or _default_snapshot(wish)
+    wanted = Container(
+        id=wish.container_id,
+        image=image.name if image else original.image_name or original.checkpoint.base_name,
+        labels={
+            labels.OWNER: wish.owner,
+            labels.CHECKPOINT: original.checkpoint.digest,
+            labels.SPEC: spec_adapt.digest(adapted.spec),
+        },
+        runtime=original.runtime,
+        runtime_options=original.runtime_options,
+        spec=adapted.spec,
+        snapshotter=original.snapshotter,
+        snapshot_key=key,
+    )
+    outcome.warnings.extend(adapted.warnings)
+    outcome.spec_changes = list(adapted.changes)
+    outcome.spec_before = spec_adapt.redacted(original.stored_spec) if original.stored_spec else {}
+    outcome.spec_after = spec_adapt.redacted(adapted.spec)
+    outcome.container = _result(wanted, original.spec_source)
+    files = container_files.Files(
+        wish.container_id, wish.staging_dir, client.namespace, config_text, _uses_own_netns(wish, adapted.spec)
+    )
+    if _agrees(client, wish, wanted, outcome):
+        outcome.actions.extend(files.lacking())
+        if not check:
+            files.make()
+        _drop_lease(client, wish.container_id, check, outcome)
+        outcome.changed = bool(outcome.actions)
+        return outcome
+    image = image or _find_base(client, original, wish, check, outcome)
+    daemon.require_snapshotter(client, original.snapshotter)
+    daemon.require_runtime(original.runtime, daemon.daemon_environment(client)["PATH"])
+    problems = mounts.problems(adapted.spec, planned=files.planned())
+    if problems:
+        raise combined(problems)
+    build.require_layer(client, original, check)
+    build.own_snapshot(client, wish, wanted)
+    outcome.changed = outcome.created = True
+    outcome.actions.append(f"make snapshot {key} and container {wish.container_id}")
+    if image is not None:
+        wanted = dataclasses.replace(wanted, image=image.name)
+        outcome.container["image"] = image.name
+        if not check:
+            build.build(client, wish, wanted, original, image, files)
+    return outcome
+
+
+def absent(
+    client: Client,
+    container_id: str,
+    owner: str,
+    force: bool,
+    staging_dir: str,
+    check: bool,
+    assume_prepared: bool = False,
+) -> Outcome:
+    """Remove a container of ours with its snapshot and files. Raises ConflictError ``task_exists``, ``not_ours``.
+
+    ``assume_prepared``: in check mode, take a live task for gone already.
+    """
+    outcome = Outcome()
+    found = containers.get(client, container_id)
+    snapshotter, key = (found.snapshotter, found.snapshot_key) if found else ("", "")
+    if found is not None:
+        ownership.require_ours(found, owner, force)
+        task = None if check and assume_prepared else tasks.get(client, container_id)
+        if task is not None and task_removal.is_live(task):
+            raise ConflictError(
+                "task_exists",
+                f"The container {container_id} has a task that is {task.status} (pid {task.pid}).",
+                "End it first: containerd_task with state: absent.",
+            )
+        if task is not None:
+            outcome.actions.append("delete the ended task")
+            if not check:
+                task_removal.remove(client, container_id, 0.0)
+        outcome.actions.append(f"delete container {container_id}")
+        if not check:
+            containers.delete(client, container_id)
+    if not key:
+        # A run that was killed between snapshot and container leaves the snapshot under its derived name.
+        snapshotter, key = _orphan(client, container_id, owner)
+    if key and snapshots.stat(client, snapshotter, key) is not None:
+        outcome.actions.append(f"remove snapshot {key}")
+        if not check:
+            snapshots.remove(client, snapshotter, key)
+    work = state_dir.work_dir(staging_dir, client.namespace, container_id)
+    if state_dir.exists(work):
+        outcome.actions.append(f"remove {work}")
+        if not check:
+            state_dir.remove_work(staging_dir, client.namespace, container_id)
+    if netns.exists(container_id):
+        outcome.actions.append(f"remove the network namespace {netns.path(container_id)}")
+        if not check:
+            netns.remove(container_id)
+    _drop_lease(client, container_id, check, outcome)
+    outcome.changed = bool(outcome.actions)
+    return outcome
+
+
+def _drop_lease(client: Client, container_id: str, check: bool, outcome: Outcome) -> None:
+    if leases.drop_abandoned(client, build.purpose(container_id), check):
+        outcome.actions.append("drop the lease of a run that was killed")
+
+
+def _default_snapshot(wish: Wish) -> str:
+    named = wish.source.metadata.snapshot_id if wish.source.metadata else ""
+    return named or derived_snapshot(wish.container_id)
+
+
+def derived_snapshot(container_id: str) -> str:
+    """The snapshot key of a container where none was asked for."""
+    return f"gpuops-restore-{container_id}"
+
+
+def _find_base(client: Client, original: Original, wish: Wish, check: bool, outcome: Outcome) -> Image | None:
+    try:
+        return checkpoint_original.base_image(client, original)
+    except InputError as error:
+        if check and wish.assume_prepared and error.code == "base_image_absent":
+            outcome.warnings.append(f"Check mode takes it that the base image will be there. {error.message}")
+            return None
+        raise
+
+
+def _agrees(client: Client, wish: Wish, wanted: Container, outcome: Outcome) -> bool:
+    """Whether the container is there as wanted; raises ConflictError if it must not be replaced."""
+    found = containers.get(client, wish.container_id)
+    if found is None:
+        return False
+    ownership.require_ours(found, wish.owner, wish.force)
+    ownership.require_same_checkpoint(found, wanted.labels[labels.CHECKPOINT], wish.force)
+    task = tasks.get(client, wish.container_id)
+    live = task_removal.is_live(task)
+    same = (
+        found.labels.get(labels.CHECKPOINT) == wanted.labels[labels.CHECKPOINT]
+        and found.labels.get(labels.SPEC) == wanted.labels[labels.SPEC]
+        and found.labels.get(labels.OWNER) == wish.owner
+        and found.snapshotter == wanted.snapshotter
+        and found.snapshot_key == wanted.snapshot_key
+    )
+    whole = snapshots.stat(client, found.snapshotter, found.snapshot_key) is not None
+    if same and whole and (live or not (wish.rebuild and ownership.is_used(client, found))):
+        return True
+    if live:
+        raise ConflictError(
+            "container_in_use",
+            f"The container {wish.container_id} runs (pid {task.pid if task else 0}) with another spec or snapshot "
+            "than is wanted now.",
+            "End its task first (containerd_task with state: absent), or leave its parameters as they were.",
+        )
+    outcome.actions.append(
+        f"remove container {wish.container_id}: "
+        + ("its snapshot is used" if same else "it differs from what is wanted")
+    )
+    return False
+
+
+def _orphan(client: Client, container_id: str, owner: str) -> tuple[str, str]:
+    key = derived_snapshot(container_id)
+    for snapshotter in daemon.snapshotters(daemon.plugins(client)):
+        found = snapshots.stat(client, snapshotter, key)
+        if found is not None and labels.owner_of(found.labels) == owner:
+            return snapshotter, key
+    return "", ""
+
+
+def _result(container: Container, spec_source: str) -> dict[str, Any]:
+    return {
+        "id": container.id,
+        "image": container.image,
+        "runtime": container.runtime,
+        "snapshotter": container.snapshotter,
+        "snapshot_key": container.snapshot_key,
+        "spec_source": spec_source,
+        "labels": dict(container.labels),
+    }

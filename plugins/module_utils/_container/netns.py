@@ -1,0 +1,68 @@
+# Copyright (c) 2026 the gpuops.restore contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""An empty network namespace of a container's own, where CRIU needs one by path. Private.
+
+Made with ``ip netns``, which keeps it as a bind mount below /run/netns and gets mount propagation right.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+
+from .._core.errors import NodeError
+
+_DIRECTORY = "/run/netns"
+_PREFIX = "gpuops-restore-"
+
+
+def path(container_id: str) -> str:
+    """Where the namespace of a container is."""
+    return os.path.join(_DIRECTORY, _PREFIX + container_id)
+
+
+def exists(container_id: str) -> bool:
+    """Whether it is there, as a mount and not as the bare file that a reboot may leave."""
+    return os.path.ismount(path(container_id)) or _is_namespace(path(container_id))
+
+
+def make(container_id: str) -> None:
+    """Make it, empty, its loopback down as CRIU finds it in a new one. Raises NodeError ``netns_failed``."""
+    if os.path.lexists(path(container_id)):
+        remove(container_id)
+    _ip("add", container_id)
+
+
+def remove(container_id: str) -> bool:
+    """Remove it; False if there was none. Raises NodeError ``netns_failed``."""
+    if not os.path.lexists(path(container_id)):
+        return False
+    _ip("delete", container_id)
+    return True
+
+
+def _is_namespace(where: str) -> bool:
+    try:
+        return os.stat(where).st_dev == os.stat("/proc/self/ns/net").st_dev
+    except OSError:
+        return False
+
+
+def _ip(verb: str, container_id: str) -> None:
+    name = _PREFIX + container_id
+    try:
+        # A step knows no AnsibleModule whose run_command it could use.
+        done = subprocess.run(  # pylint: disable=ansible-bad-function
+            ["ip", "netns", verb, name], capture_output=True, text=True, timeout=30, check=False
+        )
+        why = "" if done.returncode == 0 else done.stderr.strip()
+    except (OSError, subprocess.TimeoutExpired) as error:
+        why = str(error)
+    if why:
+        raise NodeError(
+            "netns_failed",
+            f"'ip netns {verb} {name}' failed: {why}.",
+            "Install iproute2 on this node, or set network to host or to a namespace of your own.",
+        )

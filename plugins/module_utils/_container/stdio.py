@@ -1,0 +1,117 @@
+# Copyright (c) 2026 the gpuops.restore contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Where a task's output goes. Private: for this collection's own modules only."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from .._containerd import tasks
+from .._core.errors import InputError, NodeError
+
+_TAIL_BYTES = 4096
+_TAIL_LINES = 20
+
+
+@dataclass(frozen=True)
+class Stdio:
+    """Absolute paths of files, ``binary://`` URIs, or empty: the output is thrown away."""
+
+    stdout: str
+    stderr: str
+    terminal: bool
+
+    def task(self) -> tasks.Stdio:
+        """As containerd wants it: it takes files only for both streams or for neither."""
+        out, err = self.stdout or self.stderr, self.stderr or self.stdout
+        if not out and not self.terminal:
+            # Through a pipe, as any file: for no file at all the process would get the host's /dev/null, which is on
+            # no mount of its own, and CRIU could not dump it again.
+            out = err = os.devnull
+        return tasks.Stdio(_uri(out), _uri(err), self.terminal)
+
+    def files(self) -> list[str]:
+        """The files that take output."""
+        return sorted({path for path in (self.stdout, self.stderr) if path.startswith("/")})
+
+
+def plan(stdout: str, stderr: str, terminal: bool) -> Stdio:
+    """Check the wishes. Raises InputError ``stdio_invalid``, ``stdio_terminal``, NodeError ``stdio_no_directory``."""
+    for name, value in (("stdout", stdout), ("stderr", stderr)):
+        if value and not value.startswith(("/", "binary://")):
+            raise InputError(
+                "stdio_invalid",
+                f"{name} is {value!r}: neither an absolute path nor a binary:// URI.",
+                "Give a file such as /var/log/name.log, or binary:///path/to/logger.",
+            )
+        if value.startswith("/") and os.path.isdir(value):
+            raise InputError(
+                "stdio_invalid",
+                f"{name} is {value}, which is a directory.",
+                "Give the path of a file in it.",
+            )
+        if value.startswith("/") and not os.path.isdir(os.path.dirname(value)):
+            raise NodeError(
+                "stdio_no_directory",
+                f"The directory of {name}, {os.path.dirname(value)}, does not exist on this node.",
+                "Make it first, or choose another file.",
+            )
+    if stdout.startswith("binary://") != stderr.startswith("binary://") and stdout and stderr:
+        raise InputError(
+            "stdio_invalid",
+            "stdout and stderr mix a file and a binary:// URI, which containerd cannot do.",
+            "Give both the same kind.",
+        )
+    if terminal and (stdout.startswith("/") or stderr.startswith("/")):
+        raise InputError(
+            "stdio_terminal",
+            "The checkpointed process has a terminal, and containerd cannot connect a terminal to a file.",
+            "Use a binary:// logger, or leave stdout and stderr out.",
+        )
+    return Stdio(stdout, stderr, terminal)
+
+
+@contextlib.contextmanager
+def prepared(stdio: Stdio) -> Iterator[list[str]]:
+    """Make the files 0600 before containerd does it with wider rights; those made here go again on failure.
+
+    Gives the files made here.
+    """
+    made: list[str] = []
+    try:
+        for path in stdio.files():
+            try:
+                os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+                made.append(path)
+            except FileExistsError:
+                continue
+            except OSError as error:
+                raise NodeError(
+                    "stdio_unwritable",
+                    f"The output file {path} cannot be made: {error.strerror}.",
+                    "Choose another file, or free space on its file system.",
+                ) from error
+        yield made
+    except BaseException:
+        for path in made:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(path)
+        raise
+
+
+def tail(path: str) -> list[str]:
+    """The last lines of an output file, for a failure report; empty for anything that is no file."""
+    if not path.startswith("/") or not os.path.isfile(path):
+        return []
+    with open(path, "rb") as stream:
+        stream.seek(max(0, os.path.getsize(path) - _TAIL_BYTES))
+        return stream.read().decode("utf-8", "replace").splitlines()[-_TAIL_LINES:]
+
+
+def _uri(value: str) -> str:
+    return f"file://{value}" if value.startswith("/") else value

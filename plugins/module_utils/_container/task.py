@@ -1,0 +1,334 @@
+# Copyright (c) 2026 the gpuops.restore contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""The steps that start a task from a checkpoint, stop it, or take it away. Private."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import time
+from dataclasses import dataclass, field
+from typing import Any
+
+from .._checkpoint import reader as checkpoint_reader, staging
+from .._containerd import containers, daemon, ownership, runc_state, shims, snapshots, task_removal, tasks
+from .._containerd.client import DATA_TIMEOUT, Client
+from .._containerd.containers import Container
+from .._containerd.tasks import Task
+from .._core import labels, state_dir
+from .._core.errors import UNKNOWN, InputError, NodeError, RestoreError, RpcError, combined
+from .._diagnosis import restore_failure
+from .._gpu import marks, processes as gpu_processes, teardown
+from .._oci import spec_adapt
+from .._parallel_memory import hook as memory_hook
+from .._parallel_memory.split import Split
+from . import stdio as container_stdio
+
+STAGED, DESCRIPTOR = "staged", "descriptor"
+
+
+@dataclass(frozen=True)
+class Wish:
+    """The task that is wanted. Times in seconds; an empty ``checkpoint`` means an ordinary start from the image."""
+
+    container_id: str
+    checkpoint: str = ""
+    route: str = STAGED
+    staging_dir: str = state_dir.STATE_ROOT
+    stdout: str = ""
+    stderr: str = ""
+    alive_seconds: float = 1.0
+    grace_seconds: float = 10.0
+    restore_timeout: float = DATA_TIMEOUT
+    owner: str = labels.DEFAULT_OWNER
+    force: bool = False
+    assume_prepared: bool = False
+    gpu: teardown.Policy = field(default_factory=teardown.Policy)
+    #: Of the staged checkpoint, where its memory is to be written beside CRIU.
+    split: Split | None = None
+
+
+@dataclass
+class Outcome:
+    """What was, or in check mode would be, done."""
+
+    changed: bool = False
+    created: bool = False
+    before: str = "absent"
+    after: str = "absent"
+    actions: list[str] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+    task: dict[str, Any] = field(default_factory=dict)
+    seconds: dict[str, float] = field(default_factory=dict)
+    output_created: list[str] = field(default_factory=list)
+    #: What the writer of a split checkpoint's memory reported.
+    memory: dict[str, Any] = field(default_factory=dict)
+
+
+def started(client: Client, wish: Wish, check: bool) -> Outcome:
+    """Have the task run, from the checkpoint where one is given.
+
+    Raises InputError, ConflictError (``task_paused``, ``snapshot_used``, ``task_other_checkpoint``), NodeError and
+    RestoreError (``criu_restore_failed``, ``memory_write_failed``, ``memory_unwritten``, ``process_died``). After a
+    failure no task, shim or output file of this call is left; CRIU's log stays in the container's work directory.
+    """
+    outcome = Outcome()
+    if check and wish.assume_prepared:
+        # Neither the container nor the checkpoint has to be there yet.
+        outcome.changed = outcome.created = True
+        outcome.after = "RUNNING"
+        outcome.actions.append(f"start the task of the container {wish.container_id}, which would be new")
+        return outcome
+    checkpoint = checkpoint_reader.load(client, wish.checkpoint) if wish.checkpoint else None
+    container = containers.get(client, wish.container_id)
+    if container is None:
+        raise _no_container(client, wish.container_id)
+    ownership.require_ours(container, wish.owner, wish.force)
+    if checkpoint is not None:
+        ownership.require_same_checkpoint(container, checkpoint.digest, force=False)
+    present = tasks.get(client, wish.container_id)
+    outcome.before = present.status if present else "absent"
+    work = state_dir.work_dir(wish.staging_dir, client.namespace, wish.container_id)
+    if present is not None and present.status == "RUNNING":
+        memory_hook.require_no_hole(wish.container_id, work)
+        outcome.after = present.status
+        outcome.task = _result(present)
+        return outcome
+    if present is not None:
+        tasks.refuse_paused(present)
+    if snapshots.stat(client, container.snapshotter, container.snapshot_key) is None:
+        raise InputError(
+            "snapshot_absent",
+            f"The snapshot {container.snapshot_key} of the container {wish.container_id} is gone.",
+            "Make the container anew with containerd_container.",
+        )
+    if checkpoint is not None and ownership.is_used(client, container):
+        raise ownership.used_snapshot(container)
+    options, descriptor, hook = None, None, None
+    if checkpoint is not None:
+        lacking = daemon.restore_problems(daemon.daemon_environment(client)["PATH"])
+        if lacking:
+            raise combined(lacking)
+        criu = checkpoint_reader.require_criu(checkpoint)
+        if wish.route == DESCRIPTOR:
+            descriptor = criu
+        else:
+            image_path = _staged_directory(wish, checkpoint, check)
+            config = state_dir.criu_config(wish.staging_dir, client.namespace, wish.container_id)
+            if wish.split is not None and _criu_config_of(container) == config:
+                image_path, hook = wish.split.images, memory_hook.Hook(config, work, wish.split)
+            options = tasks.runc_options(container.runtime_options, image_path, work)
+    _require_criu_config(container)
+    stdio = container_stdio.plan(wish.stdout, wish.stderr, bool(container.spec.get("process", {}).get("terminal")))
+    outcome.changed = outcome.created = True
+    outcome.after = "RUNNING"
+    outcome.actions.append("start the task" + (f" from the checkpoint {checkpoint.name}" if checkpoint else ""))
+    if check:
+        return outcome
+    # Without a task too: a restore that was broken off may have left what stands in the way of another.
+    task_removal.remove(client, wish.container_id, 0.0)
+    memory_hook.clear(work)
+    with container_stdio.prepared(stdio) as outcome.output_created:
+        _run(
+            client,
+            wish,
+            container,
+            _Start(options, descriptor, stdio.task(), checkpoint is not None, hook),
+            outcome,
+        )
+    return outcome
+
+
+def stopped(client: Client, wish: Wish, check: bool) -> Outcome:
+    """Have no process run: TERM, ``grace_seconds``, then KILL. The ended task stays; none at all is fine too.
+
+    What holds GPU memory is suspended first, and then killed (:mod:`_gpu.teardown`).
+    """
+    outcome = Outcome()
+    present = _owned_task(client, wish)
+    outcome.before = outcome.after = present.status if present else "absent"
+    if present is None or present.status == "STOPPED":
+        outcome.task = _result(present) if present else {}
+        return outcome
+    tasks.refuse_paused(present)
+    outcome.changed, outcome.after = True, "STOPPED"
+    grace = _suspend(client, wish, outcome, check)
+    outcome.actions.append(f"stop pid {present.pid}")
+    if check:
+        return outcome
+    task_removal.end(client, wish.container_id, grace)
+    after = tasks.get(client, wish.container_id)
+    outcome.task = _result(after) if after else {}
+    return outcome
+
+
+def absent(client: Client, wish: Wish, check: bool) -> Outcome:
+    """Have no task, also after a failed start: ended as in :func:`stopped`, deleted, and the shim gone."""
+    outcome = Outcome()
+    present = _owned_task(client, wish)
+    outcome.before = present.status if present else "absent"
+    left = runc_state.left_over(client, wish.container_id) if present is None else ""
+    if present is None and not left:
+        return outcome
+    outcome.changed = True
+    grace = _suspend(client, wish, outcome, check) if present else 0.0
+    outcome.actions.append(
+        f"end and delete the task (pid {present.pid}, {present.status})"
+        if present
+        else f"remove {left}, which a restore that was broken off has left"
+    )
+    if not check:
+        task_removal.remove(client, wish.container_id, grace)
+        marks.forget_gone(marks.default_root())
+    return outcome
+
+
+def _suspend(client: Client, wish: Wish, outcome: Outcome, check: bool) -> float:
+    """Take GPU memory off the card first; the seconds of grace that are left for TERM.
+
+    A process that is locked out of its GPU may wait for it when it hears TERM, so it gets none.
+    """
+    done = teardown.suspend(client, wish.container_id, wish.gpu, wish.owner, wish.force, check)
+    outcome.actions.extend(done.actions)
+    outcome.warnings.extend(done.warnings)
+    return 0.0 if done.processes else wish.grace_seconds
+
+
+@dataclass(frozen=True)
+class _Start:
+    options: Any
+    descriptor: Any
+    stdio: tasks.Stdio
+    restoring: bool
+    hook: memory_hook.Hook | None
+
+
+def _run(client: Client, wish: Wish, container: Container, start: _Start, outcome: Outcome) -> None:
+    """Create, start, watch; whatever goes wrong, no task is left."""
+    identifier = wish.container_id
+    rootfs = snapshots.mounts(client, container.snapshotter, container.snapshot_key)
+    label = spec_adapt.mount_label(container.spec)
+    if label:
+        for mount in rootfs:
+            mount.options.append(f'context="{label}"')
+    # Before the start, and kept after a failed one: from here on nobody can promise that the files are untouched.
+    snapshots.set_labels(client, container.snapshotter, container.snapshot_key, {labels.USED: "true"})
+    begun = time.monotonic()
+    leaked = shims.extracted_checkpoints(client) if start.descriptor is not None else frozenset()
+    try:
+        try:
+            with start.hook or contextlib.nullcontext():
+                tasks.create(client, identifier, rootfs, start.stdio, start.options, start.descriptor)
+                created = time.monotonic()
+                pid = tasks.start(client, identifier, wish.restore_timeout)
+        except RpcError as error:
+            if not start.restoring:
+                raise
+            if start.hook is not None:
+                start.hook.raise_failure(identifier)
+            log = state_dir.restore_log(wish.staging_dir, client.namespace, identifier)
+            raise restore_failure.explain(identifier, error, log) from error
+        running = time.monotonic()
+        if start.hook is not None:
+            start.hook.require_written(identifier)
+            outcome.memory = start.hook.report
+        task = stays_alive(client, wish, pid, wish.alive_seconds)
+    except BaseException as error:
+        _clear_away(client, identifier, error)
+        raise
+    finally:
+        if start.descriptor is not None:
+            outcome.warnings.extend(shims.remove_extracted(client, leaked))
+    outcome.seconds = {
+        "create": round(created - begun, 3),
+        "start": round(running - created, 3),
+        "alive": round(time.monotonic() - running, 3),
+    }
+    outcome.task = _result(task)
+
+
+def stays_alive(client: Client, wish: Wish, pid: int, seconds: float) -> Task:
+    """The process has to stay RUNNING for ``seconds`` more; the task as it is then. Raises ``process_died``."""
+    status = tasks.wait(client, wish.container_id, seconds) if seconds > 0 else None
+    task = tasks.get(client, wish.container_id)
+    runs = status is None and task is not None and task.status == "RUNNING" and task.pid > 0
+    # containerd 1.6 misses the end of a process that dies within milliseconds, and calls it RUNNING for ever.
+    if task is not None and runs and gpu_processes.start_time(task.pid) is not None:
+        return task
+    code = status if status is not None else task.exit_status if task and task.status == "STOPPED" else None
+    how = "an exit status that containerd did not learn" if code is None else f"exit status {code}"
+    tail = container_stdio.tail(wish.stderr) or container_stdio.tail(wish.stdout)
+    raise RestoreError(
+        "process_died",
+        f"The process of the container {wish.container_id} (pid {pid}) ended within {wish.alive_seconds:g} s after "
+        f"the start, with {how}" + (f" (signal {code - 128})" if code and code > 128 else "") + ".",
+        "Its last output is in failure.details.output."
+        if tail
+        else "Give stdout or stderr a file to see its last output.",
+        details={"exit_status": code, "output": tail},
+    )
+
+
+def _clear_away(client: Client, container_id: str, reason: BaseException) -> None:
+    """Take the failed task away without hiding why it failed."""
+    try:
+        task_removal.remove(client, container_id, 0.0)
+    except RestoreError as error:
+        if isinstance(reason, RestoreError):
+            reason.outcome = UNKNOWN
+            reason.details["left_behind"] = f"the task of {container_id}: {error.message}"
+
+
+def _owned_task(client: Client, wish: Wish) -> Task | None:
+    container = containers.get(client, wish.container_id)
+    present = tasks.get(client, wish.container_id)
+    if container is not None and (present is not None or runc_state.left_over(client, wish.container_id)):
+        ownership.require_ours(container, wish.owner, wish.force)
+    return present
+
+
+def _staged_directory(wish: Wish, checkpoint: checkpoint_reader.Checkpoint, check: bool) -> str:
+    staged = staging.find(wish.staging_dir, checkpoint.key)
+    if staged is not None:
+        return staged.directory
+    if check and wish.assume_prepared:
+        return os.path.join(wish.staging_dir, checkpoint.key)
+    raise InputError(
+        "checkpoint_not_staged",
+        f"The CRIU images of {checkpoint.name} ({checkpoint.digest}) are not staged below {wish.staging_dir}.",
+        "Run containerd_checkpoint_stage first, with the same staging_dir.",
+    )
+
+
+def _require_criu_config(container: Container) -> None:
+    """A missing CRIU configuration file is silently ignored by CRIU, so it is asserted here."""
+    path = _criu_config_of(container)
+    if path and not os.path.isfile(path):
+        raise NodeError(
+            "criu_config_missing",
+            f"The CRIU configuration {path} that the container {container.id} names does not exist.",
+            "Run containerd_container again: it writes the file.",
+        )
+
+
+def _criu_config_of(container: Container) -> str:
+    return str((container.spec.get("annotations") or {}).get("org.criu.config") or "")
+
+
+def _no_container(client: Client, container_id: str) -> InputError:
+    return InputError(
+        "container_absent",
+        f"There is no container {container_id} in containerd's namespace {client.namespace}.",
+        "Make it first with containerd_container.",
+    )
+
+
+def _result(task: Task) -> dict[str, Any]:
+    return {
+        "id": task.container_id,
+        "pid": task.pid,
+        "status": task.status,
+        "exit_status": task.exit_status if task.status == "STOPPED" else None,
+    }

@@ -1,0 +1,309 @@
+# Copyright (c) 2026 the gpuops.restore contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""The channel to containerd: namespace and lease metadata, a deadline on every call, one error tree.
+
+Private: for this collection's own modules only.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import socket
+import struct
+import time
+from collections.abc import Iterable, Iterator
+from typing import Any, Callable
+
+from .._core import dependencies
+from .._core.errors import (
+    RETRYABLE,
+    TERMINAL,
+    UNKNOWN,
+    AlreadyExistsError,
+    DeadlineError,
+    NodeError,
+    NotFoundError,
+    PreconditionError,
+    RpcError,
+    UnavailableError,
+    UnimplementedError,
+)
+from .messages import Method, api
+
+#: CRI specs make ``Containers.List`` large; the gRPC default of 4 MiB is too small.
+MAX_RECEIVE = 64 * 1024 * 1024
+#: Seconds that calls which move data (apply a layer, restore memory) may take unless told otherwise.
+DATA_TIMEOUT = 1800.0
+#: Seconds that a restarting daemon is waited for.
+RECONNECT_SECONDS = 20.0
+_ABSENT_SECONDS = 3.0
+#: How every gRPC release begins its text for a call for which there was no connection to send it on. Other texts that
+#: speak of connections ("Connection reset by peer") may stand for a call that the daemon has carried out.
+_NEVER_LEFT = "failed to connect to all addresses"
+#: What opens an HTTP/2 connection (RFC 9113, 3.4): the preface and an empty SETTINGS frame.
+_GREETING = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes((0, 0, 0, 4, 0, 0, 0, 0, 0))
+#: Method names without an effect, safe to send again when the connection broke half-way.
+_READS = frozenset({"Get", "List", "Stat", "Info", "Mounts", "Plugins", "Server", "Version"})
+
+_BY_STATUS: dict[str, tuple[type[RpcError], str, str]] = {
+    "NOT_FOUND": (NotFoundError, "not_found", TERMINAL),
+    "ALREADY_EXISTS": (AlreadyExistsError, "already_exists", TERMINAL),
+    "FAILED_PRECONDITION": (PreconditionError, "failed_precondition", TERMINAL),
+    "UNAVAILABLE": (UnavailableError, "daemon_unavailable", RETRYABLE),
+    "DEADLINE_EXCEEDED": (DeadlineError, "deadline_exceeded", UNKNOWN),
+    "UNIMPLEMENTED": (UnimplementedError, "not_implemented", TERMINAL),
+    "PERMISSION_DENIED": (RpcError, "permission_denied", TERMINAL),
+    "RESOURCE_EXHAUSTED": (RpcError, "resource_exhausted", RETRYABLE),
+    "ABORTED": (RpcError, "aborted", RETRYABLE),
+    "CANCELLED": (RpcError, "cancelled", UNKNOWN),
+}
+
+
+class Client:
+    """One channel to one containerd, for one namespace.
+
+    ``address`` is the path of the daemon's Unix socket, ``timeout`` the seconds of every call that moves no data.
+    Raises NodeError ``socket_absent``, ``socket_permission``, ``daemon_unavailable`` or ``not_containerd`` when the
+    daemon cannot be talked to; every call raises the classes of the error tree.
+    """
+
+    def __init__(
+        self,
+        address: str,
+        namespace: str,
+        timeout: float = 60.0,
+        reconnect_seconds: float = RECONNECT_SECONDS,
+        clock: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
+        dependencies.require_grpc()
+        self.address = address[len("unix://") :] if address.startswith("unix://") else address
+        self.namespace = namespace
+        self.timeout = timeout
+        self._lease: str | None = None
+        self._reconnect_seconds = reconnect_seconds
+        self._clock = clock
+        self._sleep = sleep
+        self._reach_socket()
+        self._channel = self._open()
+        self._shake_hands()
+
+    def __enter__(self) -> Client:
+        return self
+
+    def __exit__(self, *_unused: object) -> None:
+        self.close()
+
+    def another(self) -> Client:
+        """A client of its own for the same daemon and namespace, for another thread."""
+        return Client(self.address, self.namespace, self.timeout, self._reconnect_seconds, self._clock, self._sleep)
+
+    def close(self) -> None:
+        """Close the channel."""
+        self._channel.close()
+
+    @contextlib.contextmanager
+    def using_lease(self, lease: str | None) -> Iterator[None]:
+        """Send this lease with every call inside the block, so that what they create is protected by it."""
+        before, self._lease = self._lease, lease
+        try:
+            yield
+        finally:
+            self._lease = before
+
+    def call(self, path: str, /, timeout: float | None = None, **fields: Any) -> Any:
+        """Call a unary method, ``<service>/<method>``, with the request's fields; returns the response message.
+
+        While the daemon restarts, reads are repeated and a call that never left is sent again, for at most
+        ``reconnect_seconds``; a call that may have taken effect is not.
+        """
+        method = api().method(path)
+        request = method.request(**fields)
+        give_up = self._clock() + self._reconnect_seconds
+        while True:
+            try:
+                return self._invoke(self._channel.unary_unary, method, request, timeout or self.timeout)
+            except UnavailableError as error:
+                never_left = str(error.details.get("text", "")).startswith(_NEVER_LEFT)
+                name = path.split("/")[1]
+                # Also before giving up: a call that follows at once could be put on the broken connection.
+                self._reopen()
+                if self._clock() >= give_up or not (never_left or name in _READS):
+                    raise
+                self._sleep(0.2)
+
+    def server_stream(self, path: str, /, timeout: float | None = None, **fields: Any) -> Iterator[Any]:
+        """Call a server-streaming method; yields response messages."""
+        method = api().method(path)
+        yield from self._stream(self._channel.unary_stream, method, method.request(**fields), timeout)
+
+    def bidi_stream(self, path: str, requests: Iterable[Any], timeout: float | None = None) -> Iterator[Any]:
+        """Call a method that streams both ways; yields response messages."""
+        method = api().method(path)
+        yield from self._stream(self._channel.stream_stream, method, iter(requests), timeout)
+
+    def peer_pid(self) -> int:
+        """The process that listens on the socket (SO_PEERCRED), 0 when the kernel does not tell."""
+        with contextlib.closing(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)) as probe:
+            probe.settimeout(self.timeout)
+            probe.connect(self.address)
+            credentials = probe.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
+        return int(struct.unpack("3i", credentials)[0])
+
+    def _open(self) -> Any:
+        options = [
+            ("grpc.max_receive_message_length", MAX_RECEIVE),
+            ("grpc.max_send_message_length", MAX_RECEIVE),
+            ("grpc.default_authority", "localhost"),
+            # Otherwise a new channel shares the connection of the one before, which may be the broken one.
+            ("grpc.use_local_subchannel_pool", 1),
+            ("grpc.initial_reconnect_backoff_ms", 100),
+            ("grpc.min_reconnect_backoff_ms", 100),
+            ("grpc.max_reconnect_backoff_ms", 500),
+        ]
+        return dependencies.grpc.insecure_channel(f"unix://{self.address}", options=options)
+
+    def _reopen(self) -> None:
+        self._channel.close()
+        self._channel = self._open()
+
+    def _metadata(self) -> list[tuple[str, str]]:
+        found = [("containerd-namespace", self.namespace)]
+        if self._lease:
+            found.append(("containerd-lease", self._lease))
+        return found
+
+    def _invoke(self, kind: Any, method: Method, request: Any, timeout: float) -> Any:
+        stub = kind(
+            method.path,
+            request_serializer=method.request.SerializeToString,
+            response_deserializer=method.response.FromString,
+        )
+        try:
+            return stub(request, timeout=timeout, metadata=self._metadata())
+        except dependencies.grpc.RpcError as error:
+            raise self._translate(error, method.path) from error
+
+    def _stream(self, kind: Any, method: Method, request: Any, timeout: float | None) -> Iterator[Any]:
+        responses = self._invoke(kind, method, request, timeout or DATA_TIMEOUT)
+        try:
+            yield from responses
+        except dependencies.grpc.RpcError as error:
+            raise self._translate(error, method.path) from error
+        finally:
+            responses.cancel()
+
+    def _translate(self, error: Any, path: str) -> RpcError:
+        status = error.code().name
+        text = error.details() or ""
+        kind, code, outcome = _BY_STATUS.get(status, (RpcError, "rpc_failed", UNKNOWN))
+        name = "/".join(part.rsplit(".", 1)[-1] for part in path.strip("/").split("/"))
+        return kind(
+            code,
+            f"containerd at {self.address} answered {status} to {name}: {text.rstrip('.')}.",
+            _REMEDIES.get(status, ""),
+            outcome=outcome,
+            rpc=path.strip("/"),
+            details={"status": status, "text": text},
+        )
+
+    def _await_socket(self) -> None:
+        """containerd takes its socket away while it restarts, so one that is absent gets a moment to come."""
+        give_up = self._clock() + min(_ABSENT_SECONDS, self._reconnect_seconds)
+        while True:
+            try:
+                os.stat(self.address)
+                return
+            except PermissionError as error:
+                raise self._no_permission() from error
+            except OSError as error:
+                if self._clock() >= give_up:
+                    raise NodeError(
+                        "socket_absent",
+                        f"There is no containerd socket at {self.address}.",
+                        "Start containerd, or set address to where its socket is.",
+                    ) from error
+            self._sleep(0.2)
+
+    def _reach_socket(self) -> None:
+        """Tell apart, before gRPC hides it: no socket, no permission, nobody listening."""
+        self._await_socket()
+        give_up = self._clock() + self._reconnect_seconds
+        while True:
+            try:
+                self.peer_pid()
+                return
+            except PermissionError as error:
+                raise self._no_permission() from error
+            except OSError as error:
+                # EAGAIN: the listener's queue is full.
+                waiting = error.errno in (errno.ECONNREFUSED, errno.ENOENT, errno.EAGAIN)
+                if not waiting or self._clock() >= give_up:
+                    raise self._nobody(str(error.strerror or error)) from error
+                self._sleep(0.2)
+
+    def _no_permission(self) -> NodeError:
+        return NodeError(
+            "socket_permission",
+            f"User id {os.geteuid()} may not open the containerd socket {self.address}.",
+            "Run the task as root (become: true).",
+        )
+
+    def _nobody(self, why: str) -> NodeError:
+        return NodeError(
+            "daemon_unavailable",
+            f"Nobody answers on the containerd socket {self.address}: {why}.",
+            "Look at the state of the containerd service on this node and start it.",
+            outcome=RETRYABLE,
+        )
+
+    def _shake_hands(self) -> None:
+        """Something listens; make sure that it is containerd before anything is asked of it."""
+        try:
+            self.call("containerd.services.version.v1.Version/Version", timeout=min(self.timeout, 15.0))
+        except RpcError as error:
+            self.close()
+            if isinstance(error, DeadlineError):
+                raise self._nobody("it accepts connections but does not answer in time") from error
+            if isinstance(error, UnavailableError):
+                try:
+                    mute = self._is_mute()
+                except OSError as gone:
+                    raise self._nobody(str(gone.strerror or gone)) from error
+                if mute:
+                    raise self._nobody("it accepts connections but does not answer in time") from error
+            raise NodeError(
+                "not_containerd",
+                f"What listens on {self.address} does not answer as containerd does ({error.details['status']}).",
+                "Set address to containerd's own socket, usually /run/containerd/containerd.sock.",
+                rpc=error.rpc,
+                details=error.details,
+            ) from error
+
+    def _is_mute(self) -> bool:
+        """Whether the listener takes a greeting without a word, as a daemon that hangs does. Raises OSError."""
+        with contextlib.closing(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)) as probe:
+            probe.settimeout(min(self.timeout, 2.0))
+            probe.connect(self.address)
+            try:
+                probe.sendall(_GREETING)
+                probe.recv(1)
+            except socket.timeout:
+                return True
+            except ConnectionError:
+                # It hung up, which is an answer.
+                return False
+        return False
+
+
+_REMEDIES = {
+    "UNAVAILABLE": "Look at the state of the containerd service on this node, then run again.",
+    "DEADLINE_EXCEEDED": "Whether it took effect is unknown. Run again: the step converges. Raise timeout if need be.",
+    "UNIMPLEMENTED": "This containerd is too old for the call, or the plugin is disabled in its configuration.",
+    "PERMISSION_DENIED": "Run the task as root (become: true).",
+    "RESOURCE_EXHAUSTED": "Free resources on the node, then run again.",
+}

@@ -1,0 +1,80 @@
+# Copyright (c) 2026 the gpuops.restore contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""containerd's container service: the record, not the process. Private: for this collection's own modules only."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from .._core.errors import NotFoundError
+from . import messages
+from .client import Client
+
+_SERVICE = "containerd.services.containers.v1.Containers"
+#: The type URL under which containerd stores an OCI runtime spec; the value is its JSON.
+SPEC_TYPE = "types.containerd.io/opencontainers/runtime-spec/1/Spec"
+
+
+@dataclass(frozen=True)
+class Container:
+    """A container record. ``runtime_options`` is a google.protobuf.Any or None."""
+
+    id: str
+    image: str
+    labels: Mapping[str, str]
+    runtime: str
+    runtime_options: Any
+    spec: Mapping[str, Any]
+    snapshotter: str
+    snapshot_key: str
+
+
+def get(client: Client, container_id: str) -> Container | None:
+    """The record, None when there is none."""
+    try:
+        found = client.call(f"{_SERVICE}/Get", id=container_id).container
+    except NotFoundError:
+        return None
+    options = found.runtime.options
+    return Container(
+        id=found.id,
+        image=found.image,
+        labels=dict(found.labels),
+        runtime=found.runtime.name,
+        runtime_options=options if options.type_url else None,
+        spec=json.loads(found.spec.value or b"{}"),
+        snapshotter=found.snapshotter,
+        snapshot_key=found.snapshot_key,
+    )
+
+
+def create(client: Client, container: Container) -> None:
+    """Create the record. Raises AlreadyExistsError."""
+    runtime = messages.message("containerd.services.containers.v1.Container.Runtime", name=container.runtime)
+    if container.runtime_options is not None:
+        runtime.options.CopyFrom(container.runtime_options)
+    record = messages.message(
+        "containerd.services.containers.v1.Container",
+        id=container.id,
+        image=container.image,
+        labels=dict(container.labels),
+        runtime=runtime,
+        spec=messages.pack(SPEC_TYPE, json.dumps(container.spec).encode()),
+        snapshotter=container.snapshotter,
+        snapshot_key=container.snapshot_key,
+    )
+    client.call(f"{_SERVICE}/Create", container=record)
+
+
+def delete(client: Client, container_id: str) -> bool:
+    """Delete the record; False if there was none. The daemon does not refuse while a task runs: check before."""
+    try:
+        client.call(f"{_SERVICE}/Delete", id=container_id)
+    except NotFoundError:
+        return False
+    return True

@@ -1,0 +1,213 @@
+# Copyright (c) 2026 the gpuops.restore contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""containerd's content store: stat, streaming read, streaming write. Private: for this collection only."""
+
+from __future__ import annotations
+
+import hashlib
+import uuid
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from .._core.errors import AlreadyExistsError, InputError, NotFoundError, RestoreError
+from . import messages
+from .client import Client
+
+_SERVICE = "containerd.services.content.v1.Content"
+_WRITE, _COMMIT = 1, 2
+#: Bytes per write message; well below gRPC's 4 MiB limit on the daemon's side.
+CHUNK = 1024 * 1024
+
+
+@dataclass(frozen=True)
+class Blob:
+    """A blob in the store; ``size`` in bytes."""
+
+    digest: str
+    size: int
+    labels: Mapping[str, str]
+
+
+def stat(client: Client, digest: str) -> Blob | None:
+    """The blob's size and labels, None when it is not in the store (of this namespace)."""
+    try:
+        info = client.call(f"{_SERVICE}/Info", digest=digest).info
+    except NotFoundError:
+        return None
+    return Blob(info.digest, info.size, dict(info.labels))
+
+
+def read(client: Client, digest: str, size: int, timeout: float | None = None, offset: int = 0) -> Iterator[bytes]:
+    """Stream a blob of ``size`` bytes, from ``offset`` on. Raises InputError ``blob_missing`` or ``blob_truncated``.
+
+    ``timeout``: seconds for all of it, None for the client's default. The daemon does not verify on reading: whoever
+    consumes the chunks has to compare the digest.
+    """
+    seen = offset
+    try:
+        for response in client.server_stream(f"{_SERVICE}/Read", timeout, digest=digest, offset=offset):
+            seen += len(response.data)
+            yield response.data
+    except NotFoundError as error:
+        raise missing(digest, size) from error
+    if seen != size:
+        raise InputError(
+            "blob_truncated",
+            f"The blob {digest} has {seen} bytes in containerd's content store instead of {size}.",
+            "Delete the image, then import or pull it again.",
+            details={"digest": digest, "expected": size, "found": seen},
+        )
+
+
+def missing(digest: str, size: int) -> InputError:
+    """The error ``blob_missing``; ``size`` in bytes."""
+    return InputError(
+        "blob_missing",
+        f"The blob {digest} ({size} bytes) is not in containerd's content store.",
+        "Import or pull the image again.",
+        details={"digest": digest},
+    )
+
+
+def read_all(client: Client, digest: str, size: int, limit: int = 8 * 1024 * 1024) -> bytes:
+    """A small blob (a manifest, a config) whole and verified.
+
+    Raises InputError ``blob_too_large`` above ``limit`` bytes, ``blob_missing``, ``blob_truncated``, ``blob_digest``.
+    """
+    if size > limit:
+        raise InputError(
+            "blob_too_large",
+            f"The blob {digest} claims {size} bytes; documents of this kind have at most {limit}.",
+            "The image is damaged or hostile: make it again.",
+            details={"digest": digest, "size": size},
+        )
+    data = b"".join(read(client, digest, size))
+    _require_digest(digest, "sha256:" + hashlib.sha256(data).hexdigest())
+    return data
+
+
+def verify(client: Client, digest: str, size: int) -> None:
+    """Read a blob through, for a reader that does not verify it itself, as the daemon's Diff.Apply.
+
+    Raises InputError ``blob_missing``, ``blob_truncated``, ``blob_digest``.
+    """
+    hasher = hashlib.sha256()
+    for chunk in read(client, digest, size):
+        hasher.update(chunk)
+    _require_digest(digest, "sha256:" + hasher.hexdigest())
+
+
+def _require_digest(digest: str, found: str) -> None:
+    if found != digest:
+        raise InputError(
+            "blob_digest",
+            f"The blob {digest} has the digest {found} in containerd's content store.",
+            "The store is damaged: delete the image, then import or pull it again.",
+            details={"expected": digest, "found": found},
+        )
+
+
+def write(
+    client: Client,
+    chunks: Iterable[bytes],
+    digest: str,
+    size: int,
+    labels: Mapping[str, str],
+    timeout: float | None = None,
+) -> bool:
+    """Stream a blob into the store; the daemon verifies digest and size. False if it was there already.
+
+    ``timeout`` as in :func:`read`. What is in doubt is aborted, so a failed write leaves no ingest behind.
+    """
+    ref = f"gpuops-restore-{digest}-{uuid.uuid4().hex}"
+    fields: dict[str, Any] = {"ref": ref, "total": size, "expected": digest}
+
+    def requests() -> Iterator[Any]:
+        kind = "containerd.services.content.v1.WriteContentRequest"
+        offset = 0
+        for chunk in chunks:
+            for start in range(0, len(chunk), CHUNK):
+                data = chunk[start : start + CHUNK]
+                yield messages.message(kind, action=_WRITE, offset=offset, data=data, **fields)
+                offset += len(data)
+        yield messages.message(kind, action=_COMMIT, offset=offset, labels=dict(labels), **fields)
+
+    return _send(client, ref, requests(), timeout)
+
+
+def ingest(client: Client, chunks: Iterable[bytes], labels: Mapping[str, str]) -> tuple[str, int]:
+    """Stream a blob whose digest is not known before; digest and size. As :func:`write` otherwise."""
+    ref = f"gpuops-restore-{uuid.uuid4().hex}"
+    kind = "containerd.services.content.v1.WriteContentRequest"
+    hasher = hashlib.sha256()
+    size = 0
+
+    def requests() -> Iterator[Any]:
+        nonlocal size
+        for chunk in chunks:
+            for start in range(0, len(chunk), CHUNK):
+                data = chunk[start : start + CHUNK]
+                yield messages.message(kind, action=_WRITE, ref=ref, offset=size, data=data)
+                hasher.update(data)
+                size += len(data)
+        expected = "sha256:" + hasher.hexdigest()
+        commit = {"ref": ref, "offset": size, "total": size, "expected": expected, "labels": dict(labels)}
+        yield messages.message(kind, action=_COMMIT, **commit)
+
+    _send(client, ref, requests())
+    return "sha256:" + hasher.hexdigest(), size
+
+
+def _send(client: Client, ref: str, requests: Iterator[Any], timeout: float | None = None) -> bool:
+    """Carry out a write; False if the blob was there already. What is in doubt is aborted."""
+    source = _Relay(requests)
+    try:
+        for _response in client.bidi_stream(f"{_SERVICE}/Write", source, timeout):
+            pass
+    except AlreadyExistsError:
+        return False
+    except BaseException:
+        _abort(client, ref)
+        if source.error is not None:
+            # gRPC reports a failing request iterator as a cancelled call; the reason is what we kept.
+            raise source.error from None
+        raise
+    return True
+
+
+def set_labels(client: Client, digest: str, labels: Mapping[str, str]) -> None:
+    """Add labels to a blob, keeping the others."""
+    info = messages.message("containerd.services.content.v1.Info", digest=digest, labels=dict(labels))
+    mask = messages.message("google.protobuf.FieldMask", paths=[f"labels.{name}" for name in labels])
+    client.call(f"{_SERVICE}/Update", info=info, update_mask=mask)
+
+
+class _Relay:
+    """An iterator that keeps the exception of the one below, which gRPC swallows."""
+
+    def __init__(self, below: Iterator[Any]) -> None:
+        self._below = below
+        self.error: BaseException | None = None
+
+    def __iter__(self) -> _Relay:
+        return self
+
+    def __next__(self) -> Any:
+        try:
+            return next(self._below)
+        except StopIteration:
+            raise
+        except BaseException as error:
+            self.error = error
+            raise
+
+
+def _abort(client: Client, ref: str) -> None:
+    try:
+        client.call(f"{_SERVICE}/Abort", ref=ref)
+    except RestoreError:
+        # Best effort on the way out of another failure; the lease's expiry collects the ingest otherwise.
+        return

@@ -1,0 +1,179 @@
+# Copyright (c) 2026 the gpuops.restore contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""What the node has: containerd's plugins and environment, programs, free space. Private.
+
+Everything is looked up as the daemon sees it: its PATH and TMPDIR, since it is the daemon's shim that runs runc,
+and runc that runs CRIU.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from .._core.errors import NodeError
+from .client import Client
+
+_DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+_SNAPSHOTTER_PLUGIN = "io.containerd.snapshotter.v1"
+_CONTENT_PLUGIN = "io.containerd.content.v1"
+DEFAULT_RUNTIME = "io.containerd.runc.v2"
+
+
+@dataclass(frozen=True)
+class Plugin:
+    """One of the daemon's plugins; ``error`` is empty when it is ok, ``root`` where it keeps its data."""
+
+    type: str
+    id: str
+    error: str
+    root: str
+
+
+@dataclass(frozen=True)
+class Program:
+    """A program as the daemon finds it; both fields empty when it does not."""
+
+    path: str = ""
+    version: str = ""
+
+    def result(self) -> dict[str, Any]:
+        """As modules return it."""
+        return {"present": bool(self.path), "path": self.path, "version": self.version}
+
+
+def plugins(client: Client) -> list[Plugin]:
+    """All plugins of the daemon."""
+    found = client.call("containerd.services.introspection.v1.Introspection/Plugins")
+    return [
+        Plugin(entry.type, entry.id, entry.init_err.message, dict(entry.exports).get("root", ""))
+        for entry in found.plugins
+    ]
+
+
+def snapshotters(every: list[Plugin]) -> list[str]:
+    """Names of the snapshotters that work."""
+    return sorted(entry.id for entry in every if entry.type == _SNAPSHOTTER_PLUGIN and not entry.error)
+
+
+def require_snapshotter(client: Client, name: str) -> None:
+    """Raise NodeError ``snapshotter_unknown`` unless the daemon has that snapshotter, working."""
+    every = plugins(client)
+    good = snapshotters(every)
+    if name in good:
+        return
+    why = next((entry.error for entry in every if entry.type == _SNAPSHOTTER_PLUGIN and entry.id == name), "")
+    reason = f"is not usable: {why}" if why else "does not exist"
+    raise NodeError(
+        "snapshotter_unknown",
+        f"The snapshotter {name} {reason} on this node; it has {', '.join(good)}.",
+        "Choose one of those, or enable the plugin in containerd's configuration.",
+    )
+
+
+def data_roots(every: list[Plugin]) -> dict[str, str]:
+    """Where content and snapshots lie: ``{"content": path, "snapshots": path}``, empty when not exported."""
+    content = next((entry.root for entry in every if entry.type == _CONTENT_PLUGIN and entry.root), "")
+    snapshots = [entry for entry in every if entry.type == _SNAPSHOTTER_PLUGIN and not entry.error and entry.root]
+    best = next((entry.root for entry in snapshots if entry.id == "overlayfs"), "")
+    return {"content": content, "snapshots": best or (snapshots[0].root if snapshots else "")}
+
+
+def free_bytes(path: str) -> int | None:
+    """Bytes free for root where ``path`` is, or would be made; None when unknown."""
+    while path and not os.path.exists(path):
+        path = os.path.dirname(path)
+    return shutil.disk_usage(path).free if path else None
+
+
+def daemon_environment(client: Client) -> Mapping[str, str]:
+    """PATH, TMPDIR and XDG_RUNTIME_DIR of the daemon; containerd's usual ones when its process cannot be read."""
+    try:
+        with open(f"/proc/{client.peer_pid()}/environ", "rb") as stream:
+            pairs = (entry.split(b"=", 1) for entry in stream.read().split(b"\0") if b"=" in entry)
+            found = {os.fsdecode(pair[0]): os.fsdecode(pair[1]) for pair in pairs}
+    except OSError:
+        found = {}
+    wanted = {name: found[name] for name in ("PATH", "TMPDIR", "XDG_RUNTIME_DIR") if found.get(name)}
+    wanted.setdefault("PATH", _DEFAULT_PATH)
+    return wanted
+
+
+def find_program(name: str, path: str, version_argument: str = "--version") -> Program:
+    """A program on the daemon's PATH with its version; an empty Program when it is not there."""
+    where = shutil.which(name, path=path)
+    if where is None:
+        return Program()
+    try:
+        # A program that hangs or fails still is there; only its version stays unknown.
+        # A step knows no AnsibleModule whose run_command it could use.
+        done = subprocess.run(  # pylint: disable=ansible-bad-function
+            [where, version_argument],
+            capture_output=True,
+            text=True,
+            errors="replace",
+            timeout=10,
+            check=False,
+            env={"PATH": path},
+        )
+        text = done.stdout or done.stderr
+    except (OSError, subprocess.TimeoutExpired):
+        text = ""
+    found = re.search(r"\d+\.\d+(?:\.\d+)*(?:[-~+.\w]*)?", text)
+    return Program(where, found.group(0) if found else "")
+
+
+def shim_program(runtime: str, path: str) -> Program:
+    """The shim binary of a runtime such as ``io.containerd.runc.v2`` (``containerd-shim-runc-v2``)."""
+    if runtime.startswith("/"):
+        return Program(runtime) if os.access(runtime, os.X_OK) else Program()
+    parts = runtime.split(".")
+    if len(parts) < 2:
+        return Program()
+    return Program(shutil.which(f"containerd-shim-{parts[-2]}-{parts[-1]}", path=path) or "")
+
+
+def require_runtime(runtime: str, path: str) -> None:
+    """Raise NodeError ``runtime_absent`` unless the runtime's shim is installed."""
+    if not shim_program(runtime, path).path:
+        raise NodeError(
+            "runtime_absent",
+            f"The runtime {runtime} of the checkpointed container is not installed on this node.",
+            "Install its shim where containerd finds it (PATH of the containerd service).",
+        )
+
+
+def restore_problems(path: str) -> list[NodeError]:
+    """What lacks for any CRIU restore: runc, CRIU and the iptables-restore that CRIU runs."""
+    needed = {
+        "runc": ("runc_missing", "runc", "runc carries out the restore"),
+        "criu": ("criu_missing", "criu (3.17 or newer)", "CRIU restores the process"),
+        "iptables-restore": ("iptables_restore_missing", "iptables", "CRIU locks the network with it"),
+    }
+    return [
+        NodeError(
+            code,
+            f"There is no {name} on containerd's PATH ({path}); {why}.",
+            f"Install {package} on this node.",
+        )
+        for name, (code, package, why) in needed.items()
+        if shutil.which(name, path=path) is None
+    ]
+
+
+def cgroup_driver(options: Any) -> str:
+    """``systemd`` or ``cgroupfs``, as runc's runtime options (an Any or None) demand; runc's default is cgroupfs."""
+    from .messages import message
+
+    if options is None or options.type_url.rsplit("/", 1)[-1] != "containerd.runc.v1.Options":
+        return "cgroupfs"
+    found = message("containerd.runc.v1.Options")
+    found.ParseFromString(options.value)
+    return "systemd" if found.systemd_cgroup else "cgroupfs"

@@ -1,0 +1,60 @@
+# Copyright (c) 2026 the gpuops.restore contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""How a task ends and goes, shim included. Private: for this collection's own modules only."""
+
+from __future__ import annotations
+
+import signal
+
+from .._core.errors import UNKNOWN, NotFoundError, RestoreError
+from . import runc_state, shims, tasks
+from .client import Client
+from .tasks import Task
+
+
+def is_live(task: Task | None) -> bool:
+    """Whether a process of the container may run. A task that was only created, by a run that was killed, has none."""
+    return task is not None and task.status not in ("STOPPED", "CREATED")
+
+
+def end(client: Client, container_id: str, grace_seconds: float) -> None:
+    """TERM, wait, KILL, wait. Raises RestoreError ``task_unkillable``."""
+    try:
+        if grace_seconds > 0:
+            tasks.kill(client, container_id, signal.SIGTERM, everything=False)
+            if tasks.wait(client, container_id, grace_seconds) is not None:
+                # Further processes of the container may outlive the first one.
+                tasks.kill(client, container_id, signal.SIGKILL, everything=True)
+                return
+        tasks.kill(client, container_id, signal.SIGKILL, everything=True)
+        if tasks.wait(client, container_id, client.timeout) is not None:
+            return
+    except NotFoundError:
+        return
+    raise RestoreError(
+        "task_unkillable",
+        f"The task of the container {container_id} did not end within {client.timeout:g} s after SIGKILL.",
+        "A process hangs in the kernel (state D): look at it with ps and at dmesg, then run again.",
+        outcome=UNKNOWN,
+    )
+
+
+def remove(client: Client, container_id: str, grace_seconds: float) -> None:
+    """End and delete the task if there is one; returns once its shim is gone, and what runc may have left.
+
+    Raises RestoreError ``task_unkillable``, ``shim_left``, ``runc_state_left``.
+    """
+    task = tasks.get(client, container_id)
+    if task is None:
+        shims.end_orphans(client.namespace, container_id)
+        runc_state.remove(client, container_id)
+        return
+    if task.status not in ("STOPPED", "CREATED") and task.pid > 0:
+        end(client, container_id, 0.0 if task.status in ("PAUSED", "PAUSING") else grace_seconds)
+    elif task.pid > 0 and task.status == "CREATED":
+        end(client, container_id, 0.0)
+    tasks.delete(client, container_id)
+    shims.require_gone(client.namespace, container_id)
+    runc_state.remove(client, container_id)

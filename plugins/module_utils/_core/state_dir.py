@@ -1,0 +1,100 @@
+# Copyright (c) 2026 the gpuops.restore contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Where the collection keeps things on a node. Private: for this collection's own modules only."""
+
+from __future__ import annotations
+
+import os
+import shutil
+
+from .errors import InputError
+
+#: Root of everything that the collection keeps on a node; 0700, since memory images are secrets.
+STATE_ROOT = "/var/lib/gpuops-restore"
+
+
+def work_dir(root: str, namespace: str, container_id: str) -> str:
+    """The directory of one container: its CRIU configuration and restore log."""
+    return os.path.join(root, "work", _safe(namespace), _safe(container_id))
+
+
+def criu_config(root: str, namespace: str, container_id: str) -> str:
+    """The container's CRIU configuration file."""
+    return os.path.join(work_dir(root, namespace, container_id), "criu.conf")
+
+
+def restore_log(root: str, namespace: str, container_id: str) -> str:
+    """CRIU's log of the container's restore."""
+    return os.path.join(work_dir(root, namespace, container_id), "restore.log")
+
+
+def capture_dir(root: str, namespace: str, container_id: str) -> str:
+    """What a capture keeps of one container below ``root``, while it lasts."""
+    return os.path.join(root, _safe(namespace), _safe(container_id))
+
+
+def make_private(path: str, root: str) -> None:
+    """Make ``path`` and what lacks of it down from ``root``, each 0700."""
+    while not os.path.isdir(path):
+        missing = [path]
+        while missing[-1] != root and not os.path.isdir(os.path.dirname(missing[-1])):
+            missing.append(os.path.dirname(missing[-1]))
+        if missing[-1] == root:
+            os.makedirs(os.path.dirname(root) or "/", exist_ok=True)
+        try:
+            for directory in reversed(missing):
+                os.mkdir(directory, 0o700)
+        except FileNotFoundError:
+            # Another workload's clean-up has pruned an empty parent in between: once more from the top.
+            continue
+        except FileExistsError:
+            if not os.path.isdir(directory):
+                raise
+
+
+def remove_work(root: str, namespace: str, container_id: str) -> bool:
+    """Remove a container's directory and the empty ones above it, up to ``root``. False if there was none."""
+    path = work_dir(root, namespace, container_id)
+    present = os.path.isdir(path)
+    if present:
+        shutil.rmtree(path)
+    prune(os.path.dirname(path), root)
+    return present
+
+
+def prune(path: str, root: str) -> None:
+    """Remove ``path`` and its parents up to and including ``root`` as far as they are empty."""
+    root = os.path.normpath(root)
+    while os.path.commonpath([path, root]) == root:
+        try:
+            os.rmdir(path)
+        except FileNotFoundError:
+            pass
+        except OSError:
+            return
+        if path == root:
+            return
+        path = os.path.dirname(path)
+
+
+def _safe(name: str) -> str:
+    # containerd's own identifiers cannot hold a slash; this guards a path, not a syntax.
+    if not name or "/" in name or name in (".", ".."):
+        raise InputError("name_invalid", f"{name!r} is no name for a container or namespace.", "Correct the name.")
+    return name
+
+
+def exists(path: str) -> bool:
+    """Whether something is there, a dangling link included."""
+    return os.path.lexists(path)
+
+
+def read_text(path: str) -> str | None:
+    """A small text file, None when it is not there."""
+    try:
+        with open(path, encoding="utf-8") as stream:
+            return stream.read()
+    except FileNotFoundError:
+        return None

@@ -1,0 +1,138 @@
+# Copyright (c) 2026 the gpuops.restore contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""CRIU's image files of a process tree's memory: read, and pagemaps written. Private.
+
+An image file is two little-endian 32-bit numbers (the common magic and the file's own), and then entries, each a
+32-bit length and a protobuf message (criu.org/Images; numbers from CRIU 4.2's criu/include/magic.h and image.h). A
+process with the pid P (as its own pid namespace has it) has mm-P.img and pagemap-P.img; the latter names pages-N.img,
+which has the pages that the entries call present, one after another, without a header.
+"""
+
+from __future__ import annotations
+
+import os
+import struct
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from .._containerd.messages import api
+
+_COMMON, _PAGEMAP, _MM, _PSTREE = 0x54564319, 0x56084025, 0x57492820, 0x50273030
+#: Of a pagemap's entry: the pages are in this dump; and they may be restored lazily, which nobody here asks for.
+_PRESENT, _LAZY = 1 << 2, 1 << 1
+_STACK, _ANONYMOUS_PRIVATE, _SPECIAL = 1 << 1, 1 << 9, (1 << 2) | (1 << 3) | (1 << 12) | (1 << 13) | (1 << 15)
+_PROT_WRITE, _GROWS_DOWN, _HUGETLB = 0x2, 0x100, 0x40000
+_LONGEST_ENTRY = 1 << 24
+
+
+class UnreadableError(Exception):
+    """An image file that is not as it is known here; the text names the file."""
+
+
+@dataclass(frozen=True)
+class Area:
+    """A mapping of a process, from ``start`` to ``end`` (addresses); ``plain``: its own writable, nameless memory."""
+
+    start: int
+    end: int
+    plain: bool
+
+
+@dataclass(frozen=True)
+class Run:
+    """Consecutive pages: their address, how many there are, and the flags that the pagemap gives them."""
+
+    address: int
+    pages: int
+    flags: int
+
+    @property
+    def present(self) -> bool:
+        """Whether they are in this dump's own pages file."""
+        return self.flags & ~_LAZY == _PRESENT
+
+
+@dataclass(frozen=True)
+class Pagemap:
+    """``pages_id``: the N of pages-N.img."""
+
+    pages_id: int
+    runs: list[Run]
+
+
+def parents(directory: str) -> dict[int, int]:
+    """Each process of the dump, with its parent. Raises OSError, UnreadableError."""
+    found = _entries(directory, "pstree.img", _PSTREE)
+    return {entry.pid: entry.ppid for entry in _parsed(found, "pstree.img", "criu.PstreeEntry")}
+
+
+def areas(directory: str, pid: int) -> list[Area]:
+    """The mappings of a process. Raises OSError, UnreadableError."""
+    name = f"mm-{pid}.img"
+    mm = next(_parsed(_entries(directory, name, _MM), name, "criu.MmEntry"), None)
+    if mm is None:
+        raise UnreadableError(f"{name} is empty")
+    return [Area(vma.start, vma.end, _is_plain(vma)) for vma in mm.vmas]
+
+
+def _is_plain(vma: Any) -> bool:
+    return bool(
+        vma.status & _ANONYMOUS_PRIVATE
+        and not vma.status & (_STACK | _SPECIAL)
+        and vma.prot & _PROT_WRITE
+        and not vma.flags & (_GROWS_DOWN | _HUGETLB)
+    )
+
+
+def pagemap(directory: str, pid: int, longest: int) -> Pagemap | None:
+    """The pagemap of a process; None where its file is longer than ``longest`` bytes.
+
+    Raises OSError, UnreadableError.
+    """
+    name = f"pagemap-{pid}.img"
+    if os.path.getsize(os.path.join(directory, name)) > longest:
+        return None
+    entries = _entries(directory, name, _PAGEMAP)
+    head = next(_parsed([next(entries, b"")], name, "criu.PagemapHead"))
+    runs = []
+    for entry in _parsed(entries, name, "criu.PagemapEntry"):
+        flags = entry.flags if entry.HasField("flags") else 0
+        runs.append(Run(entry.vaddr, entry.nr_pages_long or entry.nr_pages, flags))
+    return Pagemap(head.pages_id, runs)
+
+
+def pagemap_bytes(written: Pagemap) -> bytes:
+    """The file of a pagemap."""
+    head = api().message("criu.PagemapHead")(pages_id=written.pages_id)
+    kind = api().message("criu.PagemapEntry")
+    entries = [kind(vaddr=run.address, nr_pages=run.pages, flags=run.flags) for run in written.runs]
+    parts = [struct.pack("<II", _COMMON, _PAGEMAP)]
+    for entry in [head, *entries]:
+        data = entry.SerializeToString()
+        parts += [struct.pack("<I", len(data)), data]
+    return b"".join(parts)
+
+
+def _entries(directory: str, name: str, magic: int) -> Iterator[bytes]:
+    with open(os.path.join(directory, name), "rb") as stream:
+        if stream.read(8) != struct.pack("<II", _COMMON, magic):
+            raise UnreadableError(f"{name} does not begin like such a file of CRIU")
+        while head := stream.read(4):
+            length = struct.unpack("<I", head)[0] if len(head) == 4 else _LONGEST_ENTRY
+            data = stream.read(length) if length < _LONGEST_ENTRY else b""
+            if len(data) != length:
+                raise UnreadableError(f"{name} is cut off")
+            yield data
+
+
+def _parsed(entries: Iterable[bytes], name: str, kind: str) -> Iterator[Any]:
+    parse = api().message(kind).FromString
+    for data in entries:
+        try:
+            found = parse(data)
+        except Exception as error:  # protobuf's DecodeError has no common base over its versions
+            raise UnreadableError(f"{name} has an entry that cannot be read") from error
+        yield found

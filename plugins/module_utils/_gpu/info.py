@@ -1,0 +1,111 @@
+# Copyright (c) 2026 the gpuops.restore contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Which processes have CUDA state, on which GPUs, and what the node's driver can do. Private."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from .._containerd.client import Client
+from .._core.errors import NodeError
+from .._host import cgroup, memory as host_memory
+from . import driver as gpu_driver, driver_library, marks, nvml, processes as gpu_processes, visible
+from .driver import Process
+from .processes import Found, Scope
+
+
+@dataclass(frozen=True)
+class Question:
+    """Whose processes: a container's, ``pids``, or without both all that hold VRAM now. ``cuda_timeout`` in seconds."""
+
+    container_id: str = ""
+    pids: tuple[int, ...] = ()
+    cuda_timeout: float = 60.0
+    driver_root: str = ""
+    proc: str = "/proc"
+    cgroup_root: str = cgroup.ROOT
+    marks_root: str = field(default_factory=marks.default_root)
+    driver_container: str = driver_library.DRIVER_CONTAINER
+
+
+@dataclass(frozen=True)
+class _Answer:
+    available: bool
+    reason: str | None
+    code: str | None
+    version: int | None
+    library: str | None
+    found: tuple[Found, ...]
+
+
+def gather(client: Client | None, question: Question) -> dict[str, Any]:
+    """Everything that ``cuda_process_info`` returns; a node without GPU, driver or bindings is no error.
+
+    Raises InputError ``container_absent``, ``task_absent``, ``process_gone``, ConflictError ``task_paused`` (a call
+    for a frozen process would hang) and RestoreError ``cuda_timeout``.
+    """
+    reading = nvml.read(question.driver_root, question.cuda_timeout, question.driver_container)
+    answer = _ask_driver(question, _processes(client, question, reading))
+    version = answer.version if answer.version is not None else reading.cuda
+    return {
+        "available": answer.available,
+        "reason": answer.reason,
+        "reason_code": answer.code,
+        "driver": {
+            "version": reading.driver,
+            "cuda": gpu_driver.version_text(version),
+            "library": answer.library,
+            "gpu_map": version is not None and version >= gpu_driver.MAP_SINCE,
+        },
+        "nvml": {"available": not reading.reason, "reason": reading.reason or None},
+        "gpus": [gpu.result() for gpu in reading.gpus],
+        "processes": [_result(question, entry, reading) for entry in answer.found],
+    }
+
+
+def _processes(client: Client | None, question: Question, reading: nvml.Reading) -> list[Process]:
+    scope: Scope | None
+    if question.container_id and client is not None:
+        scope = gpu_processes.scope_of_container(
+            client, question.container_id, None, proc=question.proc, cgroup_root=question.cgroup_root
+        )
+    elif question.pids:
+        scope = gpu_processes.scope_of_pids(question.pids, question.proc, question.cgroup_root)
+    else:
+        scope = Scope(pids=tuple({holder.pid for holder in reading.holders}), proc=question.proc)
+    if scope is None:
+        return []
+    scope.refuse_frozen()
+    return scope.processes()
+
+
+def _ask_driver(question: Question, processes: Sequence[Process]) -> _Answer:
+    deadline = time.monotonic() + question.cuda_timeout
+    try:
+        with gpu_driver.opened(deadline, question.driver_root, question.driver_container) as driver:
+            found = tuple(gpu_processes.ask(driver, processes, deadline)) if processes else ()
+            return _Answer(True, None, None, driver.version, str(driver.place), found)
+    except NodeError as error:
+        return _Answer(False, error.message, error.code, error.details.get("version"), None, ())
+
+
+def _result(question: Question, entry: Found, reading: nvml.Reading) -> dict[str, Any]:
+    process = entry.process
+    checkpointed = entry.state == gpu_driver.CHECKPOINTED
+    return {
+        "pid": process.pid,
+        "start_time": process.start_time,
+        "state": entry.state,
+        "problem": entry.problem or None,
+        "restore_thread_id": entry.thread,
+        "restore_failed": (marks.read(question.marks_root, process) or None) if checkpointed else None,
+        "gpus": reading.shares_of(process.pid),
+        "visible": visible.gpus(process.pid, reading, question.proc),
+        "memory": reading.bytes_of(process.pid),
+        "host_memory": host_memory.resident(process.pid, question.proc),
+    }

@@ -1,0 +1,147 @@
+# Copyright (c) 2026 the gpuops.restore contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""The calls of one step: who was asked what, how it went, and the way back. Private."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Sequence
+from typing import Any
+
+from .._core.errors import UNKNOWN, RestoreError
+from . import marks, transitions
+from .driver import CHECKPOINTED, GONE, LOCKED, RESTORE, RUNNING, UNLOCK, Done, Driver, Process
+from .nvml import Reading
+from .processes import Found
+
+#: The state of a process for which a call was made that never answered.
+UNANSWERED = "UNKNOWN"
+
+
+class Run:
+    """The processes of one step and their states as the calls go on. ``seconds``: per call, for all side by side."""
+
+    def __init__(
+        self,
+        driver: Driver,
+        lock_timeout: float,
+        pairs: Sequence[tuple[str, str]],
+        marks_root: str,
+        found: Sequence[Found],
+    ) -> None:
+        self.driver = driver
+        self.seconds: dict[str, float] = {}
+        self._lock_timeout = lock_timeout
+        self._pairs = pairs
+        self._marks_root = marks_root
+        self._before: dict[Process, str] = {}
+        self._now: dict[Process, str] = {}
+        self._took: dict[Process, dict[str, float]] = {}
+        self._problems: dict[Process, str] = {}
+        self.add(found)
+
+    def add(self, found: Sequence[Found]) -> None:
+        """Further processes."""
+        for entry in found:
+            self._before[entry.process] = self._now[entry.process] = entry.state or UNANSWERED
+            self._took[entry.process] = {}
+
+    @property
+    def mapped(self) -> bool:
+        """Whether memory goes to other GPUs than those where it was."""
+        return bool(self._pairs)
+
+    @property
+    def processes(self) -> list[Process]:
+        """All of them."""
+        return list(self._now)
+
+    def state(self, process: Process) -> str:
+        """The state now, as far as it is known."""
+        return self._now[process]
+
+    def call(self, operation: str, processes: Sequence[Process], deadline: float) -> list[Done]:
+        """One call for each; those that failed. Raises RestoreError ``cuda_timeout``, ``cuda_helper_died``."""
+        if not processes:
+            return []
+        if operation == RESTORE:
+            marks.write(self._marks_root, processes, marks.BEGUN)
+        begun = time.monotonic()
+        found = self.driver.call(operation, processes, deadline, self._lock_timeout, self._pairs)
+        self.seconds[operation] = round(self.seconds.get(operation, 0.0) + time.monotonic() - begun, 3)
+        failed = []
+        for done in found.done.values():
+            reached = done.state in transitions.REACHED[operation] or (done.error == 0 and done.state is None)
+            self._now[done.process] = done.state or (transitions.REACHED[operation][0] if reached else UNANSWERED)
+            self._took[done.process][operation] = done.seconds
+            if not reached:
+                failed.append(done)
+                self._problems[done.process] = f"{operation}: {done.name} ({done.error})"
+            if reached or done.gone or transitions.refuses_map(operation, self.mapped, done):
+                marks.clear(self._marks_root, [done.process])
+            elif operation == RESTORE:
+                marks.write(self._marks_root, [done.process], f"{done.name} ({done.error})")
+        for process in found.pending:
+            self._now[process] = UNANSWERED
+            self._problems[process] = f"{operation}: {found.reason}"
+        if found.pending:
+            raise self.explained(self._unanswered(operation, found.pending, found.reason))
+        return sorted(failed, key=lambda done: (done.gone, done.process.pid))
+
+    def roll_back(self, deadline: float) -> list[str]:
+        """Restore, then unlock, what this run has locked and checkpointed; what it could not, as ``pid (STATE)``.
+
+        What ends the driver's helper on the way shows in the states.
+        """
+        was_up = [process for process in self.processes if self._before[process] in (RUNNING, LOCKED)]
+        was_running = [process for process in was_up if self._before[process] == RUNNING]
+        # Every process onto the GPUs where it was.
+        self._pairs = ()
+        with contextlib.suppress(RestoreError):
+            self.call(RESTORE, [process for process in was_up if self._now[process] == CHECKPOINTED], deadline)
+            self.call(UNLOCK, [process for process in was_running if self._now[process] == LOCKED], deadline)
+        return [
+            f"{process.pid} ({self._now[process]})"
+            for process in self.processes
+            if self._now[process] not in (self._before[process], GONE)
+        ]
+
+    def explained(self, error: RestoreError) -> RestoreError:
+        """The error with all processes in its details."""
+        error.details["processes"] = self.results(Reading())
+        if self.driver.stuck:
+            error.left_behind(self.driver.stuck)
+        return error
+
+    def results(self, reading: Reading, assumed: str | None = None) -> list[dict[str, Any]]:
+        """The processes as modules return them; ``assumed`` is the state that they would have, in check mode."""
+        found = []
+        for process in sorted(self.processes, key=lambda each: each.pid):
+            entry: dict[str, Any] = {
+                "pid": process.pid,
+                "start_time": process.start_time,
+                "before": self._before[process],
+                "after": assumed or self._now[process],
+                "seconds": self._took[process],
+                "bytes": reading.bytes_of(process.pid),
+                "gpus": reading.shares_of(process.pid),
+            }
+            if process in self._problems:
+                entry["problem"] = self._problems[process]
+            found.append(entry)
+        return found
+
+    @staticmethod
+    def _unanswered(operation: str, pending: Sequence[Process], reason: str) -> RestoreError:
+        pids = ", ".join(str(process.pid) for process in pending)
+        return RestoreError(
+            "cuda_timeout" if "in time" in reason else "cuda_helper_died",
+            f"The {operation} of process {pids} {reason}; whether it took effect is not known.",
+            "Look at the states with cuda_process_info and at dmesg for Xid lines before anything else; this is not "
+            "replayed by itself.",
+            outcome=UNKNOWN,
+            details={"operation": operation, "pending": [process.pid for process in pending]},
+        )

@@ -1,0 +1,253 @@
+# Copyright (c) 2026 the gpuops.restore contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""The step that brings the CUDA processes of a task to a state. Private.
+
+All processes take each call side by side, and the next call only when all have answered. What fails half-way towards a
+checkpoint is rolled back, so that the workload goes on; what fails in a restore stays locked, since a part of a
+workload must not go on without the rest.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from .._containerd.client import Client
+from .._core import labels
+from .._core.errors import RETRYABLE, UNKNOWN, InputError, RestoreError
+from .._host import cgroup, memory as host_memory
+from . import (
+    driver as gpu_driver,
+    driver_library,
+    gpu_map as gpu_maps,
+    marks,
+    nvml,
+    processes as gpu_processes,
+    transitions,
+)
+from .driver import CHECKPOINT, CHECKPOINTED, LOCK, LOCKED, RESTORE, RUNNING, Done, Driver, Process
+from .processes import Found, Scope
+from .run import UNANSWERED, Run
+
+#: New processes may be forked while the others are locked; those that never end to come are not ours to wait for.
+_ROUNDS = 5
+
+
+@dataclass(frozen=True)
+class Wish:
+    """The state that is wanted: RUNNING, LOCKED or CHECKPOINTED; of a container's task or of ``pids``.
+
+    Times in seconds: ``cuda_timeout`` for all calls of the driver together, ``lock_timeout`` for a process to come to
+    a rest. ``gpu_map`` and ``vram`` (bytes that the checkpoint held) by old GPU UUIDs.
+    """
+
+    state: str = RUNNING
+    container_id: str = ""
+    pids: tuple[int, ...] = ()
+    gpu_map: Mapping[str, str] = field(default_factory=dict)
+    vram: Mapping[str, int] = field(default_factory=dict)
+    #: The GPUs that the processes could see when they were captured, where that is known.
+    visible: tuple[str, ...] = ()
+    cuda_timeout: float = 600.0
+    lock_timeout: float = 10.0
+    driver_root: str = ""
+    owner: str = labels.DEFAULT_OWNER
+    force: bool = False
+    assume_prepared: bool = False
+    proc: str = "/proc"
+    cgroup_root: str = cgroup.ROOT
+    marks_root: str = field(default_factory=marks.default_root)
+    driver_container: str = driver_library.DRIVER_CONTAINER
+
+
+@dataclass
+class Outcome:
+    """What was, or in check mode would be, done. ``processes`` as the module returns them."""
+
+    changed: bool = False
+    actions: list[str] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+    processes: list[dict[str, Any]] = field(default_factory=list)
+    seconds: dict[str, float] = field(default_factory=dict)
+    #: When the last call ended, as time.monotonic() tells; what is looked at afterwards keeps nobody waiting.
+    reached_at: float | None = None
+
+
+def reach(client: Client | None, wish: Wish, check: bool, driver: Driver | None = None) -> Outcome:
+    """Bring all processes to ``wish.state``. ``client`` is only needed for a container; ``driver``: one that is open.
+
+    Raises InputError (``container_absent``, ``task_absent``, ``process_gone``, ``not_a_cuda_process``,
+    ``gpu_map_invalid``, ``gpu_map_incomplete``), ConflictError (``container_not_ours``, ``task_paused``), NodeError
+    (what :func:`_gpu.driver.opened`, :mod:`_gpu.gpu_map` and :mod:`_host.memory` raise) and what
+    :mod:`_gpu.transitions` raises. Errors after the first call have ``details.processes``.
+    """
+    begun = time.monotonic()
+    pairs = gpu_maps.pairs(wish.gpu_map, {*wish.vram, *wish.visible})
+    outcome = Outcome()
+    if check and wish.assume_prepared:
+        outcome.changed = wish.state != CHECKPOINTED
+        if outcome.changed:
+            outcome.actions = [f"bring the CUDA processes of {wish.container_id}, which would be new, to {wish.state}"]
+        return outcome
+    scope = _scope(client, wish)
+    processes = scope.processes() if scope else []
+    if scope is None or not processes:
+        return outcome
+    scope.refuse_frozen()
+    deadline = begun + wish.cuda_timeout
+    opening = gpu_driver.opened(deadline, wish.driver_root, wish.driver_container)
+    with contextlib.nullcontext(driver) if driver else opening as driver:
+        found = gpu_processes.ask(driver, processes, deadline)
+        _require_cuda(wish, found)
+        if not check:
+            marks.forget_gone(wish.marks_root, wish.proc)
+            # They have come back after all, or by another's hand.
+            back = [entry.process for entry in found if entry.state in (RUNNING, LOCKED)]
+            marks.clear(wish.marks_root, back)
+        transitions.refuse(wish.state, found, wish.marks_root)
+        outcome.actions = transitions.actions(wish.state, found)
+        outcome.changed = bool(outcome.actions)
+        run = Run(driver, wish.lock_timeout, pairs, wish.marks_root, found)
+        reading = None
+        if outcome.changed:
+            reading = _preflight(wish, found, pairs, driver, outcome)
+        if outcome.changed and not check:
+            _carry_out(wish, scope, run, deadline, outcome)
+            outcome.reached_at = time.monotonic()
+            if wish.state == RUNNING or reading is None:
+                reading = _read(wish)
+        outcome.seconds = {"init": round(driver.init_seconds, 3), **run.seconds}
+    outcome.processes = run.results(reading or _read(wish), None if not check else wish.state)
+    outcome.seconds["total"] = round(time.monotonic() - begun, 3)
+    return outcome
+
+
+def _scope(client: Client | None, wish: Wish) -> Scope | None:
+    if wish.container_id:
+        if client is None:
+            raise InputError("no_containerd", "A container can only be found with containerd.", "Give pids instead.")
+        return gpu_processes.scope_of_container(
+            client, wish.container_id, wish.owner, wish.force, wish.proc, wish.cgroup_root
+        )
+    return gpu_processes.scope_of_pids(wish.pids, wish.proc, wish.cgroup_root)
+
+
+def _require_cuda(wish: Wish, found: Sequence[Found]) -> None:
+    """A container may hold processes without CUDA; one that is named must have it."""
+    with_cuda = {entry.process.pid for entry in found}
+    for pid in wish.pids:
+        if pid not in with_cuda:
+            raise InputError(
+                "not_a_cuda_process",
+                f"Process {pid} has no CUDA state.",
+                "Name the processes that cuda_process_info lists, or give container_id to have them found.",
+                details={"pid": pid},
+            )
+
+
+def _read(wish: Wish) -> nvml.Reading:
+    return nvml.read(wish.driver_root, fallback=wish.driver_container)
+
+
+def _preflight(
+    wish: Wish, found: Sequence[Found], pairs: Sequence[tuple[str, str]], driver: Driver, outcome: Outcome
+) -> nvml.Reading | None:
+    """What has to be right before the first call; the NVML reading where one was made."""
+    todo = {entry.process.pid: transitions.calls(wish.state, entry.state) for entry in found}
+    if any(RESTORE in calls for calls in todo.values()):
+        if pairs:
+            driver.require_map()
+        if not pairs and not wish.vram:
+            return None
+        reading = _read(wish)
+        gpu_maps.require_targets(tuple(pairs), reading)
+        outcome.warnings.extend(gpu_maps.require_room(wish.vram, wish.gpu_map, reading))
+        return reading
+    reading = _read(wish)
+    needed = {}
+    for pid, calls in todo.items():
+        size = reading.bytes_of(pid)
+        if CHECKPOINT in calls and size is not None:
+            needed[pid] = size
+        elif CHECKPOINT in calls:
+            why = reading.reason or "NVML does not tell"
+            outcome.warnings.append(f"Host memory was not checked for process {pid}: its VRAM is not known ({why}).")
+    for gpu in reading.gpus:
+        if gpu.mig and any(holder.gpu == gpu.uuid and holder.pid in todo for holder in reading.holders):
+            outcome.warnings.append(f"The GPU {gpu.index} is in MIG mode, which driver checkpoints do not support.")
+    host_memory.require(needed, wish.proc, wish.cgroup_root)
+    return reading
+
+
+def _carry_out(wish: Wish, scope: Scope, run: Run, deadline: float, outcome: Outcome) -> None:
+    """The calls in their order, rolled back where that brings the workload on again."""
+    for operation in transitions.ORDER[wish.state]:
+        todo = [process for process in run.processes if operation in transitions.calls(wish.state, run.state(process))]
+        failed = run.call(operation, todo, deadline)
+        if operation == LOCK:
+            # One that ends of its own accord while it runs is nobody's failure.
+            failed = [done for done in failed if not done.gone]
+            if not failed:
+                try:
+                    failed = _lock_new_ones(wish, scope, run, deadline, outcome)
+                except RestoreError as error:
+                    _roll_back(run, error, wish.cuda_timeout)
+                    raise run.explained(error) from error
+        if not failed:
+            continue
+        problem = transitions.summary(operation, failed, run.mapped)
+        if operation in (LOCK, CHECKPOINT):
+            _roll_back(run, problem, wish.cuda_timeout)
+        elif operation == RESTORE:
+            locked = [str(process.pid) for process in run.processes if run.state(process) == LOCKED]
+            if locked:
+                problem.message += f" Process {', '.join(locked)} is restored and stays locked."
+        raise run.explained(problem)
+
+
+def _lock_new_ones(wish: Wish, scope: Scope, run: Run, deadline: float, outcome: Outcome) -> list[Done]:
+    """Lock what was forked, or came to use CUDA, while the others were being locked."""
+    if not scope.is_container:
+        return []
+    for _round in range(_ROUNDS):
+        known = set(run.processes)
+        fresh: list[Process] = [process for process in scope.processes() if process not in known]
+        found = gpu_processes.ask(run.driver, fresh, deadline) if fresh else []
+        if not found:
+            return []
+        transitions.refuse(wish.state, found, wish.marks_root)
+        outcome.actions = _merged(outcome.actions, transitions.actions(wish.state, found))
+        run.add(found)
+        to_lock = [entry.process for entry in found if LOCK in transitions.calls(wish.state, entry.state)]
+        failed = [done for done in run.call(LOCK, to_lock, deadline) if not done.gone]
+        if failed:
+            return failed
+    error = RestoreError(
+        "cuda_processes_keep_coming",
+        f"New CUDA processes kept coming while those of {wish.container_id} were locked.",
+        "Wait until the workload has started all of its processes, then run again.",
+        outcome=RETRYABLE,
+    )
+    raise error
+
+
+def _merged(before: list[str], more: list[str]) -> list[str]:
+    """Locks first, as they are done."""
+    both = [*before, *more]
+    return [text for text in both if text.startswith(LOCK)] + [text for text in both if not text.startswith(LOCK)]
+
+
+def _roll_back(run: Run, error: RestoreError, seconds: float) -> None:
+    """Bring every process back to where this call found it, in as much time again; note it in ``error``."""
+    left = run.roll_back(time.monotonic() + seconds)
+    error.details["rolled_back"] = not left
+    if left:
+        error.message += f" Taking that back failed for process {', '.join(left)}."
+        error.left_behind("; ".join(f"process {text}" for text in left))
+        if any(UNANSWERED in text for text in left):
+            error.outcome = UNKNOWN

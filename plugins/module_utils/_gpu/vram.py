@@ -1,0 +1,133 @@
+# Copyright (c) 2026 the gpuops.restore contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""How much GPU memory a restore will need, and whether the GPUs have it. Private.
+
+A CUDA restore that fails for want of memory poisons its process, so this is looked at before anything is touched.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from .._core.errors import RETRYABLE, NodeError
+from .nvml import Gpu, Reading
+
+
+@dataclass(frozen=True)
+class Need:
+    """What one workload needs, in bytes: on each GPU where that is known (by its UUID), else altogether.
+
+    ``estimated``: nobody recorded it, and ``total`` is the size of the CRIU images, which hold the process's own memory
+    too; so it may be more than what is needed, never less.
+    """
+
+    total: int = 0
+    by_gpu: Mapping[str, int] = field(default_factory=dict)
+    estimated: bool = False
+
+
+def held(given: Mapping[str, int], facts: Mapping[str, Any]) -> dict[str, int]:
+    """Bytes that the processes held on each GPU, by its old UUID: as the operator gave it, or as it was recorded."""
+    return dict(given) or recorded(facts)
+
+
+def need(known: Mapping[str, int], facts: Mapping[str, Any], criu_bytes: int, gpu_map: Mapping[str, str]) -> Need:
+    """What is ``known`` (:func:`held`) wins over the estimate. The result is by the GPUs' new UUIDs."""
+    if known:
+        moved: dict[str, int] = {}
+        for uuid, size in known.items():
+            new = gpu_map.get(uuid, uuid)
+            moved[new] = moved.get(new, 0) + size
+        return Need(sum(moved.values()), moved)
+    if _has_record(facts):
+        return Need()
+    return Need(criu_bytes, estimated=True)
+
+
+def recorded(facts: Mapping[str, Any]) -> dict[str, int]:
+    """What the processes held on each GPU at the capture, by UUID; empty where nothing was recorded."""
+    found: dict[str, int] = {}
+    for process in processes(facts):
+        gpus = process.get("gpus")
+        for uuid, size in gpus.items() if isinstance(gpus, dict) else ():
+            if isinstance(size, int) and size > 0:
+                found[str(uuid)] = found.get(str(uuid), 0) + size
+    return found
+
+
+def visible(facts: Mapping[str, Any]) -> tuple[str, ...]:
+    """The GPUs that the processes could see at the capture, used or not, by UUID; empty where nothing was recorded."""
+    gpu = facts.get("gpu")
+    found = gpu.get("visible") if isinstance(gpu, dict) else None
+    return tuple(uuid for uuid in found if isinstance(uuid, str)) if isinstance(found, list) else ()
+
+
+def _has_record(facts: Mapping[str, Any]) -> bool:
+    """Whether the capture looked, be it that it found no process on a GPU."""
+    return bool(facts) and "gpu" in facts and not any(process.get("bytes") is None for process in processes(facts))
+
+
+def processes(facts: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """The processes with CUDA that the capture recorded. Whoever made the image wrote them, so nothing is sure."""
+    gpu = facts.get("gpu")
+    found = gpu.get("processes") if isinstance(gpu, dict) else None
+    return [process for process in found if isinstance(process, dict)] if isinstance(found, list) else []
+
+
+def require(name: str, needed: Need, taken: Mapping[str, int], reading: Reading) -> None:
+    """Raise NodeError ``vram_short`` when the GPUs lack room for ``needed`` besides ``taken`` (bytes by UUID).
+
+    ``taken``: what other workloads of the same run will need; what nobody can tell the GPU of counts for all of them
+    together. GPUs whose free memory is not told are not judged.
+    """
+    for uuid, size in needed.by_gpu.items():
+        gpu = reading.gpu(uuid)
+        if gpu is not None and gpu.memory_free is not None and size > gpu.memory_free - taken.get(uuid, 0):
+            raise _short(
+                name,
+                f"The GPU {gpu.index} ({uuid}) has {_gib(gpu.memory_free - taken.get(uuid, 0))} of VRAM free, and the "
+                f"checkpoint of {name} held {_gib(size)} on it.",
+                "Free GPU memory there, or restore onto another GPU with gpu_map, then run again.",
+                {"gpu": uuid, "needed": size, "free": gpu.memory_free, "estimated": False},
+            )
+    here = {gpu.uuid for gpu in reading.gpus}
+    if not needed.estimated and here.issuperset({*needed.by_gpu, *taken}):
+        return
+    known = _known(reading.gpus)
+    free = sum(size for _gpu, size in known) - sum(taken.values())
+    if not known or len(known) < len(reading.gpus) or needed.total <= free:
+        return
+    details = {"needed": needed.total, "free": free, "estimated": needed.estimated}
+    others = " besides what other workloads of this run may need" if taken else ""
+    if needed.estimated:
+        raise _short(
+            name,
+            f"The GPUs of this node have {_gib(free)} of VRAM free{others}, and the checkpoint of {name} may need up "
+            f"to {_gib(needed.total)}: an estimate by the size of its memory images, since its capture recorded "
+            "nothing.",
+            "Free GPU memory, or set vram of the workload to the bytes that it held on each GPU, if you know better.",
+            details,
+        )
+    raise _short(
+        name,
+        f"The GPUs of this node have {_gib(free)} of VRAM free{others}, and the checkpoint of {name} held "
+        f"{_gib(needed.total)}.",
+        "Free GPU memory, or restore fewer workloads on this node; set vram of those whose need is only estimated.",
+        details,
+    )
+
+
+def _short(name: str, message: str, remedy: str, details: dict[str, Any]) -> NodeError:
+    return NodeError("vram_short", message, remedy, outcome=RETRYABLE, details={"workload": name, **details})
+
+
+def _known(gpus: Sequence[Gpu]) -> list[tuple[Gpu, int]]:
+    return [(gpu, gpu.memory_free) for gpu in gpus if gpu.memory_free is not None]
+
+
+def _gib(size: int) -> str:
+    return f"{max(0, size) / (1 << 30):.1f} GiB"

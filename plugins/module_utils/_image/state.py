@@ -1,0 +1,148 @@
+# Copyright (c) 2026 the gpuops.restore contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""What is there of a wished image, and when to refuse. Private: for this collection's own modules only."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from .._containerd.client import Client
+from .._containerd.images import Image
+from .._core import labels
+from .._core.errors import ConflictError, InputError
+from . import tree as image_tree, unpack as image_unpack
+
+MISSING, ALWAYS, NEVER = "missing", "always", "never"
+PINNED = "pinned"
+
+
+@dataclass(frozen=True)
+class Wish:
+    """The image that is wanted. ``pinned`` None: as it is. An empty ``lease``: one of our own for the call."""
+
+    name: str
+    archive: str = ""
+    pull: str = MISSING
+    hosts_dir: str = ""
+    snapshotter: str = "overlayfs"
+    unpack: bool = True
+    pinned: bool | None = None
+    digest: str = ""
+    lease: str = ""
+    owner: str = labels.DEFAULT_OWNER
+    force: bool = False
+
+
+@dataclass(frozen=True)
+class State:
+    """What is there under the name now."""
+
+    found: Image | None
+    tree: image_tree.Tree | None
+    chain_id: str
+    unpacked: bool | None
+
+    @property
+    def complete(self) -> bool:
+        """Whether nothing has to be fetched: layers may lack once they are unpacked."""
+        return self.tree is not None and not self.tree.missing and (not self.tree.missing_layers or bool(self.unpacked))
+
+    @property
+    def digest(self) -> str:
+        return self.found.target.digest if self.found else ""
+
+    @property
+    def pinned(self) -> bool:
+        return self.found is not None and self.found.labels.get(labels.PINNED) == PINNED
+
+    def brief(self) -> dict[str, Any]:
+        if self.found is None:
+            return {}
+        return {"digest": self.digest, "unpacked": self.unpacked, "pinned": self.pinned}
+
+    def result(self) -> dict[str, Any]:
+        if self.found is None or self.tree is None:
+            return {}
+        return {
+            "name": self.found.name,
+            "digest": self.digest,
+            "media_type": self.found.target.media_type,
+            "size": self.tree.size,
+            "checkpoint": self.tree.is_checkpoint,
+            "chain_id": self.chain_id,
+            "unpacked": self.unpacked,
+            "pinned": self.pinned,
+            "owner": labels.owner_of(self.found.labels),
+        }
+
+
+def read(client: Client, found: Image | None, wish: Wish) -> State:
+    if found is None:
+        return State(None, None, "", None)
+    tree = image_tree.survey(client, image_tree.from_record(found.target))
+    if tree.is_checkpoint or tree.missing:
+        return State(found, tree, "", None if tree.is_checkpoint else False)
+    rootfs = image_unpack.rootfs(client, found.target, found.name)
+    return State(found, tree, rootfs.chain_id, image_unpack.is_unpacked(client, rootfs, wish.snapshotter))
+
+
+def require_ours(found: Image, wish: Wish) -> None:
+    owner = labels.owner_of(found.labels)
+    if owner != wish.owner and not wish.force:
+        raise not_ours(found, wish, f"belongs to {owner}" if owner else "was not made by this collection")
+
+
+def require_movable(wish: Wish, state: State, digest: str) -> None:
+    """Another digest under the name is only replaced by force, or where our own image follows its registry."""
+    if state.found is None or state.digest in ("", digest) or wish.force:
+        return
+    follows = wish.pull == ALWAYS and not wish.archive and labels.owner_of(state.found.labels) == wish.owner
+    if not follows:
+        raise other_digest(wish, state.digest, digest)
+
+
+def other_digest(wish: Wish, found: str, wanted: str) -> ConflictError:
+    return ConflictError(
+        "image_other_digest",
+        f"The image {wish.name} is {found} on this node, not {wanted}.",
+        "Use another name; force: true acts on it all the same.",
+        details={"name": wish.name, "found": found, "wanted": wanted},
+    )
+
+
+def not_ours(found: Image, wish: Wish, why: str) -> ConflictError:
+    return ConflictError(
+        "image_not_ours",
+        f"The image {found.name} {why}; this run's owner is {wish.owner}.",
+        "Leave it to whoever made it; force: true acts on it all the same.",
+        details={"image": found.name, "owner": labels.owner_of(found.labels), "wanted_owner": wish.owner},
+    )
+
+
+def mismatch(what: str, wanted: str) -> InputError:
+    return InputError(
+        "image_digest_mismatch",
+        f"{what}, but {wanted} is expected.",
+        "Give the archive or the reference of the expected image, or correct digest.",
+    )
+
+
+def not_there(client: Client, wish: Wish, state: State) -> InputError | ConflictError:
+    if state.tree is None:
+        return InputError(
+            "image_absent",
+            f"There is no image {wish.name} in containerd's namespace {client.namespace}, and pull is never.",
+            "Give archive, allow the pull, or correct name or namespace.",
+        )
+    if wish.digest not in ("", state.digest):
+        return other_digest(wish, state.digest, wish.digest)
+    lacking = [*state.tree.missing, *state.tree.missing_layers]
+    return InputError(
+        "image_incomplete",
+        f"The image {wish.name} lacks {len(lacking)} blobs on this node, {lacking[0].digest} among them.",
+        "Give archive, or allow the pull.",
+        details={"missing": [item.digest for item in lacking][:100]},
+    )

@@ -1,0 +1,246 @@
+# Copyright (c) 2026 the gpuops.restore contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""The OCI spec of a container, adapted to be restored beside CRI. Private.
+
+Pure functions over the spec as JSON gives it; what the node has to offer is asked in ``_container.mounts``. The hazards
+that each rule answers are those of a restore into ``k8s.io``: see ``_oci.spec_namespaces`` and the comments here.
+"""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import json
+import posixpath
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from .._core.errors import InputError
+from .._host import cgroup
+from . import spec_namespaces, spec_validate
+from .spec_summary import redacted, summary
+
+__all__ = [
+    "Adaptation",
+    "Adapted",
+    "adapt",
+    "canonical",
+    "check",
+    "digest",
+    "mount_label",
+    "redacted",
+    "summary",
+]
+
+CRIU_CONFIG_ANNOTATION = "org.criu.config"
+# A sandbox id makes the shim join that pod's shim; CDI names would have devices injected a second time.
+DROPPED_ANNOTATIONS = ("io.kubernetes.cri.", "io.kubernetes.cri-o.", "cdi.k8s.io")
+
+check = spec_validate.check
+
+
+@dataclass(frozen=True)
+class Adaptation:
+    """What is asked of a restored container.
+
+    ``mounts``: old bind source -> new source, absolute paths; holds for everything below the old source too,
+    the longest match wins. ``network``: None, ``host``, ``none`` or the path of a network namespace.
+    ``fresh_netns``: path of an empty network namespace for where ``_oci.spec_namespaces.needs_fresh_netns`` says
+    that one is needed. ``env``: added or replaced; only processes executed in the container later see it, a
+    restored process keeps the environment that is in its memory. ``allow_annotations``: names, or beginnings
+    that end in ``*``, to keep of those that are dropped otherwise.
+    """
+
+    container_id: str
+    cgroups_path: str
+    criu_config_path: str
+    mounts: Mapping[str, str] = field(default_factory=dict)
+    network: str | None = None
+    fresh_netns: str = ""
+    env: Mapping[str, str] = field(default_factory=dict)
+    allow_hooks: bool = False
+    allow_annotations: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Adapted:
+    """The new spec, what was changed against the original and what an operator should know: plain
+    sentences."""
+
+    spec: dict[str, Any]
+    changes: list[str]
+    warnings: list[str]
+
+
+def _plain_path(path: str) -> bool:
+    """Absolute, without ``..``, ``.``, doubled or trailing slashes."""
+    return path.startswith("/") and not path.startswith("//") and posixpath.normpath(path) == path
+
+
+def _moved(source: str, mapping: Mapping[str, str]) -> tuple[str, str] | None:
+    """The key that covers ``source`` best and the new source, or None."""
+    for old in sorted(mapping, key=len, reverse=True):
+        if source == old:
+            return old, mapping[old]
+        below = old.rstrip("/") + "/"
+        if source.startswith(below):
+            return old, posixpath.join(mapping[old], source[len(below) :])
+    return None
+
+
+def _map_mounts(spec: dict[str, Any], mapping: Mapping[str, str], changes: list[str], warnings: list[str]) -> None:
+    """New sources for bind mounts."""
+    for old, new in mapping.items():
+        for path in (old, new):
+            if not isinstance(path, str) or not _plain_path(path):
+                raise InputError(
+                    "mount_mapping_invalid",
+                    f"{path!r} in mounts is not a plain absolute path.",
+                    "Map absolute paths without '..' and without a trailing slash.",
+                )
+    used, sources = set(), []
+    for mount in spec.get("mounts") or ():
+        if not spec_validate.is_bind(mount):
+            continue
+        source = mount.get("source") or ""
+        if not source.startswith("/"):
+            raise spec_validate.invalid(f"the bind mount at {mount['destination']} has no absolute source ({source!r})")
+        sources.append(source)
+        moved = _moved(posixpath.normpath("/" + source.lstrip("/")), mapping)
+        if moved:
+            used.add(moved[0])
+            mount["source"] = moved[1]
+            changes.append(f"The mount at {mount['destination']} comes from {moved[1]} instead of {source}.")
+        if posixpath.normpath(mount["destination"]) == "/dev/shm":
+            warnings.append(
+                f"/dev/shm is a bind of {mount['source']}: its contents are not in the checkpoint. Bring"
+                " them along: a process that has files of it open or mapped is not restored without them."
+            )
+    unused = sorted(set(mapping) - used)
+    if unused:
+        raise InputError(
+            "mount_mapping_unused",
+            f"No bind mount comes from {', '.join(unused)}; there are: {', '.join(sorted(set(sources))) or 'none'}.",
+            "Correct or remove these entries of mounts.",
+            details={"unused": unused, "sources": sorted(set(sources))},
+        )
+
+
+def _allowed(name: str, patterns: tuple[str, ...]) -> bool:
+    """Whether an annotation is among the names and beginnings given."""
+    return any(name.startswith(pattern[:-1]) if pattern.endswith("*") else name == pattern for pattern in patterns)
+
+
+def _adapt_annotations(spec: dict[str, Any], adaptation: Adaptation, changes: list[str]) -> None:
+    """Drops what ties the container to its pod, and points CRIU to our configuration."""
+    if not _plain_path(adaptation.criu_config_path):
+        raise InputError(
+            "criu_config_path_invalid",
+            f"{adaptation.criu_config_path!r} is not a plain absolute path for CRIU's configuration file.",
+            "Give an absolute path on the node.",
+        )
+    annotations = dict(spec.get("annotations") or {})
+    dropped = sorted(
+        name
+        for name in annotations
+        if name.startswith(DROPPED_ANNOTATIONS) and not _allowed(name, adaptation.allow_annotations)
+    )
+    for name in dropped:
+        del annotations[name]
+    if dropped:
+        changes.append(f"The annotations {', '.join(dropped)} are dropped.")
+    if annotations.get(CRIU_CONFIG_ANNOTATION) != adaptation.criu_config_path:
+        changes.append(f"CRIU reads its options from {adaptation.criu_config_path}.")
+    annotations[CRIU_CONFIG_ANNOTATION] = adaptation.criu_config_path
+    spec["annotations"] = annotations
+
+
+def _adapt_hooks(spec: dict[str, Any], allow: bool, changes: list[str], warnings: list[str]) -> None:
+    """Hooks are programs of another node, run as root: only by permission."""
+    hooks = {stage: entries for stage, entries in (spec.get("hooks") or {}).items() if entries}
+    if allow or not hooks:
+        return
+    del spec["hooks"]
+    programs = sorted({hook["path"] for entries in hooks.values() for hook in entries})
+    changes.append(f"The hooks ({', '.join(sorted(hooks))}) are dropped.")
+    warnings.append(
+        f"{', '.join(programs)} did run for the original as hooks and do not run now: what they mounted or"
+        " changed in its root file system is missing unless allow_hooks is set."
+    )
+
+
+def _adapt_env(spec: dict[str, Any], env: Mapping[str, str], changes: list[str]) -> None:
+    """Adds variables, in place of others of the same name; the change names them without their values."""
+    process = spec["process"]
+    lines = list(process.get("env") or ())
+    altered = []
+    for name in sorted(env):
+        if not name or "=" in name or "\0" in name + env[name]:
+            raise InputError(
+                "env_invalid",
+                f"{name!r} is no name of an environment variable.",
+                "Use names without '=' and NUL.",
+            )
+        line = f"{name}={env[name]}"
+        old = [item for item in lines if item.partition("=")[0] == name]
+        if old == [line]:
+            continue
+        altered.append(name)
+        lines = [item for item in lines if item.partition("=")[0] != name] + [line]
+    if altered:
+        process["env"] = lines
+        changes.append(f"The environment of processes executed later has {', '.join(altered)} set anew.")
+
+
+def adapt(original: Mapping[str, Any], adaptation: Adaptation) -> Adapted:
+    """The spec for a restored container; ``original``, the spec it ran with when it was dumped, is not
+    changed.
+
+    Raises InputError ``spec_invalid``, ``mount_mapping_invalid``, ``mount_mapping_unused``, ``env_invalid``,
+    ``criu_config_path_invalid``, ``cgroups_path_invalid``, ``cgroups_path_kubepods`` and those of
+    ``_oci.spec_namespaces.choose``.
+    """
+    check(original)
+    spec = copy.deepcopy(dict(original))
+    changes: list[str] = []
+    warnings: list[str] = []
+    if spec["root"]["path"] != "rootfs":
+        changes.append(f"The root file system is the container's snapshot instead of {spec['root']['path']}.")
+        spec["root"]["path"] = "rootfs"
+    chosen = spec_namespaces.choose(spec, adaptation.network, adaptation.fresh_netns)
+    spec["linux"]["namespaces"] = chosen.entries
+    changes += chosen.changes
+    warnings += chosen.warnings
+    # The kubelet kills every process in cgroups of pods that it does not know.
+    new_group, old_group = cgroup.check_path(adaptation.cgroups_path), spec["linux"].get("cgroupsPath")
+    spec["linux"]["cgroupsPath"] = new_group
+    if new_group != old_group:
+        changes.append(f"The cgroup path is {new_group} instead of {old_group or 'none'}.")
+    _map_mounts(spec, adaptation.mounts, changes, warnings)
+    _adapt_annotations(spec, adaptation, changes)
+    _adapt_hooks(spec, adaptation.allow_hooks, changes, warnings)
+    _adapt_env(spec, adaptation.env, changes)
+    return Adapted(spec, changes, warnings)
+
+
+def mount_label(spec: Mapping[str, Any]) -> str | None:
+    """``linux.mountLabel``: the root file system's mounts take the option ``context="<label>"`` of it."""
+    label = (spec.get("linux") or {}).get("mountLabel")
+    return label if isinstance(label, str) and label else None
+
+
+def canonical(spec: Mapping[str, Any]) -> bytes:
+    """The one JSON text of a spec: sorted keys, no white space, UTF-8. Raises InputError ``spec_invalid``."""
+    try:
+        text = json.dumps(spec, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+        return text.encode()
+    except (TypeError, ValueError) as error:
+        raise spec_validate.invalid(f"it cannot be written as JSON ({error})") from error
+
+
+def digest(spec: Mapping[str, Any]) -> str:
+    """``sha256:<hex>`` of the canonical text."""
+    return "sha256:" + hashlib.sha256(canonical(spec)).hexdigest()

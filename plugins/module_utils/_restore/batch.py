@@ -1,0 +1,137 @@
+# Copyright (c) 2026 the gpuops.restore contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""All workloads of a node, side by side as far as its memory allows. Private."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import threading
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager
+from typing import Callable
+
+from .._containerd.client import Client
+from .._core.errors import RestoreError, combined
+from .._host import huge_pages as host_huge_pages
+from . import demand as restore_demand, gpu, prediction, prepare, rates, workload
+from .demand import Demand, Verdict
+from .forecast import Forecast
+from .params import Job
+from .prediction import Prediction
+from .result import Result
+
+OpenClient = Callable[[], AbstractContextManager[Client]]
+
+#: Most of a restore waits for the runtime, for the disk and for the process to show that it lives.
+_PER_PROCESSOR = 4
+
+
+def check_all(
+    open_client: OpenClient, jobs: Sequence[Job], parallel: int = 0, check: bool = True
+) -> tuple[Verdict, dict[str, Prediction | None]]:
+    """Look whether the node has what all workloads need together, and how long each will take; nothing is touched.
+
+    ``check``: somebody plans, so a node of which nothing is known is measured for a moment.
+    """
+    with open_client() as client:
+        demands = [restore_demand.look(client, job) for job in jobs]
+    verdict = restore_demand.judge(demands, restore_demand.available_memory(), thorough=True)
+    forecast = _forecast(demands, verdict, parallel, check)
+    return verdict, {demand.job.name: forecast.of(demand) for demand in demands}
+
+
+def restore_all(open_client: OpenClient, jobs: Sequence[Job], parallel: int, check: bool) -> list[Result]:
+    """Restore every workload; one that fails is taken back and does not disturb the others. In the order of ``jobs``.
+
+    ``parallel``: how many at once at most, 0 for what the node's processors suggest. Each has a channel of its own.
+    """
+    with open_client() as client:
+        demands = [restore_demand.look(client, job) for job in jobs]
+    # A run asks the driver in each workload's turn; to foretell what it will say there is only this.
+    verdict = restore_demand.judge(demands, restore_demand.available_memory(), thorough=check)
+    forecast = _forecast(demands, verdict, parallel, check)
+    memory = _Memory()
+    coming = sum(demand.memory for demand in demands if not demand.live)
+    huge_pages = host_huge_pages.for_size(jobs[0].settings.huge_pages if jobs else host_huge_pages.KEEP, coming)
+
+    def one(demand: Demand) -> Result:
+        errors = verdict.refused.get(demand.job.name)
+        if errors:
+            return _refused(demand.job, combined(errors))
+        try:
+            with memory.room_for(0 if demand.live or check else demand.memory), open_client() as client:
+                # Where nothing is to be restored, nothing is made ready either.
+                if demand.live or check:
+                    ahead = prepare.Ahead(predicted=forecast.of(demand))
+                else:
+                    ahead = prepare.prepare(client, demand, huge_pages, forecast)
+                return workload.restore(client, demand.job, verdict.reading, check, ahead)
+        except RestoreError as error:
+            # No channel for this one; what the others have done must still be told.
+            lost = Result(demand.job)
+            lost.fail(error)
+            return lost
+
+    limit = _limit(parallel)
+    if check or len(demands) <= 1 or limit == 1:
+        found = [one(demand) for demand in demands]
+    else:
+        with ThreadPoolExecutor(max_workers=min(limit, len(demands))) as pool:
+            found = list(pool.map(one, demands))
+    if not check:
+        _learn(found)
+    return found
+
+
+def _limit(parallel: int) -> int:
+    return parallel if parallel > 0 else _PER_PROCESSOR * (os.cpu_count() or 1)
+
+
+def _forecast(demands: Sequence[Demand], verdict: Verdict, parallel: int, check: bool) -> Forecast:
+    coming = [demand for demand in demands if not demand.live and demand.job.name not in verdict.refused]
+    return Forecast(coming, _limit(parallel), check)
+
+
+def _learn(found: Sequence[Result]) -> None:
+    """What these restores took is what the next ones will be foretold by."""
+    done = [result for result in found if result.task.created and not result.failure]
+    samples = [prediction.of_receipt(result.receipt) for result in done]
+    if done:
+        rates.note(done[0].job.settings.rates_file, [one for one in samples if one is not None])
+
+
+def _refused(job: Job, error: RestoreError) -> Result:
+    result = Result(job, step="preflight")
+    # Whoever gets here has no preflight any more that would come before the window.
+    result.fail(gpu.settled(error))
+    return result
+
+
+class _Memory:
+    """Lets a workload begin when the node has memory for it beside those that are being restored now."""
+
+    def __init__(self, available: Callable[[], int | None] = restore_demand.available_memory) -> None:
+        self._available = available
+        self._changed = threading.Condition()
+        self._promised: list[int] = []
+
+    @contextlib.contextmanager
+    def room_for(self, size: int) -> Iterator[None]:
+        """Wait for ``size`` bytes; one that is alone never waits, since what it lacks nobody would give back."""
+        with self._changed:
+            self._changed.wait_for(lambda: not self._promised or self._fits(size))
+            self._promised.append(size)
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._promised.remove(size)
+                self._changed.notify_all()
+
+    def _fits(self, size: int) -> bool:
+        free = self._available()
+        return free is None or size + sum(self._promised) <= free

@@ -1,0 +1,192 @@
+# Copyright (c) 2026 the gpuops.restore contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Whether a node has the memory, in RAM and on its GPUs, for all workloads of a run together. Private."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from .._checkpoint import original as checkpoint_original
+from .._containerd import task_removal, tasks
+from .._containerd.client import Client
+from .._core.errors import RETRYABLE, NodeError, RestoreError
+from .._gpu import gpu_map, info as gpu_info, nvml, vram as gpu_vram
+from .._host import memory as host_memory
+from .._oci import spec_adapt
+from . import gpu as restore_gpu
+from .params import Job
+
+
+@dataclass(frozen=True)
+class Demand:
+    """What one workload will take. ``memory``: bytes of its memory images; ``live``: it runs already."""
+
+    job: Job
+    live: bool = False
+    #: Of the staged directory; empty where the checkpoint cannot be read.
+    key: str = ""
+    memory: int = 0
+    memory_limit: int | None = None
+    gpu_expected: bool = False
+    #: Bytes that the processes held on each GPU, by old UUID, where that is known.
+    held: Mapping[str, int] = field(default_factory=dict)
+    #: The old GPUs that they could see.
+    visible: tuple[str, ...] = ()
+    vram: gpu_vram.Need = field(default_factory=gpu_vram.Need)
+
+
+@dataclass
+class Verdict:
+    """Workloads that cannot be restored, by name, and why; ``reading`` where the GPUs were looked at."""
+
+    refused: dict[str, list[RestoreError]] = field(default_factory=dict)
+    warnings: list[str] = field(default_factory=list)
+    reading: nvml.Reading | None = None
+
+    def refuse(self, name: str, error: RestoreError) -> None:
+        """Note a problem of one workload."""
+        self.refused.setdefault(name, []).append(error)
+
+
+def look(client: Client, job: Job) -> Demand:
+    """What the workload will take; nothing where its checkpoint cannot be read, which its own steps say."""
+    try:
+        original = checkpoint_original.read(client, job.container.source)
+        spec: Mapping[str, Any] = original.stored_spec or {}
+        if spec:
+            spec_adapt.check(spec)
+    except RestoreError:
+        return Demand(job)
+    checkpoint = original.checkpoint
+    size = checkpoint.criu.size if checkpoint.criu else 0
+    expected = restore_gpu.expected(job.gpu, spec, checkpoint.facts)
+    held = gpu_vram.held(job.gpu.vram, checkpoint.facts)
+    memory = ((spec.get("linux") or {}).get("resources") or {}).get("memory")
+    limit = memory.get("limit") if isinstance(memory, dict) else None
+    return Demand(
+        job,
+        live=task_removal.is_live(tasks.get(client, job.name)),
+        key=checkpoint.key,
+        memory=size,
+        memory_limit=limit if isinstance(limit, int) else None,
+        gpu_expected=expected,
+        held=held,
+        visible=gpu_vram.visible(checkpoint.facts),
+        vram=gpu_vram.need(held, checkpoint.facts, size, job.gpu.gpu_map) if expected else gpu_vram.Need(),
+    )
+
+
+def judge(demands: Sequence[Demand], available: int | None, thorough: bool) -> Verdict:
+    """Compare what is wanted with what is there. ``available``: bytes of host memory, None where not told.
+
+    ``thorough``: ask the CUDA driver too, as a preflight does; without, only memory is looked at.
+    """
+    verdict = Verdict()
+    coming = [demand for demand in demands if not demand.live]
+    _judge_memory(coming, available, verdict)
+    expected = [demand for demand in coming if demand.gpu_expected]
+    if not expected:
+        return verdict
+    policy = expected[0].job.gpu.policy
+    verdict.reading = nvml.read(policy.driver_root, fallback=policy.driver_container)
+    if thorough:
+        _judge_driver(expected, verdict)
+        if verdict.reading.reason:
+            verdict.warnings.append(f"Whether the GPUs have room was not looked at: {verdict.reading.reason}.")
+    taken: dict[str, int] = {}
+    for demand in expected:
+        gpu = demand.job.gpu
+        try:
+            pairs = gpu_map.pairs(gpu.gpu_map, {*demand.held, *demand.visible})
+            gpu_map.require_targets(pairs, verdict.reading)
+            gpu_vram.require(demand.job.name, demand.vram, taken, verdict.reading)
+        except RestoreError as error:
+            verdict.refuse(demand.job.name, error)
+            continue
+        for uuid, size in demand.vram.by_gpu.items() or {"": demand.vram.total}.items():
+            taken[uuid] = taken.get(uuid, 0) + size
+    return verdict
+
+
+def _judge_memory(coming: Sequence[Demand], available: int | None, verdict: Verdict) -> None:
+    """The memory of a workload on GPUs goes to them and is free again, so only the largest of these counts."""
+    kept, passing = 0, 0
+    for demand in coming:
+        name, size = demand.job.name, demand.memory
+        if demand.memory_limit is not None and 0 < demand.memory_limit < size:
+            verdict.refuse(name, _over_limit(name, size, demand.memory_limit))
+            continue
+        now = (kept, max(passing, size)) if demand.gpu_expected else (kept + size, passing)
+        if available is not None and sum(now) > available:
+            verdict.refuse(name, _short(name, size, available - kept - (0 if demand.gpu_expected else passing)))
+            continue
+        kept, passing = now
+
+
+def _judge_driver(expected: Sequence[Demand], verdict: Verdict) -> None:
+    policy = expected[0].job.gpu.policy
+    found = gpu_info.gather(
+        None, gpu_info.Question(driver_root=policy.driver_root, driver_container=policy.driver_container)
+    )
+    code = str(found.get("reason_code"))
+    for demand in expected:
+        if not found["available"]:
+            verdict.refuse(
+                demand.job.name,
+                NodeError(
+                    code,
+                    f"The GPU memory of {demand.job.name} cannot be restored on this node: {found['reason']}",
+                    "Mend that, or set gpu of the workload to none if its processes hold no CUDA state.",
+                ),
+            )
+        elif demand.job.gpu.gpu_map and not found["driver"]["gpu_map"]:
+            verdict.refuse(
+                demand.job.name,
+                NodeError(
+                    "driver_too_old",
+                    f"The NVIDIA driver {found['driver']['version']} of this node cannot restore {demand.job.name} "
+                    "onto other GPUs (gpu_map).",
+                    "Update the driver to 580 or later (CUDA 13.0).",
+                ),
+            )
+    for gpu in found["gpus"]:
+        if gpu["persistence"] is False:
+            verdict.warnings.append(
+                f"The GPU {gpu['index']} is not in persistence mode, so the driver sets it up anew for the restore, "
+                "which takes longer (nvidia-smi -pm 1, or nvidia-persistenced)."
+            )
+        if gpu["mig"]:
+            verdict.warnings.append(f"The GPU {gpu['index']} is in MIG mode, which driver checkpoints do not support.")
+
+
+def _over_limit(name: str, size: int, limit: int) -> NodeError:
+    return NodeError(
+        "container_memory_short",
+        f"The memory images of {name} hold {_gib(size)}, and the container's memory limit is {_gib(limit)}: the kernel "
+        "would kill it half-way.",
+        "Raise the limit (linux.resources.memory.limit of ociSpec in metadata).",
+        details={"needed": size, "available": limit},
+    )
+
+
+def _short(name: str, size: int, available: int) -> NodeError:
+    return NodeError(
+        "host_memory_short",
+        f"The memory images of {name} hold {_gib(size)}, and the node has {_gib(max(0, available))} left for it.",
+        "Free host memory, or restore fewer workloads on this node.",
+        outcome=RETRYABLE,
+        details={"needed": size, "available": available},
+    )
+
+
+def available_memory() -> int | None:
+    """Bytes of host memory that can be had now."""
+    return host_memory.available()
+
+
+def _gib(size: int) -> str:
+    return f"{size / (1 << 30):.1f} GiB"

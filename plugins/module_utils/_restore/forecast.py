@@ -1,0 +1,80 @@
+# Copyright (c) 2026 the gpuops.restore contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""How long the windows of one call will take, from what its workloads hold and what the node is known for. Private."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Sequence
+
+from .._checkpoint import staging
+from .._container import task as task_steps
+from .._core.errors import RestoreError
+from .._host import huge_pages
+from .._parallel_memory import policy as memory_policy
+from . import prediction, prewarm, rates as restore_rates
+from .demand import Demand
+from .prediction import Prediction, Rates
+
+
+class Forecast:
+    """``coming``: the workloads that this call will restore, at most ``at_once`` at a time.
+
+    Where the node has restored nothing yet, it is measured for a moment; ``check``: also where little is restored.
+    """
+
+    def __init__(self, coming: Sequence[Demand], at_once: int, check: bool) -> None:
+        enough = check or sum(demand.memory for demand in coming) >= huge_pages.WORTH_A_LOOK
+        self._measure = enough and bool(coming and coming[0].job.settings.rates_file)
+        self._crowd = prediction.crowd(len(coming), at_once, os.cpu_count() or 1)
+        self._rates = Rates()
+        if coming:
+            settings = coming[0].job.settings
+            self._rates = restore_rates.load(settings.rates_file, settings.staging_dir)
+            if self._measure and not self._rates.samples and not self._rates.copy:
+                self._rates = dataclasses.replace(self._rates, copy=restore_rates.copy_rate())
+
+    def of(
+        self, demand: Demand, prewarmed: prewarm.Report | None = None, beside: bool | None = None
+    ) -> Prediction | None:
+        """The window of one workload; None where its checkpoint is not known, or where no staged files are used.
+
+        ``prewarmed``: what was read ahead already; ``beside``: whether memory is written beside CRIU, None where that
+        is not known yet.
+        """
+        if demand.live or not demand.memory or demand.job.task.route != task_steps.STAGED:
+            return None
+        if beside is None:
+            beside = not memory_policy.refusal(demand.job.settings.parallel_memory, demand.memory, staged=True)
+        report, rates = (prewarmed, self._rates) if prewarmed else self._look(demand)
+        load = prediction.Load(
+            # Staged or not, CRIU reads the same; a tar is about as long as its files.
+            size=report.bytes or demand.memory,
+            vram=demand.vram.total if demand.gpu_expected else 0,
+            late=report.late,
+            ahead=0 if prewarmed else report.read,
+            crowd=self._crowd,
+            writers=memory_policy.writers() if beside else 0,
+        )
+        return prediction.predict(load, rates)
+
+    def _look(self, demand: Demand) -> tuple[prewarm.Report, Rates]:
+        """What reading ahead will do, and the disk's rate where that matters and nothing tells it."""
+        settings = demand.job.settings
+        try:
+            staged = staging.find(settings.staging_dir, demand.key) if demand.key else None
+            if staged is None:
+                return prewarm.Report(), self._rates
+            missing = prewarm.uncached(staged.directory)
+            report = prewarm.foretell([staged.directory], settings.prewarm, demand.memory, missing)
+        except (OSError, RestoreError):
+            # The workload's own steps say it.
+            return prewarm.Report(), self._rates
+        pieces = [(path, *piece) for path, found in missing.items() for piece in found]
+        if self._measure and pieces and not self._rates.disk:
+            longest = max(pieces, key=lambda piece: piece[2] - piece[1])
+            self._rates = dataclasses.replace(self._rates, disk=restore_rates.disk_rate(*longest))
+        return report, self._rates

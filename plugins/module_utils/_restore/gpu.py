@@ -1,0 +1,222 @@
+# Copyright (c) 2026 the gpuops.restore contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""The GPU's part in the restore of one workload: its memory comes back, and that is seen. Private."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Callable
+
+from .._containerd.client import Client
+from .._core.errors import TERMINAL, UNKNOWN, NodeError, RestoreError
+from .._gpu import driver, node as gpu_node, nvml, processes as gpu_processes, state as gpu_state, vram as gpu_vram
+from .._gpu.teardown import Policy
+
+_SEEN_SECONDS = 5.0
+_INTERVAL = 0.2
+
+
+@dataclass(frozen=True)
+class Wish:
+    """What is wanted of one workload's GPU memory. ``vram``: bytes by old GPU UUID, as the operator gave them.
+
+    ``visible``: the old GPUs that its processes could see, where that was recorded.
+    """
+
+    policy: Policy = field(default_factory=Policy)
+    gpu_map: Mapping[str, str] = field(default_factory=dict)
+    vram: Mapping[str, int] = field(default_factory=dict)
+    visible: tuple[str, ...] = ()
+    retries: int = 1
+
+
+@dataclass
+class Outcome:
+    """What was, or in check mode would be, done."""
+
+    changed: bool = False
+    actions: list[str] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+    processes: list[dict[str, Any]] = field(default_factory=list)
+    seconds: dict[str, float] = field(default_factory=dict)
+    #: When the processes ran again, as time.monotonic() tells.
+    reached_at: float | None = None
+
+    def result(self, before: nvml.Reading | None = None, after: nvml.Reading | None = None) -> dict[str, Any]:
+        """For results and receipts: sizes in bytes, ``gb_per_s`` in 10^9 bytes per second of the driver's restore."""
+        sizes = [process["bytes"] for process in self.processes]
+        total = sum(sizes) if sizes and all(size is not None for size in sizes) else None
+        took = self.seconds.get("restore", 0.0)
+        return {
+            "processes": self.processes,
+            "bytes": total,
+            "seconds": self.seconds,
+            "gb_per_s": round(total / took / 1e9, 2) if total and took else None,
+            "gpus": _cards(self.processes, before, after),
+        }
+
+
+def concerned(wish: Wish, spec: Mapping[str, Any], facts: Mapping[str, Any]) -> bool:
+    """Whether the driver has to be asked about this workload at all."""
+    policy = wish.policy
+    if policy.mode == gpu_node.NONE:
+        return False
+    return expected(wish, spec, facts) or gpu_node.has_driver(policy.control_device)
+
+
+def expected(wish: Wish, spec: Mapping[str, Any], facts: Mapping[str, Any]) -> bool:
+    """Whether the workload cannot do without a GPU."""
+    mode = wish.policy.mode
+    if mode == gpu_node.AUTO:
+        return certain(wish, facts) or gpu_node.wanted_by(spec)
+    return mode == gpu_node.REQUIRED
+
+
+def certain(wish: Wish, facts: Mapping[str, Any]) -> bool:
+    """Whether there must be processes with CUDA: they are required, or the capture has recorded some."""
+    mode = wish.policy.mode
+    return mode == gpu_node.REQUIRED or (mode == gpu_node.AUTO and bool(gpu_vram.processes(facts)))
+
+
+def opening(wish: Wish) -> driver.Opening:
+    """The driver, to be opened while CRIU is at work: that takes as long as a gigabyte's restore."""
+    policy = wish.policy
+    return driver.Opening(time.monotonic() + policy.cuda_timeout, policy.driver_root, policy.driver_container)
+
+
+def bring_back(
+    client: Client,
+    container_id: str,
+    wish: Wish,
+    ownership: tuple[str, bool],
+    needed: bool,
+    check: bool,
+    assume_prepared: bool = False,
+    insist: bool = False,
+    ahead: driver.Opening | None = None,
+) -> Outcome:
+    """Restore and unlock all CUDA processes of the running task, and see their memory on the GPUs.
+
+    ``ownership``: owner label and force. ``needed`` as :func:`expected` tells, ``insist`` as :func:`certain`;
+    ``ahead``: a driver that is being opened.
+    Raises what :func:`_gpu.state.reach` raises, and RestoreError ``no_cuda_process``.
+    """
+    policy = wish.policy
+    outcome = Outcome()
+    if check and assume_prepared and not needed:
+        # Whether it holds any can only be seen once it runs.
+        return outcome
+    try:
+        done = gpu_state.reach(
+            client,
+            gpu_state.Wish(
+                state=driver.RUNNING,
+                container_id=container_id,
+                gpu_map=wish.gpu_map,
+                vram=wish.vram,
+                visible=wish.visible,
+                cuda_timeout=policy.cuda_timeout,
+                lock_timeout=policy.lock_timeout,
+                driver_root=policy.driver_root,
+                owner=ownership[0],
+                force=ownership[1],
+                assume_prepared=assume_prepared,
+                driver_container=policy.driver_container,
+            ),
+            check,
+            ahead.driver() if ahead else None,
+        )
+    except NodeError as error:
+        if needed or error.code not in driver.UNAVAILABLE:
+            raise
+        outcome.warnings.append(f"GPU memory was not looked for: {error.message}")
+        return outcome
+    outcome.changed, outcome.actions, outcome.warnings = done.changed, done.actions, done.warnings
+    outcome.processes, outcome.seconds, outcome.reached_at = done.processes, done.seconds, done.reached_at
+    if insist and not done.processes and not (check and assume_prepared):
+        why = "the workload requires its GPU memory back"
+        if policy.mode != gpu_node.REQUIRED:
+            why = "its capture recorded some that have"
+        raise RestoreError(
+            "no_cuda_process",
+            f"No process of {container_id} has CUDA state, and {why}.",
+            "Take the checkpoint with its CUDA processes suspended (containerd_checkpoint does); gpu: none restores "
+            "without.",
+        )
+    return outcome
+
+
+def verify(
+    outcome: Outcome, container_id: str, policy: Policy, sleep: Callable[[float], None] = time.sleep
+) -> nvml.Reading | None:
+    """See by NVML that every process that was restored holds memory again; the reading, None where there is none.
+
+    Raises RestoreError ``vram_not_back``.
+    """
+    restored = [p for p in outcome.processes if "restore" in p["seconds"] and p["after"] == driver.RUNNING]
+    if not restored:
+        return None
+    give_up = time.monotonic() + _SEEN_SECONDS
+    while True:
+        reading = nvml.read(policy.driver_root, fallback=policy.driver_container)
+        if reading.reason:
+            outcome.warnings.append(f"That the VRAM is back was not seen: {reading.reason}.")
+            return None
+        listed = {holder.pid for holder in reading.holders}
+        # One that has ended meanwhile holds nothing; whether it should have lived is asked later.
+        missing = [
+            process["pid"]
+            for process in restored
+            if process["pid"] not in listed and gpu_processes.start_time(process["pid"]) == process["start_time"]
+        ]
+        for process in restored:
+            process["bytes"], process["gpus"] = reading.bytes_of(process["pid"]), reading.shares_of(process["pid"])
+        if not missing:
+            return reading
+        if time.monotonic() >= give_up:
+            raise RestoreError(
+                "vram_not_back",
+                f"The driver restored process {missing[0]} of {container_id}, but NVML shows no GPU memory of it.",
+                "Look at dmesg for Xid lines and at the process's output, then restore the workload anew.",
+                outcome=UNKNOWN,
+                details={"pids": missing},
+            )
+        sleep(_INTERVAL)
+
+
+def settled(error: RestoreError) -> RestoreError:
+    """The error of a GPU step in the window: what was made has to go again, so running this step again is no way."""
+    if error.outcome != UNKNOWN:
+        error.outcome = TERMINAL
+    return error
+
+
+def _cards(
+    processes: list[dict[str, Any]], before: nvml.Reading | None, after: nvml.Reading | None
+) -> list[dict[str, Any]]:
+    shares = [gpu for process in processes for gpu in process["gpus"]]
+    cards = {gpu["uuid"]: gpu for gpu in shares}
+    found = []
+    for uuid, card in sorted(cards.items()):
+        then, now = (reading.gpu(uuid) if reading else None for reading in (before, after))
+        found.append(
+            {
+                "uuid": uuid,
+                "index": card["index"],
+                "name": card["name"],
+                "memory": sum(gpu["memory"] or 0 for gpu in shares if gpu["uuid"] == uuid),
+                "used_before": _used(then),
+                "used_after": _used(now),
+            }
+        )
+    return found
+
+
+def _used(gpu: nvml.Gpu | None) -> int | None:
+    if gpu is None or gpu.memory_total is None or gpu.memory_free is None:
+        return None
+    return gpu.memory_total - gpu.memory_free

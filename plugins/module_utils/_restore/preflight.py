@@ -1,0 +1,205 @@
+# Copyright (c) 2026 the gpuops.restore contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""What a checkpoint holds, and what this node lacks for restoring it. Private: for this collection only.
+
+Nothing is changed, and nothing stops at the first problem: an operator wants all of them at once.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Callable
+
+from .._checkpoint import facts, node_facts, original as checkpoint_original, reader as checkpoint_reader, staging
+from .._checkpoint.original import Original
+from .._container import container as container_steps, mounts, netns, params as container_params, stdio
+from .._containerd import containers, content, daemon, ownership, task_removal, tasks
+from .._containerd.client import Client
+from .._containerd.images import Descriptor, Image
+from .._core.errors import InputError, NodeError, RestoreError
+from .._gpu import nvml
+from .._oci import spec_adapt
+
+
+@dataclass
+class Report:
+    """``checkpoint`` is None where nothing could be read; ``problems`` is empty where the restore may begin."""
+
+    checkpoint: dict[str, Any] | None = None
+    problems: list[dict[str, str]] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+    status: dict[str, Any] = field(default_factory=dict)
+
+    def add(self, error: RestoreError) -> None:
+        """Note a problem, once."""
+        entry = {
+            "code": error.code,
+            "message": error.message,
+            "remedy": error.remedy,
+            "outcome": error.outcome,
+        }
+        if entry not in self.problems:
+            self.problems.append(entry)
+
+
+def report(client: Client, wish: container_params.Wish, stdout: str = "", stderr: str = "") -> Report:
+    """Read the checkpoint that ``wish`` names and check everything that a restore as wished needs.
+
+    An empty ``container_id`` asks for the checkpoint alone; the container, its name and output are not looked at.
+    """
+    found = Report()
+    try:
+        original = checkpoint_original.read(client, wish.source)
+    except RestoreError as error:
+        found.add(error)
+        return found
+    image = _collect(found, lambda: checkpoint_original.base_image(client, original))
+    found.checkpoint = _describe(original, image)
+    _collect(found, lambda: checkpoint_reader.require_criu(original.checkpoint))
+    for part in _parts(original.checkpoint):
+        _collect(found, lambda part=part: _require_blob(client, part))  # type: ignore[misc]
+    _node_problems(client, found, original)
+    _compare(client, found, original)
+    _room(client, found, original, wish)
+    _spec_problems(client, found, original, image, wish, stdout, stderr)
+    return found
+
+
+def _collect(found: Report, check: Callable[[], Any]) -> Any:
+    try:
+        return check()
+    except RestoreError as error:
+        found.add(error)
+        return None
+
+
+def _parts(checkpoint: checkpoint_reader.Checkpoint) -> list[Descriptor]:
+    every = (checkpoint.criu, checkpoint.config, checkpoint.writable_layer, checkpoint.runtime_options)
+    return [part for part in every if part is not None]
+
+
+def _require_blob(client: Client, part: Descriptor) -> None:
+    blob = content.stat(client, part.digest)
+    if blob is None or blob.size != part.size:
+        raise InputError(
+            "blob_missing" if blob is None else "blob_truncated",
+            f"The blob {part.digest} ({part.media_type}) of the checkpoint "
+            + ("is not in containerd's content store." if blob is None else f"has {blob.size} bytes, not {part.size}."),
+            "Delete the checkpoint image, then import or pull it again.",
+        )
+
+
+def _node_problems(client: Client, found: Report, original: Original) -> None:
+    path = daemon.daemon_environment(client)["PATH"]
+    _collect(found, lambda: daemon.require_snapshotter(client, original.snapshotter))
+    _collect(found, lambda: daemon.require_runtime(original.runtime, path))
+    for problem in daemon.restore_problems(path):
+        found.add(problem)
+
+
+def _compare(client: Client, found: Report, original: Original) -> None:
+    """What a capture of this collection recorded, beside this node."""
+    recorded = original.checkpoint.facts
+    if not recorded:
+        return
+    path = daemon.daemon_environment(client)["PATH"]
+    here = node_facts.node(path, original.runtime)
+    here["gpu"] = {"driver": nvml.read().driver} if recorded.get("gpu") else None
+    compared = facts.compare(recorded, here)
+    for code, message in compared.problems.items():
+        found.add(NodeError(code, message, "Restore on a node like the one that it was captured on."))
+    found.warnings.extend(compared.warnings)
+
+
+def _room(client: Client, found: Report, original: Original, wish: container_params.Wish) -> None:
+    criu = original.checkpoint.criu
+    if criu is None:
+        return
+    staged = _collect(found, lambda: staging.find(wish.staging_dir, original.checkpoint.key))
+    found.status["staged"] = staged is not None
+    if staged is None:
+        free, needed = daemon.free_bytes(wish.staging_dir), criu.size + staging.RESERVE
+        if free is not None and needed > free:
+            found.add(staging.no_space(wish.staging_dir, needed, free))
+
+
+def _spec_problems(
+    client: Client,
+    found: Report,
+    original: Original,
+    image: Image | None,
+    wish: container_params.Wish,
+    stdout: str,
+    stderr: str,
+) -> None:
+    if original.stored_spec is not None and found.checkpoint is not None:
+        valid = _collect(found, lambda: spec_adapt.check(original.stored_spec) or True)
+        if not valid:
+            return
+        found.checkpoint["spec"] = spec_adapt.summary(original.stored_spec)
+    if not wish.container_id or (original.stored_spec is None and image is None):
+        return
+    live = _present(client, found, original, wish)
+    adapted = _collect(found, lambda: container_steps.plan_spec(client, wish, original, image))
+    if adapted is None:
+        return
+    found.warnings.extend(adapted.warnings)
+    if live:
+        # It runs already: what it was started with no longer has to be there.
+        return
+    for problem in mounts.problems(adapted.spec, planned=(netns.path(wish.container_id),)):
+        found.add(problem)
+    terminal = bool(adapted.spec.get("process", {}).get("terminal"))
+    _collect(found, lambda: stdio.plan(stdout, stderr, terminal))
+
+
+def _present(client: Client, found: Report, original: Original, wish: container_params.Wish) -> bool:
+    """Look at a container of that name; True if its task lives."""
+    container = containers.get(client, wish.container_id)
+    task = tasks.get(client, wish.container_id) if container else None
+    found.status["container"] = container is not None
+    found.status["task"] = task.status if task else "absent"
+    if container is None:
+        return False
+    _collect(found, lambda: ownership.require_ours(container, wish.owner, wish.force))
+    _collect(
+        found,
+        lambda: ownership.require_same_checkpoint(container, original.checkpoint.digest, wish.force),
+    )
+    if task is not None and task.status in ("PAUSED", "PAUSING"):
+        _collect(found, lambda: tasks.refuse_paused(task))
+    used = ownership.is_used(client, container)
+    found.status["used"] = used
+    live = task_removal.is_live(task)
+    if used and not live and not wish.rebuild:
+        found.add(ownership.used_snapshot(container))
+    return live
+
+
+def _describe(original: Original, image: Image | None) -> dict[str, Any]:
+    checkpoint = original.checkpoint
+
+    def shown(part: Descriptor | None) -> dict[str, Any] | None:
+        return {"digest": part.digest, "size": part.size} if part else None
+
+    return {
+        "name": checkpoint.name,
+        "digest": checkpoint.digest,
+        "layout": checkpoint.layout,
+        "base_image": {
+            "name": original.image_name or checkpoint.base_name,
+            "digest": checkpoint.base.digest if checkpoint.base else (image.target.digest if image else ""),
+            "present": image is not None,
+        },
+        "runtime": checkpoint.runtime,
+        "cgroup_driver": original.cgroup_driver,
+        "snapshotter": original.snapshotter,
+        "criu": shown(checkpoint.criu),
+        "writable_layer": shown(checkpoint.writable_layer),
+        "options": shown(checkpoint.options),
+        "spec_source": original.spec_source,
+        "spec": None,
+        "recorded": dict(checkpoint.facts) or None,
+    }

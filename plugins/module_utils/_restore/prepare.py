@@ -1,0 +1,86 @@
+# Copyright (c) 2026 the gpuops.restore contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""What is made ready just before a workload's window, so that the window is short. Private."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass, field
+from typing import Any
+
+from .._checkpoint import staging
+from .._checkpoint.staging import Staged
+from .._container import task as task_steps
+from .._containerd import daemon
+from .._containerd.client import Client
+from .._core import state_dir
+from .._host import huge_pages as host_huge_pages
+from .._host.huge_pages import HugePages
+from .._parallel_memory import hook as memory_hook, policy as memory_policy, split as memory_split
+from .._parallel_memory.split import NotSplitError, Split
+from . import prewarm as restore_prewarm
+from .demand import Demand
+from .forecast import Forecast
+from .prediction import Prediction
+
+
+@dataclass(frozen=True)
+class Ahead:
+    """``huge_pages`` is entered for the window; ``prewarm`` is done already; ``predicted``: how long it will take."""
+
+    huge_pages: HugePages = field(default_factory=lambda: HugePages(host_huge_pages.KEEP))
+    prewarm: restore_prewarm.Report = field(default_factory=restore_prewarm.Report)
+    predicted: Prediction | None = None
+    #: The checkpoint in two parts, where several threads are to write its memory; else ``alone`` says why not.
+    split: Split | None = None
+    alone: str = "nothing is restored"
+
+    def result(self) -> dict[str, Any]:
+        """As results and receipts have it."""
+        return {
+            "huge_pages": self.huge_pages.report.result(),
+            "prewarm": self.prewarm.result(),
+            "predicted": self.predicted.result() if self.predicted else None,
+            "parallel_memory": {"bytes": 0, "seconds": 0.0, "writers": 0, "skipped": self.alone},
+        }
+
+    def plainly(self, why: str) -> Ahead:
+        """The same, but CRIU restores the memory."""
+        return dataclasses.replace(self, split=None, alone=why)
+
+
+def prepare(client: Client, demand: Demand, huge_pages: HugePages, forecast: Forecast) -> Ahead:
+    """Have the staged files of one workload ready for CRIU. What cannot be made ready only costs time."""
+    settings = demand.job.settings
+    staged = staging.find(settings.staging_dir, demand.key) if demand.key else None
+    if staged is None:
+        report = restore_prewarm.Report(skipped="nothing is staged")
+        return Ahead(huge_pages, report, forecast.of(demand, report), alone=report.skipped)
+    split, alone = _split(client, demand, staged)
+    try:
+        # Before the window is entered, and after the split: what that has copied is read, too.
+        directories = [staged.directory, *([split.images] if split else [])]
+        report = restore_prewarm.warm(directories, settings.prewarm, demand.memory)
+    except OSError as error:
+        report = restore_prewarm.Report(skipped=str(error))
+    predicted = forecast.of(demand, report, beside=split is not None)
+    return Ahead(huge_pages, report, predicted, split, alone)
+
+
+def _split(client: Client, demand: Demand, staged: Staged) -> tuple[Split | None, str]:
+    """The checkpoint in two parts, or why CRIU restores all of it."""
+    job = demand.job
+    refusal = memory_policy.refusal(job.settings.parallel_memory, demand.memory, job.task.route == task_steps.STAGED)
+    if refusal:
+        return None, refusal
+    criu = daemon.find_program("criu", daemon.daemon_environment(client)["PATH"])
+    work = state_dir.work_dir(job.settings.staging_dir, client.namespace, job.name)
+    problem = memory_hook.problem(criu.version, work)
+    if problem:
+        return None, problem
+    try:
+        return memory_split.of(staged), ""
+    except (NotSplitError, OSError) as error:
+        return None, str(error)

@@ -1,0 +1,122 @@
+# Copyright (c) 2026 the gpuops.restore contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Documents about workloads that root alone reads on the node: receipts, and evidence of failures. Private.
+
+<state root>/receipts/<name>.json            what the last restore of a workload did
+<state root>/debug/<name>-<UTC time>/        what was known when one failed; no memory image
+"""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import json
+import os
+import re
+import shutil
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from .._core import state_dir
+
+RECEIPTS, DEBUG, FAILURE = "receipts", "debug", "failure.json"
+#: Logs are copied up to their last bytes; CRIU's may be long, and a process may print a lot.
+_COPY_BYTES = 16 << 20
+
+
+def now_text() -> str:
+    """The time as documents have it (UTC)."""
+    return datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def receipt_path(root: str, name: str) -> str:
+    """Where the receipt of a workload lies."""
+    return os.path.join(root, RECEIPTS, f"{name}.json")
+
+
+def read_receipt(root: str, name: str) -> dict[str, Any]:
+    """The receipt of a workload; {} when there is none that can be read."""
+    try:
+        with open(receipt_path(root, name), encoding="utf-8") as stream:
+            found = json.load(stream)
+    except (FileNotFoundError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def write_receipt(root: str, name: str, receipt: Mapping[str, Any]) -> None:
+    """Write the receipt; a run that is killed leaves the old one or the new one. Raises OSError."""
+    path = receipt_path(root, name)
+    state_dir.make_private(os.path.dirname(path), root)
+    partial = f"{path}.{os.getpid()}"
+    _write(partial, receipt)
+    os.replace(partial, path)
+
+
+def keep_evidence(root: str, name: str, keep: int, directory: str, outputs: Sequence[str]) -> str:
+    """Begin a bundle: CRIU's log and configuration out of ``directory``, and the ends of ``outputs``.
+
+    Only the last ``keep`` (at least 1) bundles of the workload stay. Returns the bundle's path. Raises OSError.
+    """
+    debug = os.path.join(root, DEBUG)
+    state_dir.make_private(debug, root)
+    bundle = _new_bundle(debug, name)
+    for source in [*_files(directory), *outputs]:
+        with contextlib.suppress(FileNotFoundError):
+            _copy_end(source, _free(bundle, os.path.basename(source)))
+    ours = re.compile(re.escape(name) + r"-[0-9]{8}T[0-9]{6}Z\Z")
+    for old in sorted(entry for entry in os.listdir(debug) if ours.match(entry))[:-keep]:
+        shutil.rmtree(os.path.join(debug, old))
+    return bundle
+
+
+def write_failure(bundle: str, document: Mapping[str, Any]) -> None:
+    """Write, or write anew, what failed. Raises OSError."""
+    _write(os.path.join(bundle, FAILURE), document)
+
+
+def _new_bundle(debug: str, name: str) -> str:
+    """A directory of its own; where two attempts fail within one second, the later one has the next second's name."""
+    moment = datetime.datetime.now(datetime.timezone.utc)
+    while True:
+        bundle = os.path.join(debug, f"{name}-{moment:%Y%m%dT%H%M%SZ}")
+        try:
+            os.mkdir(bundle, 0o700)
+        except FileExistsError:
+            moment += datetime.timedelta(seconds=1)
+        else:
+            return bundle
+
+
+def _free(bundle: str, name: str) -> str:
+    """A path in the bundle that nothing has yet: outputs may be called like each other, or like our own files."""
+    path, number = os.path.join(bundle, name), 1
+    while os.path.basename(path) == FAILURE or os.path.lexists(path):
+        number += 1
+        path = os.path.join(bundle, f"{name}.{number}")
+    return path
+
+
+def _files(directory: str) -> list[str]:
+    try:
+        return sorted(entry.path for entry in os.scandir(directory) if entry.is_file(follow_symlinks=False))
+    except FileNotFoundError:
+        return []
+
+
+def _write(path: str, document: Mapping[str, Any]) -> None:
+    with open(_new(path), "w", encoding="utf-8") as stream:
+        json.dump(document, stream, indent=2, sort_keys=True, default=str)
+        stream.write("\n")
+
+
+def _copy_end(source: str, target: str) -> None:
+    with open(source, "rb") as stream, open(_new(target), "wb") as copy:
+        stream.seek(max(0, os.fstat(stream.fileno()).st_size - _COPY_BYTES))
+        shutil.copyfileobj(stream, copy)
+
+
+def _new(path: str) -> int:
+    return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)

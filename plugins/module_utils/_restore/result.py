@@ -1,0 +1,93 @@
+# Copyright (c) 2026 the gpuops.restore contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""What became of one workload of a restore. Private."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from .._container import params as container_params, task as task_steps
+from .._core.errors import RestoreError
+from .._gpu import nvml
+from . import gpu as restore_gpu
+from .params import Job
+
+
+@dataclass
+class Result:
+    """What became of one workload. ``failure`` is None where it runs as wanted; ``seconds`` by step."""
+
+    job: Job
+    step: str = ""
+    container: container_params.Outcome = field(default_factory=container_params.Outcome)
+    task: task_steps.Outcome = field(default_factory=task_steps.Outcome)
+    gpu: restore_gpu.Outcome = field(default_factory=restore_gpu.Outcome)
+    gpu_seen: nvml.Reading | None = None
+    probe: dict[str, Any] | None = None
+    ahead: dict[str, Any] = field(default_factory=dict)
+    seconds: dict[str, float] = field(default_factory=dict)
+    receipt: dict[str, Any] = field(default_factory=dict)
+    receipt_written: bool = False
+    warnings: list[str] = field(default_factory=list)
+    failure: dict[str, Any] | None = None
+
+    @property
+    def changed(self) -> bool:
+        """Whether something was, or in check mode would be, changed. What was taken back again is no change."""
+        return self.failure is None and (
+            self.container.changed or self.task.changed or self.gpu.changed or self.receipt_written
+        )
+
+    def shown(self) -> dict[str, Any]:
+        """As the module returns it."""
+        return {
+            "changed": self.changed,
+            "actions": [*self.container.actions, *self.task.actions, *self.gpu.actions],
+            "container": self.container.container,
+            "created": {"container": self.container.created, "task": self.task.created},
+            "spec_changes": self.container.spec_changes,
+            "task": self.task.task,
+            "gpu": self.gpu.result(after=self.gpu_seen) if self.gpu.processes else None,
+            "probe": self.probe,
+            **self.ahead,
+            "seconds": self.seconds,
+            "receipt": self.receipt,
+            "failure": self.failure,
+        }
+
+    def state(self, when: str) -> dict[str, Any]:
+        """For the diff, ``when`` being before or after."""
+        spec = self.container.spec_before if when == "before" else self.container.spec_after
+        return {
+            "task": self.task.before if when == "before" else self.task.after,
+            "cuda": {str(process["pid"]): process[when] for process in self.gpu.processes},
+            **({"spec": spec} if self.container.changed else {}),
+        }
+
+    @contextlib.contextmanager
+    def timed(self, step: str) -> Iterator[None]:
+        """Note how long a step takes, and that it was at it when something fails."""
+        self.step = step
+        begun = time.monotonic()
+        try:
+            yield
+        finally:
+            self.seconds[step] = round(time.monotonic() - begun, 3)
+
+    def fail(self, error: RestoreError) -> None:
+        """Note why the workload does not run."""
+        self.failure = {
+            "step": self.step,
+            "code": error.code,
+            "outcome": error.outcome,
+            "msg": error.sentence(),
+            "failure": error.failure(),
+            "evidence": "",
+            "left_behind": str(error.details.get("left_behind", "")),
+        }

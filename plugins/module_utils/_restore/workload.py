@@ -1,0 +1,318 @@
+# Copyright (c) 2026 the gpuops.restore contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""The way of one workload: container, task, GPU memory, proof, receipt; and the way back. Private."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import os
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from .._checkpoint import reader as checkpoint_reader
+from .._container import container as container_steps, task as task_steps
+from .._containerd.client import Client
+from .._core import labels, state_dir
+from .._core.errors import UNKNOWN, InputError, RestoreError
+from .._gpu import driver as gpu_driver, nvml, vram
+from .._probe import probe as probes
+from . import gpu, records
+from .params import Job
+from .prepare import Ahead
+from .result import Result
+
+CONTAINER, TASK, GPU, ALIVE, PROBE, RECEIPT = "container", "task", "gpu", "alive", "probe", "receipt"
+#: Failures of the GPU's step that the end of the container's process may have caused.
+_MAY_HAVE_DIED = frozenset({"no_cuda_process", "cuda_process_gone", "vram_not_back"})
+
+
+def restore(client: Client, job: Job, reading: nvml.Reading | None, check: bool, ahead: Ahead | None = None) -> Result:
+    """Have the workload run from its checkpoint; after a failure nothing that this call made is left.
+
+    ``reading``: the GPUs before the restore, where they were looked at; ``ahead``: what was made ready for the window.
+    Never raises RestoreError; it is in the result.
+    """
+    left = job.gpu.retries
+    ahead = ahead or Ahead()
+    result = _attempt(client, job, reading, check, ahead)
+    if result.failure and result.failure["code"] == "memory_write_failed" and not result.failure["left_behind"]:
+        warnings = [
+            *result.warnings,
+            f"The restore of {job.name} was begun anew, by CRIU alone: {result.failure['msg']}",
+        ]
+        ahead = ahead.plainly(str(result.failure["msg"]))
+        result = _attempt(client, _anew(job), reading, check, ahead)
+        result.warnings[:0] = warnings
+    while result.failure and left > 0 and _may_begin_anew(client, result, check):
+        left -= 1
+        if check:
+            return _foretold(client, result)
+        warnings = [*result.warnings, f"The restore of {job.name} was begun anew: {result.failure['msg']}"]
+        result = _attempt(client, _anew(job), reading, check, ahead)
+        result.warnings[:0] = warnings
+    return result
+
+
+def _anew(job: Job) -> Job:
+    # A failed attempt has used its snapshot, also where the container was there before.
+    return dataclasses.replace(job, container=dataclasses.replace(job.container, rebuild=True))
+
+
+def _foretold(client: Client, failed: Result) -> Result:
+    """In check mode: a task that a run which was killed has left is poisoned and would be replaced."""
+    job = failed.job
+    gone = task_steps.absent(client, job.task, check=True)
+    again = f"restore {job.name} anew, since its process cannot get its GPU memory back"
+    task = task_steps.Outcome(True, True, failed.task.before, "RUNNING", [*gone.actions, again])
+    return Result(job, container=failed.container, task=task, warnings=failed.warnings, receipt_written=True)
+
+
+def _attempt(client: Client, job: Job, reading: nvml.Reading | None, check: bool, ahead: Ahead) -> Result:
+    result = Result(job, ahead=ahead.result())
+    try:
+        _go(client, job, result, reading, check, ahead)
+    except RestoreError as error:
+        result.fail(error)
+    except OSError as error:
+        refused = f"The node's operating system refused: {error}."
+        result.fail(RestoreError("io_error", refused, "Mend that, then run again."))
+    if result.failure and not check:
+        _keep_evidence(client, result)
+        _take_back(client, result)
+    return result
+
+
+def _go(client: Client, job: Job, result: Result, reading: nvml.Reading | None, check: bool, ahead: Ahead) -> None:
+    with ahead.huge_pages:
+        result.ahead = ahead.result()
+        begun = time.monotonic()
+        running = _window(client, job, result, check, ahead)
+        result.seconds["window"] = round((result.gpu.reached_at or time.monotonic()) - begun, 3)
+    if result.task.created and not check:
+        with result.timed(ALIVE):
+            left = job.task.alive_seconds - (time.monotonic() - running)
+            task_steps.stays_alive(client, job.task, result.task.task["pid"], max(0.0, left))
+    if job.probe is not None and not check:
+        with result.timed(PROBE):
+            result.probe = probes.probe(client, job.probe, check).result()
+    with result.timed(RECEIPT):
+        _receipt(client, job, result, reading, check)
+
+
+def _window(client: Client, job: Job, result: Result, check: bool, ahead: Ahead) -> float:
+    """From nothing to a process with its GPU memory; when the process ran, as time.monotonic() tells."""
+    facts = _facts(client, job)
+    with result.timed(CONTAINER):
+        result.container = container_steps.present(client, job.container, check)
+        result.warnings += result.container.warnings
+    concerned = gpu.concerned(job.gpu, result.container.spec_after, facts)
+    with contextlib.ExitStack() as stack:
+        driver = stack.enter_context(gpu.opening(job.gpu)) if concerned and not check else None
+        with result.timed(TASK):
+            # What this call would have made counts as made.
+            wish = dataclasses.replace(
+                job.task, alive_seconds=0.0, assume_prepared=check and result.container.changed, split=ahead.split
+            )
+            result.task = task_steps.started(client, wish, check)
+            result.warnings += result.task.warnings
+            result.ahead["parallel_memory"].update(result.task.memory)
+        running = time.monotonic()
+        if concerned:
+            with result.timed(GPU):
+                _bring_gpu_back(client, job, result, facts, check, driver)
+    return running
+
+
+def _facts(client: Client, job: Job) -> Mapping[str, Any]:
+    try:
+        return checkpoint_reader.load(client, job.checkpoint).facts
+    except InputError:
+        # The container's step says it, or in check mode knows that it will come.
+        return {}
+
+
+def _bring_gpu_back(
+    client: Client, job: Job, result: Result, facts: Mapping[str, Any], check: bool, ahead: gpu_driver.Opening | None
+) -> None:
+    # Room was looked for before the window, unless the task is one that a run which was killed has left. Else only a
+    # map needs to know which GPUs there were.
+    known = bool(job.gpu.gpu_map) or not result.task.changed
+    wish = dataclasses.replace(
+        job.gpu, vram=vram.held(job.gpu.vram, facts) if known else {}, visible=vram.visible(facts)
+    )
+    try:
+        result.gpu = gpu.bring_back(
+            client,
+            job.name,
+            wish,
+            (job.settings.owner, job.settings.force),
+            gpu.expected(wish, result.container.spec_after, facts),
+            check,
+            assume_prepared=check and result.task.changed,
+            insist=gpu.certain(wish, facts),
+            ahead=ahead,
+        )
+        if result.gpu.changed and not check:
+            result.gpu_seen = gpu.verify(result.gpu, job.name, wish.policy)
+    except RestoreError as error:
+        if result.task.created and not check:
+            if error.code in _MAY_HAVE_DIED:
+                # Then its exit status and its last words say more.
+                task_steps.stays_alive(client, job.task, result.task.task["pid"], 0.0)
+            gpu.settled(error)
+        raise
+    result.warnings += result.gpu.warnings
+
+
+def _receipt(client: Client, job: Job, result: Result, reading: nvml.Reading | None, check: bool) -> None:
+    """Written when something was restored, or when a run that was killed did not get to it; else only read."""
+    root = job.settings.staging_dir
+    if not (result.container.changed or result.task.changed or result.gpu.changed):
+        result.receipt = records.read_receipt(root, job.name)
+        if result.receipt:
+            return
+    result.receipt_written = True
+    if check:
+        return
+    result.receipt = _compose(client, job, result, reading)
+    records.write_receipt(root, job.name, result.receipt)
+
+
+def _compose(client: Client, job: Job, result: Result, reading: nvml.Reading | None) -> dict[str, Any]:
+    container = result.container.container
+    record = dict(job.record)
+    seconds = {
+        **record.pop("seconds", {}),
+        CONTAINER: result.seconds[CONTAINER],
+        "create": result.task.seconds.get("create", 0.0),
+        "start": result.task.seconds.get("start", 0.0),
+        GPU: result.seconds.get(GPU, 0.0),
+        ALIVE: result.seconds.get(ALIVE, 0.0),
+        PROBE: result.seconds.get(PROBE, 0.0),
+    }
+    base = record.pop("base_image", {})
+    foretold = result.ahead.get("predicted")
+    return {
+        **job.settings.record,
+        **record,
+        "name": job.name,
+        "outcome": "restored",
+        "finished_at": records.now_text(),
+        "checkpoint": {"name": job.checkpoint, "digest": container["labels"].get(labels.CHECKPOINT, "")},
+        "base_image": {"name": container["image"], "digest": base.get("digest", "")},
+        "container": {
+            "id": job.name,
+            "namespace": client.namespace,
+            **{key: container[key] for key in ("snapshotter", "snapshot_key", "spec_source")},
+        },
+        "pid": result.task.task.get("pid"),
+        "output": list(dict.fromkeys(path for path in (job.task.stdout, job.task.stderr) if path)),
+        "gpu": result.gpu.result(reading, result.gpu_seen) if result.gpu.processes else None,
+        "probe": result.probe,
+        **result.ahead,
+        # Side by side with others, so not their sum over workloads; window: until the GPU memory was back.
+        "seconds": {
+            **{name: float(value) for name, value in seconds.items()},
+            "window": result.seconds["window"],
+            **({"predicted": foretold["seconds"]} if foretold else {}),
+            "total": round(sum(float(value) for value in seconds.values()), 3),
+        },
+    }
+
+
+def _keep_evidence(client: Client, result: Result) -> None:
+    job, failure = result.job, result.failure or {}
+    settings = job.settings
+    if settings.keep_evidence <= 0:
+        return
+    work = state_dir.work_dir(settings.staging_dir, client.namespace, job.name)
+    try:
+        bundle = records.keep_evidence(
+            settings.staging_dir, job.name, settings.keep_evidence, work, result.task.output_created
+        )
+        # CRIU's log, which the failure names, is there from now on.
+        failure.update(_elsewhere(failure, work, bundle), evidence=bundle)
+        records.write_failure(bundle, _evidence(result))
+    except OSError as error:
+        result.warnings.append(f"The evidence of {job.name} could not be kept whole: {error}.")
+
+
+def _elsewhere(value: Any, old: str, new: str) -> Any:
+    if isinstance(value, str):
+        return value.replace(old, new)
+    if isinstance(value, dict):
+        return {key: _elsewhere(part, old, new) for key, part in value.items()}
+    return [_elsewhere(part, old, new) for part in value] if isinstance(value, (list, tuple)) else value
+
+
+def _evidence(result: Result) -> dict[str, Any]:
+    job = result.job
+    return {
+        **job.settings.record,
+        "name": job.name,
+        "failed_at": records.now_text(),
+        "failure": result.failure,
+        "workload": job.shown,
+        "container": result.container.container,
+        "container_actions": result.container.actions,
+        "spec_changes": result.container.spec_changes,
+        "spec": result.container.spec_after,
+        "task": result.task.task,
+        "gpu": result.gpu.result(),
+        "seconds": result.seconds,
+    }
+
+
+def _take_back(client: Client, result: Result) -> None:
+    """Remove what this call made: the task with its GPU memory, output files, container and snapshot."""
+    job, settings = result.job, result.job.settings
+    try:
+        if result.task.created:
+            gone = task_steps.absent(client, dataclasses.replace(job.task, grace_seconds=0.0), check=False)
+            result.warnings += gone.warnings
+            for path in result.task.output_created:
+                with contextlib.suppress(FileNotFoundError):
+                    os.unlink(path)
+        if result.container.created:
+            container_steps.absent(client, job.name, settings.owner, settings.force, settings.staging_dir, check=False)
+    except (RestoreError, OSError) as error:
+        text = error.sentence() if isinstance(error, RestoreError) else str(error)
+        _left_behind(result, text)
+
+
+def _left_behind(result: Result, text: str) -> None:
+    """The way back has failed: say so everywhere, in the evidence too."""
+    failure = result.failure or {}
+    left = "; ".join(part for part in (failure["left_behind"], text) if part)
+    failure.update(outcome=UNKNOWN, left_behind=left)
+    failure["failure"]["outcome"] = UNKNOWN
+    failure["failure"]["details"]["left_behind"] = left
+    if failure["evidence"]:
+        with contextlib.suppress(OSError):
+            records.write_failure(failure["evidence"], _evidence(result))
+
+
+def _may_begin_anew(client: Client, result: Result, check: bool) -> bool:
+    """Whether the GPU refused, the GPUs have room now, and nothing of the failed attempt is left."""
+    job, failure = result.job, result.failure or {}
+    codes = ("cuda_restore_failed",) if check else ("cuda_restore_failed", "vram_short")
+    if failure["code"] not in codes or failure["left_behind"]:
+        return False
+    reading = nvml.read(job.gpu.policy.driver_root, fallback=job.gpu.policy.driver_container)
+    if reading.reason:
+        return False
+    try:
+        checkpoint = checkpoint_reader.load(client, job.checkpoint)
+        held = vram.held(job.gpu.vram, checkpoint.facts)
+        size = checkpoint.criu.size if checkpoint.criu else 0
+        vram.require(job.name, vram.need(held, checkpoint.facts, size, job.gpu.gpu_map), {}, reading)
+        if failure["code"] == "cuda_restore_failed" and not result.task.created:
+            # A task that a run which was killed has left: its poisoned processes never come back.
+            task_steps.absent(client, dataclasses.replace(job.task, grace_seconds=0.0), check)
+    except RestoreError:
+        return False
+    return True

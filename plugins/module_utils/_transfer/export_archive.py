@@ -1,0 +1,265 @@
+# Copyright (c) 2026 the gpuops.restore contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""A checkpoint image is written to an archive on the node. Private: for this collection's own modules only."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import stat as stat_module
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from .._archive import compression as archive_compression, existing, tar_writer, writer as archive_writer
+from .._archive.tar_writer import Item
+from .._checkpoint import reader as checkpoint_reader
+from .._containerd import content, images
+from .._containerd.client import DATA_TIMEOUT, Client
+from .._core import labels
+from .._core.errors import ConflictError, InputError
+from .._image import tree
+from .._oci.image import Descriptor
+from .._streams.streams import verified
+
+INCLUDE, OMIT = "include", "omit"
+#: Annotation of the checkpoint in an archive's index: whether the base image is in the archive.
+BASE = labels.PREFIX + "base"
+_NAME = "io.containerd.image.name"
+_REF_NAME = "org.opencontainers.image.ref.name"
+_INDEX_TYPE = "application/vnd.oci.image.index.v1+json"
+#: Bytes a second.
+_SLOWEST = 4 << 20
+_BY_SUFFIX = {".gz": "gzip", ".tgz": "gzip", ".zst": "zstd", ".zstd": "zstd"}
+
+
+@dataclass(frozen=True)
+class Wish:
+    """What is to be exported, and how. An empty ``compression``: as the path's ending says."""
+
+    name: str
+    path: str
+    compression: str = ""
+    base: str = INCLUDE
+    digest: str = ""
+    force: bool = False
+
+
+@dataclass
+class Outcome:
+    """What was, or in check mode would be, done. ``archive``: for the module's result."""
+
+    changed: bool = False
+    digest: str = ""
+    archive: dict[str, Any] = field(default_factory=dict)
+    before: dict[str, Any] = field(default_factory=dict)
+    after: dict[str, Any] = field(default_factory=dict)
+    actions: list[str] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+    seconds: float = 0.0
+
+
+def run(client: Client, wish: Wish, check: bool) -> Outcome:
+    """Have the archive. Raises InputError, ConflictError (``archive_other_content``, ``archive_busy``) and NodeError.
+
+    A file that already holds the image with this digest, whole and as wished, is left alone.
+    """
+    began = time.monotonic()
+    packing = wish.compression or compression_of(wish.path)
+    checkpoint = checkpoint_reader.load(client, wish.name)
+    if wish.digest not in ("", checkpoint.digest):
+        raise InputError(
+            "image_digest_mismatch",
+            f"The image {wish.name} is {checkpoint.digest}, but {wish.digest} is expected.",
+            "Correct name or digest.",
+        )
+    items = _items(client, checkpoint, wish.base)
+    size = tar_writer.tar_size(items)
+    outcome = Outcome(digest=checkpoint.digest)
+    outcome.after = {"digest": checkpoint.digest, "compression": packing, "base": wish.base}
+    blobs = len(items) - 2
+    if _is_there(wish, items, size, checkpoint.digest, packing, outcome):
+        outcome.before = outcome.after
+        outcome.archive = _result(wish.path, packing, os.stat(wish.path).st_size, blobs, blobs)
+        _tighten(wish.path, check, outcome)
+        if not check:
+            # Left by a run that was killed while it wrote the same archive another time.
+            archive_writer.remove_partial(wish.path, checkpoint.digest)
+        outcome.seconds = round(time.monotonic() - began, 3)
+        return outcome
+    _require_space(wish.path, checkpoint.digest, size if packing == archive_compression.NONE else 0)
+    outcome.changed = True
+    outcome.actions.append(f"write {checkpoint.digest} to {wish.path}")
+    outcome.archive = _result(wish.path, packing, None, blobs, 0)
+    if not check:
+        written = archive_writer.write(wish.path, checkpoint.digest, items, _reader(client), packing)
+        # The first two members are the layout's own.
+        outcome.archive = _result(wish.path, packing, written.size, blobs, max(0, written.kept - 2))
+        outcome.archive["kept_bytes"] = written.kept_bytes
+    outcome.seconds = round(time.monotonic() - began, 3)
+    return outcome
+
+
+def compression_of(path: str) -> str:
+    """What the ending of the name says: ``gzip``, ``zstd`` or ``none``."""
+    return _BY_SUFFIX.get(os.path.splitext(path)[1], archive_compression.NONE)
+
+
+def timeout_for(size: int) -> float:
+    """Seconds for a call that streams so many bytes: whoever packs or unpacks them may be slow."""
+    return max(DATA_TIMEOUT, size / _SLOWEST)
+
+
+def _result(path: str, packing: str, size: int | None, blobs: int, kept: int) -> dict[str, Any]:
+    return {"path": path, "compression": packing, "size": size, "blobs": blobs, "kept": kept, "kept_bytes": 0}
+
+
+def _is_there(wish: Wish, items: list[Item], size: int, digest: str, packing: str, outcome: Outcome) -> bool:
+    """Whether ``path`` is such an archive. Raises ConflictError ``archive_other_content`` for anything else there."""
+    try:
+        found = os.lstat(wish.path)
+    except FileNotFoundError:
+        return False
+    except OSError as error:
+        raise _other(wish, f"cannot be looked at: {error.strerror}") from error
+    if not stat_module.S_ISREG(found.st_mode):
+        raise _other(wish, "is there and is no regular file")
+    there = existing.kind(wish.path)
+    if existing.is_ours(wish.path, items, size):
+        outcome.before = {**outcome.after, "compression": there}
+        return there == packing
+    if wish.base == INCLUDE and there == packing and existing.holds(wish.path, digest):
+        return True  # written by another tool, with all of its base
+    outcome.before = {"digest": None, "compression": there, "base": None}
+    if not wish.force:
+        raise _other(wish, f"is there and is no whole archive of {digest}")
+    return False
+
+
+def _other(wish: Wish, why: str) -> ConflictError:
+    return ConflictError(
+        "archive_other_content",
+        f"The file {wish.path} {why}.",
+        "Give another path; force: true replaces a regular file.",
+        details={"path": wish.path},
+    )
+
+
+def _tighten(path: str, check: bool, outcome: Outcome) -> None:
+    """It holds all memory of a process: nobody else's to read."""
+    mode = stat_module.S_IMODE(os.stat(path).st_mode)
+    if mode & 0o077:
+        outcome.changed = True
+        outcome.actions.append(f"set the mode of {path} from {mode:04o} to 0600")
+        if not check:
+            os.chmod(path, 0o600)
+
+
+def _require_space(path: str, digest: str, needed: int) -> None:
+    directory = os.path.dirname(path)
+    if not os.path.isdir(directory):
+        raise InputError(
+            "archive_directory_missing",
+            f"The archive {path} cannot be written: there is no directory {directory}.",
+            "Make the directory first; it should be root's with mode 0700.",
+        )
+    with contextlib.suppress(FileNotFoundError):
+        # What a killed run left is gone on with.
+        needed -= os.stat(archive_writer.partial_path(path, digest)).st_size
+    stat = os.statvfs(directory)
+    if needed > stat.f_bavail * stat.f_frsize:
+        raise archive_writer.no_space(path, needed)
+
+
+def _items(client: Client, checkpoint: checkpoint_reader.Checkpoint, base: str) -> list[Item]:
+    """The members in their order: layout, index, then documents before the blobs that they name."""
+    record = images.get(client, checkpoint.name)
+    if record is None or record.target.digest != checkpoint.digest:
+        raise InputError(
+            "checkpoint_absent",
+            f"The image {checkpoint.name} changed while it was read.",
+            "Run again.",
+        )
+    target = tree.from_record(record.target)
+    documents = tree.survey(client, target).documents
+    omitted = base == OMIT
+    wanted: dict[str, Descriptor] = {target.digest: target}
+    _collect(documents, target, wanted, omitted, checkpoint.name)
+    for child in wanted.values():
+        blob = content.stat(client, child.digest)
+        if blob is None or blob.size != child.size:
+            raise _lacking(child, checkpoint.name)
+    ordered = sorted(wanted.values(), key=lambda child: not child.has_children)
+    index = _index(checkpoint, target, documents.get(target.digest, ()), base)
+    return [
+        Item.of("oci-layout", _json({"imageLayoutVersion": "1.0.0"})),
+        Item.of("index.json", _json(index)),
+        *(Item(f"blobs/sha256/{child.digest.split(':', 1)[1]}", child.size, child.digest) for child in ordered),
+    ]
+
+
+def _collect(
+    documents: Mapping[str, Sequence[Descriptor]],
+    top: Descriptor,
+    wanted: dict[str, Descriptor],
+    omitted: bool,
+    name: str,
+) -> None:
+    if top.digest not in documents:
+        raise _lacking(top, name)
+    for child in documents[top.digest]:
+        if child.is_foreign or (omitted and child.has_children) or child.digest in wanted:
+            continue
+        wanted[child.digest] = child
+        if child.has_children:
+            _collect(documents, child, wanted, omitted, name)
+
+
+def _index(
+    checkpoint: checkpoint_reader.Checkpoint, target: Descriptor, children: Sequence[Descriptor], base: str
+) -> dict[str, Any]:
+    """The layout's index: the checkpoint, and the base image under its own name, as importers make records."""
+    manifests = [_entry(target, checkpoint.name, {BASE: base})]
+    found = next((child for child in children if child.has_children), None)
+    if base == INCLUDE and found is not None and checkpoint.base_name and checkpoint.base_name != checkpoint.name:
+        manifests.append(_entry(found, checkpoint.base_name, {}))
+    return {"schemaVersion": 2, "mediaType": _INDEX_TYPE, "manifests": manifests}
+
+
+def _entry(target: Descriptor, name: str, annotations: Mapping[str, str]) -> dict[str, Any]:
+    # As containerd's exporter names them: the whole reference, and its tag.
+    tag = name.rpartition("/")[2].partition("@")[0].partition(":")[2] or name
+    return {
+        "mediaType": target.media_type,
+        "digest": target.digest,
+        "size": target.size,
+        "annotations": {_NAME: name, _REF_NAME: tag, **annotations},
+    }
+
+
+def _lacking(child: Descriptor, name: str) -> InputError:
+    return InputError(
+        "blob_missing",
+        f"The blob {child.digest} ({child.media_type}) of {name} is not whole in containerd's content store.",
+        "Import or pull it again; where the base image is what lacks, base: omit exports the checkpoint without it.",
+        details={"digest": child.digest},
+    )
+
+
+def _reader(client: Client) -> tar_writer.Read:
+    def read(item: Item, offset: int) -> Iterable[bytes]:
+        chunks = content.read(client, item.digest, item.size, timeout_for(item.size), offset)
+        if offset:
+            return chunks
+        what = f"The blob {item.digest} in containerd's content store"
+        return verified(chunks, digest=item.digest, size=item.size, what=what)
+
+    return read
+
+
+def _json(document: Any) -> bytes:
+    return json.dumps(document, separators=(",", ":"), sort_keys=True).encode()

@@ -1,0 +1,192 @@
+# Copyright (c) 2026 the gpuops.restore contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""A checkpoint comes out of an archive, its base image with it. Private: for this collection's own modules only."""
+
+from __future__ import annotations
+
+import os
+import time
+from dataclasses import dataclass
+
+from .._archive.reader import Archive, ArchiveImage, open_archive
+from .._checkpoint import reader as checkpoint_reader
+from .._containerd import content, images, leases
+from .._containerd.client import Client
+from .._containerd.images import Descriptor, Image
+from .._core import labels as core_labels
+from .._core.errors import AlreadyExistsError, InputError
+from .._image import archive_import, image as image_steps, state as image_state, tree as image_tree
+from .._oci import image as oci_image
+from .._streams import streams
+from .._streams.streams import Expansion
+from .._streams.tar_reader import Limits
+from .export_archive import INCLUDE, Outcome
+
+
+@dataclass(frozen=True)
+class Wish:
+    """What is to be imported. ``max_bytes``: what a compressed archive may expand to; None: what fits on the disk."""
+
+    name: str
+    path: str
+    base: str = INCLUDE
+    digest: str = ""
+    max_bytes: int | None = None
+    lease: str = ""
+    owner: str = core_labels.DEFAULT_OWNER
+    force: bool = False
+
+
+@dataclass(frozen=True)
+class _Found:
+    """The checkpoint that is meant, and its base image: what it is called, and whether it surely comes along."""
+
+    digest: str
+    base: Descriptor | None
+    base_name: str
+    comes: bool
+
+
+def run(client: Client, wish: Wish, check: bool) -> Outcome:
+    """Have the checkpoint, and with ``base: include`` a record of its base image where its content is there.
+
+    Raises as ``_image.image.present``; InputError ``not_a_checkpoint`` for an archive without one.
+    """
+    began = time.monotonic()
+    if wish.digest:
+        streams.check_digest(wish.digest, "The option digest")
+    outcome = Outcome()
+    outcome.archive = {"path": wish.path, "compression": None, "size": None, "blobs": None, "kept": None}
+    found = _look(client, wish, outcome)
+    base = _unnamed_base(client, wish, found, outcome)
+    before = images.get(client, wish.name)
+    image = image_state.Wish(
+        name=wish.name,
+        archive=wish.path,
+        unpack=False,
+        digest=found.digest,
+        lease=wish.lease,
+        owner=wish.owner,
+        force=wish.force,
+    )
+    done = image_steps.present(client, image, check)
+    outcome.changed, outcome.actions = done.changed, done.actions
+    outcome.warnings.extend(done.warnings)
+    outcome.digest, outcome.before, outcome.after = found.digest, done.before, done.after
+    if base is not None:
+        outcome.changed = True
+        outcome.actions.append(f"name the base image {base.name} ({base.target.digest})")
+        if not check:
+            _name_base(client, wish, base, fresh=before is None and done.created)
+    outcome.seconds = round(time.monotonic() - began, 3)
+    return outcome
+
+
+def _look(client: Client, wish: Wish, outcome: Outcome) -> _Found:
+    """Which checkpoint is meant, from the archive's documents, or from the store where it is whole there."""
+    known = images.get(client, wish.name)
+    if known is not None and wish.digest == known.target.digest and _is_whole(client, known.target):
+        there = checkpoint_reader.load(client, wish.name)
+        return _Found(wish.digest, there.base, there.base_name, comes=False)
+    limits = Limits() if wish.max_bytes is None else Limits(max_total=wish.max_bytes)
+    with open_archive(wish.path, limits=limits, expansion=Expansion(wish.max_bytes)) as archive:
+        entry = _entry(archive, wish)
+        plan = archive_import.plan(client, archive, entry)
+        if not plan.is_checkpoint:
+            raise InputError(
+                "not_a_checkpoint",
+                f"The archive {wish.path} has {entry.name or entry.descriptor.digest}, which is no checkpoint.",
+                "Give an archive of a checkpoint; containerd_image imports ordinary images.",
+            )
+        every = {child.digest for children in plan.graph.values() for child in children} | {plan.digest}
+        outcome.archive.update(
+            compression=archive.compression,
+            size=os.stat(wish.path).st_size,
+            blobs=len(every),
+            kept=len(every) - len(plan.absent),
+        )
+        index = oci_image.parse_object(archive.document(entry.descriptor), f"The index {plan.digest}")
+        annotations = checkpoint_reader.mapping(index, "annotations", plan.digest)
+        children = oci_image.parse_descriptors(index.get("manifests"), f"The index {plan.digest}")
+        brought = {child.digest for child in plan.graph[plan.digest]}
+        for child in children:
+            # Only the base image may come another way.
+            if not child.has_children and child.digest not in brought and content.stat(client, child.digest) is None:
+                raise oci_image.missing(child)
+        base = next((image_tree.to_record(child) for child in children if child.has_children), None)
+        return _Found(plan.digest, base, checkpoint_reader.base_name(annotations), comes=not plan.partial)
+
+
+def _entry(archive: Archive, wish: Wish) -> ArchiveImage:
+    """The image of the wished digest, else of the wished name, else the only checkpoint that there is."""
+    found = [image for image in archive.images if image.descriptor.digest == wish.digest]
+    if found:
+        return found[0]
+    if wish.digest:
+        raise InputError(
+            "image_digest_mismatch",
+            f"The archive {wish.path} has no image {wish.digest}.",
+            "Give the archive of the expected checkpoint, or correct digest.",
+            details={"images": [image.descriptor.digest for image in archive.images][:100]},
+        )
+    named = [image for image in archive.images if image.name == wish.name]
+    every = {image.descriptor.digest: image for image in (named or archive.images) if image.descriptor.is_index}
+    if len(every) > 1:
+        every = {digest: image for digest, image in every.items() if _is_checkpoint(archive, image)}
+    if len(every) == 1:
+        return next(iter(every.values()))
+    return archive_import.choose(archive, wish.name, wish.digest)
+
+
+def _is_checkpoint(archive: Archive, image: ArchiveImage) -> bool:
+    graph = archive.graph(image, allow_missing=image_tree.Anything())
+    return image_tree.is_checkpoint(graph.get(image.descriptor.digest, ()))
+
+
+def _unnamed_base(client: Client, wish: Wish, found: _Found, outcome: Outcome) -> Image | None:
+    """The base image, where it needs a name for a restore to find it."""
+    base, name = found.base, found.base_name
+    if wish.base != INCLUDE or base is None:
+        return None
+    # CRI's own record of a config digest is no name: it goes when the last real one does.
+    if any(not image.name.startswith("sha256:") for image in images.by_digest(client, base.digest)):
+        return None
+    if not found.comes and not _is_whole(client, base):
+        outcome.warnings.append(
+            f"The base image {name or base.digest} is neither in {wish.path} nor on this node; it has to come another "
+            "way before a restore."
+        )
+        return None
+    if not name:
+        return None
+    other = images.get(client, name)
+    if other is not None:
+        outcome.warnings.append(
+            f"The name {name} of the base image belongs to {other.target.digest} here; the checkpoint needs "
+            f"{base.digest}, which gets no name."
+        )
+        return None
+    return Image(name, Descriptor(base.media_type, base.digest, base.size, {}), {core_labels.OWNER: wish.owner})
+
+
+def _is_whole(client: Client, target: Descriptor) -> bool:
+    tree = image_tree.survey(client, image_tree.from_record(target))
+    return not tree.missing and not tree.missing_layers
+
+
+def _name_base(client: Client, wish: Wish, base: Image, fresh: bool) -> None:
+    """Make the record; a failure takes the checkpoint's, if ``fresh``, back."""
+    try:
+        tree = image_tree.survey(client, image_tree.from_record(base.target))
+        with leases.hold(client, wish.lease or None, f"base image {base.name}"):
+            for digest, labels in tree.unlabelled.items():
+                content.set_labels(client, digest, labels)
+            images.create(client, base)
+    except AlreadyExistsError:
+        return  # somebody else was faster
+    except BaseException:
+        if fresh:
+            images.delete(client, wish.name)
+        raise

@@ -1,0 +1,287 @@
+# Copyright (c) 2026 the gpuops.restore contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""A checkpoint comes from a registry into containerd's content store. Private: for this collection's own modules only.
+
+Nothing that the registry says is believed: every document is read by size, digest and type before what it names is
+asked for, and every blob is verified on its way, by us and by the daemon.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from .._containerd import content, daemon, images, leases
+from .._containerd.client import Client
+from .._containerd.images import Image
+from .._core import labels as core_labels
+from .._core.errors import RETRYABLE, AlreadyExistsError, ConflictError, InputError, NodeError, RestoreError, RpcError
+from .._image import cri as image_cri, state as image_state, tree
+from .._oci import image as oci_image
+from .._oci.image import Descriptor
+from .._registry.repository import Repository, digest_of
+from .._streams import streams
+from . import base_image, registry_manifest
+from .registry import Outcome, Wish, digest_mismatch, from_store, in_store, patience
+from .registry_manifest import Collected, Form
+
+#: Seconds after which containerd drops our lease by itself; memory images are large, and some networks slow.
+_LEASE_SECONDS = 24 * 3600
+_TASK_LABEL = "containerd.io/checkpoint"
+_REF_NAME = "org.opencontainers.image.ref.name"
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """``documents``: bytes of indexes and manifests. ``absent``: blobs to fetch. ``unprotected``: gc labels lack."""
+
+    form: Form
+    collected: Collected
+    graph: Mapping[str, list[Descriptor]]
+    documents: Mapping[str, bytes]
+    absent: tuple[Descriptor, ...]
+    unprotected: bool
+    base: base_image.Plan
+
+    @property
+    def digest(self) -> str:
+        return self.form.target.digest
+
+
+def run(client: Client, repository: Repository, wish: Wish, check: bool) -> Outcome:
+    """Have the checkpoint, whole, under its name, and its base image where it came with it.
+
+    Raises InputError, ConflictError ``image_other_digest``, ``image_not_ours`` and NodeError. After a failure no record
+    and no content of this call is left, unless it was under a lease of the caller's.
+    """
+    began = time.monotonic()
+    if wish.digest:
+        streams.check_digest(wish.digest, "The option digest")
+    found = images.get(client, wish.name)
+    outcome = Outcome()
+    if found is not None and wish.digest == found.target.digest and _is_whole(client, wish, found):
+        # What it is and that it is there is known: the registry need not even be up.
+        outcome.digest = wish.digest
+        outcome.before = outcome.after = {"digest": wish.digest}
+        outcome.registry = {"reference": str(wish.reference), **dict.fromkeys(("manifest_digest", "blobs", "kept"))}
+        outcome.registry["bytes"] = 0
+        outcome.seconds = round(time.monotonic() - began, 3)
+        return outcome
+    data = repository.manifest()
+    if data is None:
+        raise InputError(
+            "registry_not_found",
+            f"The registry has no {wish.reference}.",
+            "Correct the reference, or push the checkpoint first.",
+        )
+    form = registry_manifest.read(data, str(wish.reference))
+    if wish.digest not in ("", form.target.digest):
+        raise digest_mismatch(f"The checkpoint {wish.reference}", form.target.digest, wish.digest)
+    _require_movable(found, wish, form.target.digest)
+    plan = _plan(client, repository, wish, form)
+    outcome.digest = plan.digest
+    outcome.before = {"digest": found.target.digest} if found else {}
+    outcome.after = {"digest": plan.digest}
+    _announce(client, wish, plan, found, outcome)
+    outcome.changed = bool(outcome.actions)
+    outcome.registry = {"reference": str(wish.reference), "manifest_digest": digest_of(data)}
+    _count(outcome, plan, plan.absent)
+    _require_space(client, wish, outcome.registry["bytes"])
+    if outcome.changed and not check:
+        with leases.hold(client, wish.lease or None, f"pull {wish.name}", _LEASE_SECONDS):
+            _count(outcome, plan, _fetch(client, repository, plan))
+            _record(client, wish, plan, found)
+    outcome.seconds = round(time.monotonic() - began, 3)
+    return outcome
+
+
+def _count(outcome: Outcome, plan: _Plan, fetched: Sequence[Descriptor]) -> None:
+    blobs = len(plan.collected.parts)
+    size = sum(blob.size for blob in fetched)
+    outcome.registry.update({"blobs": blobs, "kept": blobs - len(fetched), "bytes": size})
+
+
+def _is_whole(client: Client, wish: Wish, found: Image) -> bool:
+    """Whether everything of the image is in the store, and its base image has a name."""
+    target = tree.from_record(found.target)
+    graph = oci_image.walk(target, lambda level: from_store(client, level), None)
+    try:
+        collected = registry_manifest.collect(target, graph, lambda item: in_store(client, item), wish.base)
+    except InputError:
+        return False
+    top = next((child for child in graph[target.digest] if child.has_children), None)
+    return not wish.base or top is None or (collected.base_whole and bool(images.by_digest(client, top.digest)))
+
+
+def _require_movable(found: Image | None, wish: Wish, digest: str) -> None:
+    """Another digest under the name is only replaced by force."""
+    if found is None or found.target.digest == digest or wish.force:
+        return
+    raise image_state.other_digest(image_state.Wish(name=wish.name, owner=wish.owner), found.target.digest, digest)
+
+
+def _plan(client: Client, repository: Repository, wish: Wish, form: Form) -> _Plan:
+    documents: dict[str, bytes] = {}
+
+    def load(level: Iterable[Descriptor]) -> Mapping[str, bytes]:
+        wanted = [item for item in level if _offered(form, item)]
+        found = dict(from_store(client, wanted))
+        for item in wanted:
+            if item.digest not in found:
+                found[item.digest] = _document(repository, item)
+        documents.update(found)
+        return found
+
+    graph = oci_image.walk(form.target, load, None)
+    if not tree.is_checkpoint(graph.get(form.target.digest, ())):
+        raise InputError(
+            "not_a_checkpoint",
+            f"The index {form.target.digest} of {wish.reference} names no parts of a checkpoint.",
+            "Give the reference of a checkpoint that this module pushed.",
+        )
+    collected = registry_manifest.collect(form.target, graph, lambda item: _offered(form, item), wish.base)
+    absent = tuple(part.descriptor for part in collected.parts if not in_store(client, part.descriptor))
+    unprotected = any(_gc_labels(client, graph, collected, part.descriptor) for part in collected.parts)
+    top = next((child for child in graph[form.target.digest] if child.has_children), None)
+    name = _base_name(documents[form.target.digest])
+    base = base_image.plan(client, top, name, wish.owner) if collected.base_whole else base_image.Plan()
+    return _Plan(form, collected, graph, documents, absent, unprotected, base)
+
+
+def _gc_labels(
+    client: Client, graph: registry_manifest.Graph, collected: Collected, item: Descriptor
+) -> dict[str, str]:
+    """Those that a document lacks in the store, or would lack when it comes there."""
+    if not item.has_children:
+        return {}
+    taken = {part.descriptor.digest for part in collected.parts}
+    below = [child for child in graph[item.digest] if child.digest in taken]
+    blob = content.stat(client, item.digest)
+    return tree.gc_labels(below, blob.labels if blob else {}, not item.is_index)
+
+
+def _offered(form: Form, item: Descriptor) -> bool:
+    blob = form.blobs.get(item.digest)
+    return blob is not None and blob.size == item.size
+
+
+def _document(repository: Repository, item: Descriptor) -> bytes:
+    if item.size > oci_image.MAX_MANIFEST:
+        raise InputError(
+            "manifest_too_large",
+            f"The document {item.digest} in the registry claims {item.size} bytes; at most {oci_image.MAX_MANIFEST} "
+            "are usual.",
+            "The checkpoint is damaged or hostile: push it again.",
+        )
+    return b"".join(_verified(repository, item))
+
+
+def _verified(repository: Repository, item: Descriptor) -> Iterable[bytes]:
+    what = f"The blob {item.digest} that the registry sent"
+    return streams.verified(repository.blob(item.digest, item.size), digest=item.digest, size=item.size, what=what)
+
+
+def _base_name(index: bytes) -> str:
+    annotations = oci_image.parse_object(index, "The index of the checkpoint").get("annotations")
+    found = annotations if isinstance(annotations, dict) else {}
+    return str(found.get(_REF_NAME) or found.get("image.name") or "")
+
+
+def _announce(client: Client, wish: Wish, plan: _Plan, found: Image | None, outcome: Outcome) -> None:
+    if plan.absent or found is None or found.target.digest != plan.digest:
+        outcome.actions.append(f"pull {plan.digest} from {wish.reference}")
+    elif plan.unprotected:
+        outcome.actions.append(f"protect {plan.digest} from garbage collection")
+    if plan.base.action:
+        outcome.actions.append(plan.base.action)
+    if found is not None and found.target.digest != plan.digest:
+        outcome.actions.append(f"move {wish.name} from {found.target.digest} to {plan.digest}")
+    if plan.base.warning:
+        outcome.warnings.append(plan.base.warning)
+    top = next((child for child in plan.graph[plan.digest] if child.has_children), None)
+    if wish.base and top is not None and not plan.collected.base_whole and not images.by_digest(client, top.digest):
+        outcome.warnings.append(
+            f"The checkpoint {wish.reference} comes without its base image {top.digest}, which has to come another "
+            "way before a restore."
+        )
+
+
+def _fetch(client: Client, repository: Repository, plan: _Plan) -> list[Descriptor]:
+    """Bring in what lacks, which may be more than planned: the lease of a killed run took what only it kept."""
+    fetched = []
+    try:
+        # Children first: a document never stands for something that is not there.
+        for part in reversed(plan.collected.parts):
+            blob = part.descriptor
+            labels = _gc_labels(client, plan.graph, plan.collected, blob)
+            chunks: Iterable[bytes] = ()
+            if not in_store(client, blob):
+                fetched.append(blob)
+                known = plan.documents.get(blob.digest)
+                chunks = [known] if known is not None else _verified(repository, blob)
+            # What is there is offered all the same, without data: that puts it under the lease.
+            written = content.write(client, chunks, blob.digest, blob.size, labels, patience(blob.size))
+            if labels and not written:
+                content.set_labels(client, blob.digest, labels)
+    except RpcError as error:
+        if "no space left" not in str(error.details.get("text", "")):
+            raise
+        raise NodeError(
+            "content_no_space",
+            "containerd's content store ran out of space during the pull.",
+            "Free space on that file system, then run again.",
+            outcome=RETRYABLE,
+            rpc=error.rpc,
+        ) from error
+    return fetched
+
+
+def _record(client: Client, wish: Wish, plan: _Plan, found: Image | None) -> None:
+    """The names come last, the checkpoint's after its base image's."""
+    named = base_image.make(client, plan.base)
+    try:
+        target = tree.to_record(plan.form.target)
+        labels = {core_labels.OWNER: wish.owner} if found is None else dict(found.labels)
+        labels.pop(_TASK_LABEL, None)
+        if plan.form.layout == "task":
+            labels[_TASK_LABEL] = "true"
+        if found is None:
+            _create(client, wish, Image(wish.name, target, labels))
+        elif found.target.digest != plan.digest:
+            images.update(client, Image(wish.name, target, labels), ["target", "labels"])
+    except BaseException:
+        if named and plan.base.image is not None:
+            with contextlib.suppress(RestoreError):
+                image_cri.remove(client, plan.base.image, True)
+        raise
+
+
+def _create(client: Client, wish: Wish, image: Image) -> None:
+    try:
+        images.create(client, image)
+    except AlreadyExistsError as error:
+        other = images.get(client, wish.name)
+        if other is None or other.target.digest != image.target.digest:
+            raise ConflictError(
+                "image_other_digest",
+                f"The image {wish.name} came into being with another digest during the pull.",
+                "Run again, or use another name.",
+            ) from error
+
+
+def _require_space(client: Client, wish: Wish, needed: int) -> None:
+    root = daemon.data_roots(daemon.plugins(client))["content"] if needed else ""
+    free = daemon.free_bytes(root) if root else None
+    if free is not None and needed > free:
+        raise NodeError(
+            "content_no_space",
+            f"The checkpoint {wish.reference} brings {needed} bytes, but only {free} are free in containerd's content "
+            f"store {root}.",
+            "Free space on that file system, then run again.",
+            outcome=RETRYABLE,
+            details={"needed": needed, "free": free, "path": root},
+        )

@@ -1,0 +1,109 @@
+# Copyright (c) 2026 the gpuops.restore contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""A checkpoint goes to a registry, blob by blob out of containerd's content store. Private: this collection's only."""
+
+from __future__ import annotations
+
+import functools
+import time
+from collections.abc import Iterable
+from typing import Any
+
+from .._checkpoint import reader as checkpoint_reader
+from .._containerd import content, images
+from .._containerd.client import Client
+from .._core.errors import ConflictError, InputError
+from .._image import tree
+from .._oci import image as oci_image
+from .._oci.image import Descriptor
+from .._registry.repository import Repository, digest_of
+from .._streams.streams import verified
+from . import registry_manifest
+from .registry import Outcome, Wish, digest_mismatch, from_store, in_store, patience
+
+
+def run(client: Client, repository: Repository, wish: Wish, check: bool) -> Outcome:
+    """Have the checkpoint under the reference. The manifest comes last, when all blobs are there.
+
+    Raises InputError, ConflictError ``registry_tag_taken`` and NodeError.
+    """
+    began = time.monotonic()
+    checkpoint = checkpoint_reader.load(client, wish.name)
+    if wish.digest not in ("", checkpoint.digest):
+        raise digest_mismatch(f"The image {wish.name}", checkpoint.digest, wish.digest)
+    collected = _collect(client, checkpoint, wish)
+    data = registry_manifest.document(collected, checkpoint.base_name, checkpoint.layout)
+    outcome = Outcome(digest=checkpoint.digest, after=_brief(checkpoint.digest, data))
+    there = repository.manifest()
+    kept = there is not None and _is_kept(there, data, checkpoint.digest, wish, outcome)
+    if kept and there is not None:
+        data, outcome.after = there, outcome.before
+    wanted = [part.descriptor for part in collected.parts] + [registry_manifest.CONFIG]
+    lacking = [blob for blob in wanted if not repository.has_blob(blob.digest, blob.size)]
+    if lacking or not kept:
+        outcome.changed = True
+        outcome.actions.append(f"push {checkpoint.digest} to {wish.reference}")
+    if not check:
+        for blob in lacking:
+            repository.upload(blob.digest, blob.size, functools.partial(_bytes, client, blob))
+        if outcome.changed:
+            repository.put_manifest(data)
+    outcome.registry = {
+        "reference": str(wish.reference),
+        "manifest_digest": digest_of(data),
+        "blobs": len(wanted),
+        "kept": len(wanted) - len(lacking),
+        "bytes": sum(blob.size for blob in lacking),
+    }
+    outcome.seconds = round(time.monotonic() - began, 3)
+    return outcome
+
+
+def _collect(client: Client, checkpoint: checkpoint_reader.Checkpoint, wish: Wish) -> registry_manifest.Collected:
+    record = images.get(client, wish.name)
+    if record is None or record.target.digest != checkpoint.digest:
+        raise InputError("checkpoint_absent", f"The image {wish.name} changed while it was read.", "Run again.")
+    target = tree.from_record(record.target)
+    graph = oci_image.walk(target, lambda level: from_store(client, level), None)
+    collected = registry_manifest.collect(target, graph, lambda item: in_store(client, item), wish.base)
+    top = next((child for child in graph[target.digest] if child.has_children), None)
+    if wish.base and top is not None and not collected.base_whole:
+        raise registry_manifest.lacking(top)
+    return collected
+
+
+def _is_kept(there: bytes, data: bytes, digest: str, wish: Wish, outcome: Outcome) -> bool:
+    """Whether what the tag stands for will do. Raises ConflictError ``registry_tag_taken``."""
+    if there == data:
+        outcome.before = outcome.after
+        return True
+    try:
+        form = registry_manifest.read(there, str(wish.reference))
+    except InputError:
+        form = None
+    outcome.before = _brief(form.target.digest if form else None, there)
+    if form is not None and form.target.digest == digest:
+        return form.has_base or not wish.base
+    if not wish.force:
+        raise ConflictError(
+            "registry_tag_taken",
+            f"The tag {wish.reference} stands for "
+            f"{f'the checkpoint {form.target.digest}' if form else 'something else'}, not for {digest}.",
+            "Push to another tag; force: true moves this one.",
+            details={"found": form.target.digest if form else None, "wanted": digest},
+        )
+    return False
+
+
+def _brief(digest: str | None, data: bytes) -> dict[str, Any]:
+    return {"digest": digest, "manifest_digest": digest_of(data)}
+
+
+def _bytes(client: Client, blob: Descriptor) -> Iterable[bytes]:
+    if blob.digest == registry_manifest.CONFIG.digest:
+        return [registry_manifest.EMPTY]
+    chunks = content.read(client, blob.digest, blob.size, patience(blob.size))
+    what = f"The blob {blob.digest} in containerd's content store"
+    return verified(chunks, digest=blob.digest, size=blob.size, what=what)

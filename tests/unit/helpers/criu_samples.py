@@ -1,0 +1,101 @@
+# Copyright (c) 2026 the gpuops.restore contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""CRIU dumps of made-up processes, and what the memory of such a dump is."""
+
+from __future__ import annotations
+
+import mmap
+import struct
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ansible_collections.gpuops.restore.plugins.module_utils._containerd.messages import api
+
+PAGE = mmap.PAGESIZE
+MIB = 1 << 20
+ANONYMOUS, STACK, FILE = 0x201, 0x203, 0x41
+READ, WRITE, PRIVATE, HUGETLB = 1, 2, 0x22, 0x40022
+PRESENT, LAZY, IN_PARENT = 4, 6, 1
+COMMON, PAGEMAP, MM, PSTREE = 0x54564319, 0x56084025, 0x57492820, 0x50273030
+
+
+@dataclass(frozen=True)
+class Vma:
+    """A mapping of ``size`` bytes."""
+
+    start: int
+    size: int
+    prot: int = READ | WRITE
+    flags: int = PRIVATE
+    status: int = ANONYMOUS
+
+
+@dataclass
+class Process:
+    """``runs``: address, bytes and flags of each run of pages, in their order."""
+
+    pid: int
+    ppid: int
+    vmas: list[Vma]
+    runs: list[tuple[int, int, int]] = field(default_factory=list)
+
+
+def image(magic: int, *entries: Any) -> bytes:
+    """An image file."""
+    data = [entry.SerializeToString() for entry in entries]
+    return struct.pack("<II", COMMON, magic) + b"".join(struct.pack("<I", len(each)) + each for each in data)
+
+
+def dump(directory: Path, *processes: Process) -> None:
+    """Write the dump; each page begins with its process and address."""
+    make = api().message
+    tree = [make("criu.PstreeEntry")(pid=one.pid, ppid=one.ppid) for one in processes]
+    (directory / "pstree.img").write_bytes(image(PSTREE, *tree))
+    (directory / "inventory.img").write_bytes(b"inventory")
+    for number, one in enumerate(processes, 1):
+        vmas = [
+            make("criu.VmaEntry")(start=v.start, end=v.start + v.size, prot=v.prot, flags=v.flags, status=v.status)
+            for v in one.vmas
+        ]
+        (directory / f"mm-{one.pid}.img").write_bytes(image(MM, make("criu.MmEntry")(vmas=vmas)))
+        (directory / f"core-{one.pid}.img").write_bytes(b"core")
+        head = make("criu.PagemapHead")(pages_id=number)
+        entries = [
+            make("criu.PagemapEntry")(vaddr=address, nr_pages=size // PAGE, flags=flags)
+            for address, size, flags in one.runs
+        ]
+        (directory / f"pagemap-{one.pid}.img").write_bytes(image(PAGEMAP, head, *entries))
+        with (directory / f"pages-{number}.img").open("wb") as stream:
+            for address, size, flags in one.runs:
+                if flags != IN_PARENT:
+                    stream.write(b"".join(page(one.pid, at) for at in range(address, address + size, PAGE)))
+
+
+def page(pid: int, address: int) -> bytes:
+    """What lies there."""
+    return struct.pack("<QQ", pid, address).ljust(PAGE, b"\xa5")
+
+
+def memory(directory: Path, pid: int) -> dict[int, bytes]:
+    """What CRIU would restore: the beginning of each page by its address."""
+    data = (directory / f"pagemap-{pid}.img").read_bytes()
+    assert struct.unpack("<II", data[:8]) == (COMMON, PAGEMAP)
+    parts, at = [], 8
+    while at < len(data):
+        (length,) = struct.unpack_from("<I", data, at)
+        parts.append(data[at + 4 : at + 4 + length])
+        at += 4 + length
+    head = api().message("criu.PagemapHead").FromString(parts[0])
+    found: dict[int, bytes] = {}
+    with (directory / f"pages-{head.pages_id}.img").open("rb") as stream:
+        for part in parts[1:]:
+            entry = api().message("criu.PagemapEntry").FromString(part)
+            for number in range(entry.nr_pages):
+                address = entry.vaddr + number * PAGE
+                assert address not in found
+                found[address] = stream.read(PAGE)[:16]
+        assert not stream.read()
+    return found

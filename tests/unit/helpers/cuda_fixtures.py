@@ -1,0 +1,81 @@
+# Copyright (c) 2026 the gpuops.restore contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Fixtures with the STAND-INS for the NVIDIA driver's libraries, under the real cuda-bindings and nvidia-ml-py.
+
+What these tests show holds for our own code; that the driver does its part is shown on a real card (tests/gpu).
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ansible_collections.gpuops.restore.plugins.module_utils._gpu import (
+    marks as gpu_marks,
+    node as gpu_node,
+    state as gpu_state,
+)
+from ansible_collections.gpuops.restore.plugins.module_utils._host import memory as host_memory
+from ansible_collections.gpuops.restore.tests.standin import standin
+
+
+@pytest.fixture(scope="session")
+def libraries(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The directory with both stand-in libraries, compiled once."""
+    return standin.build(tmp_path_factory.mktemp("standin"))
+
+
+@pytest.fixture
+def bare_world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[standin.World]:
+    """A node without a driver, whose processes end with the test."""
+    world = standin.World(tmp_path / "world")
+    monkeypatch.setenv(standin.ENVIRONMENT, str(world.root))
+    monkeypatch.delenv("LD_LIBRARY_PATH", raising=False)
+    yield world
+    world.close()
+
+
+@pytest.fixture
+def world(bare_world: standin.World, libraries: Path, monkeypatch: pytest.MonkeyPatch) -> standin.World:
+    """A node with the stand-in driver in the loader's path, and one GPU."""
+    monkeypatch.setenv("LD_LIBRARY_PATH", str(libraries))
+    bare_world.add_gpu(0)
+    return bare_world
+
+
+@pytest.fixture
+def marks(tmp_path: Path) -> Path:
+    """Where restores that were begun are remembered."""
+    return tmp_path / "run" / "cuda"
+
+
+@pytest.fixture
+def steps(world: standin.World, marks: Path) -> Any:
+    """Runs steps (cuda_samples.Steps). Imported late, so that pytest may rewrite its assertions."""
+    from ansible_collections.gpuops.restore.tests.unit.helpers.cuda_samples import Steps
+
+    return Steps(world, marks)
+
+
+@pytest.fixture
+def gpus(
+    fake: Any, client: Any, node: Any, world: standin.World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Any:
+    """A node whose containers are processes that the stand-in driver knows (gpu_node.GpuNode)."""
+    from ansible_collections.gpuops.restore.tests.unit.helpers.gpu_node import GpuNode
+
+    found = GpuNode(fake, client, node, world, tmp_path / "gpus")
+    options = {"proc": str(found.proc), "cgroup_root": str(found.cgroup), "marks_root": str(found.marks)}
+    monkeypatch.setattr(gpu_state, "Wish", functools.partial(gpu_state.Wish, **options))
+    monkeypatch.setattr(gpu_marks, "default_root", lambda: str(found.marks))
+    available = host_memory.available
+    monkeypatch.setattr(host_memory, "available", lambda _proc="": available(str(found.proc)))
+    # The control device belongs to the kernel module, for which nothing stands in.
+    monkeypatch.setattr(gpu_node, "has_driver", lambda _device: True)
+    return found

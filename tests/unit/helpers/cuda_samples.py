@@ -1,0 +1,74 @@
+# Copyright (c) 2026 the gpuops.restore contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Small helpers of the tests that use the STAND-INS for the NVIDIA driver's libraries."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ansible_collections.gpuops.restore.plugins.module_utils._core.errors import RestoreError
+from ansible_collections.gpuops.restore.plugins.module_utils._gpu import processes as gpu_processes, state as gpu_state
+from ansible_collections.gpuops.restore.plugins.module_utils._gpu.driver import Process
+from ansible_collections.gpuops.restore.plugins.module_utils._gpu.state import Outcome, Wish
+from ansible_collections.gpuops.restore.tests.standin import standin
+
+
+def process(pid: int) -> Process:
+    """The process that has this id now."""
+    (found,) = gpu_processes.identify([pid])
+    return found
+
+
+def soon(seconds: float = 20.0) -> float:
+    """A deadline."""
+    return time.monotonic() + seconds
+
+
+class Steps:
+    """Runs steps; every run is predicted by check mode first."""
+
+    def __init__(self, world: standin.World, marks: Path) -> None:
+        self.world = world
+        self.marks = marks
+
+    def wish(self, *pids: int, **changes: Any) -> Wish:
+        plain = Wish(pids=pids, marks_root=str(self.marks), driver_container="/nonexistent", cuda_timeout=30.0)
+        return dataclasses.replace(plain, **changes)
+
+    def states(self) -> dict[str, int]:
+        return {path.name: self.world.state(int(path.name)) for path in (self.world.root / "pids").iterdir()}
+
+    def run(self, *pids: int, **changes: Any) -> Outcome:
+        wish = self.wish(*pids, **changes)
+        before, log = self.states(), len(self.world.order())
+        predicted = gpu_state.reach(None, wish, True)
+        assert (self.states(), len(self.world.order())) == (before, log), "check mode has made a call"
+        done = gpu_state.reach(None, wish, False)
+        assert (predicted.changed, predicted.actions) == (done.changed, done.actions)
+        assert [entry["after"] for entry in predicted.processes] == [entry["after"] for entry in done.processes]
+        assert done.changed == (self.states() != before)
+        return done
+
+    def refused(self, *pids: int, **changes: Any) -> RestoreError:
+        """An error before the first call, which check mode predicts."""
+        before, log, found = self.states(), len(self.world.order()), []
+        for check in (True, False):
+            with pytest.raises(RestoreError) as caught:
+                gpu_state.reach(None, self.wish(*pids, **changes), check)
+            found.append(caught.value)
+        assert (found[0].code, found[0].message) == (found[1].code, found[1].message)
+        assert (self.states(), len(self.world.order())) == (before, log)
+        return found[1]
+
+    def fails(self, *pids: int, **changes: Any) -> RestoreError:
+        """An error in the middle."""
+        with pytest.raises(RestoreError) as caught:
+            gpu_state.reach(None, self.wish(*pids, **changes), False)
+        return caught.value

@@ -1,0 +1,325 @@
+# Copyright (c) 2026 the gpuops.restore contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Whatever an archive holds, its readers read it or refuse it in a sentence: no other exception, no endless work.
+
+Runs for GPUOPS_FUZZ_SECONDS (4: the tests run on several Pythons) from GPUOPS_FUZZ_SEED (random, and printed where it
+fails: with the same seed the same cases come in the same order).
+"""
+
+from __future__ import annotations
+
+import copy
+import gzip
+import json
+import os
+import random
+import tarfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ansible_collections.gpuops.restore.plugins.module_utils._archive import compression, existing
+from ansible_collections.gpuops.restore.plugins.module_utils._archive.members import ArchiveFile
+from ansible_collections.gpuops.restore.plugins.module_utils._archive.reader import open_archive
+from ansible_collections.gpuops.restore.plugins.module_utils._archive.tar_writer import Item
+from ansible_collections.gpuops.restore.plugins.module_utils._core.errors import RestoreError
+from ansible_collections.gpuops.restore.plugins.module_utils._streams.streams import (
+    ChunkSource,
+    Expansion,
+    decompressed,
+)
+from ansible_collections.gpuops.restore.plugins.module_utils._streams.tar_reader import Limits, extract, members
+from ansible_collections.gpuops.restore.plugins.module_utils._transfer import dump as transfer_dump, dump_documents
+from ansible_collections.gpuops.restore.tests.unit.helpers.archive_samples import (
+    CRIU,
+    END,
+    INDEX,
+    Layout,
+    chunked,
+    docker_files,
+    dump,
+    entry,
+    tar,
+)
+
+SECONDS = float(os.environ.get("GPUOPS_FUZZ_SECONDS", "4"))
+#: A case that takes longer does what the size of its input does not ask for.
+PATIENCE = 5.0
+BOUND = 8 << 20
+NAMES = [
+    "../x",
+    "/x",
+    "a/../../x",
+    "./a",
+    "a//b",
+    "a/",
+    "",
+    ".",
+    "x" * 300,
+    "d/" * 40 + "x",
+    "\x07",
+    "caf\u00e9",
+    "a\nb",
+]
+VALUES: list[Any] = [
+    *(
+        None,
+        True,
+        0,
+        -1,
+        1.5,
+        1 << 40,
+        1 << 49,
+        1 << 60,
+        1 << 70,
+        10**400,
+        "",
+        "x",
+        "../../etc/passwd",
+        "sha256:",
+        [],
+        {},
+    ),
+    *("sha256:" + 64 * "0", "sha256:" + 64 * "G", "/etc/shadow", ["x"] * 100, {"a": {"b": []}}, "\ud800", "\x00"),
+]
+KINDS = [
+    *(tarfile.REGTYPE, tarfile.REGTYPE, tarfile.DIRTYPE, tarfile.SYMTYPE, tarfile.LNKTYPE),
+    *(tarfile.FIFOTYPE, tarfile.CHRTYPE, b"x", b"L", b"g", b"S"),
+]
+ITEMS = [Item.of("oci-layout", b"{}"), Item.of("index.json", b"[]"), Item.of("blob", bytes(range(256)) * 30)]
+
+
+def damaged(rng: random.Random, data: bytes) -> bytes:
+    """Some bytes changed, cut out, doubled, or the end missing."""
+    found = bytearray(data)
+    for _time in range(rng.choice((1, 1, 2, 8))):
+        if not found:
+            break
+        at, length = rng.randrange(len(found)), rng.choice((1, 2, 8, 100, 512, 513))
+        choice = rng.randrange(6)
+        if choice == 0:
+            found[at] ^= 1 << rng.randrange(8)
+        elif choice == 1:
+            found[at : at + length] = rng.randbytes(length)
+        elif choice == 2:
+            del found[at : at + length]
+        elif choice == 3:
+            found[at:at] = found[at : at + length]
+        elif choice == 4:
+            del found[at:]
+        else:
+            found[at : at + length] = bytes(length)
+    return bytes(found)
+
+
+def changed(rng: random.Random, document: Any) -> Any:
+    """The same document with one of its values replaced, removed or doubled, or another one altogether."""
+    if rng.random() < 0.1:
+        return rng.choice(VALUES)
+    made = copy.deepcopy(document)
+    holder, where = made, None
+    while isinstance(holder, (dict, list)) and holder:
+        where = rng.choice(list(holder) if isinstance(holder, dict) else range(len(holder)))
+        if not isinstance(holder[where], (dict, list)) or rng.random() < 0.4:
+            break
+        holder = holder[where]
+    if where is None or not isinstance(holder, (dict, list)) or not holder:
+        return rng.choice(VALUES)
+    if rng.random() < 0.2:
+        del holder[where]
+    elif isinstance(holder, list) and rng.random() < 0.3:
+        holder.extend([holder[where]] * rng.choice((1, 50)))
+    else:
+        holder[where] = rng.choice(VALUES)
+    return made
+
+
+def written(rng: random.Random, document: Any) -> bytes:
+    data = json.dumps(document).encode()
+    return b"[" * 20000 if rng.random() < 0.01 else data
+
+
+def odd_entry(rng: random.Random) -> bytes:
+    """A header that is sound by its sum, and means ill."""
+    info = tarfile.TarInfo(rng.choice(NAMES))
+    info.type = rng.choice(KINDS)
+    info.size = rng.choice((0, 0, 0, 0, 1, 511, 4000, 1 << 33, 1 << 62))
+    info.linkname = rng.choice(NAMES)
+    if rng.random() < 0.3:
+        key = rng.choice(("path", "size", "linkpath", "GNU.sparse.size"))
+        info.pax_headers = {key: rng.choice(("", "-1", "../x", "9" * 30))}
+    try:
+        head = info.tobuf(rng.choice((tarfile.PAX_FORMAT, tarfile.GNU_FORMAT)))
+    except (ValueError, UnicodeError):
+        return rng.randbytes(512)
+    return head + bytes(min(info.size, 4096) + -info.size % 512)
+
+
+def odd_tar(rng: random.Random, files: dict[str, bytes]) -> bytes:
+    entries = [entry(name, data) for name, data in files.items()]
+    if rng.random() < 0.6:
+        entries.insert(rng.randrange(len(entries) + 1), odd_entry(rng))
+    if rng.random() < 0.2:
+        rng.shuffle(entries)
+    data = b"".join(entries) + END
+    return damaged(rng, data) if rng.random() < 0.4 else data
+
+
+def packed(rng: random.Random, data: bytes) -> bytes:
+    if rng.random() < 0.6:
+        return data
+    found = gzip.compress(data, 1)
+    return damaged(rng, found) if rng.random() < 0.5 else found
+
+
+def layout_files(rng: random.Random) -> dict[str, bytes]:
+    """A checkpoint's archive, with one of its documents changed and all digests as they should then be."""
+    layout = Layout()
+    manifest = layout.manifest(b"layer" * 20)
+    parts = [layout.blob(CRIU, tar({"inventory.img": b"x"})), layout.blob("text/plain", b"x"), manifest]
+    index = {"schemaVersion": 2, "mediaType": INDEX, "manifests": parts, "annotations": {"a": "b"}}
+    if rng.random() < 0.7:
+        index = changed(rng, index)
+    layout.add(layout.blob(INDEX, written(rng, index)), "x:1")
+    if rng.random() < 0.3:
+        layout.top = changed(rng, layout.top)
+    files = {"oci-layout": dump({"imageLayoutVersion": "1.0.0"}), **layout.blobs}
+    return {**files, "index.json": written(rng, {"schemaVersion": 2, "manifests": layout.top})}
+
+
+def docker(rng: random.Random) -> dict[str, bytes]:
+    files = docker_files({"a/layer.tar": tar({"x": b"1"})}, ["x:1"])
+    name = rng.choice(("manifest.json", "config.json"))
+    return {**files, name: written(rng, changed(rng, json.loads(files[name])))}
+
+
+def read_archive(rng: random.Random, place: Path) -> None:
+    files = docker(rng) if rng.random() < 0.3 else layout_files(rng)
+    place.write_bytes(packed(rng, odd_tar(rng, files)))
+    with open_archive(str(place), limits=Limits(max_total=BOUND), expansion=Expansion(BOUND)) as archive:
+        for image in archive.images:
+            archive.graph(image)
+            for _descriptor, chunks in archive.blobs(image):
+                if rng.random() < 0.8:
+                    for _chunk in chunks:
+                        continue
+
+
+def read_dump(rng: random.Random, place: Path) -> None:
+    config = {"rootfsImageName": "x:1", "rootfsImageRef": "x@sha256:" + 64 * "1", "rootfsImageID": 64 * "2"}
+    spec = {"process": {"args": ["x"]}, "annotations": {"io.container.manager": "libpod"}}
+    files = {
+        "config.dump": written(rng, changed(rng, config)),
+        "spec.dump": written(rng, changed(rng, spec)),
+        "deleted.files": written(rng, changed(rng, ["/a/b", "c"])),
+        "rootfs-diff.tar": packed(rng, odd_tar(rng, {"x": b"1"})),
+        **{f"checkpoint/{name}": b"x" for name in ("inventory.img", "descriptors.json", "pages-1.img")},
+    }
+    place.write_bytes(packed(rng, odd_tar(rng, files)))
+    file = ArchiveFile(str(place), Limits(max_total=BOUND), Expansion(BOUND), None)
+    try:
+        found = transfer_dump.of_archive(file, BOUND)
+        for part in (found.criu, found.layer):
+            if part is not None:
+                assert sum(map(len, part.chunks())) == part.descriptor.size
+    finally:
+        file.close()
+
+
+def read_tar(rng: random.Random, place: Path) -> None:
+    data = odd_tar(rng, {"a": b"1" * 600, "d/b": b"2"})
+    source = ChunkSource(chunked(data, rng.choice((1, 100, 512, 4096))))
+    if rng.random() < 0.9:
+        for member in members(source, Limits(max_total=BOUND), "It"):
+            assert ".." not in member.name.split("/") and not member.name.startswith("/")
+        return
+    directory = place.parent / "extracted"
+    directory.mkdir()
+    try:
+        extract(source, str(directory), Limits(max_total=BOUND), "It")
+    finally:
+        for path in sorted(directory.rglob("*"), reverse=True):
+            path.rmdir() if path.is_dir() and not path.is_symlink() else path.unlink()
+        directory.rmdir()
+        assert sorted(path.name for path in place.parent.iterdir()) in ([], [place.name])
+
+
+def read_stream(rng: random.Random, _place: Path) -> None:
+    data = damaged(rng, gzip.compress(rng.randbytes(300) + bytes(rng.choice((10, 100000))), 1))
+    for _chunk in decompressed(chunked(data, 100), expansion=Expansion(BOUND), what="It"):
+        continue
+
+
+def read_begun(rng: random.Random, place: Path) -> None:
+    """What a killed export left, or somebody put there."""
+    whole = b"".join(item.header() + (item.data or b"") + bytes(-item.size % 512) for item in ITEMS) + END
+    kind = rng.choice(("none", "gzip", "zstd"))
+    if kind == "gzip":
+        whole = b"".join(b"".join(compression.gzipped([part])) for part in chunked(whole, 3000))
+    data = damaged(rng, whole)
+    if kind == "zstd":
+        data = b"\x28\xb5\x2f\xfd" + data[: rng.randrange(100)]
+    place.write_bytes(data)
+    with open(place, "rb") as stream:
+        if kind != "zstd" or not list(compression._frames(stream.fileno(), len(data))):
+            progress, end = compression.found(stream.fileno(), kind, ITEMS)
+            assert 0 <= end <= len(data) and 0 <= progress.kept <= len(ITEMS)
+        if kind != "none":
+            compression.is_whole(stream.fileno(), kind, len(whole))
+    existing.is_ours(str(place), ITEMS, len(whole))
+
+
+def read_documents(rng: random.Random, _place: Path) -> None:
+    document = changed(rng, {"rootfsImageName": "x", "rootfsImageRef": "y", "rootfsImage": "z", "rootfsImageID": "a"})
+    if isinstance(document, dict):
+        dump_documents.origin(document)
+        dump_documents.storage_warnings(document, "It")
+    layer = dump_documents.whiteouts(changed(rng, ["/a/b", rng.choice(NAMES)]), "It") + END
+    for member in members(ChunkSource([layer]), Limits(), "It"):
+        assert member.name.rpartition("/")[2].startswith(".wh.")
+    dump_documents.mapping(damaged(rng, dump({"a": [1, {"b": None}]})), "It")
+
+
+READERS: list[Callable[[random.Random, Path], None]] = [
+    read_archive,
+    read_dump,
+    read_tar,
+    read_stream,
+    read_begun,
+    read_documents,
+]
+
+
+def cases(seed: int) -> Iterator[random.Random]:
+    """Each case has a seed of its own, so that it can be had again alone."""
+    deadline = time.monotonic() + SECONDS / len(READERS)
+    number = 0
+    while time.monotonic() < deadline or number < 20:
+        yield random.Random(f"{seed}/{number}")
+        number += 1
+
+
+@pytest.mark.parametrize("reader", READERS, ids=lambda reader: reader.__name__)
+def test_reads_it_or_refuses_it(reader: Callable[[random.Random, Path], None], tmp_path: Path) -> None:
+    seed = int(os.environ.get("GPUOPS_FUZZ_SEED") or random.SystemRandom().randrange(1 << 32))
+    place = tmp_path / "fuzzed"
+    refused = number = 0
+    for number, rng in enumerate(cases(seed)):
+        began = time.monotonic()
+        try:
+            reader(rng, place)
+        except RestoreError as error:
+            refused += 1
+            assert error.code and error.message.endswith(".") and error.remedy.endswith("."), repr(error)
+        except BaseException:
+            print(f"GPUOPS_FUZZ_SEED={seed}, case {number} of {reader.__name__}")
+            raise
+        taken = time.monotonic() - began
+        assert taken < PATIENCE, f"GPUOPS_FUZZ_SEED={seed}, case {number} of {reader.__name__} took {taken:.1f} s"
+    print(f"{reader.__name__}: seed {seed}, {number + 1} cases, {refused} refused")
+    assert reader is read_begun or refused > 0, "nothing was refused: the cases are tame"

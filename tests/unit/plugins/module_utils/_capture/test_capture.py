@@ -1,0 +1,429 @@
+# Copyright (c) 2026 the gpuops.restore contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Captures against the test double of containerd: order, failures at every call, marks of runs that were killed."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ansible_collections.gpuops.restore.plugins.module_utils._capture import mark as capture_mark, recovery
+from ansible_collections.gpuops.restore.plugins.module_utils._capture.mark import ENDING, Mark
+from ansible_collections.gpuops.restore.plugins.module_utils._capture.preflight import CriuOptions
+from ansible_collections.gpuops.restore.plugins.module_utils._checkpoint import reader as checkpoint_reader
+from ansible_collections.gpuops.restore.plugins.module_utils._containerd.client import Client
+from ansible_collections.gpuops.restore.plugins.module_utils._containerd.messages import message
+from ansible_collections.gpuops.restore.plugins.module_utils._core.errors import (
+    RETRYABLE,
+    TERMINAL,
+    UNKNOWN,
+    RestoreError,
+)
+from ansible_collections.gpuops.restore.plugins.module_utils._gpu import processes as gpu_processes
+from ansible_collections.gpuops.restore.tests.unit.helpers import capture_samples
+from ansible_collections.gpuops.restore.tests.unit.helpers.capture_samples import (
+    BOX,
+    NAME,
+    PAUSED,
+    RUNNING,
+    STOPPED,
+    Box,
+)
+from ansible_collections.gpuops.restore.tests.unit.helpers.containerd_node import Node
+from ansible_collections.gpuops.restore.tests.unit.helpers.containerd_samples import BASE_NAME, add_base, spec
+from ansible_collections.gpuops.restore.tests.unit.helpers.fake_containerd import FakeContainerd
+from ansible_collections.gpuops.restore.tests.unit.helpers.fake_state import Snapshot
+
+process = pytest.fixture(capture_samples.process)
+
+
+@pytest.fixture
+def box(fake: FakeContainerd, client: Client, node: Node, tmp_path: Path, process: int) -> Iterator[Box]:
+    yield Box(fake, client, node, tmp_path, process)
+
+
+# --- what it does
+
+
+def test_it_is_captured_and_goes_on(box: Box, client: Client) -> None:
+    predicted = box.capture(True)
+    box.untouched()
+    done = box.capture()
+    assert (predicted.changed, predicted.actions) == (done.changed, done.actions) == (True, done.actions)
+    assert box.status() == RUNNING
+    names = box.fake.names()
+    order = ["Tasks/Pause", "Tasks/Checkpoint", "Diff/Diff", "Tasks/Resume", "Content/Write", "Images/Create"]
+    assert [name for name in dict.fromkeys(names) if name in order] == order
+    found = checkpoint_reader.load(client, NAME)
+    assert (found.digest, found.base_name, found.snapshotter) == (done.digest, BASE_NAME, "overlayfs")
+    assert checkpoint_reader.spec(client, found) == spec()
+    assert found.criu is not None and found.writable_layer is not None and found.runtime_options is not None
+    assert found.facts["container"] == BOX
+    assert done.sizes["criu"] == found.criu.size
+    del box.fake.state.images[NAME]
+    box.untouched()
+
+
+def test_twice_is_once_and_force_is_twice(box: Box) -> None:
+    first = box.capture()
+    for check in (True, False):
+        again = box.capture(check)
+        assert (again.changed, again.actions, again.digest) == (False, [], first.digest)
+    box.fake.state.dump["pages-1.img"] = b"later"
+    second = box.capture(force=True)
+    assert second.changed and second.digest != first.digest
+    assert second.before == {"digest": first.digest}
+
+
+def test_one_whose_memory_is_gone_is_taken_anew(box: Box, client: Client) -> None:
+    box.capture()
+    criu = checkpoint_reader.load(client, NAME).criu
+    assert criu is not None
+    del box.fake.state.blobs[criu.digest]
+    assert box.capture().changed
+
+
+def test_stopped_stays_paused_until_the_image_is_there(box: Box) -> None:
+    seen = []
+    box.fake.on("Images/Create", lambda _context: seen.append(box.status()))
+    done = box.capture(leave="stopped")
+    assert (seen, box.status()) == ([PAUSED], STOPPED)
+    assert "standstill" not in done.seconds
+    assert box.fake.names().index("Images/Create") < box.fake.names().index("Tasks/Kill")
+    assert not box.run.exists() and not os.path.exists(box.root)
+    again = box.capture(leave="stopped")
+    assert (again.changed, again.warnings) == (False, [])
+
+
+def test_a_checkpoint_from_before_does_not_stop_the_task(box: Box) -> None:
+    box.capture()
+    again = box.capture(leave="stopped")
+    assert (again.changed, box.status()) == (False, RUNNING)
+    assert "gone on" in again.warnings[0]
+
+
+def test_the_dump_may_stay_as_the_staged_directory(box: Box) -> None:
+    done = box.capture(keep_staged=True)
+    assert sorted(os.listdir(done.staged)) == sorted(box.fake.state.dump)
+    assert os.listdir(box.root) == [done.digest.split(":")[1]]
+
+
+def test_a_given_lease_is_used_and_stays(box: Box) -> None:
+    box.fake.state.leases["mine"] = {}
+    box.capture(lease="mine")
+    assert list(box.fake.state.leases) == ["mine"]
+    (written, *_more) = [call for call in box.fake.seen if call.name == "Content/Write"]
+    assert written.metadata["containerd-lease"] == "mine"
+
+
+def test_criu_is_told_what_it_may_take(box: Box) -> None:
+    box.capture(criu=CriuOptions(tcp_established=True, file_locks=True, empty_namespaces=("network",)))
+    (call,) = [call for call in box.fake.seen if call.name == "Tasks/Checkpoint"]
+    options = message("containerd.runc.v1.CheckpointOptions")
+    options.ParseFromString(call.request.options.value)
+    assert (options.open_tcp, options.file_locks, options.terminal) == (True, True, False)
+    assert (options.exit, list(options.empty_namespaces)) == (False, ["network"])
+
+
+# --- the base image
+
+
+def test_a_name_that_has_moved_on_is_not_believed(box: Box, fake: FakeContainerd, client: Client, node: Node) -> None:
+    old = fake.state.images[BASE_NAME]
+    moved = add_base(fake.state, text=b"newer")
+    box.before = box.kept(fake.state)
+    error = box.refused()
+    assert (error.code, error.details["found"]) == ("base_image_moved", moved.digest)
+    old.name = "example.test/app@old"
+    fake.state.images[old.name] = old
+    box.capture()
+    found = checkpoint_reader.load(client, NAME)
+    assert found.base is not None
+    assert (found.base.digest, found.base_name) == (node.base.digest, old.name)
+
+
+def test_an_image_that_is_gone_is_warned_of(box: Box, fake: FakeContainerd) -> None:
+    del fake.state.images[BASE_NAME]
+    done = box.capture()
+    assert BASE_NAME in done.warnings[0]
+    assert done.facts["base_image"] == {"name": BASE_NAME, "digest": None}
+
+
+# --- refusals
+
+
+@pytest.mark.parametrize(
+    ("change", "code"),
+    [
+        (lambda box: box.fake.state.containers.clear(), "container_absent"),
+        (lambda box: box.fake.state.tasks.clear(), "task_not_running"),
+        (lambda box: setattr(box.fake.state.tasks[BOX], "status", PAUSED), "task_paused"),
+        (lambda box: box.fake.state.snapshots.pop(("overlayfs", BOX)), "snapshot_absent"),
+    ],
+)
+def test_what_cannot_be_captured_is_told_in_check_mode_too(box: Box, change: Any, code: str) -> None:
+    change(box)
+    for check in (True, False):
+        assert box.fails(check).code == code
+    assert not box.run.exists()
+
+
+def test_a_foreign_name_is_not_taken_without_force(box: Box, fake: FakeContainerd) -> None:
+    error = box.refused(name=BASE_NAME)
+    assert (error.code, error.outcome) == ("checkpoint_name_taken", TERMINAL)
+    assert box.capture(name=BASE_NAME, force=True).changed
+
+
+def test_another_containers_checkpoint_is_not_taken(box: Box, fake: FakeContainerd) -> None:
+    box.capture()
+    fake.state.containers["other"] = fake.state.containers[BOX]
+    error = box.fails(container_id="other")
+    assert (error.code, error.details["container"]) == ("checkpoint_name_taken", BOX)
+
+
+def test_a_foreign_container_may_be_captured_but_not_ended(box: Box) -> None:
+    assert box.refused(owner="someone", leave="stopped").code == "container_not_ours"
+    assert box.capture(owner="someone").changed
+
+
+def test_a_second_run_at_the_same_time_is_refused(box: Box, client: Client) -> None:
+    with capture_mark.held(str(box.run), client.namespace, BOX) as slot:
+        slot.write(mark(box))
+        for check in (True, False):
+            error = box.fails(check)
+            assert (error.code, error.outcome) == ("capture_busy", RETRYABLE)
+        slot.clear()
+    box.untouched()
+
+
+# --- failures
+
+
+def calls(box: Box, **changes: Any) -> list[str]:
+    """The calls of a capture that works, which is then taken away."""
+    box.fake.heal()
+    box.capture(**changes)
+    names = box.fake.names()
+    del box.fake.state.images[NAME]
+    return names
+
+
+def test_whatever_call_fails_the_task_goes_on(box: Box) -> None:
+    """One call fails, once: nothing is left."""
+    names = calls(box)
+    assert names.count("Tasks/Checkpoint") == 1
+    survived = []
+    for position, name in enumerate(names):
+        box.fake.heal()
+        box.fake.fail_call(position)
+        try:
+            box.capture()
+        except RestoreError as error:
+            assert "left_behind" not in error.details, name
+            assert NAME not in box.fake.state.images, name
+            box.untouched()
+        else:
+            survived.append(name)
+            del box.fake.state.images[NAME]
+    box.fake.heal()
+    assert box.capture().changed
+    # The lease's deletion, which only tidies up, and a resume, which is tried again after a look.
+    assert set(survived) <= {"Leases/Delete", "Content/Info", "Content/Update"}
+
+
+@pytest.mark.parametrize("name", ["Tasks/Pause", "Tasks/Checkpoint", "Diff/Diff", "Content/Write"])
+def test_a_failure_is_told_as_it_is(box: Box, name: str) -> None:
+    box.fake.fail(name, "INTERNAL", "no luck")
+    error = box.fails()
+    assert "no luck" in error.message
+    assert error.code == ("criu_dump_failed" if name == "Tasks/Checkpoint" else "rpc_failed"), error.code
+    box.untouched()
+
+
+def test_a_task_that_cannot_be_resumed_is_said_and_the_next_run_does_it(box: Box) -> None:
+    box.fake.fail("Tasks/Resume", "INTERNAL", "no luck")
+    error = box.fails()
+    assert "may stand still" in error.details["left_behind"]
+    assert (error.outcome, box.status()) == (UNKNOWN, PAUSED)
+    box.fake.heal()
+    predicted = box.capture(True)
+    assert predicted.recovered and predicted.changed and box.status() == PAUSED
+    assert predicted.after == {"digest": "to be taken"}
+    done = box.capture()
+    assert done.recovered and box.status() == RUNNING
+    del box.fake.state.images[NAME]
+    box.untouched()
+
+
+def test_a_dump_that_takes_too_long(box: Box) -> None:
+    box.fake.hang("Tasks/Checkpoint")
+    error = box.fails(checkpoint_timeout=0.3)
+    assert (error.code, error.outcome) == ("checkpoint_timeout", UNKNOWN)
+    box.untouched()
+
+
+def test_half_a_dump_is_no_checkpoint(box: Box) -> None:
+    del box.fake.state.dump["inventory.img"]
+    assert box.fails().code == "criu_images_incomplete"
+    box.untouched()
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
+def test_a_signal_has_the_task_go_on_at_once(box: Box, number: signal.Signals) -> None:
+    # Under nohup a hang-up is ignored from the beginning.
+    inherited = signal.signal(number, signal.default_int_handler)
+    try:
+        box.fake.on("Tasks/Checkpoint", lambda _context: os.kill(os.getpid(), number))
+        error = box.fails()
+        assert signal.getsignal(number) is signal.default_int_handler
+    finally:
+        signal.signal(number, inherited)
+    assert (error.code, error.outcome) == ("capture_interrupted", RETRYABLE)
+    assert number.name in error.message
+    assert "Diff/Diff" not in box.fake.names(), "what comes after the dump is left out"
+    box.untouched()
+
+
+def test_a_signal_that_is_ignored_stays_ignored(box: Box) -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        box.fake.on("Tasks/Checkpoint", lambda _context: os.kill(os.getpid(), signal.SIGHUP))
+        assert box.capture().changed
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+def test_one_that_dies_of_its_kill_is_paused_for_a_moment_still(box: Box) -> None:
+    """As seen under load: runc has no paused container any more, containerd's record lags behind."""
+    seen = []
+
+    def late(_context: Any) -> None:
+        seen.append(box.status())
+        if len(seen) > 5:
+            box.fake.state.tasks[BOX].status = STOPPED
+
+    def lag(_context: Any) -> None:
+        box.fake.state.tasks[BOX].status = PAUSED
+        box.fake.on("Tasks/Get", late)
+
+    box.fake.on("Tasks/Resume", lag)
+    box.fake.fail("Tasks/Resume", "UNKNOWN", "OCI runtime resume failed: container not paused: unknown")
+    assert box.capture(leave="stopped").changed
+    assert box.status() == STOPPED
+
+
+# --- marks of runs that were killed
+
+
+def mark(box: Box, **changes: Any) -> Mark:
+    fields: dict[str, Any] = {
+        "pid": box.pid,
+        "start_time": gpu_processes.start_time(box.pid),
+        "directory": os.path.join(box.root, "capture", "tests", BOX),
+        "staging_dir": box.root,
+        "lease": "gpuops-restore-old",
+        "snapshotter": "overlayfs",
+        "view": "old-view",
+        "copy": "old-copy",
+        "cuda": False,
+        "name": "example.test/old:1",
+    }
+    return Mark(**{**fields, **changes})
+
+
+def broken_off(box: Box, **changes: Any) -> Mark:
+    """What a run leaves that was killed while the task was paused."""
+    found = mark(box, **changes)
+    state = box.fake.state
+    os.makedirs(os.path.join(found.directory, "images"))
+    with open(os.path.join(found.directory, "images", "pages-1.img"), "wb") as stream:
+        stream.write(b"half")
+    for key in (found.view, found.copy):
+        if key:
+            state.snapshots[("overlayfs", key)] = Snapshot("", 1, {})
+    if found.lease:
+        state.leases[found.lease] = {}
+    state.tasks[BOX].status = PAUSED
+    with capture_mark.held(str(box.run), "tests", BOX) as slot:
+        slot.write(found)
+    return found
+
+
+def test_the_next_run_resumes_and_clears_before_anything_else(box: Box) -> None:
+    broken_off(box)
+    predicted = box.capture(True)
+    assert predicted.recovered and predicted.changed
+    assert box.status() == PAUSED
+    done = box.capture()
+    assert done.recovered and done.actions[0] == predicted.actions[0]
+    assert box.fake.names().index("Tasks/Resume") < box.fake.names().index("Tasks/Pause")
+    del box.fake.state.images[NAME]
+    box.untouched()
+
+
+def test_it_resumes_even_if_it_then_fails(box: Box) -> None:
+    broken_off(box)
+    assert box.fails(name=BASE_NAME).code == "checkpoint_name_taken"
+    box.untouched()
+
+
+def test_an_image_that_was_complete_is_kept(box: Box) -> None:
+    box.capture()
+    broken_off(box, phase=ENDING)
+    box.fake.heal()
+    done = box.capture(leave="stopped")
+    assert done.changed and done.recovered
+    assert box.status() == STOPPED
+    assert "Tasks/Checkpoint" not in box.fake.names()
+
+
+def test_a_task_that_has_been_replaced_is_left_alone(box: Box) -> None:
+    """Somebody has paused the new one, for reasons of his own."""
+    broken_off(box, start_time=1)
+    assert box.fails().code == "task_paused"
+    assert box.status() == PAUSED
+    assert "Tasks/Resume" not in box.fake.names()
+
+
+def test_a_criu_that_is_still_at_it_is_waited_for(box: Box) -> None:
+    found = broken_off(box)
+    (box.here.proc / str(box.pid) / "cmdline").write_text("", encoding="ascii")
+    worker = box.here.proc / "77"
+    (worker / "fd").mkdir(parents=True)
+    (worker / "cmdline").write_text(f"runc\0checkpoint\0--image-path\0{found.directory}/images\0", encoding="ascii")
+    error = box.fails(checkpoint_timeout=0.3)
+    assert (error.code, error.outcome) == ("capture_busy", RETRYABLE)
+    assert "77" in error.message and os.path.exists(found.directory)
+    (worker / "cmdline").write_text("other\0", encoding="ascii")
+    os.symlink(found.directory + "/images", worker / "fd" / "3")
+    assert box.fails(checkpoint_timeout=0.3).code == "capture_busy"
+    os.unlink(worker / "fd" / "3")
+    assert box.capture().recovered
+
+
+def test_half_a_mark_is_none(box: Box) -> None:
+    broken_off(box)
+    path = box.run / "tests" / BOX
+    path.write_text(path.read_text(encoding="ascii")[:40], encoding="ascii")
+    assert capture_mark.peek(str(box.run), "tests", BOX) is None
+
+
+def test_a_mark_is_private_and_names_no_secret(box: Box) -> None:
+    broken_off(box)
+    path = box.run / "tests" / BOX
+    assert [entry.stat().st_mode & 0o777 for entry in (path, path.parent)] == [0o600, 0o700]
+    assert set(json.loads(path.read_text(encoding="ascii"))) == set(Mark.__dataclass_fields__)
+
+
+def test_resuming_what_runs_is_fine(box: Box, client: Client) -> None:
+    recovery.thaw(client, BOX)
+    box.fake.state.tasks.clear()
+    recovery.thaw(client, BOX)

@@ -1,0 +1,85 @@
+# Copyright (c) 2026 the gpuops.restore contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+from __future__ import annotations
+
+import os
+import socket
+from pathlib import Path
+from typing import Any
+
+from ansible_collections.gpuops.restore.plugins.module_utils._capture import resources
+from ansible_collections.gpuops.restore.plugins.module_utils._host import mountinfo
+
+SPEC: dict[str, Any] = {
+    "mounts": [
+        {"destination": "/data", "type": "bind", "source": "/srv", "options": ["rbind"]},
+        {"destination": "/etc/hosts/", "type": "none", "source": "/x", "options": ["bind"]},
+        {"destination": "/proc", "type": "proc", "source": "proc"},
+    ],
+    "linux": {"maskedPaths": ["/proc/kcore"]},
+}
+OWN = (
+    "1 0 0:50 / / rw - overlay overlay rw\n"
+    "2 1 0:51 / /proc rw - proc proc rw\n"
+    "3 2 0:52 /null /proc/kcore rw - devtmpfs dev rw\n"
+    "4 1 8:1 /srv /data rw - ext4 /dev/sda1 rw\n"
+    "5 1 8:1 /x /etc/hosts rw - ext4 /dev/sda1 rw\n"
+    "6 1 0:53 / /run rw - tmpfs tmpfs rw\n"
+)
+
+
+def unnamed(more: str) -> list[str]:
+    found = resources.unnamed_mounts(mountinfo.parse(OWN + more), SPEC)
+    return [mount.mount_point for mount in found]
+
+
+def test_what_the_spec_names_is_fine() -> None:
+    assert unnamed("") == []
+
+
+def test_a_file_system_that_nobody_named() -> None:
+    assert unnamed("7 1 8:2 / /mnt rw - ext4 /dev/sdb rw\n") == ["/mnt"]
+    assert unnamed("7 1 0:60 / /mnt rw - ramfs none rw\n") == ["/mnt"]
+
+
+def test_below_a_bind_even_a_tmpfs_is_too_much() -> None:
+    assert unnamed("7 4 0:60 / /data/sub rw - tmpfs tmpfs rw\n") == ["/data/sub"]
+    assert unnamed("7 1 0:60 / /database rw - tmpfs tmpfs rw\n") == []
+
+
+def test_a_bind_within_the_container_comes_back_by_itself() -> None:
+    assert unnamed("7 1 0:50 /usr/lib /mnt rw - overlay overlay rw\n") == []
+    assert unnamed("7 1 8:1 /srv/part /mnt rw - ext4 /dev/sda1 rw\n") == []
+    assert unnamed("7 1 8:1 /srv2 /mnt rw - ext4 /dev/sda1 rw\n") == ["/mnt"]
+    assert unnamed("7 1 0:61 /usr/lib /mnt rw - overlay overlay rw\n") == ["/mnt"]
+
+
+def test_established_connections_and_no_others() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+        assert resources.tcp_connections([os.getpid()]) == [] or port
+        before = resources.tcp_connections([os.getpid()])
+        with socket.create_connection(("127.0.0.1", port)):
+            assert len(resources.tcp_connections([os.getpid()])) == len(before) + 1
+    assert resources.tcp_connections([2**22 + 1]) == []
+
+
+def test_locks_count_by_process(tmp_path: Path) -> None:
+    (tmp_path / "locks").write_text(
+        "1: POSIX  ADVISORY  WRITE 7 00:10:1 0 EOF\n"
+        "1: -> POSIX  ADVISORY  WRITE 8 00:10:1 0 EOF\n"
+        "2: FLOCK  ADVISORY  WRITE 7 00:10:2 0 EOF\n",
+        encoding="ascii",
+    )
+    assert resources.file_locks([7, 8], str(tmp_path)) == 2
+    assert resources.file_locks([9], str(tmp_path)) == 0
+    assert resources.file_locks([7], str(tmp_path / "nonexistent")) == 0
+
+
+def test_who_has_a_gpu_open(tmp_path: Path) -> None:
+    for pid, target in ((7, "/dev/nvidia0"), (8, "/dev/null")):
+        (tmp_path / str(pid) / "fd").mkdir(parents=True)
+        (tmp_path / str(pid) / "fd" / "3").symlink_to(target)
+    assert resources.nvidia_devices([7, 8, 9], str(tmp_path)) == [7]

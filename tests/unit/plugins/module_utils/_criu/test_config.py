@@ -1,0 +1,172 @@
+# Copyright (c) 2026 the gpuops.restore contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""CRIU's configuration file."""
+
+from __future__ import annotations
+
+import os
+import stat
+from pathlib import Path
+
+import pytest
+
+from ansible_collections.gpuops.restore.plugins.module_utils._core.errors import InputError, NodeError
+from ansible_collections.gpuops.restore.plugins.module_utils._criu import config as criu_config
+from ansible_collections.gpuops.restore.plugins.module_utils._criu.config import CriuOptions
+
+
+def lines(options: CriuOptions, log_file: str | None = None) -> list[str]:
+    """The lines of the file."""
+    text = criu_config.render(options, log_file)
+    assert text.endswith("\n")
+    return text.splitlines()
+
+
+def test_defaults() -> None:
+    # With "=": CRIU reads "manage-cgroups ignore" as manage-cgroups=soft, its argument being optional.
+    assert lines(CriuOptions()) == ["verbosity=4", "manage-cgroups=ignore"]
+
+
+def test_everything() -> None:
+    options = CriuOptions(
+        tcp="established", file_locks=True, ext_unix_sk=True, manage_cgroups="full", extra=("link-remap",)
+    )
+    assert lines(options, "/var/lib/x/restore.log") == [
+        "log-file=/var/lib/x/restore.log",
+        "verbosity=4",
+        "manage-cgroups=full",
+        "tcp-established",
+        "file-locks",
+        "ext-unix-sk",
+        "link-remap",
+    ]
+    assert "tcp-close" in lines(CriuOptions(tcp="close"))
+
+
+@pytest.mark.parametrize(
+    ("line", "written"),
+    [
+        ("ghost-limit 10M", "ghost-limit=10M"),
+        ("ghost-limit=10M", "ghost-limit=10M"),
+        ("  cpu-cap\tins ", "cpu-cap=ins"),
+        ("lsm-profile apparmor:cri-containerd.apparmor.d", "lsm-profile=apparmor:cri-containerd.apparmor.d"),
+        ("external mnt[/data]:/srv/a=b", "external=mnt[/data]:/srv/a=b"),
+        ("empty-ns net", "empty-ns=net"),
+        ("no-mntns-compat-mode", "no-mntns-compat-mode"),
+        ("timeout 60", "timeout=60"),
+    ],
+)
+def test_extra_lines(line: str, written: str) -> None:
+    assert lines(CriuOptions(extra=[line]))[-1] == written
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "images-dir /tmp",
+        "images-dir=/tmp",
+        "action-script /bin/x",
+        "exec-cmd",
+        "work-dir /x",
+        "log-file /x",
+        "config /x",
+        "libdir /x",
+        "inherit-fd fd[3]:x",
+        "root /",
+        # getopt takes beginnings of names.
+        "imag /tmp",
+        "act=/bin/x",
+        "log-f /x",
+        "manage-cgroups soft",
+        "manage-cg=soft",
+        "no-restore-detached",
+        "no-tcp-established",
+        "no-",
+        # Not one option a line.
+        "",
+        "   ",
+        "# comment",
+        "--link-remap",
+        "-L /x",
+        "D /x",
+        "link-remap\nimages-dir /x",
+        "ghost-limit 10M\nimages-dir /x",
+        "ghost-limit\n10M",
+        "ghost-limit 10M 20M",
+        'lsm-profile "a b"',
+        "lsm-profile a#b",
+        "lsm-profile a\\b",
+        "ghost-limit=",
+        "ghost-limit\r=1",
+        "ghost-limit 1\x00",
+    ],
+)
+def test_extra_lines_refused(line: str) -> None:
+    with pytest.raises(InputError) as caught:
+        lines(CriuOptions(extra=["link-remap", line]))
+    assert caught.value.code == "criu_option_refused"
+    assert repr(line) in caught.value.message
+
+
+@pytest.mark.parametrize(
+    ("options", "log_file"),
+    [
+        (CriuOptions(tcp="maybe"), None),
+        (CriuOptions(manage_cgroups="soft\nroot /"), None),
+        (CriuOptions(), "restore.log"),
+        (CriuOptions(), "/a b/restore.log"),
+        (CriuOptions(), "/a#b/restore.log"),
+        (CriuOptions(), "/a\nroot /"),
+    ],
+)
+def test_invalid_choices(options: CriuOptions, log_file: str | None) -> None:
+    with pytest.raises(InputError) as caught:
+        lines(options, log_file)
+    assert caught.value.code == "criu_option_invalid"
+
+
+def test_write_once(tmp_path: Path) -> None:
+    path = tmp_path / "work" / "k8s.io" / "criu.conf"
+    old = os.umask(0)
+    try:
+        assert criu_config.write(str(path), "verbosity=4\n") is True
+    finally:
+        os.umask(old)
+    assert path.read_text() == "verbosity=4\n"
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700
+    assert criu_config.write(str(path), "verbosity=4\n") is False
+    assert criu_config.write(str(path), "verbosity=4\ntcp-close\n") is True
+    path.chmod(0o644)
+    assert criu_config.write(str(path), "verbosity=4\ntcp-close\n") is True
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    path.parent.chmod(0o755)
+    assert criu_config.write(str(path), "verbosity=4\ntcp-close\n") is True
+    assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700
+    assert os.listdir(path.parent) == ["criu.conf"]
+
+
+def test_a_link_is_replaced_not_followed(tmp_path: Path) -> None:
+    victim = tmp_path / "victim"
+    victim.write_text("keep")
+    victim.chmod(0o600)
+    path = tmp_path / "work" / "criu.conf"
+    path.parent.mkdir()
+    path.symlink_to(victim)
+    assert criu_config.write(str(path), "keep") is True
+    assert not path.is_symlink()
+    assert victim.read_text() == "keep"
+
+
+def test_an_unwritable_place(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(NodeError) as caught:
+        criu_config.write(str(tmp_path / "file" / "criu.conf"), "x")
+    assert caught.value.code == "criu_config_unwritable"
+    (tmp_path / "work" / "criu.conf").mkdir(parents=True)
+    with pytest.raises(NodeError) as caught:
+        criu_config.write(str(tmp_path / "work" / "criu.conf"), "x")
+    assert caught.value.code == "criu_config_unwritable"
+    assert os.listdir(tmp_path / "work") == ["criu.conf"]

@@ -1,0 +1,100 @@
+# Copyright (c) 2026 the gpuops.restore contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ansible_collections.gpuops.restore.plugins.module_utils._core.errors import (
+    UNKNOWN,
+    DeadlineError,
+    RpcError,
+    UnavailableError,
+)
+from ansible_collections.gpuops.restore.plugins.module_utils._diagnosis import dump_failure
+
+TEXT = "runc did not terminate successfully: criu failed: type NOTIFY errno 0\npath= /x/dump.log: unknown"
+
+
+def error(kind: type[RpcError] = RpcError) -> RpcError:
+    return kind("rpc_failed", "It failed.", rpc="Tasks/Checkpoint", details={"status": "UNKNOWN", "text": TEXT})
+
+
+def test_criu_says_it_and_the_table_knows_it(tmp_path: Path) -> None:
+    log = tmp_path / "dump.log"
+    log.write_text(
+        "(00.000001) Version: 4.1\n"
+        "(00.010000) Error (criu/sk-inet.c:191): inet: Connected TCP socket, consider using --tcp-established option.\n"
+        "(00.020000) Error (criu/cr-dump.c:1768): Dump files (pid: 7) failed with -1\n",
+        encoding="utf-8",
+    )
+    found = dump_failure.explain("box", error(), str(log))
+    assert (found.code, found.rpc) == ("criu_dump_failed", "Tasks/Checkpoint")
+    assert "Connected TCP socket" in found.message
+    assert found.details["kind"] and found.details["cause"] and found.remedy
+    assert any("sk-inet.c" in line for line in found.details["errors"])
+
+
+def test_a_reason_that_nobody_knows_is_quoted(tmp_path: Path) -> None:
+    log = tmp_path / "dump.log"
+    log.write_text("(00.010000) Error (criu/new.c:1): Flux capacitor is off\n", encoding="utf-8")
+    found = dump_failure.explain("box", error(), str(log))
+    assert "Flux capacitor is off" in found.message
+    assert "not known here" in found.message
+
+
+def test_without_a_log_there_is_the_daemons_text() -> None:
+    found = dump_failure.explain("box", error(), "/nonexistent/dump.log")
+    assert found.code == "criu_dump_failed"
+    assert "type NOTIFY errno 0" in found.details["daemon"]
+    assert "\n" not in found.message
+
+
+def test_a_daemon_that_went_away_is_not_a_failed_dump() -> None:
+    gone = error(UnavailableError)
+    assert dump_failure.explain("box", gone, "/nonexistent") is gone
+
+
+def test_time_that_was_over() -> None:
+    found = dump_failure.explain("box", error(DeadlineError), "/nonexistent")
+    assert (found.code, found.outcome) == ("checkpoint_timeout", UNKNOWN)
+
+
+@pytest.mark.parametrize("content", [b"", b"\xff\xfe\x00", b"no error here\n"])
+def test_a_log_that_says_nothing(tmp_path: Path, content: bytes) -> None:
+    log = tmp_path / "dump.log"
+    log.write_bytes(content)
+    assert dump_failure.explain("box", error(), str(log)).code == "criu_dump_failed"
+
+
+@pytest.mark.parametrize("content", ["log-file={log}\nverbosity=4\n", "verbosity=4\nlog-file {log}\n"])
+def test_a_configuration_of_its_own_says_where_the_log_is(tmp_path: Path, content: str) -> None:
+    config, log = tmp_path / "criu.conf", tmp_path / "restore.log"
+    config.write_text(content.format(log=log))
+    spec = {"annotations": {"org.criu.config": str(config)}}
+    begun = time.time()
+    log.write_text("of the dump")
+    assert dump_failure.log_of(spec, "/w", begun) == str(log)
+    # It is still the restore's.
+    os.utime(log, (begun - 60, begun - 60))
+    assert dump_failure.log_of(spec, "/w", begun) == "/w/dump.log"
+
+
+@pytest.mark.parametrize("content", [b"tcp-close\nlog-file\n", b"log-file=/none/restore.log\n", b"\xff\xfe", None])
+def test_a_configuration_that_names_no_log(tmp_path: Path, content: bytes | None) -> None:
+    config = tmp_path / "criu.conf"
+    if content is not None:
+        config.write_bytes(content)
+    spec = {"annotations": {"org.criu.config": str(config)}}
+    assert dump_failure.log_of(spec, "/w", 0.0) == "/w/dump.log"
+
+
+@pytest.mark.parametrize("spec", [{}, {"annotations": None}, {"annotations": {"org.criu.config": "/tmp"}}])
+def test_without_a_configuration_it_is_where_runc_puts_it(spec: dict[str, Any]) -> None:
+    assert dump_failure.log_of(spec, "/w", 0.0) == "/w/dump.log"

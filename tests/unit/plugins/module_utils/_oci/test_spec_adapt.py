@@ -1,0 +1,376 @@
+# Copyright (c) 2026 the gpuops.restore contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""The adaptation of OCI specs."""
+
+from __future__ import annotations
+
+import copy
+import json
+from typing import Any
+
+import pytest
+
+from ansible_collections.gpuops.restore.plugins.module_utils._core.errors import InputError
+from ansible_collections.gpuops.restore.plugins.module_utils._oci import spec_adapt, spec_namespaces
+from ansible_collections.gpuops.restore.tests.unit.helpers.specs import KUBELET_POD, OLD_CGROUP, SHM, cri_spec, ctr_spec
+
+CONFIG = "/var/lib/gpuops-restore/work/k8s.io/train/criu.conf"
+
+
+def adaptation(**values: Any) -> spec_adapt.Adaptation:
+    """A usual adaptation, with some values of one's own."""
+    usual: dict[str, Any] = {
+        "container_id": "train",
+        "cgroups_path": "system.slice:gpuops-restore:train",
+        "criu_config_path": CONFIG,
+    }
+    return spec_adapt.Adaptation(**{**usual, **values})
+
+
+def namespace(spec: dict[str, Any], kind: str) -> Any:
+    """The entry of one type, or None."""
+    return next((entry for entry in spec["linux"]["namespaces"] if entry["type"] == kind), None)
+
+
+def test_a_pods_container_leaves_its_pod_and_keeps_the_rest() -> None:
+    original = cri_spec()
+    before = copy.deepcopy(original)
+    adapted = spec_adapt.adapt(original, adaptation(network="/run/netns/train"))
+    spec = adapted.spec
+
+    assert original == before
+    assert "/proc/" not in json.dumps(spec["linux"]["namespaces"])
+    assert namespace(spec, "ipc") == {"type": "ipc"}
+    assert namespace(spec, "uts") == {"type": "uts"}
+    assert namespace(spec, "network") == {"type": "network", "path": "/run/netns/train"}
+    assert [entry["type"] for entry in spec["linux"]["namespaces"]] == [
+        entry["type"] for entry in before["linux"]["namespaces"]
+    ]
+    assert spec["linux"]["cgroupsPath"] == "system.slice:gpuops-restore:train"
+    assert spec["annotations"] == {
+        "example.com/team": "vision",
+        "example.com/webhook-token": "t0ps3cret",
+        "org.criu.config": CONFIG,
+    }
+    assert "hooks" not in spec
+    assert spec["process"] == before["process"]
+    assert spec["mounts"] == before["mounts"]
+    assert spec["linux"]["resources"] == before["linux"]["resources"]
+    assert spec_adapt.mount_label(spec) == "system_u:object_r:container_file_t:s0:c1,c2"
+
+    changes, warnings = "\n".join(adapted.changes), "\n".join(adapted.warnings)
+    for part in (
+        "/proc/1234/ns/ipc",
+        "/proc/1234/ns/uts",
+        "/proc/1234/ns/net",
+        OLD_CGROUP,
+        "cdi.k8s.io/nvidia",
+    ):
+        assert part in changes
+    assert SHM in warnings
+    assert "nvidia-cdi-hook" in warnings
+    assert all(sentence.endswith(".") for sentence in adapted.changes + adapted.warnings)
+
+
+def test_adapting_twice_changes_nothing_more() -> None:
+    wanted = adaptation(network="/run/netns/train", env={"A": "b"})
+    once = spec_adapt.adapt(cri_spec(), wanted)
+    twice = spec_adapt.adapt(once.spec, wanted)
+    assert twice.spec == once.spec
+    assert twice.changes == []
+
+
+def test_a_container_without_a_pod_hardly_changes() -> None:
+    adapted = spec_adapt.adapt(ctr_spec(), adaptation(cgroups_path="/gpuops-restore/c"))
+    expected = ctr_spec()
+    expected["linux"]["cgroupsPath"] = "/gpuops-restore/c"
+    expected["annotations"] = {"org.criu.config": CONFIG}
+    assert adapted.spec == expected
+    assert adapted.warnings == []
+
+
+@pytest.mark.parametrize(
+    ("entry", "network", "fresh", "expected"),
+    [
+        ({"type": "network", "path": "/proc/9/ns/net"}, "host", "", "/proc/1/ns/net"),
+        ({"type": "network", "path": "/proc/9/ns/net"}, "none", "/run/netns/f", "/run/netns/f"),
+        ({"type": "network", "path": "/proc/9/ns/net"}, None, "/run/netns/f", "/run/netns/f"),
+        ({"type": "network", "path": "//proc/9/ns/net"}, None, "/run/netns/f", "/run/netns/f"),
+        ({"type": "network", "path": "/run/netns/cni-1"}, None, "/run/netns/f", "/run/netns/cni-1"),
+        ({"type": "network", "path": "/var/run/netns/cni-1"}, "none", "/run/netns/f", "/run/netns/f"),
+        ({"type": "network", "path": "/var/run/netns/cni-1"}, "/run/netns/x", "", "/run/netns/x"),
+        ({"type": "network"}, None, "", ""),
+        ({"type": "network"}, "none", "/run/netns/f", ""),
+        (None, None, "", None),
+        (None, "host", "", None),
+    ],
+)
+def test_network(entry: Any, network: str | None, fresh: str, expected: str | None) -> None:
+    spec = ctr_spec()
+    spec["linux"]["namespaces"] = [{"type": "pid"}] + ([entry] if entry else [])
+    adapted = spec_adapt.adapt(spec, adaptation(network=network, fresh_netns=fresh)).spec
+    found = namespace(adapted, "network")
+    assert (found.get("path", "") if found else None) == expected
+    needs = spec_namespaces.needs_fresh_netns(spec, network)
+    assert needs is (expected == "/run/netns/f")
+
+
+@pytest.mark.parametrize(
+    ("entry", "network", "code"),
+    [
+        ({"type": "network", "path": "/proc/9/ns/net"}, None, "network_path_required"),
+        ({"type": "network", "path": "/run/netns/a"}, "none", "network_path_required"),
+        ({"type": "network", "path": "/run/netns/a"}, "/proc/7/ns/net", "network_invalid"),
+        ({"type": "network", "path": "/run/netns/a"}, "bridge", "network_invalid"),
+        ({"type": "network"}, "host", "network_unmovable"),
+        ({"type": "network"}, "/run/netns/x", "network_unmovable"),
+        (None, "none", "network_unmovable"),
+        (None, "/run/netns/x", "network_unmovable"),
+    ],
+)
+def test_networks_that_criu_cannot_give_are_refused(entry: Any, network: str | None, code: str) -> None:
+    spec = ctr_spec()
+    spec["linux"]["namespaces"] = [{"type": "pid"}] + ([entry] if entry else [])
+    with pytest.raises(InputError) as caught:
+        spec_adapt.adapt(spec, adaptation(network=network))
+    assert caught.value.code == code
+    assert caught.value.remedy
+
+
+def test_a_lost_network_is_a_warning() -> None:
+    adapted = spec_adapt.adapt(cri_spec(), adaptation(fresh_netns="/run/netns/fresh"))
+    assert any("/run/netns/fresh" in warning and "empty" in warning for warning in adapted.warnings)
+
+
+def test_network_sysctls_do_not_go_to_the_nodes_network() -> None:
+    spec = cri_spec()
+    spec["linux"]["sysctl"] = {"net.core.somaxconn": "1024", "kernel.shmmax": "1"}
+    with pytest.raises(InputError) as caught:
+        spec_adapt.adapt(spec, adaptation(network="host"))
+    assert caught.value.code == "network_sysctl"
+    assert "kernel" not in caught.value.message
+
+
+def test_shared_and_unmapped_namespaces() -> None:
+    shared = ctr_spec()
+    shared["linux"]["namespaces"][0]["path"] = "/proc/77/ns/pid"
+    with pytest.raises(InputError) as caught:
+        spec_adapt.adapt(shared, adaptation())
+    assert caught.value.code == "pid_namespace_shared"
+
+    user = ctr_spec()
+    user["linux"]["namespaces"].append({"type": "user", "path": "/proc/77/ns/user"})
+    with pytest.raises(InputError) as caught:
+        spec_adapt.adapt(user, adaptation())
+    assert caught.value.code == "user_namespace_unmapped"
+    user["linux"]["uidMappings"] = [{"containerID": 0, "hostID": 100000, "size": 65536}]
+    assert namespace(spec_adapt.adapt(user, adaptation()).spec, "user") == {"type": "user"}
+
+    host_pid = ctr_spec()
+    del host_pid["linux"]["namespaces"][0]
+    assert any("process ids" in warning for warning in spec_adapt.adapt(host_pid, adaptation()).warnings)
+
+
+def test_mounts_follow_their_mapping_at_path_boundaries_and_the_longest_wins() -> None:
+    spec = cri_spec()
+    spec["mounts"].append({"destination": "/other", "type": "none", "source": "/data-2/x", "options": ["bind"]})
+    spec["mounts"].append({"destination": "/third", "type": "bind", "source": "/data/x", "options": []})
+    adapted = spec_adapt.adapt(
+        spec,
+        adaptation(
+            network="host",
+            mounts={KUBELET_POD: "/srv/pod", f"{KUBELET_POD}/etc-hosts": "/etc/hosts", "/data": "/d"},
+        ),
+    )
+    sources = {mount["destination"]: mount["source"] for mount in adapted.spec["mounts"]}
+    assert sources["/data"] == "/srv/pod/volumes/kubernetes.io~csi/data/mount"
+    assert sources["/etc/hosts"] == "/etc/hosts"
+    assert sources["/other"] == "/data-2/x"
+    assert sources["/third"] == "/d/x"
+    assert sources["/proc"] == "proc"
+
+
+def test_a_mapping_for_nothing_names_the_sources_there_are() -> None:
+    with pytest.raises(InputError) as caught:
+        spec_adapt.adapt(cri_spec(), adaptation(network="host", mounts={"/var/lib/kubelet/pods/1b4e": "/x"}))
+    assert caught.value.code == "mount_mapping_unused"
+    assert SHM in caught.value.message
+
+
+@pytest.mark.parametrize("mapping", [{"data": "/x"}, {"/a/../b": "/x"}, {SHM: "/x/"}, {SHM: "x"}, {SHM: "//x"}])
+def test_mappings_are_plain_paths(mapping: dict[str, str]) -> None:
+    with pytest.raises(InputError) as caught:
+        spec_adapt.adapt(cri_spec(), adaptation(network="host", mounts=mapping))
+    assert caught.value.code == "mount_mapping_invalid"
+
+
+def test_annotations_and_hooks_stay_where_allowed() -> None:
+    adapted = spec_adapt.adapt(
+        cri_spec(),
+        adaptation(
+            network="host",
+            allow_hooks=True,
+            allow_annotations=("cdi.k8s.io/*", "io.kubernetes.cri.container-name", "io.kubernetes.cri"),
+        ),
+    )
+    assert adapted.spec["hooks"] == cri_spec()["hooks"]
+    assert sorted(name for name in adapted.spec["annotations"] if not name.startswith("example")) == [
+        "cdi.k8s.io/nvidia",
+        "io.kubernetes.cri.container-name",
+        "org.criu.config",
+    ]
+
+
+def test_cri_o_annotations_go() -> None:
+    spec = ctr_spec()
+    spec["annotations"] = {"io.kubernetes.cri-o.SandboxID": "x", "io.container.manager": "cri-o"}
+    assert sorted(spec_adapt.adapt(spec, adaptation()).spec["annotations"]) == [
+        "io.container.manager",
+        "org.criu.config",
+    ]
+
+
+def test_environment_is_replaced_not_doubled_and_not_told() -> None:
+    adapted = spec_adapt.adapt(cri_spec(), adaptation(network="host", env={"HF_TOKEN": "v4lue", "EXTRA": "1"}))
+    env = adapted.spec["process"]["env"]
+    assert [item for item in env if item.startswith("HF_TOKEN")] == ["HF_TOKEN=v4lue"]
+    assert "EXTRA=1" in env
+    assert "PATH=/usr/bin" in env
+    assert "v4lue" not in "\n".join(adapted.changes)
+    for name in ("", "A=B", "A\0"):
+        with pytest.raises(InputError) as caught:
+            spec_adapt.adapt(ctr_spec(), adaptation(env={name: "x"}))
+        assert caught.value.code == "env_invalid"
+
+
+def test_the_root_is_the_snapshot() -> None:
+    spec = ctr_spec()
+    spec["root"] = {"path": "/var/lib/containers/storage/overlay/ab/merged", "readonly": True}
+    adapted = spec_adapt.adapt(spec, adaptation())
+    assert adapted.spec["root"] == {"path": "rootfs", "readonly": True}
+    assert any("/var/lib/containers" in change for change in adapted.changes)
+
+
+def test_cgroups_below_kubepods_are_refused() -> None:
+    for path, code in (
+        ("/kubepods/burstable/x", "cgroups_path_kubepods"),
+        ("kubepods-burstable.slice:cri-containerd:x", "cgroups_path_kubepods"),
+        ("", "cgroups_path_invalid"),
+        ("relative", "cgroups_path_invalid"),
+    ):
+        with pytest.raises(InputError) as caught:
+            spec_adapt.adapt(ctr_spec(), adaptation(cgroups_path=path))
+        assert caught.value.code == code
+
+
+def broken(path: str, value: Any) -> dict[str, Any]:
+    """A pod's spec with one value replaced, or removed if the value is Ellipsis."""
+    spec: Any = cri_spec()
+    *parents, last = path.split(".")
+    place = spec
+    for key in parents:
+        place = place[int(key)] if key.isdigit() else place[key]
+    if value is ...:
+        del place[last]
+    else:
+        place[int(last) if last.isdigit() else last] = value
+    result: dict[str, Any] = spec
+    return result
+
+
+@pytest.mark.parametrize(
+    "spec",
+    [
+        None,
+        [],
+        "{}",
+        {},
+        broken("ociVersion", ...),
+        broken("process", ...),
+        broken("root", ...),
+        broken("linux", ...),
+        broken("root", {}),
+        broken("process.args", "sh"),
+        broken("process.env", [1]),
+        broken("process.terminal", "yes"),
+        broken("process.oomScoreAdj", True),
+        broken("mounts", {}),
+        broken("mounts.0", "x"),
+        broken("mounts.0", {"source": "x"}),
+        broken("mounts.2.source", "relative"),
+        broken("mounts.2.source", 5),
+        broken("mounts.2.options", "rbind"),
+        broken("annotations.x", 1),
+        broken("hooks", []),
+        broken("hooks.prestart", [{}]),
+        broken("hooks.prestart", [{"path": "/x", "env": "A=b"}]),
+        broken("linux.namespaces.0", {"type": "uts"}),
+        broken("linux.namespaces.0", {"type": "nonsense"}),
+        broken("linux.namespaces.0", {"type": "pid", "path": 3}),
+        broken("linux.resources", []),
+        broken("linux.devices.0", {"path": "/dev/x", "type": "c", "major": "195"}),
+        broken("linux.cgroupsPath", 1),
+    ],
+)
+def test_what_is_no_spec_is_refused(spec: Any) -> None:
+    with pytest.raises(InputError) as caught:
+        spec_adapt.adapt(spec, adaptation(network="host"))
+    assert caught.value.code == "spec_invalid"
+
+
+def test_canonical_text_and_digest_do_not_depend_on_order() -> None:
+    spec = cri_spec()
+    reordered = dict(reversed(list(spec.items())))
+    assert spec_adapt.canonical({"b": [1, "ü"], "a": None}) == '{"a":null,"b":[1,"ü"]}'.encode()
+    assert spec_adapt.digest(spec) == spec_adapt.digest(reordered)
+    assert spec_adapt.digest(spec).startswith("sha256:")
+    assert spec_adapt.digest(spec) != spec_adapt.digest(ctr_spec())
+    with pytest.raises(InputError) as caught:
+        spec_adapt.canonical({"a": float("nan")})
+    assert caught.value.code == "spec_invalid"
+
+
+def test_redaction() -> None:
+    spec = cri_spec()
+    spec["process"]["args"] += ["--url", "postgres://joe:pw99@db/x", "export TOKEN=abc123; run", "--verbose"]
+    spec["process"]["args"] += ["sh", "curl -H 'Authorization: Bearer ey99' --password geheim x"]
+    before = copy.deepcopy(spec)
+    shown = spec_adapt.redacted(spec)
+    text = json.dumps(shown)
+    assert spec == before
+    for secret in ("sk-1234", "hunter2", "hf_abc", "t0ps3cret", "pw99", "abc123", "ey99", "geheim", "=false"):
+        assert secret not in text
+    assert shown["process"]["env"] == [
+        "PATH=/usr/bin",
+        "HOSTNAME=train-0",
+        "HF_TOKEN=***",
+        "CUDA_VISIBLE_DEVICES=***",
+    ]
+    assert shown["process"]["args"][:5] == ["python", "train.py", "--api-key", "***", "--epochs=3"]
+    assert "--verbose" in shown["process"]["args"]
+    assert shown["annotations"]["example.com/team"] == "vision"
+    assert shown["mounts"] == before["mounts"]
+
+
+def test_summary() -> None:
+    shown = spec_adapt.summary(cri_spec())
+    assert shown["namespaces"][1] == {"type": "ipc", "path": "/proc/1234/ns/ipc"}
+    assert shown["namespaces"][0] == {"type": "pid", "path": ""}
+    assert shown["mounts"][0] == {
+        "destination": "/proc",
+        "source": "proc",
+        "type": "proc",
+        "options": ["nosuid"],
+    }
+    assert shown["cgroup_path"] == OLD_CGROUP
+    assert shown["terminal"] is False
+    assert shown["hooks"] is True
+    assert "sk-1234" not in shown["args"]
+    assert shown["cwd"] == "/workspace"
+    assert shown["user"]["uid"] == 1000
+    assert "t0ps3cret" not in json.dumps(shown)
+    bare = spec_adapt.summary(ctr_spec())
+    assert (bare["terminal"], bare["hooks"], bare["annotations"]) == (True, False, [])
+    assert spec_adapt.mount_label(ctr_spec()) is None

@@ -1,0 +1,220 @@
+# Copyright (c) 2026 the gpuops.restore contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Probes: files that change, paths that lead out, HTTP, and what is refused."""
+
+from __future__ import annotations
+
+import http.server
+import os
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from ansible_collections.gpuops.restore.plugins.module_utils._containerd.client import Client
+from ansible_collections.gpuops.restore.plugins.module_utils._core.errors import InputError, RestoreError
+from ansible_collections.gpuops.restore.plugins.module_utils._probe import (
+    command,
+    http as probe_http,
+    probe as probes,
+    rootfs_path,
+)
+from ansible_collections.gpuops.restore.plugins.module_utils._probe.probe import Wish
+
+# --- a further process
+
+
+def test_process_is_the_containers_own_with_another_command() -> None:
+    original = {"args": ["a"], "terminal": True, "consoleSize": {}, "env": ["A=1"], "user": {"uid": 7}, "cwd": "/w"}
+    spec = {"process": original}
+    found = command.process(spec, ["b", "c"])
+    assert found == {"args": ["b", "c"], "terminal": False, "env": ["A=1"], "user": {"uid": 7}, "cwd": "/w"}
+    assert original["args"] == ["a"]
+
+
+# --- paths inside
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    """A container's root, beside a file of the node's."""
+    (tmp_path / "secret").write_text("of the node", encoding="utf-8")
+    inside = tmp_path / "root"
+    (inside / "var").mkdir(parents=True)
+    (inside / "var/count").write_text("1", encoding="utf-8")
+    (inside / "link").symlink_to("/var/count")
+    (inside / "out").symlink_to(str(tmp_path / "secret"))
+    (inside / "up").symlink_to("../secret")
+    (inside / "directory").symlink_to("..")
+    os.mkfifo(inside / "fifo")
+    return inside
+
+
+@pytest.mark.parametrize("openat2", [True, False])
+def test_no_path_leads_out(root: Path, openat2: bool) -> None:
+    def content(path: str) -> str:
+        found = rootfs_path.open_path(str(root), path, openat2)
+        try:
+            with open(f"/proc/self/fd/{found}", encoding="utf-8") as stream:
+                return stream.read()
+        finally:
+            os.close(found)
+
+    assert content("/var/count") == "1"
+    for path in ("/out", "/up", "/directory/secret", "/../secret"):
+        with pytest.raises(OSError):
+            content(path)
+
+
+def test_links_are_followed_inside(root: Path) -> None:
+    assert probes.fingerprint(str(root), "/link") == probes.fingerprint(str(root), "/var/count")
+
+
+def test_only_regular_files_are_read(root: Path) -> None:
+    for path in ("/fifo", "/var"):
+        with pytest.raises(OSError, match="not a regular file"):
+            rootfs_path.open_regular(str(root), path)
+
+
+# --- a file that changes
+
+
+class Clock:
+    """Time that passes only while somebody sleeps; at a given moment something happens."""
+
+    def __init__(self, at: float = 0.0, act: object = None) -> None:
+        self.now, self._at, self._act = 0.0, at, act
+
+    def __call__(self) -> float:
+        return self.now
+
+    def sleep(self, seconds: float) -> None:
+        self.now += seconds
+        if callable(self._act) and self.now >= self._at:
+            self._act()
+            self._act = None
+
+
+@pytest.mark.parametrize(
+    ("path", "text", "detail"),
+    [
+        ("/var/count", "12", "went from 1 to 2 bytes"),
+        ("/var/count", "2", "The content of the file /var/count changed"),
+        ("/var/new", "x", "came into being with 1 bytes"),
+    ],
+)
+def test_a_change_is_seen(root: Path, path: str, text: str, detail: str) -> None:
+    clock = Clock(3.0, lambda: (root / path[1:]).write_text(text, encoding="utf-8"))
+    found = probes.watch_file(Wish("c", path=path, seconds=5.0), str(root), clock, clock.sleep)
+    assert found.ok and detail in found.detail and 3.0 <= clock.now < 3.5
+
+
+@pytest.mark.parametrize(
+    ("path", "said", "outcome"),
+    [
+        ("/var/count", "did not change within 5 s", "retryable"),
+        ("/nowhere", "did not come into being within 5 s", "retryable"),
+        ("/fifo", "it is not a regular file", "terminal"),
+    ],
+)
+def test_no_change_is_no_proof(root: Path, path: str, said: str, outcome: str) -> None:
+    clock = Clock(9.0, lambda: (root / "var/count").write_text("22", encoding="utf-8"))
+    with pytest.raises(RestoreError) as caught:
+        probes.watch_file(Wish("c", path=path, seconds=5.0), str(root), clock, clock.sleep)
+    assert caught.value.code == "probe_failed" and caught.value.outcome == outcome
+    assert said in caught.value.message
+
+
+# --- HTTP
+
+
+class Handler(http.server.BaseHTTPRequestHandler):
+    """Fails twice, then answers; /away leads elsewhere."""
+
+    asked = 0
+
+    def do_GET(self) -> None:
+        type(self).asked += 1
+        self.send_response(302 if self.path == "/away" else 503 if type(self).asked < 3 else 200)
+        self.send_header("Location", "/elsewhere")
+        self.end_headers()
+
+    def log_message(self, *_unused: object) -> None:
+        """Silence."""
+
+
+@pytest.fixture
+def address() -> Iterator[str]:
+    Handler.asked = 0
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+
+
+def test_http_is_asked_until_it_answers(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:1")
+    found = probes.ask(Wish("c", url=address + "/", seconds=5.0), "")
+    assert found.ok and Handler.asked == 3
+
+
+def test_a_redirect_is_an_answer(address: str) -> None:
+    assert probes.ask(Wish("c", url=address + "/away", statuses=(302,), seconds=5.0), "").ok
+    assert Handler.asked == 1
+
+
+def test_http_without_proof(address: str) -> None:
+    for url, status in ((address + "/away", 302), ("http://127.0.0.1:1/", None)):
+        with pytest.raises(RestoreError) as caught:
+            probes.ask(Wish("c", url=url, seconds=0.2), "")
+        assert caught.value.details == {"kind": "http", "status": status}
+        assert caught.value.outcome == "retryable"
+
+
+def test_a_namespace_that_is_none() -> None:
+    answer = probe_http.get("http://127.0.0.1:1/", "/proc/self/ns/mnt", 1.0)
+    assert answer.status == 0 and "network namespace" in answer.problem
+
+
+@pytest.mark.parametrize(
+    ("url", "good"),
+    [
+        ("http://10.0.0.1:8080/x", True),
+        ("https://[::1]/", True),
+        ("file:///etc/passwd", False),
+        ("http://", False),
+        ("http://a:99999/", False),
+    ],
+)
+def test_urls(url: str, good: bool) -> None:
+    assert probe_http.valid(url) is good
+
+
+# --- refusals
+
+
+@pytest.mark.parametrize(
+    "wish",
+    [
+        Wish("c", path="relative"),
+        Wish("c", path="/x", seconds=0),
+        Wish("c", url="ftp://a/"),
+        Wish("c", url="http://a/", statuses=()),
+        Wish("c", command=("",)),
+    ],
+)
+def test_what_makes_no_sense(client: Client, wish: Wish) -> None:
+    with pytest.raises(InputError) as caught:
+        probes.probe(client, wish, check=False)
+    assert caught.value.code == "probe_invalid"
+
+
+def test_without_a_container(client: Client) -> None:
+    wish = Wish("nobody", path="/x")
+    with pytest.raises(RestoreError) as caught:
+        probes.probe(client, wish, check=False)
+    assert caught.value.code == "probe_failed" and caught.value.outcome == "terminal"
+    assert probes.probe(client, wish, check=True).ok is None

@@ -1,0 +1,205 @@
+# Copyright (c) 2026 the gpuops.restore contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""All workloads of a node, on the STAND-INS for containerd and for the driver's libraries; and admission by memory."""
+
+from __future__ import annotations
+
+import threading
+import time
+from typing import Any
+
+import pytest
+
+from ansible_collections.gpuops.restore.plugins.module_utils._core.errors import RETRYABLE, TERMINAL, RestoreError
+from ansible_collections.gpuops.restore.plugins.module_utils._restore import batch as restore_batch
+from ansible_collections.gpuops.restore.tests.standin import standin
+from ansible_collections.gpuops.restore.tests.unit.helpers.gpu_node import Cuda, GpuNode
+
+pytest_plugins = ["ansible_collections.gpuops.restore.tests.unit.helpers.cuda_fixtures"]
+
+GIB = standin.GIB
+GPU = standin.uuid(0)
+
+
+def add(gpus: GpuNode, name: str, gib: int, **more: Any) -> None:
+    gpus.add(name, [Cuda(memory={GPU: gib * GIB}, more=more)], held=[{GPU: gib * GIB}])
+
+
+def test_one_that_fails_does_not_disturb_the_others(gpus: GpuNode) -> None:
+    add(gpus, "one", 1)
+    add(gpus, "ill", 1, fail_restore=999)
+    add(gpus, "two", 1)
+    found = gpus.run(gpus.job("one"), gpus.job("ill"), gpus.job("two"))
+    assert [result.job.name for result in found] == ["one", "ill", "two"]
+    assert [(result.failure or {}).get("code") for result in found] == [None, "cuda_restore_failed", None]
+    assert sorted(gpus.alive()) == sorted([gpus.started["one"][0][0], gpus.started["two"][0][0]])
+    assert sorted(gpus.fake.state.containers) == ["one", "two"]
+    # What is mended is restored, and the others are left alone.
+    add(gpus, "ill", 1)
+    again = gpus.run(gpus.job("one"), gpus.job("ill"), gpus.job("two"))
+    assert [(result.failure, result.changed) for result in again] == [(None, False), (None, True), (None, False)]
+
+
+def test_too_little_vram_for_all_of_them_is_refused_before_anything_is_touched(gpus: GpuNode) -> None:
+    add(gpus, "first", 50)
+    add(gpus, "second", 50)
+    jobs = [gpus.job("first"), gpus.job("second")]
+    verdict, _predicted = restore_batch.check_all(gpus.client.another, jobs)
+    assert {name: [error.code for error in errors] for name, errors in verdict.refused.items()} == {
+        "second": ["vram_short"]
+    }
+    assert verdict.refused["second"][0].outcome == RETRYABLE, "a preflight may be run again as it is"
+    first, second = gpus.run(*jobs)
+    assert first.failure is None
+    assert second.failure is not None
+    assert (second.failure["code"], second.failure["outcome"], second.step) == ("vram_short", TERMINAL, "preflight")
+    assert "30.0 GiB" in second.failure["msg"]
+    assert "second" not in gpus.started and list(gpus.fake.state.containers) == ["first"]
+    assert [pid for _what, pid in gpus.world.order()] == gpus.started["first"][0] * 2
+
+
+def test_too_little_host_memory_for_all_of_them(gpus: GpuNode) -> None:
+    for name in ("first", "second", "third"):
+        gpus.add(name, [Cuda(None)])
+    size = restore_batch.demand.look(gpus.client, gpus.job("first")).memory
+    gpus.write_available(2 * size + 4096)
+    found = gpus.run(*[gpus.job(name) for name in ("first", "second", "third")])
+    assert [(result.failure or {}).get("code") for result in found] == [None, None, "host_memory_short"]
+    assert "third" not in gpus.started
+
+
+def test_what_runs_already_takes_nothing_more(gpus: GpuNode) -> None:
+    add(gpus, "first", 50)
+    assert gpus.one(gpus.job("first")).failure is None
+    gpus.write_available(4096)
+    assert gpus.one(gpus.job("first")).failure is None
+
+
+def test_workloads_are_restored_side_by_side_and_one_by_one_if_wanted(gpus: GpuNode) -> None:
+    for name in ("one", "two", "three"):
+        add(gpus, name, 1, delay_restore=700)
+    jobs = [gpus.job(name) for name in ("one", "two", "three")]
+    begun = time.monotonic()
+    found = restore_batch.restore_all(gpus.client.another, jobs, 0, False)
+    together = time.monotonic() - begun
+    assert [result.failure for result in found] == [None] * 3
+    begin = {call.pid: call.time for call in gpus.world.calls() if (call.what, call.detail) == ("restore", "begin")}
+    end = [call.time for call in gpus.world.calls() if call.what == "restore" and call.detail.startswith("end")]
+    assert max(begin.values()) < min(end), f"not side by side ({together:.1f} s)"
+
+
+def test_one_at_a_time(gpus: GpuNode) -> None:
+    for name in ("one", "two"):
+        add(gpus, name, 1, delay_restore=100)
+    gpus.run(gpus.job("one"), gpus.job("two"), parallel=1)
+    first, second = gpus.started["one"][0][0], gpus.started["two"][0][0]
+    assert [pid for _what, pid in gpus.world.order()] == [first, first, second, second]
+
+
+@pytest.mark.parametrize("parallel", [-1, 0, 1, 7])
+def test_any_number_will_do_for_any_number_of_workloads(gpus: GpuNode, parallel: int) -> None:
+    assert gpus.run(parallel=parallel) == []
+    gpus.add("plain", [Cuda(None)])
+    gpus.add("other", [Cuda(None)])
+    found = gpus.run(gpus.job("plain"), gpus.job("other"), parallel=parallel)
+    assert [result.failure for result in found] == [None, None]
+
+
+def test_a_channel_that_cannot_be_had_costs_one_workload_only(gpus: GpuNode) -> None:
+    gpus.add("one", [Cuda(None)])
+    gpus.add("two", [Cuda(None)])
+    opened: list[int] = []
+
+    def another() -> Any:
+        opened.append(1)
+        if len(opened) == 2:
+            raise RestoreError("daemon_unavailable", "Nobody listens.", outcome=RETRYABLE)
+        return gpus.client.another()
+
+    found = restore_batch.restore_all(another, [gpus.job("one"), gpus.job("two")], 1, False)
+    assert [(result.failure or {}).get("code") for result in found] == ["daemon_unavailable", None]
+
+
+# --- admission by memory
+
+
+class Admission:
+    """Workloads that hold the memory that they were promised until they are told to end."""
+
+    def __init__(self, free: int) -> None:
+        self.free: int | None = free
+        self.memory = restore_batch._Memory(lambda: self.free)
+        self.inside: list[str] = []
+        self._ends: dict[str, threading.Event] = {}
+        self._threads: list[threading.Thread] = []
+
+    def begin(self, name: str, size: int) -> None:
+        self._ends[name] = threading.Event()
+
+        def hold() -> None:
+            with self.memory.room_for(size):
+                self.inside.append(name)
+                self._ends[name].wait(10)
+
+        self._threads.append(threading.Thread(target=hold))
+        self._threads[-1].start()
+
+    def end(self, name: str) -> None:
+        self._ends[name].set()
+
+    def settle(self, *names: str) -> None:
+        """Those are in, and after a moment still nobody else."""
+        give_up = time.monotonic() + 5
+        while self.inside != list(names) and time.monotonic() < give_up:
+            time.sleep(0.01)
+        time.sleep(0.1)
+        assert self.inside == list(names)
+
+    def finish(self) -> None:
+        for end in self._ends.values():
+            end.set()
+        for thread in self._threads:
+            thread.join(10)
+            assert not thread.is_alive()
+
+
+@pytest.fixture
+def admission() -> Any:
+    found = Admission(100)
+    yield found
+    found.finish()
+
+
+def test_one_waits_until_there_is_room_beside_the_others(admission: Admission) -> None:
+    admission.begin("a", 60)
+    admission.settle("a")
+    admission.begin("b", 60)
+    admission.settle("a")
+    admission.begin("c", 40)
+    admission.settle("a", "c")
+    admission.end("a")
+    admission.settle("a", "c", "b")
+
+
+def test_one_that_is_alone_never_waits(admission: Admission) -> None:
+    admission.begin("huge", 1000)
+    admission.settle("huge")
+
+
+def test_a_node_that_does_not_tell_its_memory_holds_nobody_back(admission: Admission) -> None:
+    admission.free = None
+    admission.begin("a", 60)
+    admission.settle("a")
+    admission.begin("b", 60)
+    admission.settle("a", "b")
+
+
+def test_one_that_fails_gives_its_room_back() -> None:
+    memory = restore_batch._Memory(lambda: 100)
+    with pytest.raises(RuntimeError), memory.room_for(90):
+        raise RuntimeError
+    with memory.room_for(90), memory.room_for(10):
+        assert memory._promised == [90, 10]
+    assert memory._promised == []

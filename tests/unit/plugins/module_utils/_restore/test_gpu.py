@@ -1,0 +1,199 @@
+# Copyright (c) 2026 the gpuops.restore contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""The GPU's part in a restore: what is concerned, what is insisted on, what is seen. On the STAND-IN libraries."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import pytest
+
+from ansible_collections.gpuops.restore.plugins.module_utils._core.errors import (
+    RETRYABLE,
+    TERMINAL,
+    UNKNOWN,
+    RestoreError,
+)
+from ansible_collections.gpuops.restore.plugins.module_utils._gpu import node as gpu_node
+from ansible_collections.gpuops.restore.plugins.module_utils._gpu.nvml import Gpu, Holder, Reading
+from ansible_collections.gpuops.restore.plugins.module_utils._gpu.teardown import Policy
+from ansible_collections.gpuops.restore.plugins.module_utils._restore import gpu as restore_gpu
+from ansible_collections.gpuops.restore.plugins.module_utils._restore.gpu import Outcome, Wish
+from ansible_collections.gpuops.restore.tests.standin import standin
+from ansible_collections.gpuops.restore.tests.unit.helpers.cuda_samples import process
+from ansible_collections.gpuops.restore.tests.unit.helpers.gpu_node import Cuda, GpuNode
+
+pytest_plugins = ["ansible_collections.gpuops.restore.tests.unit.helpers.cuda_fixtures"]
+
+GIB = standin.GIB
+GPU = standin.uuid(0)
+DEVICE = {"linux": {"devices": [{"path": "/dev/nvidia0"}]}}
+RECORD = {"gpu": {"processes": [{"bytes": 1}]}}
+OURS = ("gpuops.restore", False)
+
+
+def wish(mode: str) -> Wish:
+    return Wish(Policy(mode=mode, cuda_timeout=30.0))
+
+
+@pytest.mark.parametrize(
+    ("mode", "spec", "facts", "driver", "concerned", "expected", "certain"),
+    [
+        ("none", DEVICE, RECORD, True, False, False, False),
+        ("required", {}, {}, False, True, True, True),
+        ("auto", {}, {}, False, False, False, False),
+        ("auto", {}, {}, True, True, False, False),
+        ("auto", DEVICE, {}, False, True, True, False),
+        ("auto", {}, RECORD, False, True, True, True),
+        ("auto", {}, {"gpu": None}, False, False, False, False),
+        ("auto", {}, {"gpu": ["strange"]}, False, False, False, False),
+    ],
+)
+def test_whether_a_workload_is_concerned(
+    mode: str,
+    spec: dict[str, Any],
+    facts: dict[str, Any],
+    driver: bool,
+    concerned: bool,
+    expected: bool,
+    certain: bool,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(gpu_node, "has_driver", lambda _device: driver)
+    wanted = wish(mode)
+    assert restore_gpu.concerned(wanted, spec, facts) is concerned
+    if mode != "none":
+        assert restore_gpu.expected(wanted, spec, facts) is expected
+    assert restore_gpu.certain(wanted, facts) is certain
+
+
+def test_check_mode_and_a_task_that_would_be_new(gpus: GpuNode) -> None:
+    gpus.add("train", [Cuda()])
+    arguments = (gpus.client, "train", wish("auto"), OURS)
+    assert not restore_gpu.bring_back(*arguments, False, True, assume_prepared=True).actions, "nobody can know"
+    found = restore_gpu.bring_back(*arguments, True, True, assume_prepared=True, insist=True)
+    assert found.changed and "would be new" in found.actions[0]
+    assert gpus.world.calls() == []
+
+
+@pytest.mark.parametrize("check", [False, True])
+def test_a_task_without_cuda_is_told_alike_in_check_mode(gpus: GpuNode, check: bool) -> None:
+    gpus.add("train", [Cuda(None)])
+    gpus.begin("train")
+    assert not restore_gpu.bring_back(gpus.client, "train", wish("auto"), OURS, False, check).processes
+    with pytest.raises(RestoreError) as caught:
+        restore_gpu.bring_back(gpus.client, "train", wish("required"), OURS, True, check, insist=True)
+    assert caught.value.code == "no_cuda_process"
+
+
+@pytest.mark.parametrize("needed", [False, True])
+def test_a_driver_that_cannot_be_used_matters_where_it_is_needed(
+    gpus: GpuNode, needed: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gpus.add("train", [Cuda(None)])
+    gpus.begin("train")
+    gpus.world.set("init_error", 999)
+    if needed:
+        with pytest.raises(RestoreError) as caught:
+            restore_gpu.bring_back(gpus.client, "train", wish("auto"), OURS, True, False)
+        assert caught.value.code == "cuda_init_failed"
+    else:
+        found = restore_gpu.bring_back(gpus.client, "train", wish("auto"), OURS, False, False)
+        assert "was not looked for" in found.warnings[0]
+
+
+# --- seen by NVML
+
+
+def outcome(*pids: int, **changes: Any) -> Outcome:
+    entries = [
+        {
+            "pid": pid,
+            "start_time": process(pid).start_time,
+            "after": "RUNNING",
+            "seconds": {"restore": 0.5},
+            "bytes": None,
+            "gpus": [],
+            **changes,
+        }
+        for pid in pids
+    ]
+    return Outcome(True, processes=entries, seconds={"restore": 0.5})
+
+
+def test_memory_that_comes_a_moment_later_is_waited_for(world: standin.World) -> None:
+    pid = world.add_process(standin.CHECKPOINTED, {GPU: GIB})
+    found = outcome(pid)
+    slept: list[float] = []
+
+    def sleep(seconds: float) -> None:
+        slept.append(seconds)
+        world.set(f"pids/{pid}/state", standin.RUNNING)
+
+    reading = restore_gpu.verify(found, "train", Policy(), sleep)
+    assert reading is not None and len(slept) == 1
+    assert found.processes[0]["bytes"] == GIB
+    assert found.result(None, reading)["gb_per_s"] == round(GIB / 0.5 / 1e9, 2)
+
+
+def test_memory_that_does_not_come(world: standin.World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(restore_gpu, "_SEEN_SECONDS", 0.2)
+    fine, lost = world.add_process(standin.RUNNING, {GPU: GIB}), world.add_process(standin.CHECKPOINTED, {GPU: GIB})
+    with pytest.raises(RestoreError) as caught:
+        restore_gpu.verify(outcome(fine, lost), "train", Policy())
+    assert (caught.value.code, caught.value.outcome) == ("vram_not_back", UNKNOWN)
+    assert caught.value.details == {"pids": [lost]}
+
+
+def test_one_that_has_ended_meanwhile_is_not_missed(world: standin.World) -> None:
+    pid = world.add_process(standin.RUNNING)
+    found = outcome(pid)
+    world.kill(pid)
+    assert restore_gpu.verify(found, "train", Policy()) is not None
+
+
+def test_nothing_was_restored_so_nothing_is_looked_at(world: standin.World) -> None:
+    pid = world.add_process(standin.RUNNING, {GPU: GIB})
+    assert restore_gpu.verify(outcome(pid, seconds={"unlock": 0.1}), "train", Policy()) is None
+    assert restore_gpu.verify(outcome(pid, after="LOCKED"), "train", Policy()) is None
+
+
+def test_without_nvml_it_is_said(world: standin.World) -> None:
+    world.set("nvml_error", 9)
+    found = outcome(world.add_process(standin.RUNNING))
+    assert restore_gpu.verify(found, "train", Policy()) is None
+    assert "was not seen" in found.warnings[0]
+
+
+# --- results
+
+
+def test_the_result_adds_what_processes_hold_on_each_card() -> None:
+    card = {"uuid": GPU, "index": 3, "name": "H1"}
+    entries = [
+        {"bytes": 2 * GIB, "gpus": [{**card, "memory": 2 * GIB}]},
+        {"bytes": GIB, "gpus": [{**card, "memory": GIB}]},
+    ]
+    found = Outcome(processes=entries, seconds={"restore": 1.5, "unlock": 0.1})
+    before, after = (Reading(gpus=(Gpu(GPU, 3, "H1", 80, free, True, False),)) for free in (70, 10))
+    result = found.result(before, after)
+    assert (result["bytes"], result["gb_per_s"]) == (3 * GIB, 2.15)
+    assert result["gpus"] == [{**card, "memory": 3 * GIB, "used_before": 10, "used_after": 70}]
+    assert found.result()["gpus"] == [{**card, "memory": 3 * GIB, "used_before": None, "used_after": None}]
+    entries[0]["bytes"] = None
+    unknown = found.result(before, after)
+    assert (unknown["bytes"], unknown["gb_per_s"]) == (None, None)
+
+
+def test_a_gpu_failure_in_the_window_is_terminal_unless_nobody_knows() -> None:
+    for before, after in ((RETRYABLE, TERMINAL), (TERMINAL, TERMINAL), (UNKNOWN, UNKNOWN)):
+        assert restore_gpu.settled(RestoreError("a_b", "x", outcome=before)).outcome == after
+
+
+def test_holders_are_told_from_each_other() -> None:
+    reading = Reading(gpus=(Gpu(GPU, 0, "H1", 80, 70, True, False),), holders=(Holder(7, GPU, 5), Holder(8, GPU, None)))
+    assert (reading.bytes_of(7), reading.bytes_of(8), reading.bytes_of(9)) == (5, None, None)
+    assert dataclasses.asdict(reading.holders[0]) == {"pid": 7, "gpu": GPU, "bytes": 5}
