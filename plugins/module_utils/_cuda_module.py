@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""What the CUDA modules share: options, and containerd only where a container is named. Private."""
+"""What the CUDA modules share: options, and containerd only where a container is named."""
 
 from __future__ import annotations
 

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""What every module shares: the common options, the client, errors to fail_json. Private.
+"""What every module shares: the common options, the client, errors to fail_json.
 
 The one place below plugins/modules that knows Ansible.
 """

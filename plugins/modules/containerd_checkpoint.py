@@ -290,7 +290,7 @@ def step(module: AnsibleModule, client: Client) -> dict[str, Any]:
     """Carry out one call of the module."""
     parameters = module.params
     criu = parameters["criu"]
-    wish = capture_params.Wish(
+    params = capture_params.CaptureParams(
         container_id=parameters["container_id"],
         name=parameters["name"],
         leave=parameters["leave"],
@@ -309,12 +309,12 @@ def step(module: AnsibleModule, client: Client) -> dict[str, Any]:
         huge_pages=parameters["huge_pages"],
     )
     carry_out = settle.settled if parameters["state"] == "settled" else capture_steps.captured
-    done = carry_out(client, wish, module.check_mode)
+    done = carry_out(client, params, module.check_mode)
     for warning in done.warnings:
         module.warn(warning)
     result: dict[str, Any] = {
         "changed": done.changed,
-        "checkpoint": {"name": wish.name, "digest": done.digest or None, "container_id": wish.container_id},
+        "checkpoint": {"name": params.name, "digest": done.digest or None, "container_id": params.container_id},
         "staged": done.staged,
         "recorded": done.facts,
         "recovered": done.recovered,

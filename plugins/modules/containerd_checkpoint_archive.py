@@ -203,8 +203,8 @@ from ansible_collections.gpuops.restore.plugins.module_utils._transfer import (
 )
 
 
-def _export(client: Client, parameters: dict[str, Any], check: bool) -> export_archive.Outcome:
-    wish = export_archive.Wish(
+def _export(client: Client, parameters: dict[str, Any], check: bool) -> export_archive.ExportResult:
+    params = export_archive.ExportParams(
         name=parameters["name"],
         path=parameters["path"],
         compression=parameters["compression"] or "",
@@ -212,11 +212,11 @@ def _export(client: Client, parameters: dict[str, Any], check: bool) -> export_a
         digest=parameters["digest"] or "",
         force=parameters["force"],
     )
-    return export_archive.run(client, wish, check)
+    return export_archive.run(client, params, check)
 
 
-def _import(client: Client, parameters: dict[str, Any], check: bool) -> export_archive.Outcome:
-    wish = import_archive.Wish(
+def _import(client: Client, parameters: dict[str, Any], check: bool) -> export_archive.ExportResult:
+    params = import_archive.ImportParams(
         name=parameters["name"],
         path=parameters["path"],
         base=parameters["base"],
@@ -226,11 +226,11 @@ def _import(client: Client, parameters: dict[str, Any], check: bool) -> export_a
         owner=parameters["owner"],
         force=parameters["force"],
     )
-    return import_archive.run(client, wish, check)
+    return import_archive.run(client, params, check)
 
 
-def _convert(client: Client, parameters: dict[str, Any], check: bool) -> export_archive.Outcome:
-    wish = transfer_convert.Wish(
+def _convert(client: Client, parameters: dict[str, Any], check: bool) -> export_archive.ExportResult:
+    params = transfer_convert.ConvertParams(
         name=parameters["name"],
         path=parameters["path"],
         base=parameters["base"],
@@ -246,7 +246,7 @@ def _convert(client: Client, parameters: dict[str, Any], check: bool) -> export_
         owner=parameters["owner"],
         force=parameters["force"],
     )
-    return transfer_convert.run(client, wish, check)
+    return transfer_convert.run(client, params, check)
 
 
 _OPERATIONS = {"export": _export, "import": _import, "convert": _convert}

@@ -177,7 +177,7 @@ def _report(parameters: dict[str, Any], client: Client) -> restore_preflight.Rep
         found = restore_preflight.Report()
         found.add(error)
         return found
-    wish = container_params.Wish(
+    params = container_params.ContainerParams(
         container_id=parameters["container_id"] or "",
         source=original.Source(
             parameters["checkpoint"], metadata, parameters["image"] or "", parameters["snapshotter"] or ""
@@ -189,7 +189,7 @@ def _report(parameters: dict[str, Any], client: Client) -> restore_preflight.Rep
         owner=parameters["owner"],
         force=parameters["force"],
     )
-    return restore_preflight.report(client, wish, parameters["stdout"] or "", parameters["stderr"] or "")
+    return restore_preflight.report(client, params, parameters["stdout"] or "", parameters["stderr"] or "")
 
 
 def step(module: AnsibleModule, client: Client) -> dict[str, Any]:

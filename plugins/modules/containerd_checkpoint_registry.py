@@ -204,7 +204,7 @@ def step(module: AnsibleModule, client: Client) -> dict[str, Any]:
     parameters = module.params
     push = parameters["state"] == "pushed"
     named = parameters["reference"] or parameters["name"]
-    wish = transfer_registry.Wish(
+    params = transfer_registry.RegistryParams(
         name=parameters["name"],
         reference=registry_reference.for_push(named) if push else registry_reference.parse(named),
         base=parameters["base"],
@@ -215,9 +215,9 @@ def step(module: AnsibleModule, client: Client) -> dict[str, Any]:
     )
     texts = {key: parameters[key] or "" for key in ("server", "username", "password", "token", "auth_file", "ca_file")}
     access = transfer_registry.Access(**texts, insecure=parameters["insecure"], timeout=float(parameters["timeout"]))
-    repository = transfer_registry.open_repository(wish.reference, access, push)
+    repository = transfer_registry.open_repository(params.reference, access, push)
     act = transfer_push.run if push else transfer_pull.run
-    done = act(client, repository, wish, module.check_mode)
+    done = act(client, repository, params, module.check_mode)
     for warning in done.warnings:
         module.warn(warning)
     return {

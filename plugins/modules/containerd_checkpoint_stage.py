@@ -127,7 +127,7 @@ def step(module: AnsibleModule, client: Client) -> dict[str, Any]:
         )
     else:
         key = stage_steps.key_of(client, name)
-        done = stage_steps.absent(client, key, root, module.check_mode) if key else stage_steps.Outcome()
+        done = stage_steps.absent(client, key, root, module.check_mode) if key else stage_steps.StageResult()
         if key is None:
             module.warn(f"There is no image {name}, so its staged directory cannot be told; give the digest instead.")
     return {

@@ -246,9 +246,9 @@ from ansible_collections.gpuops.restore.plugins.module_utils._containerd.client 
 from ansible_collections.gpuops.restore.plugins.module_utils._criu import config as criu_config
 
 
-def _wish(parameters: dict[str, Any]) -> container_params.Wish:
+def _wish(parameters: dict[str, Any]) -> container_params.ContainerParams:
     criu = parameters["criu"] or {}
-    return container_params.Wish(
+    return container_params.ContainerParams(
         container_id=parameters["container_id"],
         source=original.Source(
             checkpoint=parameters["checkpoint"],

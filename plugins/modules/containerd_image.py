@@ -188,7 +188,7 @@ from ansible_collections.gpuops.restore.plugins.module_utils._image import image
 def step(module: AnsibleModule, client: Client) -> dict[str, Any]:
     """Carry out one call of the module."""
     parameters = module.params
-    wish = image_state.Wish(
+    params = image_state.ImageParams(
         name=parameters["name"],
         archive=parameters["archive"] or "",
         pull=parameters["pull"],
@@ -202,7 +202,7 @@ def step(module: AnsibleModule, client: Client) -> dict[str, Any]:
         force=parameters["force"],
     )
     act = image_steps.present if parameters["state"] == "present" else image_steps.absent
-    done = act(client, wish, module.check_mode)
+    done = act(client, params, module.check_mode)
     for warning in done.warnings:
         module.warn(warning)
     return {

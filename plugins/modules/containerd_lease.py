@@ -121,7 +121,7 @@ from ansible_collections.gpuops.restore.plugins.module_utils._containerd.client 
 def step(module: AnsibleModule, client: Client) -> dict[str, Any]:
     """Carry out one call of the module."""
     parameters = module.params
-    wish = containerd_lease.Wish(
+    params = containerd_lease.LeaseParams(
         lease_id=parameters["id"],
         expire_seconds=parameters["expire_seconds"],
         labels={str(name): str(value) for name, value in parameters["labels"].items()},
@@ -129,7 +129,7 @@ def step(module: AnsibleModule, client: Client) -> dict[str, Any]:
         force=parameters["force"],
     )
     act = containerd_lease.present if parameters["state"] == "present" else containerd_lease.absent
-    done = act(client, wish, module.check_mode)
+    done = act(client, params, module.check_mode)
     for warning in done.warnings:
         module.warn(warning)
     return {

@@ -190,14 +190,14 @@ from ansible_collections.gpuops.restore.plugins.module_utils._containerd.client 
 from ansible_collections.gpuops.restore.plugins.module_utils._probe import probe as probes
 
 
-def wish_of(parameters: dict[str, Any]) -> probes.Wish:
+def wish_of(parameters: dict[str, Any]) -> probes.ProbeParams:
     """The options as the step takes them."""
     common = {"container_id": parameters["container_id"], "staging_dir": parameters["staging_dir"]}
     if parameters["file"]:
-        return probes.Wish(path=parameters["file"]["path"], seconds=parameters["file"]["seconds"], **common)
+        return probes.ProbeParams(path=parameters["file"]["path"], seconds=parameters["file"]["seconds"], **common)
     if parameters["http"]:
         http = parameters["http"]
-        return probes.Wish(
+        return probes.ProbeParams(
             url=http["url"],
             statuses=tuple(http["status"]),
             seconds=http["seconds"],
@@ -205,7 +205,7 @@ def wish_of(parameters: dict[str, Any]) -> probes.Wish:
             validate_certs=http["validate_certs"],
             **common,
         )
-    return probes.Wish(
+    return probes.ProbeParams(
         command=tuple(parameters["command"]) or ("",),
         exit_status=parameters["exit_status"],
         return_output=parameters["return_output"],

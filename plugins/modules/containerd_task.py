@@ -205,7 +205,7 @@ from ansible_collections.gpuops.restore.plugins.module_utils._gpu import teardow
 def step(module: AnsibleModule, client: Client) -> dict[str, Any]:
     """Carry out one call of the module."""
     parameters = module.params
-    wish = task_steps.Wish(
+    params = task_steps.TaskParams(
         container_id=parameters["container_id"],
         checkpoint=parameters["checkpoint"] or "",
         route=parameters["route"],
@@ -225,7 +225,7 @@ def step(module: AnsibleModule, client: Client) -> dict[str, Any]:
         ),
     )
     act = {"started": task_steps.started, "stopped": task_steps.stopped, "absent": task_steps.absent}
-    done = act[parameters["state"]](client, wish, module.check_mode)
+    done = act[parameters["state"]](client, params, module.check_mode)
     for warning in done.warnings:
         module.warn(warning)
     result: dict[str, Any] = {

@@ -199,7 +199,7 @@ from ansible_collections.gpuops.restore.plugins.module_utils._gpu import state a
 def step(module: AnsibleModule, client: Client | None) -> dict[str, Any]:
     """Carry out one call of the module."""
     parameters = module.params
-    wish = gpu_state.Wish(
+    params = gpu_state.StateParams(
         state=parameters["state"].upper(),
         container_id=parameters["container_id"] or "",
         pids=tuple(parameters["pids"] or ()),
@@ -212,7 +212,7 @@ def step(module: AnsibleModule, client: Client | None) -> dict[str, Any]:
         force=parameters["force"],
         assume_prepared=parameters["assume_prepared"],
     )
-    done = gpu_state.reach(client, wish, module.check_mode)
+    done = gpu_state.reach(client, params, module.check_mode)
     for warning in done.warnings:
         module.warn(warning)
     return {

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""A tar goes into a file plain, with gzip or with zstd, in parts that can be gone on behind. Private.
+"""A tar goes into a file plain, with gzip or with zstd, in parts that can be gone on behind.
 
 A compressed file is a row of independent parts, gzip members or zstd frames, which every reader takes as one stream.
 So a file that was cut off is whole up to the last part that is. Whether all of them are there is told without

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Docker image archives (``docker save``): a manifest is made for what has none. Private.
+"""Docker image archives (``docker save``): a manifest is made for what has none.
 
 Shape: Docker image specification v1.2, "Combined Image JSON + Filesystem Changeset Format": ``manifest.json``
 is a list of ``{Config, RepoTags, Layers}``, each a member's name. A layer that is a plain tar has its diff

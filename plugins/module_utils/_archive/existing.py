@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Does an archive hold a certain image already, told without reading it through? Private.
+"""Does an archive hold a certain image already, told without reading it through?.
 
 An archive of ours begins with its index, and whether it is whole is told by the headers of a plain tar, or by what the
 parts of a compressed file say of themselves.

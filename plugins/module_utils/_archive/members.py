@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The file that an image archive is: its members by name, without unpacking it. Private.
+"""The file that an image archive is: its members by name, without unpacking it.
 
 A plain tar is read by position: the scan touches headers only, and each member is found by its offset. A
 compressed one is decompressed from the start for each pass: one for the scan (which keeps small JSON

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Image archives, OCI layout or Docker, checkpoint images included. Private: this collection's only.
+"""Image archives, OCI layout or Docker, checkpoint images included.
 
 Nothing is unpacked: blobs stream to whoever uploads them, each verified against its descriptor. Sizes and
 presence of all blobs are checked before the first one streams.

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The tar of an archive that is written, and how much of it is there already. Private.
+"""The tar of an archive that is written, and how much of it is there already.
 
 Its bytes depend on the members alone (order, names and sizes; no times, no owners). So what a run that was killed left
 is compared with what there should be, and gone on with at the very byte.

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Which image a container really was made of. Private.
+"""Which image a container really was made of.
 
 The name in its record may have been moved to another image since, and a checkpoint that names that one would bring the
 process back onto other files. What cannot lie is the snapshot that the container's own stands on.

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The CUDA processes of a task that is to be captured. Private."""
+"""The CUDA processes of a task that is to be captured."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Gpus:
     info: Mapping[str, Any] = field(default_factory=lambda: {"processes": []})
 
 
-def examine(client: Client, wish: gpu_state.Wish, mode: str, pids: Sequence[int]) -> Gpus:
+def examine(client: Client, params: gpu_state.StateParams, mode: str, pids: Sequence[int]) -> Gpus:
     """What there is to suspend; nothing is changed.
 
     Raises NodeError with the driver's own reason where CUDA processes, or perhaps some, cannot be suspended, InputError
@@ -36,21 +36,21 @@ def examine(client: Client, wish: gpu_state.Wish, mode: str, pids: Sequence[int]
     if mode == NONE:
         return Gpus()
     question = gpu_info.Question(
-        container_id=wish.container_id,
-        cuda_timeout=min(60.0, wish.cuda_timeout),
-        driver_root=wish.driver_root,
-        proc=wish.proc,
-        cgroup_root=wish.cgroup_root,
-        marks_root=wish.marks_root,
-        driver_container=wish.driver_container,
+        container_id=params.container_id,
+        cuda_timeout=min(60.0, params.cuda_timeout),
+        driver_root=params.driver_root,
+        proc=params.proc,
+        cgroup_root=params.cgroup_root,
+        marks_root=params.marks_root,
+        driver_container=params.driver_container,
     )
     info = gpu_info.gather(client, question)
-    using = resources.nvidia_devices(pids, wish.proc) if not info["available"] else []
+    using = resources.nvidia_devices(pids, params.proc) if not info["available"] else []
     if not info["available"] and (mode == REQUIRED or using):
         why = info["reason_code"] or "cuda_init_failed"
         raise NodeError(
             why,
-            f"The CUDA processes of {wish.container_id} cannot be suspended: {info['reason']}",
+            f"The CUDA processes of {params.container_id} cannot be suspended: {info['reason']}",
             "Mend that; gpu: none captures without, which only works for processes that do not use a GPU.",
             details={"pids": using},
         )
@@ -59,7 +59,7 @@ def examine(client: Client, wish: gpu_state.Wish, mode: str, pids: Sequence[int]
         if mode == REQUIRED:
             raise InputError(
                 "no_cuda_processes",
-                f"No process of {wish.container_id} has CUDA state.",
+                f"No process of {params.container_id} has CUDA state.",
                 "Wait until the workload uses its GPU, or set gpu to auto.",
             )
         return Gpus()
@@ -67,7 +67,7 @@ def examine(client: Client, wish: gpu_state.Wish, mode: str, pids: Sequence[int]
     if len(states) > 1 or not states <= {driver.RUNNING, driver.CHECKPOINTED}:
         raise ConflictError(
             "cuda_states_mixed",
-            f"The CUDA processes of {wish.container_id} are not all running, nor all checkpointed: "
+            f"The CUDA processes of {params.container_id} are not all running, nor all checkpointed: "
             + ", ".join(f"{process['pid']} is {process['state']}" for process in processes)
             + ".",
             "Bring them to one state with cuda_process, then run again.",

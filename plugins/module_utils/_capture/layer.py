@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""What a container has written into its root file system, as a layer. Private.
+"""What a container has written into its root file system, as a layer.
 
 To compare a root file system with its image and to compress what is new takes seconds for each GiB and for each
 hundred thousand files of the image. On overlayfs the container's own directory is therefore copied while the workload

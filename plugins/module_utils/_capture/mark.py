@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The mark of a capture under way: who may be paused, and what lies about. Private.
+"""The mark of a capture under way: who may be paused, and what lies about.
 
 A file below /run and not a label: the container may be another's, on which a capture changes nothing; and neither a
 paused process nor a locked one outlives the boot. It is written before the first thing that stops the workload. The

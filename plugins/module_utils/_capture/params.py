@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""What is wanted of a capture, and what came of it. Private."""
+"""What is wanted of a capture, and what came of it."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ RUNNING, PAUSED, STOPPED = "running", "paused", "stopped"
 
 
 @dataclass(frozen=True)
-class Wish:
+class CaptureParams:
     """The checkpoint that is wanted. Times in seconds; ``lease`` empty: one of its own, which expires after
     ``lease_seconds`` should this run be killed."""
 
@@ -46,9 +46,9 @@ class Wish:
     cuda_marks_root: str = field(default_factory=marks.default_root)
     driver_container: str = driver_library.DRIVER_CONTAINER
 
-    def cuda(self, state: str = driver.CHECKPOINTED) -> gpu_state.Wish:
+    def cuda(self, state: str = driver.CHECKPOINTED) -> gpu_state.StateParams:
         """What is asked of the CUDA processes. Whose the container is was decided before."""
-        return gpu_state.Wish(
+        return gpu_state.StateParams(
             state=state,
             container_id=self.container_id,
             cuda_timeout=self.cuda_timeout,
@@ -63,7 +63,7 @@ class Wish:
 
 
 @dataclass
-class Outcome:
+class CaptureResult:
     """What was, or in check mode would be, done. ``sizes`` in bytes by part, ``seconds`` by phase."""
 
     changed: bool = False

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""What has to be right before a capture stops anything: all problems at once. Private."""
+"""What has to be right before a capture stops anything: all problems at once."""
 
 from __future__ import annotations
 

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""A workload that a capture has stopped goes on again, and what was half made goes. Private.
+"""A workload that a capture has stopped goes on again, and what was half made goes.
 
 The same for a capture that failed and for one that was killed, whose mark the next run finds.
 """
@@ -40,7 +40,9 @@ def describe(container_id: str, mark: Mark) -> str:
     return f"resume {container_id}, which a capture as {mark.name} that was broken off may have left paused"
 
 
-def recover(client: Client, container_id: str, slot: Slot, mark: Mark, cuda: gpu_state.Wish, seconds: float) -> None:
+def recover(
+    client: Client, container_id: str, slot: Slot, mark: Mark, cuda: gpu_state.StateParams, seconds: float
+) -> None:
     """Have the workload of a broken-off capture go on, take away what that one made, and clear the mark.
 
     ``seconds``: how long to wait for a CRIU that is still at it. Raises ConflictError ``capture_busy`` then, and what
@@ -82,18 +84,18 @@ def is_paused(task: Task | None) -> bool:
     return task is not None and task.status in ("PAUSED", "PAUSING")
 
 
-def wake(client: Client, wish: gpu_state.Wish, driver: Driver | None = None) -> dict[str, float]:
+def wake(client: Client, params: gpu_state.StateParams, driver: Driver | None = None) -> dict[str, float]:
     """Give the CUDA processes their memory back and unlock them; seconds by call.
 
     ``driver`` was opened before. Should it have ended meanwhile, nothing was begun with it, and another one does it.
     """
     if driver is not None:
         try:
-            return gpu_state.reach(client, wish, False, driver).seconds
+            return gpu_state.reach(client, params, False, driver).seconds
         except RestoreError as error:
             if error.details.get("operation") != ASK:
                 raise
-    return gpu_state.reach(client, wish, False).seconds
+    return gpu_state.reach(client, params, False).seconds
 
 
 def clear_away(client: Client, mark: Mark) -> None:

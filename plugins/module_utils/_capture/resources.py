@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""What of a task's processes CRIU only takes when told to: TCP connections, file locks; and its mounts. Private.
+"""What of a task's processes CRIU only takes when told to: TCP connections, file locks; and its mounts.
 
 Facts: proc_pid_net(5) (``tcp``: fourth column the state, tenth the inode), proc_locks(5), CRIU's ``sk-inet.c`` (a
 connected socket needs ``tcp-established``), ``file-lock.c`` and ``mount.c``.

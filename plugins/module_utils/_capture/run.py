@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""One capture, from the mark to the image. Private.
+"""One capture, from the mark to the image.
 
 The workload stands still for as long as memory and files must not change, and no longer: the driver is opened before,
 and packing the dump into the content store comes after.
@@ -32,7 +32,7 @@ from .._host import huge_pages
 from . import layer as capture_layer, mark as capture_mark, recovery, settle
 from .gpu import Gpus
 from .mark import Mark, Slot
-from .params import PAUSED, RUNNING, STOPPED, Outcome, Wish
+from .params import PAUSED, RUNNING, STOPPED, CaptureParams, CaptureResult
 from .preflight import Findings
 from .signals import Signals
 
@@ -54,17 +54,23 @@ class Capture:
     """``outcome`` is filled as it goes on."""
 
     def __init__(
-        self, client: Client, wish: Wish, subject: Subject, slot: Slot, outcome: Outcome, signals: Signals
+        self,
+        client: Client,
+        params: CaptureParams,
+        subject: Subject,
+        slot: Slot,
+        result: CaptureResult,
+        signals: Signals,
     ) -> None:
         self._client = client
-        self._wish = wish
+        self._params = params
         self._subject = subject
         self._container = subject.container
         self._slot = slot
-        self._outcome = outcome
+        self._result = result
         self._signals = signals
-        capture_root = os.path.join(wish.staging_dir, "capture")
-        self._directory = state_dir.capture_dir(capture_root, client.namespace, wish.container_id)
+        capture_root = os.path.join(params.staging_dir, "capture")
+        self._directory = state_dir.capture_dir(capture_root, client.namespace, params.container_id)
         self._images = os.path.join(self._directory, "images")
         self._work = os.path.join(self._directory, "work")
         self._driver: Driver | None = None
@@ -73,25 +79,25 @@ class Capture:
         self._trouble: RestoreError | None = None
         self._still = 0.0
         self._taken_at = ""
-        self._purpose = f"capture {client.namespace} {wish.container_id}"
+        self._purpose = f"capture {client.namespace} {params.container_id}"
 
     def run(self) -> None:
         """Carry it out. After a failure the workload goes on, and nothing is left but what the error says."""
         mark = self._mark()
         # A reboot takes the mark away but not this.
-        recovery.remove_directory(self._directory, self._wish.staging_dir)
+        recovery.remove_directory(self._directory, self._params.staging_dir)
         self._slot.write(mark)
         try:
-            with leases.hold(self._client, self._wish.lease, self._purpose, self._wish.lease_seconds):
+            with leases.hold(self._client, self._params.lease, self._purpose, self._params.lease_seconds):
                 try:
                     digest, criu = self._take(mark)
                 except BaseException as error:
                     self._go_on_after(error, mark)
                     raise
-            if self._wish.leave == STOPPED:
-                settle.end(self._client, self._wish.container_id, self._slot, mark)
+            if self._params.leave == STOPPED:
+                settle.end(self._client, self._params.container_id, self._slot, mark)
                 self._paused = self._suspended = False
-            elif self._wish.leave == PAUSED:
+            elif self._params.leave == PAUSED:
                 mark = replace(mark, phase=capture_mark.HELD, lease="")
                 self._slot.write(mark)
             self._finish(digest, criu)
@@ -101,31 +107,31 @@ class Capture:
             if not (self._paused or self._suspended or self._stuck):
                 self._tidy(mark, error)
             raise
-        if self._wish.leave != PAUSED:
+        if self._params.leave != PAUSED:
             self._slot.clear()
 
     def _mark(self) -> Mark:
-        view, copy = capture_layer.keys(self._wish.container_id)
+        view, copy = capture_layer.keys(self._params.container_id)
         pid = self._subject.task.pid
         return Mark(
             pid=pid,
-            start_time=gpu_processes.start_time(pid, self._wish.proc) or 0,
+            start_time=gpu_processes.start_time(pid, self._params.proc) or 0,
             directory=self._directory,
-            staging_dir=self._wish.staging_dir,
-            lease="" if self._wish.lease else leases.own_id(self._purpose),
+            staging_dir=self._params.staging_dir,
+            lease="" if self._params.lease else leases.own_id(self._purpose),
             snapshotter=self._container.snapshotter,
             view=view,
             # Where the task stays paused until the image is complete, its files can be compared as they are.
-            copy=copy if self._wish.leave == RUNNING else "",
+            copy=copy if self._params.leave == RUNNING else "",
             cuda=self._subject.gpus.suspend,
-            name=self._wish.name,
+            name=self._params.name,
         )
 
     def _take(self, mark: Mark) -> tuple[str, Descriptor]:
-        client, wish = self._client, self._wish
+        client, params = self._client, self._params
         facts = self._facts()
         for directory in (self._images, self._work):
-            state_dir.make_private(directory, wish.staging_dir)
+            state_dir.make_private(directory, params.staging_dir)
         sides = capture_layer.sides(client, self._container, mark.view, mark.copy)
         with ExitStack() as stack:
             if self._subject.gpus.suspend:
@@ -135,14 +141,14 @@ class Capture:
             begun = time.monotonic()
             with self._timed("pause"):
                 self._paused = True
-                tasks.pause(client, wish.container_id)
+                tasks.pause(client, params.container_id)
             with self._timed("dump"):
                 self._taken_at = node_facts.now()
                 self._dump()
             self._signals.obey()
             with self._timed("layer"):
                 layer = None if capture_layer.take(sides) else capture_layer.write(client, sides, copied=False)
-            if wish.leave == RUNNING:
+            if params.leave == RUNNING:
                 self._go_on(begun)
         if self._trouble is None:
             self._signals.obey()
@@ -156,7 +162,7 @@ class Capture:
         base = self._subject.base
         return {
             "version": checkpoint_facts.VERSION,
-            "container": self._wish.container_id,
+            "container": self._params.container_id,
             **node_facts.node(path, self._container.runtime),
             "memory_bytes": self._subject.findings.memory_bytes,
             "base_image": {"name": self._base_name(), "digest": base.target.digest if base else None},
@@ -168,17 +174,17 @@ class Capture:
 
     def _enlarge_pages(self, stack: ExitStack) -> None:
         """What leaves the GPUs has to find room in the processes' own memory first."""
-        pages = stack.enter_context(huge_pages.for_size(self._wish.huge_pages, self._subject.gpus.vram))
-        self._outcome.huge_pages = pages.report.result()
+        pages = stack.enter_context(huge_pages.for_size(self._params.huge_pages, self._subject.gpus.vram))
+        self._result.huge_pages = pages.report.result()
 
     def _suspend(self, stack: ExitStack) -> None:
         """The driver stays open for the way back, which would otherwise wait for its initialisation."""
-        wish = self._wish
-        deadline = time.monotonic() + wish.cuda_timeout
-        driver = stack.enter_context(gpu_driver.opened(deadline, wish.driver_root, wish.driver_container))
+        params = self._params
+        deadline = time.monotonic() + params.cuda_timeout
+        driver = stack.enter_context(gpu_driver.opened(deadline, params.driver_root, params.driver_container))
         self._suspended = True
         try:
-            done = gpu_state.reach(self._client, wish.cuda(), False, driver)
+            done = gpu_state.reach(self._client, params.cuda(), False, driver)
         except RestoreError as error:
             # It has rolled back by itself; where it could not, the next run may, by the mark.
             self._stuck = not error.details.get("rolled_back", True)
@@ -190,18 +196,18 @@ class Capture:
         )
 
     def _dump(self) -> None:
-        wish = self._wish
+        params = self._params
         options = self._options(self._images, self._work)
         packed = messages.pack(_CHECKPOINT_OPTIONS, options.SerializeToString())
         begun = time.time()
         try:
-            tasks.checkpoint(self._client, wish.container_id, packed, wish.checkpoint_timeout)
+            tasks.checkpoint(self._client, params.container_id, packed, params.checkpoint_timeout)
         except RpcError as error:
             log = dump_failure.log_of(self._container.spec, self._work, begun)
-            raise dump_failure.explain(wish.container_id, error, log) from error
+            raise dump_failure.explain(params.container_id, error, log) from error
 
     def _options(self, images: str = "", work: str = "") -> Any:
-        criu = self._wish.criu
+        criu = self._params.criu
         return messages.message(
             _CHECKPOINT_OPTIONS,
             exit=False,
@@ -217,17 +223,17 @@ class Capture:
     def _go_on(self, begun: float) -> None:
         """The workload runs again; from here on nothing that fails concerns it."""
         with self._timed("resume"):
-            recovery.thaw(self._client, self._wish.container_id)
+            recovery.thaw(self._client, self._params.container_id)
             self._paused = False
         self._still += time.monotonic() - begun
         if self._suspended:
             self._wake()
-        self._outcome.seconds["standstill"] = round(self._still, 3)
+        self._result.seconds["standstill"] = round(self._still, 3)
 
     def _wake(self) -> None:
         """What fails here is told when the image is complete: it may be all that is left of the workload."""
         try:
-            took = recovery.wake(self._client, self._wish.cuda(gpu_driver.RUNNING), self._driver)
+            took = recovery.wake(self._client, self._params.cuda(gpu_driver.RUNNING), self._driver)
         except RestoreError as error:
             self._trouble = error
             return
@@ -237,7 +243,7 @@ class Capture:
         self._count("cuda_resume", sum(took.get(call, 0.0) for call in (gpu_driver.RESTORE, gpu_driver.UNLOCK)))
 
     def _count(self, phase: str, seconds: float) -> None:
-        self._outcome.seconds[phase] = round(seconds, 3)
+        self._result.seconds[phase] = round(seconds, 3)
         self._still += seconds
 
     def _write_image(self, layer: Descriptor, facts: dict[str, Any]) -> tuple[str, Descriptor]:
@@ -259,38 +265,38 @@ class Capture:
         )
         if self._trouble is None:
             self._signals.obey()
-        digest = checkpoint_writer.index(client, self._wish.name, parts, {labels.OWNER: self._wish.owner})
-        self._outcome.digest = digest
-        self._outcome.facts = facts
-        self._outcome.sizes = {"criu": criu.size, "writable_layer": layer.size}
+        digest = checkpoint_writer.index(client, self._params.name, parts, {labels.OWNER: self._params.owner})
+        self._result.digest = digest
+        self._result.facts = facts
+        self._result.sizes = {"criu": criu.size, "writable_layer": layer.size}
         if self._trouble is not None:
-            self._trouble.details["checkpoint"] = {"name": self._wish.name, "digest": digest}
-            self._trouble.remedy += f" The checkpoint {self._wish.name} is complete."
+            self._trouble.details["checkpoint"] = {"name": self._params.name, "digest": digest}
+            self._trouble.remedy += f" The checkpoint {self._params.name} is complete."
         return digest, criu
 
     def _finish(self, digest: str, criu: Descriptor) -> None:
         """The directory becomes the staged one, or goes."""
-        wish = self._wish
-        if wish.keep_staged:
+        params = self._params
+        if params.keep_staged:
             key = digest.split(":", 1)[1]
-            staged = staging.adopt(self._images, digest=criu.digest, size=criu.size, root=wish.staging_dir, name=key)
-            self._outcome.staged = staged.directory
-        recovery.remove_directory(self._directory, wish.staging_dir)
+            staged = staging.adopt(self._images, digest=criu.digest, size=criu.size, root=params.staging_dir, name=key)
+            self._result.staged = staged.directory
+        recovery.remove_directory(self._directory, params.staging_dir)
 
     def _go_on_after(self, error: BaseException, mark: Mark) -> None:
         """Have the workload go on after a failure; what cannot be done is noted, and left to the next run's mark."""
         try:
             if self._paused:
                 # A CRIU that is still at it cannot be ended without harm to the processes that it holds.
-                seconds = self._wish.checkpoint_timeout
-                recovery.await_dump(self._wish.container_id, mark.directory, seconds, self._wish.proc)
-                recovery.thaw(self._client, self._wish.container_id)
+                seconds = self._params.checkpoint_timeout
+                recovery.await_dump(self._params.container_id, mark.directory, seconds, self._params.proc)
+                recovery.thaw(self._client, self._params.container_id)
                 self._paused = False
             if self._suspended and self._trouble is None:
-                recovery.wake(self._client, self._wish.cuda(gpu_driver.RUNNING))
+                recovery.wake(self._client, self._params.cuda(gpu_driver.RUNNING))
                 self._suspended = False
         except RestoreError as problem:
-            _note(error, f"the task of {self._wish.container_id} may stand still: {problem.message}")
+            _note(error, f"the task of {self._params.container_id} may stand still: {problem.message}")
 
     def _tidy(self, mark: Mark, error: BaseException) -> None:
         try:
@@ -305,7 +311,7 @@ class Capture:
     def _timed(self, phase: str) -> Iterator[None]:
         begun = time.monotonic()
         yield
-        self._outcome.seconds[phase] = round(time.monotonic() - begun, 3)
+        self._result.seconds[phase] = round(time.monotonic() - begun, 3)
 
 
 def _note(error: BaseException, what: str) -> None:

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Signals that end a run: the workload goes on first. Private.
+"""Signals that end a run: the workload goes on first.
 
 A connection that breaks (SIGHUP) or an operator who gives up (SIGINT, SIGTERM) must not leave a workload paused until
 somebody runs the playbook again. Only SIGKILL does, for which there is the mark. A signal is noted, not raised: an

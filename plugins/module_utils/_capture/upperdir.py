@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""A copy of the directory that holds what a container has written, as exact as overlayfs needs it. Private.
+"""A copy of the directory that holds what a container has written, as exact as overlayfs needs it.
 
 The workload stands still while it is made, so it is only copied here; packed and compressed it is afterwards. Facts:
 the kernel's overlayfs document (whiteouts are devices 0/0, opaque directories have an attribute), ioctl_ficlone(2).

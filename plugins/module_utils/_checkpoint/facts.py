@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The facts of a node that decide whether a checkpoint fits another, and their comparison. Private; pure.
+"""The facts of a node that decide whether a checkpoint fits another, and their comparison.
 
 They are the annotation ``io.gpuops.restore/facts`` of a checkpoint's index: compact JSON, version 1.
 """

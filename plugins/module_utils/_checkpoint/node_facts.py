@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The facts of this node, and of a task on it, that a checkpoint records. Private: for this collection only."""
+"""The facts of this node, and of a task on it, that a checkpoint records."""
 
 from __future__ import annotations
 

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The original container, put together from checkpoint, metadata and parameters. Private.
+"""The original container, put together from checkpoint, metadata and parameters.
 
 What an operator gives wins over the metadata file, that over the checkpoint image, that over defaults.
 """

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""What a checkpoint image holds. Private: for this collection's own modules only.
+"""What a checkpoint image holds.
 
 Two layouts are read: the one of ``ctr containers checkpoint`` (annotations ``io.containerd.checkpoint.*`` on the
 index) and the poorer one of ``ctr tasks checkpoint`` (image label ``containerd.io/checkpoint``, annotation

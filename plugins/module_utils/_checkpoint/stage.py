@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The step that stages a checkpoint's CRIU images on the node, or removes them. Private."""
+"""The step that stages a checkpoint's CRIU images on the node, or removes them."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from . import reader, staging
 
 
 @dataclass
-class Outcome:
+class StageResult:
     """What was, or in check mode would be, done. ``created``: the directory."""
 
     changed: bool = False
@@ -34,7 +34,7 @@ class Outcome:
 
 def present(
     client: Client, name: str, root: str, lease: str | None, check: bool, assume_prepared: bool = False
-) -> Outcome:
+) -> StageResult:
     """Have the CRIU images of the checkpoint ``name`` lie verified below ``root``. Raises InputError, NodeError.
 
     ``assume_prepared``: in check mode, take a checkpoint that is absent for one that will be there.
@@ -43,14 +43,14 @@ def present(
         checkpoint = reader.load(client, name)
     except InputError as error:
         if check and assume_prepared and error.code == "checkpoint_absent":
-            return Outcome(changed=True, created=True, after="staged")
+            return StageResult(changed=True, created=True, after="staged")
         raise
     criu = reader.require_criu(checkpoint)
     found = staging.find(root, checkpoint.key)
     if found is not None and found.digest == criu.digest:
-        outcome = _outcome(checkpoint, found, False)
-        outcome.changed = leases.drop_abandoned(client, _purpose(checkpoint.digest), check)
-        return outcome
+        result = _outcome(checkpoint, found, False)
+        result.changed = leases.drop_abandoned(client, _purpose(checkpoint.digest), check)
+        return result
     blob = content.stat(client, criu.digest)
     if blob is None or blob.size != criu.size:
         raise InputError(
@@ -75,7 +75,9 @@ def present(
         free = daemon.free_bytes(root)
         if free is not None and criu.size + staging.RESERVE > free:
             raise staging.no_space(root, criu.size + staging.RESERVE, free)
-        return Outcome(changed=True, created=True, after="staged", staged={"digest": criu.digest, "size": criu.size})
+        return StageResult(
+            changed=True, created=True, after="staged", staged={"digest": criu.digest, "size": criu.size}
+        )
     begun = time.monotonic()
     with leases.hold(client, lease, _purpose(checkpoint.digest)):
         staged = staging.stage(
@@ -85,12 +87,12 @@ def present(
             root=root,
             name=checkpoint.key,
         )
-    outcome = _outcome(checkpoint, staged, staged.created)
-    outcome.seconds = round(time.monotonic() - begun, 3)
-    return outcome
+    result = _outcome(checkpoint, staged, staged.created)
+    result.seconds = round(time.monotonic() - begun, 3)
+    return result
 
 
-def absent(client: Client, key: str, root: str, check: bool) -> Outcome:
+def absent(client: Client, key: str, root: str, check: bool) -> StageResult:
     """Remove the staged directory of the checkpoint with the hexadecimal digest ``key``.
 
     Raises InputError ``staging_name_invalid`` and NodeError ``staging_*``.
@@ -98,14 +100,14 @@ def absent(client: Client, key: str, root: str, check: bool) -> Outcome:
     # Refuses what is no digest, and a root that is not to be trusted, also where nothing has to be removed.
     staging.find(root, key)
     there = os.path.lexists(os.path.join(root, key)) or bool(glob.glob(f"{glob.escape(root)}/.{key}.partial-*"))
-    outcome = Outcome(changed=there, before="staged" if there else "absent")
+    result = StageResult(changed=there, before="staged" if there else "absent")
     if there and not check:
         staging.remove(root, key)
     if not check:
         staging.remove_root_if_empty(root)
     if leases.drop_abandoned(client, _purpose(f"sha256:{key}"), check):
-        outcome.changed = True
-    return outcome
+        result.changed = True
+    return result
 
 
 def key_of(client: Client, name: str) -> str | None:
@@ -120,8 +122,8 @@ def _purpose(digest: str) -> str:
     return f"stage {digest}"
 
 
-def _outcome(checkpoint: reader.Checkpoint, staged: staging.Staged, created: bool) -> Outcome:
-    return Outcome(
+def _outcome(checkpoint: reader.Checkpoint, staged: staging.Staged, created: bool) -> StageResult:
+    return StageResult(
         changed=created,
         created=created,
         directory=staged.directory,

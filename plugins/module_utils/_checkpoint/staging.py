@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The staged checkpoint: its CRIU files, verified, in a directory. Private: this collection's only.
+"""The staged checkpoint: its CRIU files, verified, in a directory.
 
     <root>/<name>/.complete.json     the marker, written last: format, name, digest, size, files
     <root>/<name>/images/            what CRIU gets as its image path; nothing of ours lies there

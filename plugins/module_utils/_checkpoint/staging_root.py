@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The directory under which checkpoints are staged: its safety, its locks, its leftovers. Private.
+"""The directory under which checkpoints are staged: its safety, its locks, its leftovers.
 
 See ``_checkpoint.staging`` for the layout and the locking scheme.
 """

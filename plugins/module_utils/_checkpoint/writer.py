@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The parts of a checkpoint image go into the content store, and an index and an image record over them. Private.
+"""The parts of a checkpoint image go into the content store, and an index and an image record over them.
 
 The layout is the one of ``ctr containers checkpoint`` (containerd's client package), so that ``ctr containers
 restore`` understands it, with annotations of our own beside. Everything is written under the lease of the client.

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""A container is built from its parts, or not at all. Private: for this collection's own modules only."""
+"""A container is built from its parts, or not at all."""
 
 from __future__ import annotations
 
@@ -19,20 +19,22 @@ from .._core.errors import AlreadyExistsError, ConflictError, RestoreError, RpcE
 from .._image import unpack
 from . import mounts, rootfs_kinds
 from .files import Files
-from .params import Wish
+from .params import ContainerParams
 
 
-def build(client: Client, wish: Wish, wanted: Container, original: Original, image: Image, files: Files) -> None:
+def build(
+    client: Client, params: ContainerParams, wanted: Container, original: Original, image: Image, files: Files
+) -> None:
     """Replace what is there by a fresh snapshot and record; whatever this made is undone if any part fails."""
     undo: list[Callable[[], object]] = []
-    with leases.hold(client, wish.lease, purpose(wish.container_id)):
+    with leases.hold(client, params.lease, purpose(params.container_id)):
         rootfs = unpack.rootfs(client, image.target, image.name)
         try:
             if unpack.unpack(client, rootfs, wanted.snapshotter):
                 undo.append(lambda: unpack.forget(client, rootfs, wanted.snapshotter))
             # As late as can be: what is removed here does not come back after a failure.
-            _remove_old(client, wish.container_id)
-            _fresh_snapshot(client, wish, wanted, original, rootfs.chain_id)
+            _remove_old(client, params.container_id)
+            _fresh_snapshot(client, params, wanted, original, rootfs.chain_id)
             undo.append(lambda: snapshots.remove(client, wanted.snapshotter, wanted.snapshot_key))
             _require_kinds(client, wanted, files)
             undo.append(files.undo())
@@ -69,17 +71,17 @@ def require_layer(client: Client, original: Original, check: bool) -> None:
         raise content.missing(layer.digest, layer.size)
 
 
-def own_snapshot(client: Client, wish: Wish, wanted: Container) -> Snapshot | None:
+def own_snapshot(client: Client, params: ContainerParams, wanted: Container) -> Snapshot | None:
     """The snapshot under the key that we want, if there is one. Raises ConflictError ``snapshot_in_use``."""
     found = snapshots.stat(client, wanted.snapshotter, wanted.snapshot_key)
     if found is None:
         return None
     owner = core_labels.owner_of(found.labels)
-    container = found.labels.get(core_labels.CONTAINER, wish.container_id)
-    if container != wish.container_id:
+    container = found.labels.get(core_labels.CONTAINER, params.container_id)
+    if container != params.container_id:
         # Two workloads with one snapshotID in their metadata: one would run on the other's files.
         whose = f"is that of the container {container}"
-    elif owner != wish.owner and not wish.force:
+    elif owner != params.owner and not params.force:
         whose = f"belongs to {owner}" if owner else "was not made by this collection"
     else:
         return found
@@ -91,11 +93,13 @@ def own_snapshot(client: Client, wish: Wish, wanted: Container) -> Snapshot | No
     )
 
 
-def _fresh_snapshot(client: Client, wish: Wish, wanted: Container, original: Original, parent: str) -> None:
+def _fresh_snapshot(
+    client: Client, params: ContainerParams, wanted: Container, original: Original, parent: str
+) -> None:
     """The snapshot with the writable layer applied exactly once; its label says that the apply was complete."""
     layer = original.checkpoint.writable_layer
     applied = layer.digest if layer else core_labels.NO_LAYER
-    found = own_snapshot(client, wish, wanted)
+    found = own_snapshot(client, params, wanted)
     if found is not None:
         whole = found.labels.get(core_labels.WRITABLE_LAYER) == applied and found.parent == parent
         same = found.labels.get(core_labels.CHECKPOINT) == original.checkpoint.digest
@@ -103,9 +107,9 @@ def _fresh_snapshot(client: Client, wish: Wish, wanted: Container, original: Ori
             return
         snapshots.remove(client, wanted.snapshotter, wanted.snapshot_key)
     labels = {
-        core_labels.OWNER: wish.owner,
+        core_labels.OWNER: params.owner,
         core_labels.CHECKPOINT: original.checkpoint.digest,
-        core_labels.CONTAINER: wish.container_id,
+        core_labels.CONTAINER: params.container_id,
     }
     onto = snapshots.prepare(client, wanted.snapshotter, wanted.snapshot_key, parent, labels)
     try:

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The step that makes or removes a container with its snapshot. Private: for this collection's own modules only."""
+"""The step that makes or removes a container with its snapshot."""
 
 from __future__ import annotations
 
@@ -22,20 +22,20 @@ from .._criu import config as criu_config
 from .._host import cgroup
 from .._oci import spec_adapt, spec_namespaces
 from . import build, files as container_files, mounts, netns
-from .params import Outcome, Wish
+from .params import ContainerParams, ContainerResult
 
 
-def _uses_own_netns(wish: Wish, spec: Mapping[str, Any]) -> bool:
+def _uses_own_netns(params: ContainerParams, spec: Mapping[str, Any]) -> bool:
     entries = (spec.get("linux") or {}).get("namespaces") or []
-    return any(entry.get("path") == netns.path(wish.container_id) for entry in entries)
+    return any(entry.get("path") == netns.path(params.container_id) for entry in entries)
 
 
-def plan_spec(client: Client, wish: Wish, original: Original, image: Image | None) -> spec_adapt.Adapted:
+def plan_spec(client: Client, params: ContainerParams, original: Original, image: Image | None) -> spec_adapt.Adapted:
     """The adapted spec. ``image`` is only needed where the spec has to be generated from its config."""
     if original.stored_spec is not None:
         before = original.stored_spec
     elif image is not None:
-        before = checkpoint_original.spec(client, original, image, wish.container_id)
+        before = checkpoint_original.spec(client, original, image, params.container_id)
     else:
         raise InputError(
             "base_image_absent",
@@ -44,55 +44,55 @@ def plan_spec(client: Client, wish: Wish, original: Original, image: Image | Non
             "Import or pull the base image first, or give the spec in metadata (ociSpec).",
         )
     spec_adapt.check(before)
-    fresh = spec_namespaces.needs_fresh_netns(before, wish.network)
-    path = wish.cgroups_path or cgroup.cgroups_path(wish.container_id, original.cgroup_driver)
+    fresh = spec_namespaces.needs_fresh_netns(before, params.network)
+    path = params.cgroups_path or cgroup.cgroups_path(params.container_id, original.cgroup_driver)
     return spec_adapt.adapt(
         before,
         spec_adapt.Adaptation(
-            container_id=wish.container_id,
-            mounts=wish.mounts,
-            network=wish.network,
-            fresh_netns=netns.path(wish.container_id) if fresh else "",
+            container_id=params.container_id,
+            mounts=params.mounts,
+            network=params.network,
+            fresh_netns=netns.path(params.container_id) if fresh else "",
             cgroups_path=path,
-            env=wish.env,
-            allow_hooks=wish.allow_hooks,
-            allow_annotations=wish.allow_annotations,
-            criu_config_path=state_dir.criu_config(wish.staging_dir, client.namespace, wish.container_id),
+            env=params.env,
+            allow_hooks=params.allow_hooks,
+            allow_annotations=params.allow_annotations,
+            criu_config_path=state_dir.criu_config(params.staging_dir, client.namespace, params.container_id),
         ),
     )
 
 
-def present(client: Client, wish: Wish, check: bool) -> Outcome:
+def present(client: Client, params: ContainerParams, check: bool) -> ContainerResult:
     """Make the container with a fresh snapshot and the adapted spec, unless it is there as wanted.
 
     Raises InputError, ConflictError and NodeError; after a failure nothing that this call made is left.
     """
     try:
-        original = checkpoint_original.read(client, wish.source)
+        original = checkpoint_original.read(client, params.source)
     except InputError as error:
-        if check and wish.assume_prepared and error.code == "checkpoint_absent":
-            action = f"make a snapshot and the container {wish.container_id}"
-            return Outcome(changed=True, created=True, actions=[action])
+        if check and params.assume_prepared and error.code == "checkpoint_absent":
+            action = f"make a snapshot and the container {params.container_id}"
+            return ContainerResult(changed=True, created=True, actions=[action])
         raise
     checkpoint_reader.require_criu(original.checkpoint)
-    outcome = Outcome()
+    result = ContainerResult()
     if original.checkpoint.writable_layer is None:
-        outcome.warnings.append(
+        result.warnings.append(
             f"The checkpoint {original.checkpoint.name} has no writable layer: files that the container had changed "
             "are as in its image, and CRIU refuses if an open one is missing."
         )
     # Only a spec that has to be generated needs the image this early; a container that is there needs none.
-    image = _find_base(client, original, wish, check, outcome) if original.stored_spec is None else None
-    adapted = plan_spec(client, wish, original, image)
+    image = _find_base(client, original, params, check, result) if original.stored_spec is None else None
+    adapted = plan_spec(client, params, original, image)
     config_text = criu_config.render(
-        wish.criu, state_dir.restore_log(wish.staging_dir, client.namespace, wish.container_id)
+        params.criu, state_dir.restore_log(params.staging_dir, client.namespace, params.container_id)
     )
-    key = wish.snapshot_id or _default_snapshot(wish)
+    key = params.snapshot_id or _default_snapshot(params)
     wanted = Container(
-        id=wish.container_id,
+        id=params.container_id,
         image=image.name if image else original.image_name or original.checkpoint.base_name,
         labels={
-            labels.OWNER: wish.owner,
+            labels.OWNER: params.owner,
             labels.CHECKPOINT: original.checkpoint.digest,
             labels.SPEC: spec_adapt.digest(adapted.spec),
         },
@@ -102,37 +102,37 @@ def present(client: Client, wish: Wish, check: bool) -> Outcome:
         snapshotter=original.snapshotter,
         snapshot_key=key,
     )
-    outcome.warnings.extend(adapted.warnings)
-    outcome.spec_changes = list(adapted.changes)
-    outcome.spec_before = spec_adapt.redacted(original.stored_spec) if original.stored_spec else {}
-    outcome.spec_after = spec_adapt.redacted(adapted.spec)
-    outcome.container = _result(wanted, original.spec_source)
+    result.warnings.extend(adapted.warnings)
+    result.spec_changes = list(adapted.changes)
+    result.spec_before = spec_adapt.redacted(original.stored_spec) if original.stored_spec else {}
+    result.spec_after = spec_adapt.redacted(adapted.spec)
+    result.container = _result(wanted, original.spec_source)
     files = container_files.Files(
-        wish.container_id, wish.staging_dir, client.namespace, config_text, _uses_own_netns(wish, adapted.spec)
+        params.container_id, params.staging_dir, client.namespace, config_text, _uses_own_netns(params, adapted.spec)
     )
-    if _agrees(client, wish, wanted, outcome):
-        outcome.actions.extend(files.lacking())
+    if _agrees(client, params, wanted, result):
+        result.actions.extend(files.lacking())
         if not check:
             files.make()
-        _drop_lease(client, wish.container_id, check, outcome)
-        outcome.changed = bool(outcome.actions)
-        return outcome
-    image = image or _find_base(client, original, wish, check, outcome)
+        _drop_lease(client, params.container_id, check, result)
+        result.changed = bool(result.actions)
+        return result
+    image = image or _find_base(client, original, params, check, result)
     daemon.require_snapshotter(client, original.snapshotter)
     daemon.require_runtime(original.runtime, daemon.daemon_environment(client)["PATH"])
     problems = mounts.problems(adapted.spec, planned=files.planned())
     if problems:
         raise combined(problems)
     build.require_layer(client, original, check)
-    build.own_snapshot(client, wish, wanted)
-    outcome.changed = outcome.created = True
-    outcome.actions.append(f"make snapshot {key} and container {wish.container_id}")
+    build.own_snapshot(client, params, wanted)
+    result.changed = result.created = True
+    result.actions.append(f"make snapshot {key} and container {params.container_id}")
     if image is not None:
         wanted = dataclasses.replace(wanted, image=image.name)
-        outcome.container["image"] = image.name
+        result.container["image"] = image.name
         if not check:
-            build.build(client, wish, wanted, original, image, files)
-    return outcome
+            build.build(client, params, wanted, original, image, files)
+    return result
 
 
 def absent(
@@ -143,12 +143,12 @@ def absent(
     staging_dir: str,
     check: bool,
     assume_prepared: bool = False,
-) -> Outcome:
+) -> ContainerResult:
     """Remove a container of ours with its snapshot and files. Raises ConflictError ``task_exists``, ``not_ours``.
 
     ``assume_prepared``: in check mode, take a live task for gone already.
     """
-    outcome = Outcome()
+    result = ContainerResult()
     found = containers.get(client, container_id)
     snapshotter, key = (found.snapshotter, found.snapshot_key) if found else ("", "")
     if found is not None:
@@ -161,41 +161,41 @@ def absent(
                 "End it first: containerd_task with state: absent.",
             )
         if task is not None:
-            outcome.actions.append("delete the ended task")
+            result.actions.append("delete the ended task")
             if not check:
                 task_removal.remove(client, container_id, 0.0)
-        outcome.actions.append(f"delete container {container_id}")
+        result.actions.append(f"delete container {container_id}")
         if not check:
             containers.delete(client, container_id)
     if not key:
         # A run that was killed between snapshot and container leaves the snapshot under its derived name.
         snapshotter, key = _orphan(client, container_id, owner)
     if key and snapshots.stat(client, snapshotter, key) is not None:
-        outcome.actions.append(f"remove snapshot {key}")
+        result.actions.append(f"remove snapshot {key}")
         if not check:
             snapshots.remove(client, snapshotter, key)
     work = state_dir.work_dir(staging_dir, client.namespace, container_id)
     if state_dir.exists(work):
-        outcome.actions.append(f"remove {work}")
+        result.actions.append(f"remove {work}")
         if not check:
             state_dir.remove_work(staging_dir, client.namespace, container_id)
     if netns.exists(container_id):
-        outcome.actions.append(f"remove the network namespace {netns.path(container_id)}")
+        result.actions.append(f"remove the network namespace {netns.path(container_id)}")
         if not check:
             netns.remove(container_id)
-    _drop_lease(client, container_id, check, outcome)
-    outcome.changed = bool(outcome.actions)
-    return outcome
+    _drop_lease(client, container_id, check, result)
+    result.changed = bool(result.actions)
+    return result
 
 
-def _drop_lease(client: Client, container_id: str, check: bool, outcome: Outcome) -> None:
+def _drop_lease(client: Client, container_id: str, check: bool, result: ContainerResult) -> None:
     if leases.drop_abandoned(client, build.purpose(container_id), check):
-        outcome.actions.append("drop the lease of a run that was killed")
+        result.actions.append("drop the lease of a run that was killed")
 
 
-def _default_snapshot(wish: Wish) -> str:
-    named = wish.source.metadata.snapshot_id if wish.source.metadata else ""
-    return named or derived_snapshot(wish.container_id)
+def _default_snapshot(params: ContainerParams) -> str:
+    named = params.source.metadata.snapshot_id if params.source.metadata else ""
+    return named or derived_snapshot(params.container_id)
 
 
 def derived_snapshot(container_id: str) -> str:
@@ -203,44 +203,46 @@ def derived_snapshot(container_id: str) -> str:
     return f"gpuops-restore-{container_id}"
 
 
-def _find_base(client: Client, original: Original, wish: Wish, check: bool, outcome: Outcome) -> Image | None:
+def _find_base(
+    client: Client, original: Original, params: ContainerParams, check: bool, result: ContainerResult
+) -> Image | None:
     try:
         return checkpoint_original.base_image(client, original)
     except InputError as error:
-        if check and wish.assume_prepared and error.code == "base_image_absent":
-            outcome.warnings.append(f"Check mode takes it that the base image will be there. {error.message}")
+        if check and params.assume_prepared and error.code == "base_image_absent":
+            result.warnings.append(f"Check mode takes it that the base image will be there. {error.message}")
             return None
         raise
 
 
-def _agrees(client: Client, wish: Wish, wanted: Container, outcome: Outcome) -> bool:
+def _agrees(client: Client, params: ContainerParams, wanted: Container, result: ContainerResult) -> bool:
     """Whether the container is there as wanted; raises ConflictError if it must not be replaced."""
-    found = containers.get(client, wish.container_id)
+    found = containers.get(client, params.container_id)
     if found is None:
         return False
-    ownership.require_ours(found, wish.owner, wish.force)
-    ownership.require_same_checkpoint(found, wanted.labels[labels.CHECKPOINT], wish.force)
-    task = tasks.get(client, wish.container_id)
+    ownership.require_ours(found, params.owner, params.force)
+    ownership.require_same_checkpoint(found, wanted.labels[labels.CHECKPOINT], params.force)
+    task = tasks.get(client, params.container_id)
     live = task_removal.is_live(task)
     same = (
         found.labels.get(labels.CHECKPOINT) == wanted.labels[labels.CHECKPOINT]
         and found.labels.get(labels.SPEC) == wanted.labels[labels.SPEC]
-        and found.labels.get(labels.OWNER) == wish.owner
+        and found.labels.get(labels.OWNER) == params.owner
         and found.snapshotter == wanted.snapshotter
         and found.snapshot_key == wanted.snapshot_key
     )
     whole = snapshots.stat(client, found.snapshotter, found.snapshot_key) is not None
-    if same and whole and (live or not (wish.rebuild and ownership.is_used(client, found))):
+    if same and whole and (live or not (params.rebuild and ownership.is_used(client, found))):
         return True
     if live:
         raise ConflictError(
             "container_in_use",
-            f"The container {wish.container_id} runs (pid {task.pid if task else 0}) with another spec or snapshot "
+            f"The container {params.container_id} runs (pid {task.pid if task else 0}) with another spec or snapshot "
             "than is wanted now.",
             "End its task first (containerd_task with state: absent), or leave its parameters as they were.",
         )
-    outcome.actions.append(
-        f"remove container {wish.container_id}: "
+    result.actions.append(
+        f"remove container {params.container_id}: "
         + ("its snapshot is used" if same else "it differs from what is wanted")
     )
     return False

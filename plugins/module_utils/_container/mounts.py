@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""What an adapted spec needs of the node: bind sources, devices, the network namespace. Private.
+"""What an adapted spec needs of the node: bind sources, devices, the network namespace.
 
 Facts: CRIU opens the source of an external mount with open_tree(AT_SYMLINK_NOFOLLOW), without recursion
 (mount-v2.c), so a symbolic link ends in "Failed to move_mount", and mounts below the source do not come

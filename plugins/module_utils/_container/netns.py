@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""An empty network namespace of a container's own, where CRIU needs one by path. Private.
+"""An empty network namespace of a container's own, where CRIU needs one by path.
 
 Made with ``ip netns``, which keeps it as a bind mount below /run/netns and gets mount propagation right.
 """

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The container that is wanted, and what was done for it. Private: for this collection's own modules only."""
+"""The container that is wanted, and what was done for it."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from .._criu import config as criu_config
 
 
 @dataclass(frozen=True)
-class Wish:
+class ContainerParams:
     """The container that is wanted. ``mounts`` maps old bind sources to new ones; see the module's documentation."""
 
     container_id: str
@@ -38,7 +38,7 @@ class Wish:
 
 
 @dataclass
-class Outcome:
+class ContainerResult:
     """What was, or in check mode would be, done."""
 
     changed: bool = False

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""What a container's root file system has where something is mounted: a file or a directory. Private.
+"""What a container's root file system has where something is mounted: a file or a directory.
 
 runc makes a mount point that the image lacks when the container first runs, so the writable layer of the checkpoint
 tells what each bind was. Neither the spec nor CRIU's images do.

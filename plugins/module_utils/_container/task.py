@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The steps that start a task from a checkpoint, stop it, or take it away. Private."""
+"""The steps that start a task from a checkpoint, stop it, or take it away."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ STAGED, DESCRIPTOR = "staged", "descriptor"
 
 
 @dataclass(frozen=True)
-class Wish:
+class TaskParams:
     """The task that is wanted. Times in seconds; an empty ``checkpoint`` means an ordinary start from the image."""
 
     container_id: str
@@ -51,7 +51,7 @@ class Wish:
 
 
 @dataclass
-class Outcome:
+class TaskResult:
     """What was, or in check mode would be, done."""
 
     changed: bool = False
@@ -67,41 +67,41 @@ class Outcome:
     memory: dict[str, Any] = field(default_factory=dict)
 
 
-def started(client: Client, wish: Wish, check: bool) -> Outcome:
+def started(client: Client, params: TaskParams, check: bool) -> TaskResult:
     """Have the task run, from the checkpoint where one is given.
 
     Raises InputError, ConflictError (``task_paused``, ``snapshot_used``, ``task_other_checkpoint``), NodeError and
     RestoreError (``criu_restore_failed``, ``memory_write_failed``, ``memory_unwritten``, ``process_died``). After a
     failure no task, shim or output file of this call is left; CRIU's log stays in the container's work directory.
     """
-    outcome = Outcome()
-    if check and wish.assume_prepared:
+    result = TaskResult()
+    if check and params.assume_prepared:
         # Neither the container nor the checkpoint has to be there yet.
-        outcome.changed = outcome.created = True
-        outcome.after = "RUNNING"
-        outcome.actions.append(f"start the task of the container {wish.container_id}, which would be new")
-        return outcome
-    checkpoint = checkpoint_reader.load(client, wish.checkpoint) if wish.checkpoint else None
-    container = containers.get(client, wish.container_id)
+        result.changed = result.created = True
+        result.after = "RUNNING"
+        result.actions.append(f"start the task of the container {params.container_id}, which would be new")
+        return result
+    checkpoint = checkpoint_reader.load(client, params.checkpoint) if params.checkpoint else None
+    container = containers.get(client, params.container_id)
     if container is None:
-        raise _no_container(client, wish.container_id)
-    ownership.require_ours(container, wish.owner, wish.force)
+        raise _no_container(client, params.container_id)
+    ownership.require_ours(container, params.owner, params.force)
     if checkpoint is not None:
         ownership.require_same_checkpoint(container, checkpoint.digest, force=False)
-    present = tasks.get(client, wish.container_id)
-    outcome.before = present.status if present else "absent"
-    work = state_dir.work_dir(wish.staging_dir, client.namespace, wish.container_id)
+    present = tasks.get(client, params.container_id)
+    result.before = present.status if present else "absent"
+    work = state_dir.work_dir(params.staging_dir, client.namespace, params.container_id)
     if present is not None and present.status == "RUNNING":
-        memory_hook.require_no_hole(wish.container_id, work)
-        outcome.after = present.status
-        outcome.task = _result(present)
-        return outcome
+        memory_hook.require_no_hole(params.container_id, work)
+        result.after = present.status
+        result.task = _result(present)
+        return result
     if present is not None:
         tasks.refuse_paused(present)
     if snapshots.stat(client, container.snapshotter, container.snapshot_key) is None:
         raise InputError(
             "snapshot_absent",
-            f"The snapshot {container.snapshot_key} of the container {wish.container_id} is gone.",
+            f"The snapshot {container.snapshot_key} of the container {params.container_id} is gone.",
             "Make the container anew with containerd_container.",
         )
     if checkpoint is not None and ownership.is_used(client, container):
@@ -112,88 +112,88 @@ def started(client: Client, wish: Wish, check: bool) -> Outcome:
         if lacking:
             raise combined(lacking)
         criu = checkpoint_reader.require_criu(checkpoint)
-        if wish.route == DESCRIPTOR:
+        if params.route == DESCRIPTOR:
             descriptor = criu
         else:
-            image_path = _staged_directory(wish, checkpoint, check)
-            config = state_dir.criu_config(wish.staging_dir, client.namespace, wish.container_id)
-            if wish.split is not None and _criu_config_of(container) == config:
-                image_path, hook = wish.split.images, memory_hook.Hook(config, work, wish.split)
+            image_path = _staged_directory(params, checkpoint, check)
+            config = state_dir.criu_config(params.staging_dir, client.namespace, params.container_id)
+            if params.split is not None and _criu_config_of(container) == config:
+                image_path, hook = params.split.images, memory_hook.Hook(config, work, params.split)
             options = tasks.runc_options(container.runtime_options, image_path, work)
     _require_criu_config(container)
-    stdio = container_stdio.plan(wish.stdout, wish.stderr, bool(container.spec.get("process", {}).get("terminal")))
-    outcome.changed = outcome.created = True
-    outcome.after = "RUNNING"
-    outcome.actions.append("start the task" + (f" from the checkpoint {checkpoint.name}" if checkpoint else ""))
+    stdio = container_stdio.plan(params.stdout, params.stderr, bool(container.spec.get("process", {}).get("terminal")))
+    result.changed = result.created = True
+    result.after = "RUNNING"
+    result.actions.append("start the task" + (f" from the checkpoint {checkpoint.name}" if checkpoint else ""))
     if check:
-        return outcome
+        return result
     # Without a task too: a restore that was broken off may have left what stands in the way of another.
-    task_removal.remove(client, wish.container_id, 0.0)
+    task_removal.remove(client, params.container_id, 0.0)
     memory_hook.clear(work)
-    with container_stdio.prepared(stdio) as outcome.output_created:
+    with container_stdio.prepared(stdio) as result.output_created:
         _run(
             client,
-            wish,
+            params,
             container,
             _Start(options, descriptor, stdio.task(), checkpoint is not None, hook),
-            outcome,
+            result,
         )
-    return outcome
+    return result
 
 
-def stopped(client: Client, wish: Wish, check: bool) -> Outcome:
+def stopped(client: Client, params: TaskParams, check: bool) -> TaskResult:
     """Have no process run: TERM, ``grace_seconds``, then KILL. The ended task stays; none at all is fine too.
 
     What holds GPU memory is suspended first, and then killed (:mod:`_gpu.teardown`).
     """
-    outcome = Outcome()
-    present = _owned_task(client, wish)
-    outcome.before = outcome.after = present.status if present else "absent"
+    result = TaskResult()
+    present = _owned_task(client, params)
+    result.before = result.after = present.status if present else "absent"
     if present is None or present.status == "STOPPED":
-        outcome.task = _result(present) if present else {}
-        return outcome
+        result.task = _result(present) if present else {}
+        return result
     tasks.refuse_paused(present)
-    outcome.changed, outcome.after = True, "STOPPED"
-    grace = _suspend(client, wish, outcome, check)
-    outcome.actions.append(f"stop pid {present.pid}")
+    result.changed, result.after = True, "STOPPED"
+    grace = _suspend(client, params, result, check)
+    result.actions.append(f"stop pid {present.pid}")
     if check:
-        return outcome
-    task_removal.end(client, wish.container_id, grace)
-    after = tasks.get(client, wish.container_id)
-    outcome.task = _result(after) if after else {}
-    return outcome
+        return result
+    task_removal.end(client, params.container_id, grace)
+    after = tasks.get(client, params.container_id)
+    result.task = _result(after) if after else {}
+    return result
 
 
-def absent(client: Client, wish: Wish, check: bool) -> Outcome:
+def absent(client: Client, params: TaskParams, check: bool) -> TaskResult:
     """Have no task, also after a failed start: ended as in :func:`stopped`, deleted, and the shim gone."""
-    outcome = Outcome()
-    present = _owned_task(client, wish)
-    outcome.before = present.status if present else "absent"
-    left = runc_state.left_over(client, wish.container_id) if present is None else ""
+    result = TaskResult()
+    present = _owned_task(client, params)
+    result.before = present.status if present else "absent"
+    left = runc_state.left_over(client, params.container_id) if present is None else ""
     if present is None and not left:
-        return outcome
-    outcome.changed = True
-    grace = _suspend(client, wish, outcome, check) if present else 0.0
-    outcome.actions.append(
+        return result
+    result.changed = True
+    grace = _suspend(client, params, result, check) if present else 0.0
+    result.actions.append(
         f"end and delete the task (pid {present.pid}, {present.status})"
         if present
         else f"remove {left}, which a restore that was broken off has left"
     )
     if not check:
-        task_removal.remove(client, wish.container_id, grace)
+        task_removal.remove(client, params.container_id, grace)
         marks.forget_gone(marks.default_root())
-    return outcome
+    return result
 
 
-def _suspend(client: Client, wish: Wish, outcome: Outcome, check: bool) -> float:
+def _suspend(client: Client, params: TaskParams, result: TaskResult, check: bool) -> float:
     """Take GPU memory off the card first; the seconds of grace that are left for TERM.
 
     A process that is locked out of its GPU may wait for it when it hears TERM, so it gets none.
     """
-    done = teardown.suspend(client, wish.container_id, wish.gpu, wish.owner, wish.force, check)
-    outcome.actions.extend(done.actions)
-    outcome.warnings.extend(done.warnings)
-    return 0.0 if done.processes else wish.grace_seconds
+    done = teardown.suspend(client, params.container_id, params.gpu, params.owner, params.force, check)
+    result.actions.extend(done.actions)
+    result.warnings.extend(done.warnings)
+    return 0.0 if done.processes else params.grace_seconds
 
 
 @dataclass(frozen=True)
@@ -205,9 +205,9 @@ class _Start:
     hook: memory_hook.Hook | None
 
 
-def _run(client: Client, wish: Wish, container: Container, start: _Start, outcome: Outcome) -> None:
+def _run(client: Client, params: TaskParams, container: Container, start: _Start, result: TaskResult) -> None:
     """Create, start, watch; whatever goes wrong, no task is left."""
-    identifier = wish.container_id
+    identifier = params.container_id
     rootfs = snapshots.mounts(client, container.snapshotter, container.snapshot_key)
     label = spec_adapt.mount_label(container.spec)
     if label:
@@ -222,47 +222,47 @@ def _run(client: Client, wish: Wish, container: Container, start: _Start, outcom
             with start.hook or contextlib.nullcontext():
                 tasks.create(client, identifier, rootfs, start.stdio, start.options, start.descriptor)
                 created = time.monotonic()
-                pid = tasks.start(client, identifier, wish.restore_timeout)
+                pid = tasks.start(client, identifier, params.restore_timeout)
         except RpcError as error:
             if not start.restoring:
                 raise
             if start.hook is not None:
                 start.hook.raise_failure(identifier)
-            log = state_dir.restore_log(wish.staging_dir, client.namespace, identifier)
+            log = state_dir.restore_log(params.staging_dir, client.namespace, identifier)
             raise restore_failure.explain(identifier, error, log) from error
         running = time.monotonic()
         if start.hook is not None:
             start.hook.require_written(identifier)
-            outcome.memory = start.hook.report
-        task = stays_alive(client, wish, pid, wish.alive_seconds)
+            result.memory = start.hook.report
+        task = stays_alive(client, params, pid, params.alive_seconds)
     except BaseException as error:
         _clear_away(client, identifier, error)
         raise
     finally:
         if start.descriptor is not None:
-            outcome.warnings.extend(shims.remove_extracted(client, leaked))
-    outcome.seconds = {
+            result.warnings.extend(shims.remove_extracted(client, leaked))
+    result.seconds = {
         "create": round(created - begun, 3),
         "start": round(running - created, 3),
         "alive": round(time.monotonic() - running, 3),
     }
-    outcome.task = _result(task)
+    result.task = _result(task)
 
 
-def stays_alive(client: Client, wish: Wish, pid: int, seconds: float) -> Task:
+def stays_alive(client: Client, params: TaskParams, pid: int, seconds: float) -> Task:
     """The process has to stay RUNNING for ``seconds`` more; the task as it is then. Raises ``process_died``."""
-    status = tasks.wait(client, wish.container_id, seconds) if seconds > 0 else None
-    task = tasks.get(client, wish.container_id)
+    status = tasks.wait(client, params.container_id, seconds) if seconds > 0 else None
+    task = tasks.get(client, params.container_id)
     runs = status is None and task is not None and task.status == "RUNNING" and task.pid > 0
     # containerd 1.6 misses the end of a process that dies within milliseconds, and calls it RUNNING for ever.
     if task is not None and runs and gpu_processes.start_time(task.pid) is not None:
         return task
     code = status if status is not None else task.exit_status if task and task.status == "STOPPED" else None
     how = "an exit status that containerd did not learn" if code is None else f"exit status {code}"
-    tail = container_stdio.tail(wish.stderr) or container_stdio.tail(wish.stdout)
+    tail = container_stdio.tail(params.stderr) or container_stdio.tail(params.stdout)
     raise RestoreError(
         "process_died",
-        f"The process of the container {wish.container_id} (pid {pid}) ended within {wish.alive_seconds:g} s after "
+        f"The process of the container {params.container_id} (pid {pid}) ended within {params.alive_seconds:g} s after "
         f"the start, with {how}" + (f" (signal {code - 128})" if code and code > 128 else "") + ".",
         "Its last output is in failure.details.output."
         if tail
@@ -281,23 +281,23 @@ def _clear_away(client: Client, container_id: str, reason: BaseException) -> Non
             reason.details["left_behind"] = f"the task of {container_id}: {error.message}"
 
 
-def _owned_task(client: Client, wish: Wish) -> Task | None:
-    container = containers.get(client, wish.container_id)
-    present = tasks.get(client, wish.container_id)
-    if container is not None and (present is not None or runc_state.left_over(client, wish.container_id)):
-        ownership.require_ours(container, wish.owner, wish.force)
+def _owned_task(client: Client, params: TaskParams) -> Task | None:
+    container = containers.get(client, params.container_id)
+    present = tasks.get(client, params.container_id)
+    if container is not None and (present is not None or runc_state.left_over(client, params.container_id)):
+        ownership.require_ours(container, params.owner, params.force)
     return present
 
 
-def _staged_directory(wish: Wish, checkpoint: checkpoint_reader.Checkpoint, check: bool) -> str:
-    staged = staging.find(wish.staging_dir, checkpoint.key)
+def _staged_directory(params: TaskParams, checkpoint: checkpoint_reader.Checkpoint, check: bool) -> str:
+    staged = staging.find(params.staging_dir, checkpoint.key)
     if staged is not None:
         return staged.directory
-    if check and wish.assume_prepared:
-        return os.path.join(wish.staging_dir, checkpoint.key)
+    if check and params.assume_prepared:
+        return os.path.join(params.staging_dir, checkpoint.key)
     raise InputError(
         "checkpoint_not_staged",
-        f"The CRIU images of {checkpoint.name} ({checkpoint.digest}) are not staged below {wish.staging_dir}.",
+        f"The CRIU images of {checkpoint.name} ({checkpoint.digest}) are not staged below {params.staging_dir}.",
         "Run containerd_checkpoint_stage first, with the same staging_dir.",
     )
 

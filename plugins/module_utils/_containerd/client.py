@@ -2,10 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The channel to containerd: namespace and lease metadata, a deadline on every call, one error tree.
-
-Private: for this collection's own modules only.
-"""
+"""The channel to containerd: namespace and lease metadata, a deadline on every call, one error tree."""
 
 from __future__ import annotations
 

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""What the node has: containerd's plugins and environment, programs, free space. Private.
+"""What the node has: containerd's plugins and environment, programs, free space.
 
 Everything is looked up as the daemon sees it: its PATH and TMPDIR, since it is the daemon's shim that runs runc,
 and runc that runs CRIU.

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""What a node offers for restores. Private: for this collection's own modules only."""
+"""What a node offers for restores."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def gather(client: Client, staging_dir: str) -> dict[str, Any]:
         "free_bytes": {name: containerd_daemon.free_bytes(place) if place else None for name, place in places.items()},
         "plugins": troubled(every),
         "cri_ok": image_cri.plugin_ok(every),
-        "leases": [containerd_lease.result(lease) for lease in leases.list_all(client)],
+        "leases": [containerd_lease.describe(lease) for lease in leases.list_all(client)],
         "kernel": os.uname().release,
         "architecture": unpack.architecture(),
     }

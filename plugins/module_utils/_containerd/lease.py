@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""A lease is present, or absent. Private: for this collection's own modules only."""
+"""A lease is present, or absent."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _FORMATS = ("%Y-%m-%dT%H:%M:%S%z", "%Y-%m-%dT%H:%M:%S.%f%z")
 
 
 @dataclass(frozen=True)
-class Wish:
+class LeaseParams:
     """The lease that is wanted."""
 
     lease_id: str
@@ -33,7 +33,7 @@ class Wish:
 
 
 @dataclass
-class Outcome:
+class LeaseResult:
     """What was, or in check mode would be, done."""
 
     changed: bool = False
@@ -48,51 +48,53 @@ def _now() -> datetime.datetime:
     return datetime.datetime.now(datetime.timezone.utc)
 
 
-def present(client: Client, wish: Wish, check: bool, now: Callable[[], datetime.datetime] = _now) -> Outcome:
+def present(
+    client: Client, params: LeaseParams, check: bool, now: Callable[[], datetime.datetime] = _now
+) -> LeaseResult:
     """Have the lease. One that has expired, and only still waits to be collected, is made anew.
 
     Raises InputError ``lease_invalid``, ConflictError ``lease_not_ours``.
     """
-    _check(wish)
-    found = leases.get(client, wish.lease_id)
-    outcome = Outcome(before="present" if found else "absent", after="present")
+    _check(params)
+    found = leases.get(client, params.lease_id)
+    result = LeaseResult(before="present" if found else "absent", after="present")
     if found is not None:
-        _require_ours(found, wish)
+        _require_ours(found, params)
         if not expired(found, now()):
-            outcome.lease = result(found)
-            lacking = sorted(name for name, value in wish.labels.items() if found.labels.get(name) != value)
+            result.lease = describe(found)
+            lacking = sorted(name for name, value in params.labels.items() if found.labels.get(name) != value)
             if lacking:
                 # containerd has no call to change a lease.
-                outcome.warnings.append(
-                    f"The lease {wish.lease_id} was made without the labels {', '.join(lacking)}; they stay out."
+                result.warnings.append(
+                    f"The lease {params.lease_id} was made without the labels {', '.join(lacking)}; they stay out."
                 )
-            return outcome
-        outcome.before = "expired"
-    outcome.changed = True
-    outcome.actions.append(f"create the lease {wish.lease_id} for {wish.expire_seconds} s")
+            return result
+        result.before = "expired"
+    result.changed = True
+    result.actions.append(f"create the lease {params.lease_id} for {params.expire_seconds} s")
     if check:
-        outcome.lease = {"id": wish.lease_id, "expires": None, "labels": dict(wish.labels), "owner": wish.owner}
-        return outcome
+        result.lease = {"id": params.lease_id, "expires": None, "labels": dict(params.labels), "owner": params.owner}
+        return result
     if found is not None:
-        leases.delete(client, wish.lease_id, sync=False)
-    labels = {**wish.labels, core_labels.OWNER: wish.owner}
-    outcome.lease = result(leases.create(client, wish.lease_id, wish.expire_seconds, labels))
-    return outcome
+        leases.delete(client, params.lease_id, sync=False)
+    labels = {**params.labels, core_labels.OWNER: params.owner}
+    result.lease = describe(leases.create(client, params.lease_id, params.expire_seconds, labels))
+    return result
 
 
-def absent(client: Client, wish: Wish, check: bool) -> Outcome:
+def absent(client: Client, params: LeaseParams, check: bool) -> LeaseResult:
     """Have no such lease, and nothing that only it kept. Raises ConflictError ``lease_not_ours``."""
-    found = leases.get(client, wish.lease_id)
+    found = leases.get(client, params.lease_id)
     if found is None:
-        return Outcome()
-    _require_ours(found, wish)
-    outcome = Outcome(changed=True, before="present", actions=[f"delete the lease {wish.lease_id}"])
+        return LeaseResult()
+    _require_ours(found, params)
+    result = LeaseResult(changed=True, before="present", actions=[f"delete the lease {params.lease_id}"])
     if not check:
-        leases.delete(client, wish.lease_id)
-    return outcome
+        leases.delete(client, params.lease_id)
+    return result
 
 
-def result(lease: Lease) -> dict[str, Any]:
+def describe(lease: Lease) -> dict[str, Any]:
     """As modules return it; ``expires`` is an RFC 3339 time, or None for a lease that does not expire."""
     labels = {name: value for name, value in lease.labels.items() if not name.startswith(_RESERVED)}
     return {
@@ -117,35 +119,35 @@ def expired(lease: Lease, now: datetime.datetime) -> bool:
     return False
 
 
-def _check(wish: Wish) -> None:
-    if not wish.lease_id or "/" in wish.lease_id:
+def _check(params: LeaseParams) -> None:
+    if not params.lease_id or "/" in params.lease_id:
         raise InputError(
-            "lease_invalid", f"{wish.lease_id!r} is no name for a lease.", "Use letters, digits and - . _ only."
+            "lease_invalid", f"{params.lease_id!r} is no name for a lease.", "Use letters, digits and - . _ only."
         )
-    if wish.expire_seconds <= 0:
+    if params.expire_seconds <= 0:
         raise InputError(
             "lease_invalid",
-            f"The lease {wish.lease_id} would expire after {wish.expire_seconds} s, which protects nothing.",
+            f"The lease {params.lease_id} would expire after {params.expire_seconds} s, which protects nothing.",
             "Give expire_seconds a number above zero.",
         )
-    reserved = sorted(name for name in wish.labels if name.startswith(_RESERVED))
+    reserved = sorted(name for name in params.labels if name.startswith(_RESERVED))
     if reserved:
         raise InputError(
             "lease_invalid",
-            f"The label {reserved[0]} of the lease {wish.lease_id} is set by this collection itself.",
+            f"The label {reserved[0]} of the lease {params.lease_id} is set by this collection itself.",
             "Leave it out of labels; expire_seconds and owner are options of their own.",
         )
 
 
-def _require_ours(found: Lease, wish: Wish) -> None:
+def _require_ours(found: Lease, params: LeaseParams) -> None:
     owner = core_labels.owner_of(found.labels)
-    if owner == wish.owner or wish.force:
+    if owner == params.owner or params.force:
         return
     raise ConflictError(
         "lease_not_ours",
         f"The lease {found.id} "
         + (f"belongs to {owner}" if owner else "was not made by this collection")
-        + f"; this run's owner is {wish.owner}.",
+        + f"; this run's owner is {params.owner}.",
         "Choose another name; force: true acts on it all the same.",
-        details={"lease": found.id, "owner": owner, "wanted_owner": wish.owner},
+        details={"lease": found.id, "owner": owner, "wanted_owner": params.owner},
     )

@@ -4,8 +4,8 @@
 
 """containerd's messages and methods, built at run time in a private descriptor pool.
 
-Private: for this collection's own modules only. The pool is our own, so that nothing clashes with other users of
-protobuf in the same process, and any protobuf from 3.12 on can build the classes.
+The pool is our own, so that nothing clashes with other users of protobuf in the same process, and any protobuf from
+3.12 on can build the classes.
 """
 
 from __future__ import annotations

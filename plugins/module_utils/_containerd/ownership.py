@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Whose a container is, and what may be done to it. Private: for this collection's own modules only."""
+"""Whose a container is, and what may be done to it."""
 
 from __future__ import annotations
 

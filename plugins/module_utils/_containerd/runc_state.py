@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""What runc leaves when it is killed in the middle of a restore. Private: for this collection's own modules only.
+"""What runc leaves when it is killed in the middle of a restore.
 
 A containerd that is killed and started again ends the shim of a restore under way, and runc with it. runc writes its
 ``state.json`` only after CRIU has done its work, so containerd's own clean-up (``runc delete --force``) finds no

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""A helper process that can be killed: the source of one of our modules, run by the same Python. Private.
+"""A helper process that can be killed: the source of one of our modules, run by the same Python.
 
 A call into a driver that hangs cannot be interrupted from within, so it is made in a process of its own. Modules reach
 a node as a zip file, or as files, or from a collection loader; in each case the loader can give the module's source,

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""CRIU's configuration file, the only way for options to reach a restore through containerd. Private.
+"""CRIU's configuration file, the only way for options to reach a restore through containerd.
 
 Facts from CRIU 4.1's criu/config.c and from runs of it:
 

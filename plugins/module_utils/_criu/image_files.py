@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""CRIU's image files of a process tree's memory: read, and pagemaps written. Private.
+"""CRIU's image files of a process tree's memory: read, and pagemaps written.
 
 An image file is two little-endian 32-bit numbers (the common magic and the file's own), and then entries, each a
 32-bit length and a protobuf message (criu.org/Images; numbers from CRIU 4.2's criu/include/magic.h and image.h). A

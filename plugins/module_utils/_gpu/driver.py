@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The CUDA driver's calls for checkpointed processes, made by a helper process. Private.
+"""The CUDA driver's calls for checkpointed processes, made by a helper process.
 
 Facts: NVIDIA's CUDA driver API, group "CUDA Checkpointing"; cuda-bindings' ``cuda.bindings.driver``. The calls came
 with driver 570 (CUDA 12.8); another GPU at the restore with driver 580 (CUDA 13.0). A call that hangs cannot be

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Where the NVIDIA driver's libraries are, and how a helper process finds them. Private.
+"""Where the NVIDIA driver's libraries are, and how a helper process finds them.
 
 Facts: NVIDIA's GPU Operator puts the root of its driver container at /run/nvidia/driver; other places (an immutable
 host's own directory) are named by ``driver_root``. Such a root is a whole distribution with a C library of its own:

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The helper process that speaks to the CUDA driver, one thread for each process that it is asked about. Private.
+"""The helper process that speaks to the CUDA driver, one thread for each process that it is asked about.
 
 Its source is sent to a Python of its own (see _child), so it imports only the standard library and cuda.bindings.
 It says ``{"ready": {...}}`` or ``{"failed": kind, "text": ...}``; then every line ``{"id", "op", "pid", "start_time",

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Onto which GPUs a restore goes, and whether they have room. Private.
+"""Onto which GPUs a restore goes, and whether they have room.
 
 Facts: ``CUcheckpointRestoreArgs.gpuPairs`` (driver 580): every GPU that the process could see has to be in it, each new
 one once and of the same chip.

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Which processes have CUDA state, on which GPUs, and what the node's driver can do. Private."""
+"""Which processes have CUDA state, on which GPUs, and what the node's driver can do."""
 
 from __future__ import annotations
 

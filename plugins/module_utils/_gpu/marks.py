@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Which processes a restore has been begun for, kept across calls. Private.
+"""Which processes a restore has been begun for, kept across calls.
 
 A process whose restore has failed is poisoned: every retry fails, and yet the driver says CHECKPOINTED as if it were
 fresh. So before a restore a small file is written, below /run since a process does not outlive the boot, and taken away

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Whether a node has NVIDIA's driver, and whether a container is meant for a GPU. Private.
+"""Whether a node has NVIDIA's driver, and whether a container is meant for a GPU.
 
 Neither asks the driver, so both are cheap enough to be asked for every container.
 """

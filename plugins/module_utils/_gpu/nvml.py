@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""What NVML tells: the GPUs, their memory, and who holds it. Private.
+"""What NVML tells: the GPUs, their memory, and who holds it.
 
 NVML lists only processes that hold a GPU now: a checkpointed one is on none, and not in its list. Works on a node
 without GPU, driver or nvidia-ml-py, and then says so.

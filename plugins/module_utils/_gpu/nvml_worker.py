@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The helper process that asks NVML once. Private.
+"""The helper process that asks NVML once.
 
 Its source is sent to a Python of its own (see _child), so it imports only the standard library and pynvml. It says
 ``{"driver", "cuda", "gpus": [...], "processes": [...]}`` (sizes in bytes), or ``{"failed": kind, "text": ...}``.

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Which processes have CUDA state: those of a task's cgroup, or named ones, and the driver's answers. Private.
+"""Which processes have CUDA state: those of a task's cgroup, or named ones, and the driver's answers.
 
 NVML cannot be asked: a checkpointed process is on no GPU and not in its list.
 """

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The step that brings the CUDA processes of a task to a state. Private.
+"""The step that brings the CUDA processes of a task to a state.
 
 All processes take each call side by side, and the next call only when all have answered. What fails half-way towards a
 checkpoint is rolled back, so that the workload goes on; what fails in a restore stays locked, since a part of a
@@ -39,7 +39,7 @@ _ROUNDS = 5
 
 
 @dataclass(frozen=True)
-class Wish:
+class StateParams:
     """The state that is wanted: RUNNING, LOCKED or CHECKPOINTED; of a container's task or of ``pids``.
 
     Times in seconds: ``cuda_timeout`` for all calls of the driver together, ``lock_timeout`` for a process to come to
@@ -66,7 +66,7 @@ class Wish:
 
 
 @dataclass
-class Outcome:
+class StateResult:
     """What was, or in check mode would be, done. ``processes`` as the module returns them."""
 
     changed: bool = False
@@ -78,8 +78,8 @@ class Outcome:
     reached_at: float | None = None
 
 
-def reach(client: Client | None, wish: Wish, check: bool, driver: Driver | None = None) -> Outcome:
-    """Bring all processes to ``wish.state``. ``client`` is only needed for a container; ``driver``: one that is open.
+def reach(client: Client | None, params: StateParams, check: bool, driver: Driver | None = None) -> StateResult:
+    """Bring all processes to ``params.state``. ``client`` is only needed for a container; ``driver``: one that is open.
 
     Raises InputError (``container_absent``, ``task_absent``, ``process_gone``, ``not_a_cuda_process``,
     ``gpu_map_invalid``, ``gpu_map_incomplete``), ConflictError (``container_not_ours``, ``task_paused``), NodeError
@@ -87,60 +87,62 @@ def reach(client: Client | None, wish: Wish, check: bool, driver: Driver | None 
     :mod:`_gpu.transitions` raises. Errors after the first call have ``details.processes``.
     """
     begun = time.monotonic()
-    pairs = gpu_maps.pairs(wish.gpu_map, {*wish.vram, *wish.visible})
-    outcome = Outcome()
-    if check and wish.assume_prepared:
-        outcome.changed = wish.state != CHECKPOINTED
-        if outcome.changed:
-            outcome.actions = [f"bring the CUDA processes of {wish.container_id}, which would be new, to {wish.state}"]
-        return outcome
-    scope = _scope(client, wish)
+    pairs = gpu_maps.pairs(params.gpu_map, {*params.vram, *params.visible})
+    result = StateResult()
+    if check and params.assume_prepared:
+        result.changed = params.state != CHECKPOINTED
+        if result.changed:
+            result.actions = [
+                f"bring the CUDA processes of {params.container_id}, which would be new, to {params.state}"
+            ]
+        return result
+    scope = _scope(client, params)
     processes = scope.processes() if scope else []
     if scope is None or not processes:
-        return outcome
+        return result
     scope.refuse_frozen()
-    deadline = begun + wish.cuda_timeout
-    opening = gpu_driver.opened(deadline, wish.driver_root, wish.driver_container)
+    deadline = begun + params.cuda_timeout
+    opening = gpu_driver.opened(deadline, params.driver_root, params.driver_container)
     with contextlib.nullcontext(driver) if driver else opening as driver:
         found = gpu_processes.ask(driver, processes, deadline)
-        _require_cuda(wish, found)
+        _require_cuda(params, found)
         if not check:
-            marks.forget_gone(wish.marks_root, wish.proc)
+            marks.forget_gone(params.marks_root, params.proc)
             # They have come back after all, or by another's hand.
             back = [entry.process for entry in found if entry.state in (RUNNING, LOCKED)]
-            marks.clear(wish.marks_root, back)
-        transitions.refuse(wish.state, found, wish.marks_root)
-        outcome.actions = transitions.actions(wish.state, found)
-        outcome.changed = bool(outcome.actions)
-        run = Run(driver, wish.lock_timeout, pairs, wish.marks_root, found)
+            marks.clear(params.marks_root, back)
+        transitions.refuse(params.state, found, params.marks_root)
+        result.actions = transitions.actions(params.state, found)
+        result.changed = bool(result.actions)
+        run = Run(driver, params.lock_timeout, pairs, params.marks_root, found)
         reading = None
-        if outcome.changed:
-            reading = _preflight(wish, found, pairs, driver, outcome)
-        if outcome.changed and not check:
-            _carry_out(wish, scope, run, deadline, outcome)
-            outcome.reached_at = time.monotonic()
-            if wish.state == RUNNING or reading is None:
-                reading = _read(wish)
-        outcome.seconds = {"init": round(driver.init_seconds, 3), **run.seconds}
-    outcome.processes = run.results(reading or _read(wish), None if not check else wish.state)
-    outcome.seconds["total"] = round(time.monotonic() - begun, 3)
-    return outcome
+        if result.changed:
+            reading = _preflight(params, found, pairs, driver, result)
+        if result.changed and not check:
+            _carry_out(params, scope, run, deadline, result)
+            result.reached_at = time.monotonic()
+            if params.state == RUNNING or reading is None:
+                reading = _read(params)
+        result.seconds = {"init": round(driver.init_seconds, 3), **run.seconds}
+    result.processes = run.results(reading or _read(params), None if not check else params.state)
+    result.seconds["total"] = round(time.monotonic() - begun, 3)
+    return result
 
 
-def _scope(client: Client | None, wish: Wish) -> Scope | None:
-    if wish.container_id:
+def _scope(client: Client | None, params: StateParams) -> Scope | None:
+    if params.container_id:
         if client is None:
             raise InputError("no_containerd", "A container can only be found with containerd.", "Give pids instead.")
         return gpu_processes.scope_of_container(
-            client, wish.container_id, wish.owner, wish.force, wish.proc, wish.cgroup_root
+            client, params.container_id, params.owner, params.force, params.proc, params.cgroup_root
         )
-    return gpu_processes.scope_of_pids(wish.pids, wish.proc, wish.cgroup_root)
+    return gpu_processes.scope_of_pids(params.pids, params.proc, params.cgroup_root)
 
 
-def _require_cuda(wish: Wish, found: Sequence[Found]) -> None:
+def _require_cuda(params: StateParams, found: Sequence[Found]) -> None:
     """A container may hold processes without CUDA; one that is named must have it."""
     with_cuda = {entry.process.pid for entry in found}
-    for pid in wish.pids:
+    for pid in params.pids:
         if pid not in with_cuda:
             raise InputError(
                 "not_a_cuda_process",
@@ -150,25 +152,25 @@ def _require_cuda(wish: Wish, found: Sequence[Found]) -> None:
             )
 
 
-def _read(wish: Wish) -> nvml.Reading:
-    return nvml.read(wish.driver_root, fallback=wish.driver_container)
+def _read(params: StateParams) -> nvml.Reading:
+    return nvml.read(params.driver_root, fallback=params.driver_container)
 
 
 def _preflight(
-    wish: Wish, found: Sequence[Found], pairs: Sequence[tuple[str, str]], driver: Driver, outcome: Outcome
+    params: StateParams, found: Sequence[Found], pairs: Sequence[tuple[str, str]], driver: Driver, result: StateResult
 ) -> nvml.Reading | None:
     """What has to be right before the first call; the NVML reading where one was made."""
-    todo = {entry.process.pid: transitions.calls(wish.state, entry.state) for entry in found}
+    todo = {entry.process.pid: transitions.calls(params.state, entry.state) for entry in found}
     if any(RESTORE in calls for calls in todo.values()):
         if pairs:
             driver.require_map()
-        if not pairs and not wish.vram:
+        if not pairs and not params.vram:
             return None
-        reading = _read(wish)
+        reading = _read(params)
         gpu_maps.require_targets(tuple(pairs), reading)
-        outcome.warnings.extend(gpu_maps.require_room(wish.vram, wish.gpu_map, reading))
+        result.warnings.extend(gpu_maps.require_room(params.vram, params.gpu_map, reading))
         return reading
-    reading = _read(wish)
+    reading = _read(params)
     needed = {}
     for pid, calls in todo.items():
         size = reading.bytes_of(pid)
@@ -176,33 +178,35 @@ def _preflight(
             needed[pid] = size
         elif CHECKPOINT in calls:
             why = reading.reason or "NVML does not tell"
-            outcome.warnings.append(f"Host memory was not checked for process {pid}: its VRAM is not known ({why}).")
+            result.warnings.append(f"Host memory was not checked for process {pid}: its VRAM is not known ({why}).")
     for gpu in reading.gpus:
         if gpu.mig and any(holder.gpu == gpu.uuid and holder.pid in todo for holder in reading.holders):
-            outcome.warnings.append(f"The GPU {gpu.index} is in MIG mode, which driver checkpoints do not support.")
-    host_memory.require(needed, wish.proc, wish.cgroup_root)
+            result.warnings.append(f"The GPU {gpu.index} is in MIG mode, which driver checkpoints do not support.")
+    host_memory.require(needed, params.proc, params.cgroup_root)
     return reading
 
 
-def _carry_out(wish: Wish, scope: Scope, run: Run, deadline: float, outcome: Outcome) -> None:
+def _carry_out(params: StateParams, scope: Scope, run: Run, deadline: float, result: StateResult) -> None:
     """The calls in their order, rolled back where that brings the workload on again."""
-    for operation in transitions.ORDER[wish.state]:
-        todo = [process for process in run.processes if operation in transitions.calls(wish.state, run.state(process))]
+    for operation in transitions.ORDER[params.state]:
+        todo = [
+            process for process in run.processes if operation in transitions.calls(params.state, run.state(process))
+        ]
         failed = run.call(operation, todo, deadline)
         if operation == LOCK:
             # One that ends of its own accord while it runs is nobody's failure.
             failed = [done for done in failed if not done.gone]
             if not failed:
                 try:
-                    failed = _lock_new_ones(wish, scope, run, deadline, outcome)
+                    failed = _lock_new_ones(params, scope, run, deadline, result)
                 except RestoreError as error:
-                    _roll_back(run, error, wish.cuda_timeout)
+                    _roll_back(run, error, params.cuda_timeout)
                     raise run.explained(error) from error
         if not failed:
             continue
         problem = transitions.summary(operation, failed, run.mapped)
         if operation in (LOCK, CHECKPOINT):
-            _roll_back(run, problem, wish.cuda_timeout)
+            _roll_back(run, problem, params.cuda_timeout)
         elif operation == RESTORE:
             locked = [str(process.pid) for process in run.processes if run.state(process) == LOCKED]
             if locked:
@@ -210,7 +214,7 @@ def _carry_out(wish: Wish, scope: Scope, run: Run, deadline: float, outcome: Out
         raise run.explained(problem)
 
 
-def _lock_new_ones(wish: Wish, scope: Scope, run: Run, deadline: float, outcome: Outcome) -> list[Done]:
+def _lock_new_ones(params: StateParams, scope: Scope, run: Run, deadline: float, result: StateResult) -> list[Done]:
     """Lock what was forked, or came to use CUDA, while the others were being locked."""
     if not scope.is_container:
         return []
@@ -220,16 +224,16 @@ def _lock_new_ones(wish: Wish, scope: Scope, run: Run, deadline: float, outcome:
         found = gpu_processes.ask(run.driver, fresh, deadline) if fresh else []
         if not found:
             return []
-        transitions.refuse(wish.state, found, wish.marks_root)
-        outcome.actions = _merged(outcome.actions, transitions.actions(wish.state, found))
+        transitions.refuse(params.state, found, params.marks_root)
+        result.actions = _merged(result.actions, transitions.actions(params.state, found))
         run.add(found)
-        to_lock = [entry.process for entry in found if LOCK in transitions.calls(wish.state, entry.state)]
+        to_lock = [entry.process for entry in found if LOCK in transitions.calls(params.state, entry.state)]
         failed = [done for done in run.call(LOCK, to_lock, deadline) if not done.gone]
         if failed:
             return failed
     error = RestoreError(
         "cuda_processes_keep_coming",
-        f"New CUDA processes kept coming while those of {wish.container_id} were locked.",
+        f"New CUDA processes kept coming while those of {params.container_id} were locked.",
         "Wait until the workload has started all of its processes, then run again.",
         outcome=RETRYABLE,
     )

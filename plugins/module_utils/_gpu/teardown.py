@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""GPU memory goes back to the card before a task is killed. Private.
+"""GPU memory goes back to the card before a task is killed.
 
 Killing a process with live CUDA state has hung whole hosts on some drivers. So it is locked and checkpointed first,
 its memory is seen to leave the GPUs, and only then it is killed.
@@ -69,7 +69,7 @@ def suspend(
         )
     if task is None or task.status != "RUNNING":
         return done
-    wish = state.Wish(
+    params = state.StateParams(
         state=driver.CHECKPOINTED,
         container_id=container_id,
         cuda_timeout=policy.cuda_timeout,
@@ -80,7 +80,7 @@ def suspend(
         driver_container=policy.driver_container,
     )
     try:
-        found = state.reach(client, wish, check)
+        found = state.reach(client, params, check)
     except InputError:
         # It ended by itself meanwhile.
         return done

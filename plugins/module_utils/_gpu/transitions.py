@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Which calls bring which process where, decided by the states alone. Private.
+"""Which calls bring which process where, decided by the states alone.
 
 The driver's states: RUNNING -lock-> LOCKED -checkpoint-> CHECKPOINTED -restore-> LOCKED -unlock-> RUNNING. FAILED is
 the end, and so is CHECKPOINTED after a restore that failed.

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Which GPUs a process can see: those that have a device node in its container. Private.
+"""Which GPUs a process can see: those that have a device node in its container.
 
 A restore onto other GPUs wants all of them in its map, also those that the process never used; CUDA_VISIBLE_DEVICES
 makes no difference (seen on two H100, driver 580.159.04).

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""How much GPU memory a restore will need, and whether the GPUs have it. Private.
+"""How much GPU memory a restore will need, and whether the GPUs have it.
 
 A CUDA restore that fails for want of memory poisons its process, so this is looked at before anything is touched.
 """

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Control groups: the node's mode, a path for a container, the processes in it. Private.
+"""Control groups: the node's mode, a path for a container, the processes in it.
 
 Facts: cgroups(7), the kernel's cgroup-v1 freezer and cgroup-v2 documents, runc's docs/systemd.md for the
 ``slice:prefix:name`` form that its systemd driver demands.

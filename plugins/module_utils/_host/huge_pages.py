@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Transparent huge pages for the seconds of a capture or a restore. Private.
+"""Transparent huge pages for the seconds of a capture or a restore.
 
 They halve a restore on one machine and double it on another, so ``auto`` goes by what is measured on this one. The
 switch is the whole node's; a guard (:mod:`_host.huge_pages_worker`) puts it back, also when this process is killed.

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The guard of the node's huge pages: switches them, and puts them back when its standard input ends. Private.
+"""The guard of the node's huge pages: switches them, and puts them back when its standard input ends.
 
 A process of its own, so that the setting also comes back when the module is killed. It imports nothing of this
 collection (see :mod:`_core.helper_process`). Facts: kernel documentation, admin-guide/mm/transhuge.rst.

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Whether host memory has room for what a checkpoint takes off the GPUs. Private.
+"""Whether host memory has room for what a checkpoint takes off the GPUs.
 
 All VRAM of a process goes into its own host memory, so the memory cgroups of its container count it, all levels up.
 Facts: the kernel's cgroup-v2 document (``memory.max``, ``memory.current``, ``memory.stat``) and cgroup-v1's memory.txt.

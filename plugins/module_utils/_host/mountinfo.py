@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Reading the text of /proc/<pid>/mountinfo. Private. Fields as in proc_pid_mountinfo(5)."""
+"""Reading the text of /proc/<pid>/mountinfo. Fields as in proc_pid_mountinfo(5)."""
 
 from __future__ import annotations
 

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""A file's pages in the kernel's page cache: which ones it lacks, and to have them there. Private."""
+"""A file's pages in the kernel's page cache: which ones it lacks, and to have them there."""
 
 from __future__ import annotations
 

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Removing an image record beside CRI, which gives every image of its namespace a second one. Private.
+"""Removing an image record beside CRI, which gives every image of its namespace a second one.
 
 containerd's CRI plugin answers to a new image in ``k8s.io`` with a record named by the config's digest, and then labels
 the first one (internal/cri/store/image and its event monitor). The second keeps the content alive when the first is

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""An image comes from a registry, by containerd's own transfer service (1.7 and newer). Private.
+"""An image comes from a registry, by containerd's own transfer service (1.7 and newer).
 
 Type URLs as containerd registers them (core/transfer): the bare names of its API's messages.
 """

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""What is there of a wished image, and when to refuse. Private: for this collection's own modules only."""
+"""What is there of a wished image, and when to refuse."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ PINNED = "pinned"
 
 
 @dataclass(frozen=True)
-class Wish:
+class ImageParams:
     """The image that is wanted. ``pinned`` None: as it is. An empty ``lease``: one of our own for the call."""
 
     name: str
@@ -79,46 +79,46 @@ class State:
         }
 
 
-def read(client: Client, found: Image | None, wish: Wish) -> State:
+def read(client: Client, found: Image | None, params: ImageParams) -> State:
     if found is None:
         return State(None, None, "", None)
     tree = image_tree.survey(client, image_tree.from_record(found.target))
     if tree.is_checkpoint or tree.missing:
         return State(found, tree, "", None if tree.is_checkpoint else False)
     rootfs = image_unpack.rootfs(client, found.target, found.name)
-    return State(found, tree, rootfs.chain_id, image_unpack.is_unpacked(client, rootfs, wish.snapshotter))
+    return State(found, tree, rootfs.chain_id, image_unpack.is_unpacked(client, rootfs, params.snapshotter))
 
 
-def require_ours(found: Image, wish: Wish) -> None:
+def require_ours(found: Image, params: ImageParams) -> None:
     owner = labels.owner_of(found.labels)
-    if owner != wish.owner and not wish.force:
-        raise not_ours(found, wish, f"belongs to {owner}" if owner else "was not made by this collection")
+    if owner != params.owner and not params.force:
+        raise not_ours(found, params, f"belongs to {owner}" if owner else "was not made by this collection")
 
 
-def require_movable(wish: Wish, state: State, digest: str) -> None:
+def require_movable(params: ImageParams, state: State, digest: str) -> None:
     """Another digest under the name is only replaced by force, or where our own image follows its registry."""
-    if state.found is None or state.digest in ("", digest) or wish.force:
+    if state.found is None or state.digest in ("", digest) or params.force:
         return
-    follows = wish.pull == ALWAYS and not wish.archive and labels.owner_of(state.found.labels) == wish.owner
+    follows = params.pull == ALWAYS and not params.archive and labels.owner_of(state.found.labels) == params.owner
     if not follows:
-        raise other_digest(wish, state.digest, digest)
+        raise other_digest(params, state.digest, digest)
 
 
-def other_digest(wish: Wish, found: str, wanted: str) -> ConflictError:
+def other_digest(params: ImageParams, found: str, wanted: str) -> ConflictError:
     return ConflictError(
         "image_other_digest",
-        f"The image {wish.name} is {found} on this node, not {wanted}.",
+        f"The image {params.name} is {found} on this node, not {wanted}.",
         "Use another name; force: true acts on it all the same.",
-        details={"name": wish.name, "found": found, "wanted": wanted},
+        details={"name": params.name, "found": found, "wanted": wanted},
     )
 
 
-def not_ours(found: Image, wish: Wish, why: str) -> ConflictError:
+def not_ours(found: Image, params: ImageParams, why: str) -> ConflictError:
     return ConflictError(
         "image_not_ours",
-        f"The image {found.name} {why}; this run's owner is {wish.owner}.",
+        f"The image {found.name} {why}; this run's owner is {params.owner}.",
         "Leave it to whoever made it; force: true acts on it all the same.",
-        details={"image": found.name, "owner": labels.owner_of(found.labels), "wanted_owner": wish.owner},
+        details={"image": found.name, "owner": labels.owner_of(found.labels), "wanted_owner": params.owner},
     )
 
 
@@ -130,19 +130,19 @@ def mismatch(what: str, wanted: str) -> InputError:
     )
 
 
-def not_there(client: Client, wish: Wish, state: State) -> InputError | ConflictError:
+def not_there(client: Client, params: ImageParams, state: State) -> InputError | ConflictError:
     if state.tree is None:
         return InputError(
             "image_absent",
-            f"There is no image {wish.name} in containerd's namespace {client.namespace}, and pull is never.",
+            f"There is no image {params.name} in containerd's namespace {client.namespace}, and pull is never.",
             "Give archive, allow the pull, or correct name or namespace.",
         )
-    if wish.digest not in ("", state.digest):
-        return other_digest(wish, state.digest, wish.digest)
+    if params.digest not in ("", state.digest):
+        return other_digest(params, state.digest, params.digest)
     lacking = [*state.tree.missing, *state.tree.missing_layers]
     return InputError(
         "image_incomplete",
-        f"The image {wish.name} lacks {len(lacking)} blobs on this node, {lacking[0].digest} among them.",
+        f"The image {params.name} lacks {len(lacking)} blobs on this node, {lacking[0].digest} among them.",
         "Give archive, or allow the pull.",
         details={"missing": [item.digest for item in lacking][:100]},
     )

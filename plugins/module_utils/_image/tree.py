@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""An image as containerd's content store has it: what is missing, what garbage collection could take. Private.
+"""An image as containerd's content store has it: what is missing, what garbage collection could take.
 
 Label names as containerd's own clients write them (core/images, ChildGCLabels): ``.m.<i>`` for manifests, ``.config``,
 ``.l.<i>`` for layers, ``.<i>`` for anything else, all after ``containerd.io/gc.ref.content``.

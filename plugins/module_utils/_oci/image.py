@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Descriptors and manifests of an image archive, parsed with bounds. Private: this collection's only.
+"""Descriptors and manifests of an image archive, parsed with bounds.
 
 Shapes: OCI image specification 1.1 (descriptor, image index, image manifest) and Docker's image manifest v2,
 schema 2.

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The OCI spec of a container, adapted to be restored beside CRI. Private.
+"""The OCI spec of a container, adapted to be restored beside CRI.
 
 Pure functions over the spec as JSON gives it; what the node has to offer is asked in ``_container.mounts``. The hazards
 that each rule answers are those of a restore into ``k8s.io``: see ``_oci.spec_namespaces`` and the comments here.

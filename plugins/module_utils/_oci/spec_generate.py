@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""An OCI spec from an image config, for a checkpoint that comes without its original spec. Private.
+"""An OCI spec from an image config, for a checkpoint that comes without its original spec.
 
 CRIU needs the mounts and namespaces of the spec to be those of the dumped container. So this is what
 containerd's client makes by default (facts: pkg/oci/spec.go and mounts.go of containerd 1.6 to 2.2), right

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Which namespaces a restored container gets. Private.
+"""Which namespaces a restored container gets.
 
 How a namespace was dumped decides how it can be restored. Facts from runc (criu_linux.go) and CRIU
 (net.c, cr-restore.c), and from runs of runc 1.1.15 with CRIU 4.1.1:

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Ways to show an OCI runtime spec: in brief, and without its secrets. Private."""
+"""Ways to show an OCI runtime spec: in brief, and without its secrets."""
 
 from __future__ import annotations
 

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The shape of an OCI runtime spec from outside, before anything relies on it. Private.
+"""The shape of an OCI runtime spec from outside, before anything relies on it.
 
 Shapes as in the OCI runtime specification 1.x (config.md, config-linux.md).
 """

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Has CRIU start :mod:`_parallel_memory.writer_worker` when a tree is restored and not let go yet. Private.
+"""Has CRIU start :mod:`_parallel_memory.writer_worker` when a tree is restored and not let go yet.
 
 CRIU runs the action script that its configuration names at each of its steps, with the step in CRTOOLS_SCRIPT_ACTION.
 At "post-restore" all processes have their mappings and wait, and if the script fails then, CRIU kills them

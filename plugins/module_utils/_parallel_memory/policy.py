@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Whether a workload's memory is to be written beside CRIU, as far as that needs no look at its files. Private."""
+"""Whether a workload's memory is to be written beside CRIU, as far as that needs no look at its files."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ _WORTH_IT = 256 << 20
 _MOST_WRITERS = 16
 
 
-def refusal(wish: str, size: int, staged: bool) -> str:
+def refusal(params: str, size: int, staged: bool) -> str:
     """Why CRIU is to restore all ``size`` bytes, empty where it need not; ``staged``: from the staged files."""
     processors = _processors()
-    if wish == NEVER:
+    if params == NEVER:
         return "parallel_memory is never"
     if not staged:
         return "the checkpoint is not restored from its staged files"
-    if wish == AUTO and processors < _PROCESSORS:
+    if params == AUTO and processors < _PROCESSORS:
         return f"the node has {processors} processors, and it begins to help with {_PROCESSORS}"
-    if wish == AUTO and size < _WORTH_IT:
+    if params == AUTO and size < _WORTH_IT:
         return f"the checkpoint is smaller than {_WORTH_IT >> 20} MiB"
     return ""
 

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""A staged checkpoint in two parts: what CRIU restores, and the large pieces of memory, written beside it. Private.
+"""A staged checkpoint in two parts: what CRIU restores, and the large pieces of memory, written beside it.
 
     <root>/<name>/images/            the staged checkpoint, which stays as it is
     <root>/<name>/memory/images/     the same files (hard links), but pagemaps and pages without the large pieces

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Writes the large pieces of memory into processes that CRIU has restored and not let go yet. Private.
+"""Writes the large pieces of memory into processes that CRIU has restored and not let go yet.
 
 A program of its own that CRIU starts (:mod:`_parallel_memory.hook`); it imports nothing of this collection. Each
 thread has a piece of the pages file mapped and hands it to process_vm_writev(2), during which Python's lock is free.

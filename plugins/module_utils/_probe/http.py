@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""One HTTP request from the network namespace of a process. Private: for this collection's own modules only.
+"""One HTTP request from the network namespace of a process.
 
 A network namespace belongs to a thread (setns(2)), so a thread that ends with the request enters it, and the module
 itself stays where it is. Names are resolved as on the node, since that is what the resolver's files say.

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Proof that a container works: a command in it, a file that changes, or an HTTP address. Private.
+"""Proof that a container works: a command in it, a file that changes, or an HTTP address.
 
 A process that is alive may still be stuck; only what it does shows that it goes on.
 """
@@ -28,7 +28,7 @@ _READ_BYTES = 1024 * 1024
 
 
 @dataclass(frozen=True)
-class Wish:
+class ProbeParams:
     """The proof that is wanted; of ``command``, ``path`` and ``url`` exactly one is given. ``seconds``: its limit."""
 
     container_id: str
@@ -50,7 +50,7 @@ class Wish:
 
 
 @dataclass
-class Outcome:
+class ProbeResult:
     """``ok`` None: not tried, in check mode. ``detail``: one sentence. ``output`` only where it was asked for."""
 
     kind: str
@@ -67,48 +67,50 @@ class Outcome:
         return found
 
 
-def probe(client: Client, wish: Wish, check: bool) -> Outcome:
+def probe(client: Client, params: ProbeParams, check: bool) -> ProbeResult:
     """Carry out the proof.
 
     Raises InputError ``probe_invalid``, RestoreError ``probe_failed``: retryable where more time may help, unknown
     where the command says otherwise, terminal where it cannot be carried out at all.
     """
-    _check(wish)
-    container = containers.get(client, wish.container_id)
-    task = tasks.get(client, wish.container_id) if container else None
+    _check(params)
+    container = containers.get(client, params.container_id)
+    task = tasks.get(client, params.container_id) if container else None
     if container is None or task is None or task.status != "RUNNING" or task.pid <= 0:
         state = f"its task is {task.status}" if task else "it has no task"
         if check:
-            return Outcome(wish.kind, None, f"Not tried: {state if container else 'there is no such container'}.")
+            return ProbeResult(params.kind, None, f"Not tried: {state if container else 'there is no such container'}.")
         raise _failed(
-            wish,
-            f"The container {wish.container_id} cannot be probed: {state if container else 'there is none'}.",
+            params,
+            f"The container {params.container_id} cannot be probed: {state if container else 'there is none'}.",
             "Start its task first (containerd_task).",
             TERMINAL,
         )
     begun = time.monotonic()
-    if wish.kind == COMMAND:
+    if params.kind == COMMAND:
         if check:
-            return Outcome(COMMAND, None, "Not tried: what a command changes is not known.")
-        outcome = _command(client, wish, container)
-    elif wish.kind == FILE:
-        outcome = watch_file(wish, f"/proc/{task.pid}/root")
+            return ProbeResult(COMMAND, None, "Not tried: what a command changes is not known.")
+        result = _command(client, params, container)
+    elif params.kind == FILE:
+        result = watch_file(params, f"/proc/{task.pid}/root")
     else:
-        outcome = ask(wish, f"/proc/{task.pid}/ns/net" if wish.in_container else "")
-    outcome.seconds = round(time.monotonic() - begun, 3)
-    return outcome
+        result = ask(params, f"/proc/{task.pid}/ns/net" if params.in_container else "")
+    result.seconds = round(time.monotonic() - begun, 3)
+    return result
 
 
-def _command(client: Client, wish: Wish, container: containers.Container) -> Outcome:
-    done = probe_command.run(client, wish.container_id, container.spec, wish.command, wish.seconds, wish.staging_dir)
+def _command(client: Client, params: ProbeParams, container: containers.Container) -> ProbeResult:
+    done = probe_command.run(
+        client, params.container_id, container.spec, params.command, params.seconds, params.staging_dir
+    )
     details: dict[str, Any] = {"exit_status": done.exit_status}
-    if wish.return_output:
+    if params.return_output:
         details["output"] = done.output
-    name = wish.command[0]
-    where = f"in the container {wish.container_id}"
+    name = params.command[0]
+    where = f"in the container {params.container_id}"
     if done.problem:
         raise _failed(
-            wish,
+            params,
             f"The command {name} cannot be run {where}: {done.problem}.",
             "Give a command that the container's image has, with its full path.",
             TERMINAL,
@@ -116,61 +118,61 @@ def _command(client: Client, wish: Wish, container: containers.Container) -> Out
         )
     if done.exit_status is None:
         raise _failed(
-            wish,
-            f"The command {name} {where} had not ended after {wish.seconds:g} s and was killed.",
+            params,
+            f"The command {name} {where} had not ended after {params.seconds:g} s and was killed.",
             "Give it more time with command_seconds, or look at what it waits for.",
             RETRYABLE,
             details,
         )
-    if done.exit_status != wish.exit_status:
+    if done.exit_status != params.exit_status:
         raise _failed(
-            wish,
-            f"The command {name} {where} ended with exit status {done.exit_status}, not {wish.exit_status}.",
+            params,
+            f"The command {name} {where} ended with exit status {done.exit_status}, not {params.exit_status}.",
             "Run it by hand (ctr tasks exec) to see what it says, or set return_output if that holds no secrets.",
             UNKNOWN,
             details,
         )
     detail = f"The command {name} ended with exit status {done.exit_status}."
-    return Outcome(COMMAND, True, detail, output=done.output if wish.return_output else None)
+    return ProbeResult(COMMAND, True, detail, output=done.output if params.return_output else None)
 
 
 def watch_file(
-    wish: Wish,
+    params: ProbeParams,
     root: str,
     clock: Callable[[], float] = time.monotonic,
     sleep: Callable[[float], None] = time.sleep,
-) -> Outcome:
+) -> ProbeResult:
     """The file below ``root`` has to come into being, or to change in size or content, within the time."""
-    give_up = clock() + wish.seconds
+    give_up = clock() + params.seconds
     first: tuple[int, str] | None = None
     problem, looked = "", False
     while True:
         now: tuple[int, str] | None = None
         try:
-            now = fingerprint(root, wish.path)
+            now = fingerprint(root, params.path)
         except FileNotFoundError:
             problem = ""  # it may still come
         except OSError as error:
             problem = error.strerror or str(error)
             break
         if looked and now is not None and now != first:
-            return Outcome(FILE, True, _change(wish.path, first, now))
+            return ProbeResult(FILE, True, _change(params.path, first, now))
         if not looked:
             first, looked = now, True
         if clock() >= give_up:
             break
         sleep(_INTERVAL)
-    where = f"The file {wish.path} of the container {wish.container_id}"
+    where = f"The file {params.path} of the container {params.container_id}"
     if problem:
         raise _failed(
-            wish,
+            params,
             f"{where} cannot be watched: {problem}.",
             "Give the absolute path of a regular file in the container.",
             TERMINAL,
         )
     raise _failed(
-        wish,
-        f"{where} did not {'change' if first else 'come into being'} within {wish.seconds:g} s.",
+        params,
+        f"{where} did not {'change' if first else 'come into being'} within {params.seconds:g} s.",
         "Look at what the process does, give it more time, or correct the path.",
         RETRYABLE,
     )
@@ -194,38 +196,40 @@ def fingerprint(root: str, path: str) -> tuple[int, str]:
 
 
 def ask(
-    wish: Wish,
+    params: ProbeParams,
     namespace: str,
     clock: Callable[[], float] = time.monotonic,
     sleep: Callable[[float], None] = time.sleep,
-) -> Outcome:
+) -> ProbeResult:
     """The address has to answer with one of the statuses within the time."""
     # An HTTP client, which takes longer to load than any other probe takes.
     from . import http
 
-    give_up = clock() + wish.seconds
+    give_up = clock() + params.seconds
     while True:
         left = max(0.5, give_up - clock())
-        answer = http.get(wish.url, namespace, left, wish.validate_certs)
-        if answer.status in wish.statuses:
-            return Outcome(HTTP, True, f"{wish.url} answered with status {answer.status}.")
+        answer = http.get(params.url, namespace, left, params.validate_certs)
+        if answer.status in params.statuses:
+            return ProbeResult(HTTP, True, f"{params.url} answered with status {answer.status}.")
         if clock() + _INTERVAL >= give_up:
             break
         sleep(_INTERVAL)
     said = f"answered with status {answer.status}" if answer.status else f"did not answer ({answer.problem})"
-    wanted = ", ".join(str(status) for status in wish.statuses)
+    wanted = ", ".join(str(status) for status in params.statuses)
     raise _failed(
-        wish,
-        f"{wish.url} of the container {wish.container_id} {said} for {wish.seconds:g} s; {wanted} is expected.",
+        params,
+        f"{params.url} of the container {params.container_id} {said} for {params.seconds:g} s; {wanted} is expected.",
         "Look at what the process does, give it more time, or correct url, status or network.",
         RETRYABLE,
         {"status": answer.status or None},
     )
 
 
-def _failed(wish: Wish, message: str, remedy: str, outcome: str, details: dict[str, Any] | None = None) -> RestoreError:
+def _failed(
+    params: ProbeParams, message: str, remedy: str, outcome: str, details: dict[str, Any] | None = None
+) -> RestoreError:
     return RestoreError(
-        "probe_failed", message, remedy, outcome=outcome, details={"kind": wish.kind, **(details or {})}
+        "probe_failed", message, remedy, outcome=outcome, details={"kind": params.kind, **(details or {})}
     )
 
 
@@ -235,21 +239,21 @@ def _valid_url(url: str) -> bool:
     return http.valid(url)
 
 
-def _check(wish: Wish) -> None:
+def _check(params: ProbeParams) -> None:
     why = ""
-    if wish.seconds <= 0:
-        why = f"it would have {wish.seconds:g} s"
-    elif wish.kind == FILE and not wish.path.startswith("/"):
-        why = f"{wish.path!r} is not an absolute path"
-    elif wish.kind == COMMAND and not wish.command[0]:
+    if params.seconds <= 0:
+        why = f"it would have {params.seconds:g} s"
+    elif params.kind == FILE and not params.path.startswith("/"):
+        why = f"{params.path!r} is not an absolute path"
+    elif params.kind == COMMAND and not params.command[0]:
         why = "its command is empty"
-    elif wish.kind == HTTP and not _valid_url(wish.url):
-        why = f"{wish.url!r} is not an http or https URL"
-    elif wish.kind == HTTP and not wish.statuses:
+    elif params.kind == HTTP and not _valid_url(params.url):
+        why = f"{params.url!r} is not an http or https URL"
+    elif params.kind == HTTP and not params.statuses:
         why = "no status would do"
     if why:
         raise InputError(
             "probe_invalid",
-            f"The probe of the container {wish.container_id} makes no sense: {why}.",
+            f"The probe of the container {params.container_id} makes no sense: {why}.",
             "Correct the probe's options.",
         )

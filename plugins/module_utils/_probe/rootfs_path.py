@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""A file inside a container, found without being led out of it. Private: for this collection's own modules only.
+"""A file inside a container, found without being led out of it.
 
 The container decides what its paths mean, so a link of its may not take us to the host's files: openat2(2) resolves the
 whole path within the container's root, through links but never through magic links (``/proc/1/root`` of a container

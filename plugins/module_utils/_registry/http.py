@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""HTTP requests to one registry, streaming both ways. Private: for this collection's own modules only.
+"""HTTP requests to one registry, streaming both ways.
 
 Credentials go to the registry's own origin and to the token server that it names, and nowhere else. Proxies are those
 of the environment, except for registries on the node itself.

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Names in registries, and which server stands behind them. Private: for this collection's own modules only.
+"""Names in registries, and which server stands behind them.
 
 The grammar is that of the OCI distribution specification 1.1 (name, reference) with a host before it.
 """

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Manifests and blobs of one repository, by the OCI distribution specification 1.1. Private: this collection's only.
+"""Manifests and blobs of one repository, by the OCI distribution specification 1.1.
 
 Uploads go as one request per blob, the way that Docker, Podman and skopeo do and every registry takes. Where a
 connection breaks, a read goes on by a range, and a write where the registry says that it stands, or from the start.

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""All workloads of a node, side by side as far as its memory allows. Private."""
+"""All workloads of a node, side by side as far as its memory allows."""
 
 from __future__ import annotations
 

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Whether a node has the memory, in RAM and on its GPUs, for all workloads of a run together. Private."""
+"""Whether a node has the memory, in RAM and on its GPUs, for all workloads of a run together."""
 
 from __future__ import annotations
 

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""How long the windows of one call will take, from what its workloads hold and what the node is known for. Private."""
+"""How long the windows of one call will take, from what its workloads hold and what the node is known for."""
 
 from __future__ import annotations
 

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The GPU's part in the restore of one workload: its memory comes back, and that is seen. Private."""
+"""The GPU's part in the restore of one workload: its memory comes back, and that is seen."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _INTERVAL = 0.2
 
 
 @dataclass(frozen=True)
-class Wish:
+class GpuParams:
     """What is wanted of one workload's GPU memory. ``vram``: bytes by old GPU UUID, as the operator gave them.
 
     ``visible``: the old GPUs that its processes could see, where that was recorded.
@@ -35,7 +35,7 @@ class Wish:
 
 
 @dataclass
-class Outcome:
+class GpuResult:
     """What was, or in check mode would be, done."""
 
     changed: bool = False
@@ -60,65 +60,65 @@ class Outcome:
         }
 
 
-def concerned(wish: Wish, spec: Mapping[str, Any], facts: Mapping[str, Any]) -> bool:
+def concerned(params: GpuParams, spec: Mapping[str, Any], facts: Mapping[str, Any]) -> bool:
     """Whether the driver has to be asked about this workload at all."""
-    policy = wish.policy
+    policy = params.policy
     if policy.mode == gpu_node.NONE:
         return False
-    return expected(wish, spec, facts) or gpu_node.has_driver(policy.control_device)
+    return expected(params, spec, facts) or gpu_node.has_driver(policy.control_device)
 
 
-def expected(wish: Wish, spec: Mapping[str, Any], facts: Mapping[str, Any]) -> bool:
+def expected(params: GpuParams, spec: Mapping[str, Any], facts: Mapping[str, Any]) -> bool:
     """Whether the workload cannot do without a GPU."""
-    mode = wish.policy.mode
+    mode = params.policy.mode
     if mode == gpu_node.AUTO:
-        return certain(wish, facts) or gpu_node.wanted_by(spec)
+        return certain(params, facts) or gpu_node.wanted_by(spec)
     return mode == gpu_node.REQUIRED
 
 
-def certain(wish: Wish, facts: Mapping[str, Any]) -> bool:
+def certain(params: GpuParams, facts: Mapping[str, Any]) -> bool:
     """Whether there must be processes with CUDA: they are required, or the capture has recorded some."""
-    mode = wish.policy.mode
+    mode = params.policy.mode
     return mode == gpu_node.REQUIRED or (mode == gpu_node.AUTO and bool(gpu_vram.processes(facts)))
 
 
-def opening(wish: Wish) -> driver.Opening:
+def opening(params: GpuParams) -> driver.Opening:
     """The driver, to be opened while CRIU is at work: that takes as long as a gigabyte's restore."""
-    policy = wish.policy
+    policy = params.policy
     return driver.Opening(time.monotonic() + policy.cuda_timeout, policy.driver_root, policy.driver_container)
 
 
 def bring_back(
     client: Client,
     container_id: str,
-    wish: Wish,
+    params: GpuParams,
     ownership: tuple[str, bool],
     needed: bool,
     check: bool,
     assume_prepared: bool = False,
     insist: bool = False,
     ahead: driver.Opening | None = None,
-) -> Outcome:
+) -> GpuResult:
     """Restore and unlock all CUDA processes of the running task, and see their memory on the GPUs.
 
     ``ownership``: owner label and force. ``needed`` as :func:`expected` tells, ``insist`` as :func:`certain`;
     ``ahead``: a driver that is being opened.
     Raises what :func:`_gpu.state.reach` raises, and RestoreError ``no_cuda_process``.
     """
-    policy = wish.policy
-    outcome = Outcome()
+    policy = params.policy
+    result = GpuResult()
     if check and assume_prepared and not needed:
         # Whether it holds any can only be seen once it runs.
-        return outcome
+        return result
     try:
         done = gpu_state.reach(
             client,
-            gpu_state.Wish(
+            gpu_state.StateParams(
                 state=driver.RUNNING,
                 container_id=container_id,
-                gpu_map=wish.gpu_map,
-                vram=wish.vram,
-                visible=wish.visible,
+                gpu_map=params.gpu_map,
+                vram=params.vram,
+                visible=params.visible,
                 cuda_timeout=policy.cuda_timeout,
                 lock_timeout=policy.lock_timeout,
                 driver_root=policy.driver_root,
@@ -133,10 +133,10 @@ def bring_back(
     except NodeError as error:
         if needed or error.code not in driver.UNAVAILABLE:
             raise
-        outcome.warnings.append(f"GPU memory was not looked for: {error.message}")
-        return outcome
-    outcome.changed, outcome.actions, outcome.warnings = done.changed, done.actions, done.warnings
-    outcome.processes, outcome.seconds, outcome.reached_at = done.processes, done.seconds, done.reached_at
+        result.warnings.append(f"GPU memory was not looked for: {error.message}")
+        return result
+    result.changed, result.actions, result.warnings = done.changed, done.actions, done.warnings
+    result.processes, result.seconds, result.reached_at = done.processes, done.seconds, done.reached_at
     if insist and not done.processes and not (check and assume_prepared):
         why = "the workload requires its GPU memory back"
         if policy.mode != gpu_node.REQUIRED:
@@ -147,24 +147,24 @@ def bring_back(
             "Take the checkpoint with its CUDA processes suspended (containerd_checkpoint does); gpu: none restores "
             "without.",
         )
-    return outcome
+    return result
 
 
 def verify(
-    outcome: Outcome, container_id: str, policy: Policy, sleep: Callable[[float], None] = time.sleep
+    result: GpuResult, container_id: str, policy: Policy, sleep: Callable[[float], None] = time.sleep
 ) -> nvml.Reading | None:
     """See by NVML that every process that was restored holds memory again; the reading, None where there is none.
 
     Raises RestoreError ``vram_not_back``.
     """
-    restored = [p for p in outcome.processes if "restore" in p["seconds"] and p["after"] == driver.RUNNING]
+    restored = [p for p in result.processes if "restore" in p["seconds"] and p["after"] == driver.RUNNING]
     if not restored:
         return None
     give_up = time.monotonic() + _SEEN_SECONDS
     while True:
         reading = nvml.read(policy.driver_root, fallback=policy.driver_container)
         if reading.reason:
-            outcome.warnings.append(f"That the VRAM is back was not seen: {reading.reason}.")
+            result.warnings.append(f"That the VRAM is back was not seen: {reading.reason}.")
             return None
         listed = {holder.pid for holder in reading.holders}
         # One that has ended meanwhile holds nothing; whether it should have lived is asked later.

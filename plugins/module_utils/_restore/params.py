@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""One workload of a restore, as the operator describes it. Private."""
+"""One workload of a restore, as the operator describes it."""
 
 from __future__ import annotations
 
@@ -52,10 +52,10 @@ class Job:
 
     name: str
     checkpoint: str
-    container: container_params.Wish
-    task: task_steps.Wish
-    gpu: restore_gpu.Wish
-    probe: probes.Wish | None
+    container: container_params.ContainerParams
+    task: task_steps.TaskParams
+    gpu: restore_gpu.GpuParams
+    probe: probes.ProbeParams | None
     settings: Settings
     record: Mapping[str, Any] = field(default_factory=dict)
     #: As given, less what may be secret; for evidence.
@@ -117,7 +117,7 @@ def job_of(workload: Mapping[str, Any], settings: Settings) -> Job:
     return Job(
         name=name,
         checkpoint=workload["checkpoint"],
-        container=container_params.Wish(
+        container=container_params.ContainerParams(
             source=original.Source(
                 checkpoint=workload["checkpoint"],
                 metadata=metadata.of_parameters({**workload, "metadata": None}),
@@ -136,7 +136,7 @@ def job_of(workload: Mapping[str, Any], settings: Settings) -> Job:
             rebuild=settings.rebuild,
             **shared,
         ),
-        task=task_steps.Wish(
+        task=task_steps.TaskParams(
             checkpoint=workload["checkpoint"],
             route=workload.get("route") or task_steps.STAGED,
             stdout=workload.get("stdout") or "",
@@ -146,7 +146,7 @@ def job_of(workload: Mapping[str, Any], settings: Settings) -> Job:
             gpu=policy,
             **shared,
         ),
-        gpu=restore_gpu.Wish(
+        gpu=restore_gpu.GpuParams(
             policy=policy,
             gpu_map=_texts(workload.get("gpu_map")),
             vram=sizes(workload.get("vram")),
@@ -162,7 +162,7 @@ def job_of(workload: Mapping[str, Any], settings: Settings) -> Job:
     )
 
 
-def probe_of(name: str, probe: Mapping[str, Any] | None, staging_dir: str) -> probes.Wish | None:
+def probe_of(name: str, probe: Mapping[str, Any] | None, staging_dir: str) -> probes.ProbeParams | None:
     """The proof that is wanted, None for none. Raises InputError ``probe_invalid`` unless it is exactly one."""
     given = {key: value for key, value in (probe or {}).items() if value is not None}
     if not given:
@@ -174,9 +174,9 @@ def probe_of(name: str, probe: Mapping[str, Any] | None, staging_dir: str) -> pr
             f"The probe of {name} has {' and '.join(kinds) or 'none of command, file and http'}.",
             "Give exactly one of command, file and http.",
         )
-    wish: dict[str, Any] = {"container_id": name, "staging_dir": staging_dir}
+    params: dict[str, Any] = {"container_id": name, "staging_dir": staging_dir}
     if probes.COMMAND in given:
-        wish.update(
+        params.update(
             command=tuple(given["command"]) or ("",),
             exit_status=given.get("exit_status", 0),
             seconds=given.get("command_seconds", 30.0),
@@ -185,10 +185,10 @@ def probe_of(name: str, probe: Mapping[str, Any] | None, staging_dir: str) -> pr
         details = {key: value for key, value in given[kinds[0]].items() if value is not None}
         network = details.pop("network", None)
         if network is not None:
-            wish["in_container"] = network == "container"
+            params["in_container"] = network == "container"
         names = {"path": "path", "seconds": "seconds", "url": "url", "status": "statuses"}
-        wish.update({names.get(key, key): value for key, value in details.items()})
-    return probes.Wish(**wish)
+        params.update({names.get(key, key): value for key, value in details.items()})
+    return probes.ProbeParams(**params)
 
 
 def sizes(vram: Mapping[str, Any] | None) -> dict[str, int]:

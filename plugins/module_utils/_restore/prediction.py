@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""How long a window will take, from the sizes of a checkpoint and the rates of the node. Private, and pure.
+"""How long a window will take, from the sizes of a checkpoint and the rates of the node.
 
 A window is a fixed part (snapshot, runtime, CRIU's start) and a part that grows with the memory, once for the pages and
 once for the GPU memory. Both lines are fitted to what earlier restores of the node took; where there are none, the

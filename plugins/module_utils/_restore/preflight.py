@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""What a checkpoint holds, and what this node lacks for restoring it. Private: for this collection only.
+"""What a checkpoint holds, and what this node lacks for restoring it.
 
 Nothing is changed, and nothing stops at the first problem: an operator wants all of them at once.
 """
@@ -44,14 +44,14 @@ class Report:
             self.problems.append(entry)
 
 
-def report(client: Client, wish: container_params.Wish, stdout: str = "", stderr: str = "") -> Report:
-    """Read the checkpoint that ``wish`` names and check everything that a restore as wished needs.
+def report(client: Client, params: container_params.ContainerParams, stdout: str = "", stderr: str = "") -> Report:
+    """Read the checkpoint that ``params`` names and check everything that a restore as wished needs.
 
     An empty ``container_id`` asks for the checkpoint alone; the container, its name and output are not looked at.
     """
     found = Report()
     try:
-        original = checkpoint_original.read(client, wish.source)
+        original = checkpoint_original.read(client, params.source)
     except RestoreError as error:
         found.add(error)
         return found
@@ -62,8 +62,8 @@ def report(client: Client, wish: container_params.Wish, stdout: str = "", stderr
         _collect(found, lambda part=part: _require_blob(client, part))  # type: ignore[misc]
     _node_problems(client, found, original)
     _compare(client, found, original)
-    _room(client, found, original, wish)
-    _spec_problems(client, found, original, image, wish, stdout, stderr)
+    _room(client, found, original, params)
+    _spec_problems(client, found, original, image, params, stdout, stderr)
     return found
 
 
@@ -113,16 +113,16 @@ def _compare(client: Client, found: Report, original: Original) -> None:
     found.warnings.extend(compared.warnings)
 
 
-def _room(client: Client, found: Report, original: Original, wish: container_params.Wish) -> None:
+def _room(client: Client, found: Report, original: Original, params: container_params.ContainerParams) -> None:
     criu = original.checkpoint.criu
     if criu is None:
         return
-    staged = _collect(found, lambda: staging.find(wish.staging_dir, original.checkpoint.key))
+    staged = _collect(found, lambda: staging.find(params.staging_dir, original.checkpoint.key))
     found.status["staged"] = staged is not None
     if staged is None:
-        free, needed = daemon.free_bytes(wish.staging_dir), criu.size + staging.RESERVE
+        free, needed = daemon.free_bytes(params.staging_dir), criu.size + staging.RESERVE
         if free is not None and needed > free:
-            found.add(staging.no_space(wish.staging_dir, needed, free))
+            found.add(staging.no_space(params.staging_dir, needed, free))
 
 
 def _spec_problems(
@@ -130,7 +130,7 @@ def _spec_problems(
     found: Report,
     original: Original,
     image: Image | None,
-    wish: container_params.Wish,
+    params: container_params.ContainerParams,
     stdout: str,
     stderr: str,
 ) -> None:
@@ -139,41 +139,41 @@ def _spec_problems(
         if not valid:
             return
         found.checkpoint["spec"] = spec_adapt.summary(original.stored_spec)
-    if not wish.container_id or (original.stored_spec is None and image is None):
+    if not params.container_id or (original.stored_spec is None and image is None):
         return
-    live = _present(client, found, original, wish)
-    adapted = _collect(found, lambda: container_steps.plan_spec(client, wish, original, image))
+    live = _present(client, found, original, params)
+    adapted = _collect(found, lambda: container_steps.plan_spec(client, params, original, image))
     if adapted is None:
         return
     found.warnings.extend(adapted.warnings)
     if live:
         # It runs already: what it was started with no longer has to be there.
         return
-    for problem in mounts.problems(adapted.spec, planned=(netns.path(wish.container_id),)):
+    for problem in mounts.problems(adapted.spec, planned=(netns.path(params.container_id),)):
         found.add(problem)
     terminal = bool(adapted.spec.get("process", {}).get("terminal"))
     _collect(found, lambda: stdio.plan(stdout, stderr, terminal))
 
 
-def _present(client: Client, found: Report, original: Original, wish: container_params.Wish) -> bool:
+def _present(client: Client, found: Report, original: Original, params: container_params.ContainerParams) -> bool:
     """Look at a container of that name; True if its task lives."""
-    container = containers.get(client, wish.container_id)
-    task = tasks.get(client, wish.container_id) if container else None
+    container = containers.get(client, params.container_id)
+    task = tasks.get(client, params.container_id) if container else None
     found.status["container"] = container is not None
     found.status["task"] = task.status if task else "absent"
     if container is None:
         return False
-    _collect(found, lambda: ownership.require_ours(container, wish.owner, wish.force))
+    _collect(found, lambda: ownership.require_ours(container, params.owner, params.force))
     _collect(
         found,
-        lambda: ownership.require_same_checkpoint(container, original.checkpoint.digest, wish.force),
+        lambda: ownership.require_same_checkpoint(container, original.checkpoint.digest, params.force),
     )
     if task is not None and task.status in ("PAUSED", "PAUSING"):
         _collect(found, lambda: tasks.refuse_paused(task))
     used = ownership.is_used(client, container)
     found.status["used"] = used
     live = task_removal.is_live(task)
-    if used and not live and not wish.rebuild:
+    if used and not live and not params.rebuild:
         found.add(ownership.used_snapshot(container))
     return live
 

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""What is made ready just before a workload's window, so that the window is short. Private."""
+"""What is made ready just before a workload's window, so that the window is short."""
 
 from __future__ import annotations
 

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Staged files into the page cache before the window, where the node's memory allows. Private.
+"""Staged files into the page cache before the window, where the node's memory allows.
 
 CRIU reads its files in small pieces, each waiting for the one before; read ahead in large ones the disk is busy all the
 time. What the cache has already is not read again.
@@ -41,14 +41,14 @@ class Report:
         return {"bytes": self.bytes, "read": self.read, "seconds": self.seconds, "skipped": self.skipped}
 
 
-def warm(directories: Sequence[str], wish: str, process_bytes: int) -> Report:
+def warm(directories: Sequence[str], params: str, process_bytes: int) -> Report:
     """Have the files of ``directories`` in the page cache. ``process_bytes``: memory that the restore will take beside.
 
     Raises OSError when one cannot be read.
     """
     begun = time.monotonic()
     missing = uncached(*directories)
-    report = foretell(directories, wish, process_bytes, missing)
+    report = foretell(directories, params, process_bytes, missing)
     if report.skipped:
         return report
     for path, pieces in missing.items():
@@ -58,17 +58,17 @@ def warm(directories: Sequence[str], wish: str, process_bytes: int) -> Report:
 
 
 def foretell(
-    directories: Sequence[str], wish: str, process_bytes: int, missing: Mapping[str, Sequence[Piece]]
+    directories: Sequence[str], params: str, process_bytes: int, missing: Mapping[str, Sequence[Piece]]
 ) -> Report:
     """What :func:`warm` would do; ``missing`` as :func:`uncached` tells. Raises OSError."""
     total = sum(os.stat(path).st_size for path in _paths(directories))
     wanted = sum(end - start for pieces in missing.values() for start, end in pieces)
-    if wish == NEVER:
+    if params == NEVER:
         return Report(total, skipped="prewarm is never", late=wanted)
     # Cache counts as available, so what is cached already is not asked for twice.
     free = host_memory.available()
     needed = total + process_bytes + RESERVE
-    if wish == AUTO and wanted and free is not None and needed > free:
+    if params == AUTO and wanted and free is not None and needed > free:
         reason = f"{_gib(needed)} GiB of memory would be needed, {_gib(free)} GiB are available"
         return Report(total, skipped=reason, late=wanted)
     return Report(total, wanted)

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""How fast this node is: what its last restores took, and short measurements where there were none. Private.
+"""How fast this node is: what its last restores took, and short measurements where there were none.
 
 The file lies below /run, where a clean-up leaves it and a reboot takes it; after a reboot the receipts tell. Nothing
 here raises: without rates a prediction is an estimate.

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Documents about workloads that root alone reads on the node: receipts, and evidence of failures. Private.
+"""Documents about workloads that root alone reads on the node: receipts, and evidence of failures.
 
 <state root>/receipts/<name>.json            what the last restore of a workload did
 <state root>/debug/<name>-<UTC time>/        what was known when one failed; no memory image

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""What became of one workload of a restore. Private."""
+"""What became of one workload of a restore."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ class Result:
 
     job: Job
     step: str = ""
-    container: container_params.Outcome = field(default_factory=container_params.Outcome)
-    task: task_steps.Outcome = field(default_factory=task_steps.Outcome)
-    gpu: restore_gpu.Outcome = field(default_factory=restore_gpu.Outcome)
+    container: container_params.ContainerResult = field(default_factory=container_params.ContainerResult)
+    task: task_steps.TaskResult = field(default_factory=task_steps.TaskResult)
+    gpu: restore_gpu.GpuResult = field(default_factory=restore_gpu.GpuResult)
     gpu_seen: nvml.Reading | None = None
     probe: dict[str, Any] | None = None
     ahead: dict[str, Any] = field(default_factory=dict)

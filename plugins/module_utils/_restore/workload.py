@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The way of one workload: container, task, GPU memory, proof, receipt; and the way back. Private."""
+"""The way of one workload: container, task, GPU memory, proof, receipt; and the way back."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def _foretold(client: Client, failed: Result) -> Result:
     job = failed.job
     gone = task_steps.absent(client, job.task, check=True)
     again = f"restore {job.name} anew, since its process cannot get its GPU memory back"
-    task = task_steps.Outcome(True, True, failed.task.before, "RUNNING", [*gone.actions, again])
+    task = task_steps.TaskResult(True, True, failed.task.before, "RUNNING", [*gone.actions, again])
     return Result(job, container=failed.container, task=task, warnings=failed.warnings, receipt_written=True)
 
 
@@ -114,10 +114,10 @@ def _window(client: Client, job: Job, result: Result, check: bool, ahead: Ahead)
         driver = stack.enter_context(gpu.opening(job.gpu)) if concerned and not check else None
         with result.timed(TASK):
             # What this call would have made counts as made.
-            wish = dataclasses.replace(
+            params = dataclasses.replace(
                 job.task, alive_seconds=0.0, assume_prepared=check and result.container.changed, split=ahead.split
             )
-            result.task = task_steps.started(client, wish, check)
+            result.task = task_steps.started(client, params, check)
             result.warnings += result.task.warnings
             result.ahead["parallel_memory"].update(result.task.memory)
         running = time.monotonic()
@@ -141,23 +141,23 @@ def _bring_gpu_back(
     # Room was looked for before the window, unless the task is one that a run which was killed has left. Else only a
     # map needs to know which GPUs there were.
     known = bool(job.gpu.gpu_map) or not result.task.changed
-    wish = dataclasses.replace(
+    params = dataclasses.replace(
         job.gpu, vram=vram.held(job.gpu.vram, facts) if known else {}, visible=vram.visible(facts)
     )
     try:
         result.gpu = gpu.bring_back(
             client,
             job.name,
-            wish,
+            params,
             (job.settings.owner, job.settings.force),
-            gpu.expected(wish, result.container.spec_after, facts),
+            gpu.expected(params, result.container.spec_after, facts),
             check,
             assume_prepared=check and result.task.changed,
-            insist=gpu.certain(wish, facts),
+            insist=gpu.certain(params, facts),
             ahead=ahead,
         )
         if result.gpu.changed and not check:
-            result.gpu_seen = gpu.verify(result.gpu, job.name, wish.policy)
+            result.gpu_seen = gpu.verify(result.gpu, job.name, params.policy)
     except RestoreError as error:
         if result.task.created and not check:
             if error.code in _MAY_HAVE_DIED:

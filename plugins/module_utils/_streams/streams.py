@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Byte streams in bounded memory: verify, decompress, read. Private: for this collection's own modules only.
+"""Byte streams in bounded memory: verify, decompress, read.
 
 A stream is an iterator of ``bytes`` chunks; its peak memory is a few chunks, whatever its length.
 """

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Read a tar that nobody vouches for. Private: for this collection's own modules only.
+"""Read a tar that nobody vouches for.
 
 Own header reader instead of ``tarfile``, for two reasons. Safety: ``tarfile`` ends silently at damaged
 headers, reads a pax header of any declared size into memory and knows a dozen dialects; here is ustar with

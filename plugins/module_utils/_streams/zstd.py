@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""zstd streams: Python's own decoder from 3.14 on, else the ``zstd`` program. Private."""
+"""zstd streams: Python's own decoder from 3.14 on, else the ``zstd`` program."""
 
 from __future__ import annotations
 

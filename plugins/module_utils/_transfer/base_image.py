@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""A name for the base image that came with a checkpoint, without which a restore does not find it. Private."""
+"""A name for the base image that came with a checkpoint, without which a restore does not find it."""
 
 from __future__ import annotations
 

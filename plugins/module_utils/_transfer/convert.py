@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""A checkpoint that another tool made becomes a checkpoint image. Private: for this collection's own modules only."""
+"""A checkpoint that another tool made becomes a checkpoint image."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from .._streams.tar_reader import Limits
 from . import convert_base, dump as transfer_dump, dump_documents, import_archive
 from .dump import Dump
 from .dump_documents import Origin
-from .export_archive import INCLUDE, OMIT, Outcome, timeout_for
+from .export_archive import INCLUDE, OMIT, ExportResult, timeout_for
 
 #: Annotation of the index: which kind of dump the image was converted from.
 CONVERTED = labels.PREFIX + "converted-from"
@@ -41,7 +41,7 @@ _TOO_LARGE = ("tar_too_large", "archive_bomb", "expansion_limit")
 
 
 @dataclass(frozen=True)
-class Wish:
+class ConvertParams:
     """What is to be converted; empty strings stand for what the dump says, or the default."""
 
     name: str
@@ -69,7 +69,7 @@ class Made:
     digest: str
 
 
-def run(client: Client, wish: Wish, check: bool) -> Outcome:
+def run(client: Client, params: ConvertParams, check: bool) -> ExportResult:
     """Have the checkpoint image.
 
     Raises InputError ``dump_invalid``, ``convert_spec_missing`` and what the readers raise, ConflictError
@@ -77,44 +77,44 @@ def run(client: Client, wish: Wish, check: bool) -> Outcome:
     is created; after a failure nothing of it is left.
     """
     try:
-        return _run(client, wish, check)
+        return _run(client, params, check)
     except InputError as error:
         # Without an option it is the disk that bounds it.
-        if wish.max_bytes is None and error.code in _TOO_LARGE and "max_ratio" not in error.details:
-            raise _no_space(wish, None, _free(client), None) from error
+        if params.max_bytes is None and error.code in _TOO_LARGE and "max_ratio" not in error.details:
+            raise _no_space(params, None, _free(client), None) from error
         raise
 
 
-def _run(client: Client, wish: Wish, check: bool) -> Outcome:
+def _run(client: Client, params: ConvertParams, check: bool) -> ExportResult:
     began = time.monotonic()
-    outcome = Outcome()
-    if not os.path.isdir(wish.path):
-        with _opened(client, wish) as file:
+    result = ExportResult()
+    if not os.path.isdir(params.path):
+        with _opened(client, params) as file:
             if "oci-layout" not in file.entries:
-                outcome.archive = _result(wish.path, file.compression, os.stat(wish.path).st_size)
-                dump = transfer_dump.of_archive(file, _bound(client, wish))
-                _have(client, wish, dump, check, outcome)
-                outcome.seconds = round(time.monotonic() - began, 3)
-                return outcome
-        return _import(client, wish, check)
-    outcome.archive = _result(wish.path, None, None)
-    _have(client, wish, _of_directory(client, wish), check, outcome)
-    outcome.seconds = round(time.monotonic() - began, 3)
-    return outcome
+                result.archive = _result(params.path, file.compression, os.stat(params.path).st_size)
+                dump = transfer_dump.of_archive(file, _bound(client, params))
+                _have(client, params, dump, check, result)
+                result.seconds = round(time.monotonic() - began, 3)
+                return result
+        return _import(client, params, check)
+    result.archive = _result(params.path, None, None)
+    _have(client, params, _of_directory(client, params), check, result)
+    result.seconds = round(time.monotonic() - began, 3)
+    return result
 
 
-def _import(client: Client, wish: Wish, check: bool) -> Outcome:
+def _import(client: Client, params: ConvertParams, check: bool) -> ExportResult:
     """An archive that containerd's own tools wrote needs no conversion."""
     done = import_archive.run(
         client,
-        import_archive.Wish(
-            name=wish.name,
-            path=wish.path,
-            base=wish.base,
-            max_bytes=wish.max_bytes,
-            lease=wish.lease,
-            owner=wish.owner,
-            force=wish.force,
+        import_archive.ImportParams(
+            name=params.name,
+            path=params.path,
+            base=params.base,
+            max_bytes=params.max_bytes,
+            lease=params.lease,
+            owner=params.owner,
+            force=params.force,
         ),
         check,
     )
@@ -127,20 +127,20 @@ def _result(path: str, packing: str | None, size: int | None) -> dict[str, Any]:
 
 
 @contextmanager
-def _opened(client: Client, wish: Wish) -> Iterator[ArchiveFile]:
-    bound = _bound(client, wish)
+def _opened(client: Client, params: ConvertParams) -> Iterator[ArchiveFile]:
+    bound = _bound(client, params)
     limits = Limits() if bound is None else Limits(max_total=bound)
-    file = ArchiveFile(wish.path, limits, Expansion(bound), None)
+    file = ArchiveFile(params.path, limits, Expansion(bound), None)
     try:
         yield file
     finally:
         file.close()
 
 
-def _bound(client: Client, wish: Wish) -> int | None:
+def _bound(client: Client, params: ConvertParams) -> int | None:
     """Bytes that a dump may have: the option, else what is free where it goes."""
-    if wish.max_bytes is not None:
-        return wish.max_bytes
+    if params.max_bytes is not None:
+        return params.max_bytes
     return _free(client)
 
 
@@ -149,21 +149,21 @@ def _free(client: Client) -> int | None:
     return daemon.free_bytes(root) if root else None
 
 
-def _of_directory(client: Client, wish: Wish) -> Dump:
+def _of_directory(client: Client, params: ConvertParams) -> Dump:
     origin = Origin(dump_documents.DIRECTORY)
-    if wish.metadata:
-        metadata = checkpoint_metadata.load(wish.metadata)
+    if params.metadata:
+        metadata = checkpoint_metadata.load(params.metadata)
         spec = dict(metadata.oci_spec) if metadata.oci_spec is not None else None
         origin = replace(origin, image_name=metadata.original_image, snapshotter=metadata.snapshotter)
     else:
-        spec = _read_spec(wish.spec) if wish.spec else None
+        spec = _read_spec(params.spec) if params.spec else None
     if spec is None:
         raise InputError(
             "convert_spec_missing",
-            f"Nothing gives the OCI spec of the container that {wish.path} was dumped from.",
+            f"Nothing gives the OCI spec of the container that {params.path} was dumped from.",
             "Give spec, or metadata with ociSpec: CRIU needs its mounts and namespaces.",
         )
-    return transfer_dump.of_directory(wish.path, origin, spec, wish.rootfs_diff, _bound(client, wish))
+    return transfer_dump.of_directory(params.path, origin, spec, params.rootfs_diff, _bound(client, params))
 
 
 def _read_spec(path: str) -> dict[str, Any]:
@@ -178,28 +178,28 @@ def _read_spec(path: str) -> dict[str, Any]:
     return dump_documents.mapping(data, what)
 
 
-def _have(client: Client, wish: Wish, dump: Dump, check: bool, outcome: Outcome) -> None:
+def _have(client: Client, params: ConvertParams, dump: Dump, check: bool, result: ExportResult) -> None:
     spec_validate.check(dump.spec)
-    made = _make(client, wish, dump)
+    made = _make(client, params, dump)
     stored = [part for part in (dump.criu, dump.layer) if part is not None]
     absent = [part for part in stored if content.stat(client, part.descriptor.digest) is None]
-    outcome.digest = made.digest
-    outcome.warnings.extend(dump.warnings)
-    outcome.archive.update(kind=dump.origin.kind, blobs=len(made.parts.children()), kept=len(stored) - len(absent))
-    record = images.get(client, wish.name)
-    outcome.before = {"digest": record.target.digest} if record else {}
-    outcome.after = {"digest": made.digest}
+    result.digest = made.digest
+    result.warnings.extend(dump.warnings)
+    result.archive.update(kind=dump.origin.kind, blobs=len(made.parts.children()), kept=len(stored) - len(absent))
+    record = images.get(client, params.name)
+    result.before = {"digest": record.target.digest} if record else {}
+    result.after = {"digest": made.digest}
     if record is not None and record.target.digest == made.digest and _is_whole(client, record):
         return
-    if record is not None and record.target.digest != made.digest and not wish.force:
-        raise image_state.other_digest(image_state.Wish(wish.name), record.target.digest, made.digest)
-    _require_space(client, wish, sum(part.descriptor.size for part in absent))
-    outcome.changed = True
-    outcome.actions.append(f"make {made.digest} of {wish.path}")
+    if record is not None and record.target.digest != made.digest and not params.force:
+        raise image_state.other_digest(image_state.ImageParams(params.name), record.target.digest, made.digest)
+    _require_space(client, params, sum(part.descriptor.size for part in absent))
+    result.changed = True
+    result.actions.append(f"make {made.digest} of {params.path}")
     if record is not None and record.target.digest != made.digest:
-        outcome.actions.append(f"move {wish.name} from {record.target.digest} to {made.digest}")
+        result.actions.append(f"move {params.name} from {record.target.digest} to {made.digest}")
     if not check:
-        _write(client, wish, made, stored)
+        _write(client, params, made, stored)
 
 
 def _is_whole(client: Client, record: Image) -> bool:
@@ -207,7 +207,7 @@ def _is_whole(client: Client, record: Image) -> bool:
     return not tree.missing and not tree.missing_layers
 
 
-def _make(client: Client, wish: Wish, dump: Dump) -> Made:
+def _make(client: Client, params: ConvertParams, dump: Dump) -> Made:
     """The index and all that it names, by digest."""
     small: dict[str, bytes] = {}
 
@@ -219,12 +219,12 @@ def _make(client: Client, wish: Wish, dump: Dump) -> Made:
     spec = json.dumps(dump.spec, separators=(",", ":")).encode()
     dumped = messages.message("containerd.runc.v1.CheckpointOptions").SerializeToString()
     runtime_options = None
-    if wish.systemd_cgroup:
+    if params.systemd_cgroup:
         options = messages.message(_RUNC_OPTIONS, systemd_cgroup=True).SerializeToString()
         runtime_options = part(
             checkpoint_writer.RUNTIME_OPTIONS, messages.pack(_RUNC_OPTIONS, options).SerializeToString()
         )
-    base, base_name = _base(client, wish, dump)
+    base, base_name = _base(client, params, dump)
     parts = checkpoint_writer.Parts(
         criu=dump.criu.descriptor,
         config=part(checkpoint_writer.CONFIG, messages.pack(containers.SPEC_TYPE, spec).SerializeToString()),
@@ -236,27 +236,27 @@ def _make(client: Client, wish: Wish, dump: Dump) -> Made:
         writable_layer=dump.layer.descriptor if dump.layer else None,
         base=base,
         base_name=base_name,
-        runtime=wish.runtime,
-        snapshotter=wish.snapshotter or dump.origin.snapshotter or checkpoint_reader.DEFAULT_SNAPSHOTTER,
+        runtime=params.runtime,
+        snapshotter=params.snapshotter or dump.origin.snapshotter or checkpoint_reader.DEFAULT_SNAPSHOTTER,
         annotations={CONVERTED: dump.origin.kind},
     )
     document = json.dumps(checkpoint_writer.index_document(parts), separators=(",", ":"), sort_keys=True).encode()
     return Made(parts, small, "sha256:" + hashlib.sha256(document).hexdigest())
 
 
-def _base(client: Client, wish: Wish, dump: Dump) -> tuple[Descriptor | None, str]:
+def _base(client: Client, params: ConvertParams, dump: Dump) -> tuple[Descriptor | None, str]:
     """The base image on this node, and its name. With ``base: omit`` it is only named."""
-    name = wish.image or dump.origin.image_name
-    if wish.base == OMIT and name:
+    name = params.image or dump.origin.image_name
+    if params.base == OMIT and name:
         return None, normalized_name(name)
-    recorded = "" if wish.image or wish.force else dump.origin.image_digest
-    image = convert_base.find(client, wish.path, name, recorded)
+    recorded = "" if params.image or params.force else dump.origin.image_digest
+    image = convert_base.find(client, params.path, name, recorded)
     target = image.target
     return Descriptor(target.media_type, target.digest, target.size, {}), image.name
 
 
-def _write(client: Client, wish: Wish, made: Made, stored: list[transfer_dump.Stored]) -> None:
-    with leases.hold(client, wish.lease or None, f"image {wish.name}"):
+def _write(client: Client, params: ConvertParams, made: Made, stored: list[transfer_dump.Stored]) -> None:
+    with leases.hold(client, params.lease or None, f"image {params.name}"):
         try:
             for part in stored:
                 target = part.descriptor
@@ -264,24 +264,24 @@ def _write(client: Client, wish: Wish, made: Made, stored: list[transfer_dump.St
         except RpcError as error:
             if "no space left" not in str(error.details.get("text", "")):
                 raise
-            raise _no_space(wish, None, _free(client), error.rpc) from error
+            raise _no_space(params, None, _free(client), error.rpc) from error
         for child in made.parts.children():
             if child.digest in made.small:
                 checkpoint_writer.blob(client, made.small[child.digest], child.media_type)
-        checkpoint_writer.index(client, wish.name, made.parts, {labels.OWNER: wish.owner})
+        checkpoint_writer.index(client, params.name, made.parts, {labels.OWNER: params.owner})
 
 
-def _require_space(client: Client, wish: Wish, needed: int) -> None:
+def _require_space(client: Client, params: ConvertParams, needed: int) -> None:
     free = _free(client)
     if free is not None and needed > free:
-        raise _no_space(wish, needed, free, None)
+        raise _no_space(params, needed, free, None)
 
 
-def _no_space(wish: Wish, needed: int | None, free: int | None, rpc: str | None) -> NodeError:
+def _no_space(params: ConvertParams, needed: int | None, free: int | None, rpc: str | None) -> NodeError:
     amount = "more" if needed is None else f"{needed} bytes"
     return NodeError(
         "content_no_space",
-        f"The checkpoint {wish.path} needs {amount}, but only {free} bytes are free in containerd's content store.",
+        f"The checkpoint {params.path} needs {amount}, but only {free} bytes are free in containerd's content store.",
         "Free space on that file system, then run again.",
         outcome=RETRYABLE,
         rpc=rpc,

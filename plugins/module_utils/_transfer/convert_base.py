@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The base image of a checkpoint that another tool made, on this node. Private: this collection's only."""
+"""The base image of a checkpoint that another tool made, on this node."""
 
 from __future__ import annotations
 

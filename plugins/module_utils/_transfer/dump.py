@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The CRIU images and the writable layer of a dump that other tools wrote, as streams. Private.
+"""The CRIU images and the writable layer of a dump that other tools wrote, as streams.
 
 What is to be stored is read twice: once to check it and to learn its digest, before anything is created, and once to
 store it. Nothing is unpacked.

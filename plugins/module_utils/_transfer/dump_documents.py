@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The documents of a checkpoint archive that other tools wrote. Pure rules. Private: this collection's only.
+"""The documents of a checkpoint archive that other tools wrote. Pure rules.
 
 Facts: checkpointctl's metadata package (``config.dump`` of the kubelet's runtimes) and podman's own container
 configuration, which podman writes under the same name; ``deleted.files`` is a JSON list of paths.

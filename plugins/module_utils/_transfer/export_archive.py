@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""A checkpoint image is written to an archive on the node. Private: for this collection's own modules only."""
+"""A checkpoint image is written to an archive on the node."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ _BY_SUFFIX = {".gz": "gzip", ".tgz": "gzip", ".zst": "zstd", ".zstd": "zstd"}
 
 
 @dataclass(frozen=True)
-class Wish:
+class ExportParams:
     """What is to be exported, and how. An empty ``compression``: as the path's ending says."""
 
     name: str
@@ -50,7 +50,7 @@ class Wish:
 
 
 @dataclass
-class Outcome:
+class ExportResult:
     """What was, or in check mode would be, done. ``archive``: for the module's result."""
 
     changed: bool = False
@@ -63,45 +63,45 @@ class Outcome:
     seconds: float = 0.0
 
 
-def run(client: Client, wish: Wish, check: bool) -> Outcome:
+def run(client: Client, params: ExportParams, check: bool) -> ExportResult:
     """Have the archive. Raises InputError, ConflictError (``archive_other_content``, ``archive_busy``) and NodeError.
 
     A file that already holds the image with this digest, whole and as wished, is left alone.
     """
     began = time.monotonic()
-    packing = wish.compression or compression_of(wish.path)
-    checkpoint = checkpoint_reader.load(client, wish.name)
-    if wish.digest not in ("", checkpoint.digest):
+    packing = params.compression or compression_of(params.path)
+    checkpoint = checkpoint_reader.load(client, params.name)
+    if params.digest not in ("", checkpoint.digest):
         raise InputError(
             "image_digest_mismatch",
-            f"The image {wish.name} is {checkpoint.digest}, but {wish.digest} is expected.",
+            f"The image {params.name} is {checkpoint.digest}, but {params.digest} is expected.",
             "Correct name or digest.",
         )
-    items = _items(client, checkpoint, wish.base)
+    items = _items(client, checkpoint, params.base)
     size = tar_writer.tar_size(items)
-    outcome = Outcome(digest=checkpoint.digest)
-    outcome.after = {"digest": checkpoint.digest, "compression": packing, "base": wish.base}
+    result = ExportResult(digest=checkpoint.digest)
+    result.after = {"digest": checkpoint.digest, "compression": packing, "base": params.base}
     blobs = len(items) - 2
-    if _is_there(wish, items, size, checkpoint.digest, packing, outcome):
-        outcome.before = outcome.after
-        outcome.archive = _result(wish.path, packing, os.stat(wish.path).st_size, blobs, blobs)
-        _tighten(wish.path, check, outcome)
+    if _is_there(params, items, size, checkpoint.digest, packing, result):
+        result.before = result.after
+        result.archive = _result(params.path, packing, os.stat(params.path).st_size, blobs, blobs)
+        _tighten(params.path, check, result)
         if not check:
             # Left by a run that was killed while it wrote the same archive another time.
-            archive_writer.remove_partial(wish.path, checkpoint.digest)
-        outcome.seconds = round(time.monotonic() - began, 3)
-        return outcome
-    _require_space(wish.path, checkpoint.digest, size if packing == archive_compression.NONE else 0)
-    outcome.changed = True
-    outcome.actions.append(f"write {checkpoint.digest} to {wish.path}")
-    outcome.archive = _result(wish.path, packing, None, blobs, 0)
+            archive_writer.remove_partial(params.path, checkpoint.digest)
+        result.seconds = round(time.monotonic() - began, 3)
+        return result
+    _require_space(params.path, checkpoint.digest, size if packing == archive_compression.NONE else 0)
+    result.changed = True
+    result.actions.append(f"write {checkpoint.digest} to {params.path}")
+    result.archive = _result(params.path, packing, None, blobs, 0)
     if not check:
-        written = archive_writer.write(wish.path, checkpoint.digest, items, _reader(client), packing)
+        written = archive_writer.write(params.path, checkpoint.digest, items, _reader(client), packing)
         # The first two members are the layout's own.
-        outcome.archive = _result(wish.path, packing, written.size, blobs, max(0, written.kept - 2))
-        outcome.archive["kept_bytes"] = written.kept_bytes
-    outcome.seconds = round(time.monotonic() - began, 3)
-    return outcome
+        result.archive = _result(params.path, packing, written.size, blobs, max(0, written.kept - 2))
+        result.archive["kept_bytes"] = written.kept_bytes
+    result.seconds = round(time.monotonic() - began, 3)
+    return result
 
 
 def compression_of(path: str) -> str:
@@ -118,43 +118,45 @@ def _result(path: str, packing: str, size: int | None, blobs: int, kept: int) ->
     return {"path": path, "compression": packing, "size": size, "blobs": blobs, "kept": kept, "kept_bytes": 0}
 
 
-def _is_there(wish: Wish, items: list[Item], size: int, digest: str, packing: str, outcome: Outcome) -> bool:
+def _is_there(
+    params: ExportParams, items: list[Item], size: int, digest: str, packing: str, result: ExportResult
+) -> bool:
     """Whether ``path`` is such an archive. Raises ConflictError ``archive_other_content`` for anything else there."""
     try:
-        found = os.lstat(wish.path)
+        found = os.lstat(params.path)
     except FileNotFoundError:
         return False
     except OSError as error:
-        raise _other(wish, f"cannot be looked at: {error.strerror}") from error
+        raise _other(params, f"cannot be looked at: {error.strerror}") from error
     if not stat_module.S_ISREG(found.st_mode):
-        raise _other(wish, "is there and is no regular file")
-    there = existing.kind(wish.path)
-    if existing.is_ours(wish.path, items, size):
-        outcome.before = {**outcome.after, "compression": there}
+        raise _other(params, "is there and is no regular file")
+    there = existing.kind(params.path)
+    if existing.is_ours(params.path, items, size):
+        result.before = {**result.after, "compression": there}
         return there == packing
-    if wish.base == INCLUDE and there == packing and existing.holds(wish.path, digest):
+    if params.base == INCLUDE and there == packing and existing.holds(params.path, digest):
         return True  # written by another tool, with all of its base
-    outcome.before = {"digest": None, "compression": there, "base": None}
-    if not wish.force:
-        raise _other(wish, f"is there and is no whole archive of {digest}")
+    result.before = {"digest": None, "compression": there, "base": None}
+    if not params.force:
+        raise _other(params, f"is there and is no whole archive of {digest}")
     return False
 
 
-def _other(wish: Wish, why: str) -> ConflictError:
+def _other(params: ExportParams, why: str) -> ConflictError:
     return ConflictError(
         "archive_other_content",
-        f"The file {wish.path} {why}.",
+        f"The file {params.path} {why}.",
         "Give another path; force: true replaces a regular file.",
-        details={"path": wish.path},
+        details={"path": params.path},
     )
 
 
-def _tighten(path: str, check: bool, outcome: Outcome) -> None:
+def _tighten(path: str, check: bool, result: ExportResult) -> None:
     """It holds all memory of a process: nobody else's to read."""
     mode = stat_module.S_IMODE(os.stat(path).st_mode)
     if mode & 0o077:
-        outcome.changed = True
-        outcome.actions.append(f"set the mode of {path} from {mode:04o} to 0600")
+        result.changed = True
+        result.actions.append(f"set the mode of {path} from {mode:04o} to 0600")
         if not check:
             os.chmod(path, 0o600)
 

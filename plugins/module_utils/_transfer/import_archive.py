@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""A checkpoint comes out of an archive, its base image with it. Private: for this collection's own modules only."""
+"""A checkpoint comes out of an archive, its base image with it."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ from .._oci import image as oci_image
 from .._streams import streams
 from .._streams.streams import Expansion
 from .._streams.tar_reader import Limits
-from .export_archive import INCLUDE, Outcome
+from .export_archive import INCLUDE, ExportResult
 
 
 @dataclass(frozen=True)
-class Wish:
+class ImportParams:
     """What is to be imported. ``max_bytes``: what a compressed archive may expand to; None: what fits on the disk."""
 
     name: str
@@ -49,61 +49,61 @@ class _Found:
     comes: bool
 
 
-def run(client: Client, wish: Wish, check: bool) -> Outcome:
+def run(client: Client, params: ImportParams, check: bool) -> ExportResult:
     """Have the checkpoint, and with ``base: include`` a record of its base image where its content is there.
 
     Raises as ``_image.image.present``; InputError ``not_a_checkpoint`` for an archive without one.
     """
     began = time.monotonic()
-    if wish.digest:
-        streams.check_digest(wish.digest, "The option digest")
-    outcome = Outcome()
-    outcome.archive = {"path": wish.path, "compression": None, "size": None, "blobs": None, "kept": None}
-    found = _look(client, wish, outcome)
-    base = _unnamed_base(client, wish, found, outcome)
-    before = images.get(client, wish.name)
-    image = image_state.Wish(
-        name=wish.name,
-        archive=wish.path,
+    if params.digest:
+        streams.check_digest(params.digest, "The option digest")
+    result = ExportResult()
+    result.archive = {"path": params.path, "compression": None, "size": None, "blobs": None, "kept": None}
+    found = _look(client, params, result)
+    base = _unnamed_base(client, params, found, result)
+    before = images.get(client, params.name)
+    image = image_state.ImageParams(
+        name=params.name,
+        archive=params.path,
         unpack=False,
         digest=found.digest,
-        lease=wish.lease,
-        owner=wish.owner,
-        force=wish.force,
+        lease=params.lease,
+        owner=params.owner,
+        force=params.force,
     )
     done = image_steps.present(client, image, check)
-    outcome.changed, outcome.actions = done.changed, done.actions
-    outcome.warnings.extend(done.warnings)
-    outcome.digest, outcome.before, outcome.after = found.digest, done.before, done.after
+    result.changed, result.actions = done.changed, done.actions
+    result.warnings.extend(done.warnings)
+    result.digest, result.before, result.after = found.digest, done.before, done.after
     if base is not None:
-        outcome.changed = True
-        outcome.actions.append(f"name the base image {base.name} ({base.target.digest})")
+        result.changed = True
+        result.actions.append(f"name the base image {base.name} ({base.target.digest})")
         if not check:
-            _name_base(client, wish, base, fresh=before is None and done.created)
-    outcome.seconds = round(time.monotonic() - began, 3)
-    return outcome
+            _name_base(client, params, base, fresh=before is None and done.created)
+    result.seconds = round(time.monotonic() - began, 3)
+    return result
 
 
-def _look(client: Client, wish: Wish, outcome: Outcome) -> _Found:
+def _look(client: Client, params: ImportParams, result: ExportResult) -> _Found:
     """Which checkpoint is meant, from the archive's documents, or from the store where it is whole there."""
-    known = images.get(client, wish.name)
-    if known is not None and wish.digest == known.target.digest and _is_whole(client, known.target):
-        there = checkpoint_reader.load(client, wish.name)
-        return _Found(wish.digest, there.base, there.base_name, comes=False)
-    limits = Limits() if wish.max_bytes is None else Limits(max_total=wish.max_bytes)
-    with open_archive(wish.path, limits=limits, expansion=Expansion(wish.max_bytes)) as archive:
-        entry = _entry(archive, wish)
+    known = images.get(client, params.name)
+    if known is not None and params.digest == known.target.digest and _is_whole(client, known.target):
+        there = checkpoint_reader.load(client, params.name)
+        return _Found(params.digest, there.base, there.base_name, comes=False)
+    limits = Limits() if params.max_bytes is None else Limits(max_total=params.max_bytes)
+    with open_archive(params.path, limits=limits, expansion=Expansion(params.max_bytes)) as archive:
+        entry = _entry(archive, params)
         plan = archive_import.plan(client, archive, entry)
         if not plan.is_checkpoint:
             raise InputError(
                 "not_a_checkpoint",
-                f"The archive {wish.path} has {entry.name or entry.descriptor.digest}, which is no checkpoint.",
+                f"The archive {params.path} has {entry.name or entry.descriptor.digest}, which is no checkpoint.",
                 "Give an archive of a checkpoint; containerd_image imports ordinary images.",
             )
         every = {child.digest for children in plan.graph.values() for child in children} | {plan.digest}
-        outcome.archive.update(
+        result.archive.update(
             compression=archive.compression,
-            size=os.stat(wish.path).st_size,
+            size=os.stat(params.path).st_size,
             blobs=len(every),
             kept=len(every) - len(plan.absent),
         )
@@ -119,25 +119,25 @@ def _look(client: Client, wish: Wish, outcome: Outcome) -> _Found:
         return _Found(plan.digest, base, checkpoint_reader.base_name(annotations), comes=not plan.partial)
 
 
-def _entry(archive: Archive, wish: Wish) -> ArchiveImage:
+def _entry(archive: Archive, params: ImportParams) -> ArchiveImage:
     """The image of the wished digest, else of the wished name, else the only checkpoint that there is."""
-    found = [image for image in archive.images if image.descriptor.digest == wish.digest]
+    found = [image for image in archive.images if image.descriptor.digest == params.digest]
     if found:
         return found[0]
-    if wish.digest:
+    if params.digest:
         raise InputError(
             "image_digest_mismatch",
-            f"The archive {wish.path} has no image {wish.digest}.",
+            f"The archive {params.path} has no image {params.digest}.",
             "Give the archive of the expected checkpoint, or correct digest.",
             details={"images": [image.descriptor.digest for image in archive.images][:100]},
         )
-    named = [image for image in archive.images if image.name == wish.name]
+    named = [image for image in archive.images if image.name == params.name]
     every = {image.descriptor.digest: image for image in (named or archive.images) if image.descriptor.is_index}
     if len(every) > 1:
         every = {digest: image for digest, image in every.items() if _is_checkpoint(archive, image)}
     if len(every) == 1:
         return next(iter(every.values()))
-    return archive_import.choose(archive, wish.name, wish.digest)
+    return archive_import.choose(archive, params.name, params.digest)
 
 
 def _is_checkpoint(archive: Archive, image: ArchiveImage) -> bool:
@@ -145,30 +145,30 @@ def _is_checkpoint(archive: Archive, image: ArchiveImage) -> bool:
     return image_tree.is_checkpoint(graph.get(image.descriptor.digest, ()))
 
 
-def _unnamed_base(client: Client, wish: Wish, found: _Found, outcome: Outcome) -> Image | None:
+def _unnamed_base(client: Client, params: ImportParams, found: _Found, result: ExportResult) -> Image | None:
     """The base image, where it needs a name for a restore to find it."""
     base, name = found.base, found.base_name
-    if wish.base != INCLUDE or base is None:
+    if params.base != INCLUDE or base is None:
         return None
     # CRI's own record of a config digest is no name: it goes when the last real one does.
     if any(not image.name.startswith("sha256:") for image in images.by_digest(client, base.digest)):
         return None
     if not found.comes and not _is_whole(client, base):
-        outcome.warnings.append(
-            f"The base image {name or base.digest} is neither in {wish.path} nor on this node; it has to come another "
-            "way before a restore."
+        result.warnings.append(
+            f"The base image {name or base.digest} is neither in {params.path} nor on this node; it has to come "
+            "another way before a restore."
         )
         return None
     if not name:
         return None
     other = images.get(client, name)
     if other is not None:
-        outcome.warnings.append(
+        result.warnings.append(
             f"The name {name} of the base image belongs to {other.target.digest} here; the checkpoint needs "
             f"{base.digest}, which gets no name."
         )
         return None
-    return Image(name, Descriptor(base.media_type, base.digest, base.size, {}), {core_labels.OWNER: wish.owner})
+    return Image(name, Descriptor(base.media_type, base.digest, base.size, {}), {core_labels.OWNER: params.owner})
 
 
 def _is_whole(client: Client, target: Descriptor) -> bool:
@@ -176,11 +176,11 @@ def _is_whole(client: Client, target: Descriptor) -> bool:
     return not tree.missing and not tree.missing_layers
 
 
-def _name_base(client: Client, wish: Wish, base: Image, fresh: bool) -> None:
+def _name_base(client: Client, params: ImportParams, base: Image, fresh: bool) -> None:
     """Make the record; a failure takes the checkpoint's, if ``fresh``, back."""
     try:
         tree = image_tree.survey(client, image_tree.from_record(base.target))
-        with leases.hold(client, wish.lease or None, f"base image {base.name}"):
+        with leases.hold(client, params.lease or None, f"base image {base.name}"):
             for digest, labels in tree.unlabelled.items():
                 content.set_labels(client, digest, labels)
             images.create(client, base)
@@ -188,5 +188,5 @@ def _name_base(client: Client, wish: Wish, base: Image, fresh: bool) -> None:
         return  # somebody else was faster
     except BaseException:
         if fresh:
-            images.delete(client, wish.name)
+            images.delete(client, params.name)
         raise

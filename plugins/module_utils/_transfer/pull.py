@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""A checkpoint comes from a registry into containerd's content store. Private: for this collection's own modules only.
+"""A checkpoint comes from a registry into containerd's content store.
 
 Nothing that the registry says is believed: every document is read by size, digest and type before what it names is
 asked for, and every blob is verified on its way, by us and by the daemon.
@@ -26,7 +26,7 @@ from .._oci.image import Descriptor
 from .._registry.repository import Repository, digest_of
 from .._streams import streams
 from . import base_image, registry_manifest
-from .registry import Outcome, Wish, digest_mismatch, from_store, in_store, patience
+from .registry import RegistryParams, RegistryResult, digest_mismatch, from_store, in_store, patience
 from .registry_manifest import Collected, Form
 
 #: Seconds after which containerd drops our lease by itself; memory images are large, and some networks slow.
@@ -52,79 +52,81 @@ class _Plan:
         return self.form.target.digest
 
 
-def run(client: Client, repository: Repository, wish: Wish, check: bool) -> Outcome:
+def run(client: Client, repository: Repository, params: RegistryParams, check: bool) -> RegistryResult:
     """Have the checkpoint, whole, under its name, and its base image where it came with it.
 
     Raises InputError, ConflictError ``image_other_digest``, ``image_not_ours`` and NodeError. After a failure no record
     and no content of this call is left, unless it was under a lease of the caller's.
     """
     began = time.monotonic()
-    if wish.digest:
-        streams.check_digest(wish.digest, "The option digest")
-    found = images.get(client, wish.name)
-    outcome = Outcome()
-    if found is not None and wish.digest == found.target.digest and _is_whole(client, wish, found):
+    if params.digest:
+        streams.check_digest(params.digest, "The option digest")
+    found = images.get(client, params.name)
+    result = RegistryResult()
+    if found is not None and params.digest == found.target.digest and _is_whole(client, params, found):
         # What it is and that it is there is known: the registry need not even be up.
-        outcome.digest = wish.digest
-        outcome.before = outcome.after = {"digest": wish.digest}
-        outcome.registry = {"reference": str(wish.reference), **dict.fromkeys(("manifest_digest", "blobs", "kept"))}
-        outcome.registry["bytes"] = 0
-        outcome.seconds = round(time.monotonic() - began, 3)
-        return outcome
+        result.digest = params.digest
+        result.before = result.after = {"digest": params.digest}
+        result.registry = {"reference": str(params.reference), **dict.fromkeys(("manifest_digest", "blobs", "kept"))}
+        result.registry["bytes"] = 0
+        result.seconds = round(time.monotonic() - began, 3)
+        return result
     data = repository.manifest()
     if data is None:
         raise InputError(
             "registry_not_found",
-            f"The registry has no {wish.reference}.",
+            f"The registry has no {params.reference}.",
             "Correct the reference, or push the checkpoint first.",
         )
-    form = registry_manifest.read(data, str(wish.reference))
-    if wish.digest not in ("", form.target.digest):
-        raise digest_mismatch(f"The checkpoint {wish.reference}", form.target.digest, wish.digest)
-    _require_movable(found, wish, form.target.digest)
-    plan = _plan(client, repository, wish, form)
-    outcome.digest = plan.digest
-    outcome.before = {"digest": found.target.digest} if found else {}
-    outcome.after = {"digest": plan.digest}
-    _announce(client, wish, plan, found, outcome)
-    outcome.changed = bool(outcome.actions)
-    outcome.registry = {"reference": str(wish.reference), "manifest_digest": digest_of(data)}
-    _count(outcome, plan, plan.absent)
-    _require_space(client, wish, outcome.registry["bytes"])
-    if outcome.changed and not check:
-        with leases.hold(client, wish.lease or None, f"pull {wish.name}", _LEASE_SECONDS):
-            _count(outcome, plan, _fetch(client, repository, plan))
-            _record(client, wish, plan, found)
-    outcome.seconds = round(time.monotonic() - began, 3)
-    return outcome
+    form = registry_manifest.read(data, str(params.reference))
+    if params.digest not in ("", form.target.digest):
+        raise digest_mismatch(f"The checkpoint {params.reference}", form.target.digest, params.digest)
+    _require_movable(found, params, form.target.digest)
+    plan = _plan(client, repository, params, form)
+    result.digest = plan.digest
+    result.before = {"digest": found.target.digest} if found else {}
+    result.after = {"digest": plan.digest}
+    _announce(client, params, plan, found, result)
+    result.changed = bool(result.actions)
+    result.registry = {"reference": str(params.reference), "manifest_digest": digest_of(data)}
+    _count(result, plan, plan.absent)
+    _require_space(client, params, result.registry["bytes"])
+    if result.changed and not check:
+        with leases.hold(client, params.lease or None, f"pull {params.name}", _LEASE_SECONDS):
+            _count(result, plan, _fetch(client, repository, plan))
+            _record(client, params, plan, found)
+    result.seconds = round(time.monotonic() - began, 3)
+    return result
 
 
-def _count(outcome: Outcome, plan: _Plan, fetched: Sequence[Descriptor]) -> None:
+def _count(result: RegistryResult, plan: _Plan, fetched: Sequence[Descriptor]) -> None:
     blobs = len(plan.collected.parts)
     size = sum(blob.size for blob in fetched)
-    outcome.registry.update({"blobs": blobs, "kept": blobs - len(fetched), "bytes": size})
+    result.registry.update({"blobs": blobs, "kept": blobs - len(fetched), "bytes": size})
 
 
-def _is_whole(client: Client, wish: Wish, found: Image) -> bool:
+def _is_whole(client: Client, params: RegistryParams, found: Image) -> bool:
     """Whether everything of the image is in the store, and its base image has a name."""
     target = tree.from_record(found.target)
     graph = oci_image.walk(target, lambda level: from_store(client, level), None)
     try:
-        collected = registry_manifest.collect(target, graph, lambda item: in_store(client, item), wish.base)
+        collected = registry_manifest.collect(target, graph, lambda item: in_store(client, item), params.base)
     except InputError:
         return False
     top = next((child for child in graph[target.digest] if child.has_children), None)
-    return not wish.base or top is None or (collected.base_whole and bool(images.by_digest(client, top.digest)))
+    return not params.base or top is None or (collected.base_whole and bool(images.by_digest(client, top.digest)))
 
 
-def _require_movable(found: Image | None, wish: Wish, digest: str) -> None:
+def _require_movable(found: Image | None, params: RegistryParams, digest: str) -> None:
     """Another digest under the name is only replaced by force."""
-    if found is None or found.target.digest == digest or wish.force:
+    if found is None or found.target.digest == digest or params.force:
         return
-    raise image_state.other_digest(image_state.Wish(name=wish.name, owner=wish.owner), found.target.digest, digest)
+    raise image_state.other_digest(
+        image_state.ImageParams(name=params.name, owner=params.owner), found.target.digest, digest
+    )
 
 
-def _plan(client: Client, repository: Repository, wish: Wish, form: Form) -> _Plan:
+def _plan(client: Client, repository: Repository, params: RegistryParams, form: Form) -> _Plan:
     documents: dict[str, bytes] = {}
 
     def load(level: Iterable[Descriptor]) -> Mapping[str, bytes]:
@@ -140,15 +142,15 @@ def _plan(client: Client, repository: Repository, wish: Wish, form: Form) -> _Pl
     if not tree.is_checkpoint(graph.get(form.target.digest, ())):
         raise InputError(
             "not_a_checkpoint",
-            f"The index {form.target.digest} of {wish.reference} names no parts of a checkpoint.",
+            f"The index {form.target.digest} of {params.reference} names no parts of a checkpoint.",
             "Give the reference of a checkpoint that this module pushed.",
         )
-    collected = registry_manifest.collect(form.target, graph, lambda item: _offered(form, item), wish.base)
+    collected = registry_manifest.collect(form.target, graph, lambda item: _offered(form, item), params.base)
     absent = tuple(part.descriptor for part in collected.parts if not in_store(client, part.descriptor))
     unprotected = any(_gc_labels(client, graph, collected, part.descriptor) for part in collected.parts)
     top = next((child for child in graph[form.target.digest] if child.has_children), None)
     name = _base_name(documents[form.target.digest])
-    base = base_image.plan(client, top, name, wish.owner) if collected.base_whole else base_image.Plan()
+    base = base_image.plan(client, top, name, params.owner) if collected.base_whole else base_image.Plan()
     return _Plan(form, collected, graph, documents, absent, unprotected, base)
 
 
@@ -191,21 +193,21 @@ def _base_name(index: bytes) -> str:
     return str(found.get(_REF_NAME) or found.get("image.name") or "")
 
 
-def _announce(client: Client, wish: Wish, plan: _Plan, found: Image | None, outcome: Outcome) -> None:
+def _announce(client: Client, params: RegistryParams, plan: _Plan, found: Image | None, result: RegistryResult) -> None:
     if plan.absent or found is None or found.target.digest != plan.digest:
-        outcome.actions.append(f"pull {plan.digest} from {wish.reference}")
+        result.actions.append(f"pull {plan.digest} from {params.reference}")
     elif plan.unprotected:
-        outcome.actions.append(f"protect {plan.digest} from garbage collection")
+        result.actions.append(f"protect {plan.digest} from garbage collection")
     if plan.base.action:
-        outcome.actions.append(plan.base.action)
+        result.actions.append(plan.base.action)
     if found is not None and found.target.digest != plan.digest:
-        outcome.actions.append(f"move {wish.name} from {found.target.digest} to {plan.digest}")
+        result.actions.append(f"move {params.name} from {found.target.digest} to {plan.digest}")
     if plan.base.warning:
-        outcome.warnings.append(plan.base.warning)
+        result.warnings.append(plan.base.warning)
     top = next((child for child in plan.graph[plan.digest] if child.has_children), None)
-    if wish.base and top is not None and not plan.collected.base_whole and not images.by_digest(client, top.digest):
-        outcome.warnings.append(
-            f"The checkpoint {wish.reference} comes without its base image {top.digest}, which has to come another "
+    if params.base and top is not None and not plan.collected.base_whole and not images.by_digest(client, top.digest):
+        result.warnings.append(
+            f"The checkpoint {params.reference} comes without its base image {top.digest}, which has to come another "
             "way before a restore."
         )
 
@@ -240,19 +242,19 @@ def _fetch(client: Client, repository: Repository, plan: _Plan) -> list[Descript
     return fetched
 
 
-def _record(client: Client, wish: Wish, plan: _Plan, found: Image | None) -> None:
+def _record(client: Client, params: RegistryParams, plan: _Plan, found: Image | None) -> None:
     """The names come last, the checkpoint's after its base image's."""
     named = base_image.make(client, plan.base)
     try:
         target = tree.to_record(plan.form.target)
-        labels = {core_labels.OWNER: wish.owner} if found is None else dict(found.labels)
+        labels = {core_labels.OWNER: params.owner} if found is None else dict(found.labels)
         labels.pop(_TASK_LABEL, None)
         if plan.form.layout == "task":
             labels[_TASK_LABEL] = "true"
         if found is None:
-            _create(client, wish, Image(wish.name, target, labels))
+            _create(client, params, Image(params.name, target, labels))
         elif found.target.digest != plan.digest:
-            images.update(client, Image(wish.name, target, labels), ["target", "labels"])
+            images.update(client, Image(params.name, target, labels), ["target", "labels"])
     except BaseException:
         if named and plan.base.image is not None:
             with contextlib.suppress(RestoreError):
@@ -260,27 +262,27 @@ def _record(client: Client, wish: Wish, plan: _Plan, found: Image | None) -> Non
         raise
 
 
-def _create(client: Client, wish: Wish, image: Image) -> None:
+def _create(client: Client, params: RegistryParams, image: Image) -> None:
     try:
         images.create(client, image)
     except AlreadyExistsError as error:
-        other = images.get(client, wish.name)
+        other = images.get(client, params.name)
         if other is None or other.target.digest != image.target.digest:
             raise ConflictError(
                 "image_other_digest",
-                f"The image {wish.name} came into being with another digest during the pull.",
+                f"The image {params.name} came into being with another digest during the pull.",
                 "Run again, or use another name.",
             ) from error
 
 
-def _require_space(client: Client, wish: Wish, needed: int) -> None:
+def _require_space(client: Client, params: RegistryParams, needed: int) -> None:
     root = daemon.data_roots(daemon.plugins(client))["content"] if needed else ""
     free = daemon.free_bytes(root) if root else None
     if free is not None and needed > free:
         raise NodeError(
             "content_no_space",
-            f"The checkpoint {wish.reference} brings {needed} bytes, but only {free} are free in containerd's content "
-            f"store {root}.",
+            f"The checkpoint {params.reference} brings {needed} bytes, but only {free} are free in containerd's "
+            f"content store {root}.",
             "Free space on that file system, then run again.",
             outcome=RETRYABLE,
             details={"needed": needed, "free": free, "path": root},

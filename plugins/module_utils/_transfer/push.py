@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""A checkpoint goes to a registry, blob by blob out of containerd's content store. Private: this collection's only."""
+"""A checkpoint goes to a registry, blob by blob out of containerd's content store."""
 
 from __future__ import annotations
 
@@ -21,75 +21,77 @@ from .._oci.image import Descriptor
 from .._registry.repository import Repository, digest_of
 from .._streams.streams import verified
 from . import registry_manifest
-from .registry import Outcome, Wish, digest_mismatch, from_store, in_store, patience
+from .registry import RegistryParams, RegistryResult, digest_mismatch, from_store, in_store, patience
 
 
-def run(client: Client, repository: Repository, wish: Wish, check: bool) -> Outcome:
+def run(client: Client, repository: Repository, params: RegistryParams, check: bool) -> RegistryResult:
     """Have the checkpoint under the reference. The manifest comes last, when all blobs are there.
 
     Raises InputError, ConflictError ``registry_tag_taken`` and NodeError.
     """
     began = time.monotonic()
-    checkpoint = checkpoint_reader.load(client, wish.name)
-    if wish.digest not in ("", checkpoint.digest):
-        raise digest_mismatch(f"The image {wish.name}", checkpoint.digest, wish.digest)
-    collected = _collect(client, checkpoint, wish)
+    checkpoint = checkpoint_reader.load(client, params.name)
+    if params.digest not in ("", checkpoint.digest):
+        raise digest_mismatch(f"The image {params.name}", checkpoint.digest, params.digest)
+    collected = _collect(client, checkpoint, params)
     data = registry_manifest.document(collected, checkpoint.base_name, checkpoint.layout)
-    outcome = Outcome(digest=checkpoint.digest, after=_brief(checkpoint.digest, data))
+    result = RegistryResult(digest=checkpoint.digest, after=_brief(checkpoint.digest, data))
     there = repository.manifest()
-    kept = there is not None and _is_kept(there, data, checkpoint.digest, wish, outcome)
+    kept = there is not None and _is_kept(there, data, checkpoint.digest, params, result)
     if kept and there is not None:
-        data, outcome.after = there, outcome.before
+        data, result.after = there, result.before
     wanted = [part.descriptor for part in collected.parts] + [registry_manifest.CONFIG]
     lacking = [blob for blob in wanted if not repository.has_blob(blob.digest, blob.size)]
     if lacking or not kept:
-        outcome.changed = True
-        outcome.actions.append(f"push {checkpoint.digest} to {wish.reference}")
+        result.changed = True
+        result.actions.append(f"push {checkpoint.digest} to {params.reference}")
     if not check:
         for blob in lacking:
             repository.upload(blob.digest, blob.size, functools.partial(_bytes, client, blob))
-        if outcome.changed:
+        if result.changed:
             repository.put_manifest(data)
-    outcome.registry = {
-        "reference": str(wish.reference),
+    result.registry = {
+        "reference": str(params.reference),
         "manifest_digest": digest_of(data),
         "blobs": len(wanted),
         "kept": len(wanted) - len(lacking),
         "bytes": sum(blob.size for blob in lacking),
     }
-    outcome.seconds = round(time.monotonic() - began, 3)
-    return outcome
+    result.seconds = round(time.monotonic() - began, 3)
+    return result
 
 
-def _collect(client: Client, checkpoint: checkpoint_reader.Checkpoint, wish: Wish) -> registry_manifest.Collected:
-    record = images.get(client, wish.name)
+def _collect(
+    client: Client, checkpoint: checkpoint_reader.Checkpoint, params: RegistryParams
+) -> registry_manifest.Collected:
+    record = images.get(client, params.name)
     if record is None or record.target.digest != checkpoint.digest:
-        raise InputError("checkpoint_absent", f"The image {wish.name} changed while it was read.", "Run again.")
+        raise InputError("checkpoint_absent", f"The image {params.name} changed while it was read.", "Run again.")
     target = tree.from_record(record.target)
     graph = oci_image.walk(target, lambda level: from_store(client, level), None)
-    collected = registry_manifest.collect(target, graph, lambda item: in_store(client, item), wish.base)
+    collected = registry_manifest.collect(target, graph, lambda item: in_store(client, item), params.base)
     top = next((child for child in graph[target.digest] if child.has_children), None)
-    if wish.base and top is not None and not collected.base_whole:
+    if params.base and top is not None and not collected.base_whole:
         raise registry_manifest.lacking(top)
     return collected
 
 
-def _is_kept(there: bytes, data: bytes, digest: str, wish: Wish, outcome: Outcome) -> bool:
+def _is_kept(there: bytes, data: bytes, digest: str, params: RegistryParams, result: RegistryResult) -> bool:
     """Whether what the tag stands for will do. Raises ConflictError ``registry_tag_taken``."""
     if there == data:
-        outcome.before = outcome.after
+        result.before = result.after
         return True
     try:
-        form = registry_manifest.read(there, str(wish.reference))
+        form = registry_manifest.read(there, str(params.reference))
     except InputError:
         form = None
-    outcome.before = _brief(form.target.digest if form else None, there)
+    result.before = _brief(form.target.digest if form else None, there)
     if form is not None and form.target.digest == digest:
-        return form.has_base or not wish.base
-    if not wish.force:
+        return form.has_base or not params.base
+    if not params.force:
         raise ConflictError(
             "registry_tag_taken",
-            f"The tag {wish.reference} stands for "
+            f"The tag {params.reference} stands for "
             f"{f'the checkpoint {form.target.digest}' if form else 'something else'}, not for {digest}.",
             "Push to another tag; force: true moves this one.",
             details={"found": form.target.digest if form else None, "wanted": digest},

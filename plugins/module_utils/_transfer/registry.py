@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""What pushing and pulling a checkpoint share. Private: for this collection's own modules only."""
+"""What pushing and pulling a checkpoint share."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _SLOWEST = 1 << 20
 
 
 @dataclass(frozen=True)
-class Wish:
+class RegistryParams:
     """The checkpoint ``name`` in containerd, and where it goes to or comes from."""
 
     name: str
@@ -39,7 +39,7 @@ class Wish:
 
 
 @dataclass
-class Outcome:
+class RegistryResult:
     """What was, or in check mode would be, done. ``registry``: see the module's documentation."""
 
     changed: bool = False

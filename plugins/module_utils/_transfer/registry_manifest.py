@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""A checkpoint as an ordinary OCI image manifest, which every registry takes. Private: this collection's only.
+"""A checkpoint as an ordinary OCI image manifest, which every registry takes.
 
 containerd's checkpoint is an index whose children are no manifests, and registries look at children. Here the index and
 all that it names are layers, blobs with the digests that they have in containerd, so the way back loses nothing: the

@@ -47,9 +47,9 @@ RUN: dict[str, Callable[[Bench, Section], None]] = {
 }
 
 
-def environment(wish: settings.Settings) -> dict[str, str]:
+def environment(params: settings.Settings) -> dict[str, str]:
     """What all commands get: the bundle's programs and Python packages first."""
-    base = wish.base
+    base = params.base
     path = os.environ.get("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin")
     return {
         **os.environ,
@@ -59,11 +59,11 @@ def environment(wish: settings.Settings) -> dict[str, str]:
     }
 
 
-def make_bench(wish: settings.Settings, runner: Runner) -> Bench:
+def make_bench(params: settings.Settings, runner: Runner) -> Bench:
     """Nothing of it is started."""
-    engine = Engine(runner, wish.base)
-    plays = Plays(runner, wish.base, engine.address, wish.base / "state")
-    return Bench(wish, runner, engine, plays)
+    engine = Engine(runner, params.base)
+    plays = Plays(runner, params.base, engine.address, params.base / "state")
+    return Bench(params, runner, engine, plays)
 
 
 def set_up(bench: Bench, report: Report) -> None:
@@ -151,17 +151,17 @@ def tear_down(bench: Bench) -> None:
 
 
 def main() -> int:
-    wish = settings.read()
-    log = Log(wish.out / "log.txt")
-    runner = Runner(log, wish.seconds, environment(wish))
-    shown = {key: str(value) for key, value in dataclasses.asdict(wish).items()}
-    report = Report(wish.out, wish.rehearsal, shown)
-    if wish.rehearsal:
+    params = settings.read()
+    log = Log(params.out / "log.txt")
+    runner = Runner(log, params.seconds, environment(params))
+    shown = {key: str(value) for key, value in dataclasses.asdict(params).items()}
+    report = Report(params.out, params.rehearsal, shown)
+    if params.rehearsal:
         log.write(REHEARSAL, show=True)
-    bench = make_bench(wish, runner)
+    bench = make_bench(params, runner)
     try:
         bench.evidence.target.unlink(missing_ok=True)
-        report.sections = [Section(name) for name in wish.sections]
+        report.sections = [Section(name) for name in params.sections]
         report.write()
         set_up(bench, report)
         for section in report.sections:

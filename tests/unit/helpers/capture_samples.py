@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 from ansible_collections.gpuops.restore.plugins.module_utils._capture import capture as capture_steps
-from ansible_collections.gpuops.restore.plugins.module_utils._capture.params import Outcome, Wish
+from ansible_collections.gpuops.restore.plugins.module_utils._capture.params import CaptureParams, CaptureResult
 from ansible_collections.gpuops.restore.plugins.module_utils._containerd.client import Client
 from ansible_collections.gpuops.restore.plugins.module_utils._containerd.containers import SPEC_TYPE
 from ansible_collections.gpuops.restore.plugins.module_utils._containerd.messages import message, pack
@@ -47,7 +47,7 @@ class Box:
         state.snapshots[("overlayfs", BOX)] = Snapshot(node.base.chain_id, 2, {})
         state.containers[BOX] = record(node)
         state.tasks[BOX] = Task(None, pid, RUNNING)
-        self.wish = Wish(
+        self.params = CaptureParams(
             BOX,
             NAME,
             staging_dir=node.root,
@@ -67,9 +67,9 @@ class Box:
             (self.here.proc / str(pid) / "mountinfo").write_text(MOUNTINFO, encoding="ascii")
             (self.here.proc / str(pid) / "fd").mkdir(exist_ok=True)
 
-    def capture(self, check: bool = False, **changes: Any) -> Outcome:
+    def capture(self, check: bool = False, **changes: Any) -> CaptureResult:
         """One run of the step."""
-        return capture_steps.captured(self.client, dataclasses.replace(self.wish, **changes), check)
+        return capture_steps.captured(self.client, dataclasses.replace(self.params, **changes), check)
 
     def fails(self, check: bool = False, **changes: Any) -> RestoreError:
         """A run that fails."""

@@ -72,7 +72,7 @@ def gpus(
 
     found = GpuNode(fake, client, node, world, tmp_path / "gpus")
     options = {"proc": str(found.proc), "cgroup_root": str(found.cgroup), "marks_root": str(found.marks)}
-    monkeypatch.setattr(gpu_state, "Wish", functools.partial(gpu_state.Wish, **options))
+    monkeypatch.setattr(gpu_state, "StateParams", functools.partial(gpu_state.StateParams, **options))
     monkeypatch.setattr(gpu_marks, "default_root", lambda: str(found.marks))
     available = host_memory.available
     monkeypatch.setattr(host_memory, "available", lambda _proc="": available(str(found.proc)))

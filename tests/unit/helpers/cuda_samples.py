@@ -16,7 +16,7 @@ import pytest
 from ansible_collections.gpuops.restore.plugins.module_utils._core.errors import RestoreError
 from ansible_collections.gpuops.restore.plugins.module_utils._gpu import processes as gpu_processes, state as gpu_state
 from ansible_collections.gpuops.restore.plugins.module_utils._gpu.driver import Process
-from ansible_collections.gpuops.restore.plugins.module_utils._gpu.state import Outcome, Wish
+from ansible_collections.gpuops.restore.plugins.module_utils._gpu.state import StateParams, StateResult
 from ansible_collections.gpuops.restore.tests.standin import standin
 
 
@@ -38,19 +38,19 @@ class Steps:
         self.world = world
         self.marks = marks
 
-    def wish(self, *pids: int, **changes: Any) -> Wish:
-        plain = Wish(pids=pids, marks_root=str(self.marks), driver_container="/nonexistent", cuda_timeout=30.0)
+    def params(self, *pids: int, **changes: Any) -> StateParams:
+        plain = StateParams(pids=pids, marks_root=str(self.marks), driver_container="/nonexistent", cuda_timeout=30.0)
         return dataclasses.replace(plain, **changes)
 
     def states(self) -> dict[str, int]:
         return {path.name: self.world.state(int(path.name)) for path in (self.world.root / "pids").iterdir()}
 
-    def run(self, *pids: int, **changes: Any) -> Outcome:
-        wish = self.wish(*pids, **changes)
+    def run(self, *pids: int, **changes: Any) -> StateResult:
+        params = self.params(*pids, **changes)
         before, log = self.states(), len(self.world.order())
-        predicted = gpu_state.reach(None, wish, True)
+        predicted = gpu_state.reach(None, params, True)
         assert (self.states(), len(self.world.order())) == (before, log), "check mode has made a call"
-        done = gpu_state.reach(None, wish, False)
+        done = gpu_state.reach(None, params, False)
         assert (predicted.changed, predicted.actions) == (done.changed, done.actions)
         assert [entry["after"] for entry in predicted.processes] == [entry["after"] for entry in done.processes]
         assert done.changed == (self.states() != before)
@@ -61,7 +61,7 @@ class Steps:
         before, log, found = self.states(), len(self.world.order()), []
         for check in (True, False):
             with pytest.raises(RestoreError) as caught:
-                gpu_state.reach(None, self.wish(*pids, **changes), check)
+                gpu_state.reach(None, self.params(*pids, **changes), check)
             found.append(caught.value)
         assert (found[0].code, found[0].message) == (found[1].code, found[1].message)
         assert (self.states(), len(self.world.order())) == (before, log)
@@ -70,5 +70,5 @@ class Steps:
     def fails(self, *pids: int, **changes: Any) -> RestoreError:
         """An error in the middle."""
         with pytest.raises(RestoreError) as caught:
-            gpu_state.reach(None, self.wish(*pids, **changes), False)
+            gpu_state.reach(None, self.params(*pids, **changes), False)
         return caught.value

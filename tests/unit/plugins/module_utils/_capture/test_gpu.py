@@ -172,7 +172,7 @@ def test_stopped_is_killed_off_the_gpu(box: Box, world: standin.World, pids: lis
 def test_paused_stays_off_the_gpu_until_it_is_settled(box: Box, world: standin.World, pids: list[int]) -> None:
     assert box.capture(leave="paused", gpu="required").changed
     assert [world.state(pid) for pid in pids[:2]] == [standin.CHECKPOINTED] * 2
-    assert settle.settled(box.client, box.wish, False).changed
+    assert settle.settled(box.client, box.params, False).changed
     assert [world.state(pid) for pid in pids[:2]] == [standin.RUNNING] * 2
     assert box.status() == RUNNING
 

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from ansible_collections.gpuops.restore.plugins.module_utils._capture import settle as capture_settle
-from ansible_collections.gpuops.restore.plugins.module_utils._capture.params import Outcome
+from ansible_collections.gpuops.restore.plugins.module_utils._capture.params import CaptureResult
 from ansible_collections.gpuops.restore.plugins.module_utils._containerd.client import Client
 from ansible_collections.gpuops.restore.plugins.module_utils._core.errors import RestoreError
 from ansible_collections.gpuops.restore.tests.unit.helpers import capture_samples
@@ -38,8 +38,8 @@ def box(fake: FakeContainerd, client: Client, node: Node, tmp_path: Path, proces
     yield Box(fake, client, node, tmp_path, process)
 
 
-def settle(box: Box, check: bool = False, **changes: Any) -> Outcome:
-    return capture_settle.settled(box.client, dataclasses.replace(box.wish, **changes), check)
+def settle(box: Box, check: bool = False, **changes: Any) -> CaptureResult:
+    return capture_settle.settled(box.client, dataclasses.replace(box.params, **changes), check)
 
 
 def test_paused_stays_paused_and_a_second_run_keeps_it_so(box: Box) -> None:

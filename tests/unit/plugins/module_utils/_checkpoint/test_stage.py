@@ -162,7 +162,7 @@ def test_the_lease_of_a_run_that_was_killed_when_all_was_done(
     stage_steps.present(client, CHECKPOINT_NAME, node.root, None, False)
     assert len(fake.state.leases) == 1
 
-    def again(check: bool) -> stage_steps.Outcome:
+    def again(check: bool) -> stage_steps.StageResult:
         if state == "present":
             return stage_steps.present(client, CHECKPOINT_NAME, node.root, None, check)
         return stage_steps.absent(client, key(node), node.root, check)

@@ -17,7 +17,7 @@ from ansible_collections.gpuops.restore.plugins.module_utils._checkpoint import 
     original,
 )
 from ansible_collections.gpuops.restore.plugins.module_utils._container import container as container_steps
-from ansible_collections.gpuops.restore.plugins.module_utils._container.params import Wish
+from ansible_collections.gpuops.restore.plugins.module_utils._container.params import ContainerParams
 from ansible_collections.gpuops.restore.plugins.module_utils._containerd.client import Client
 from ansible_collections.gpuops.restore.plugins.module_utils._core import labels as core_labels, state_dir
 from ansible_collections.gpuops.restore.plugins.module_utils._core.errors import (
@@ -44,9 +44,9 @@ KEY = ("overlayfs", "gpuops-restore-train")
 CREATED, RUNNING, STOPPED = 1, 2, 3
 
 
-def wish(node: Node, **changes: Any) -> Wish:
+def params(node: Node, **changes: Any) -> ContainerParams:
     """The container ``train`` from the sample checkpoint."""
-    plain = Wish(container_id="train", source=original.Source(CHECKPOINT_NAME), staging_dir=node.root)
+    plain = ContainerParams(container_id="train", source=original.Source(CHECKPOINT_NAME), staging_dir=node.root)
     return dataclasses.replace(plain, **changes)
 
 
@@ -66,7 +66,7 @@ def world(fake: FakeContainerd, node: Node) -> Any:
     return fake.state.listing(), files(node.root)
 
 
-def refusal(client: Client, wanted: Wish) -> RestoreError:
+def refusal(client: Client, wanted: ContainerParams) -> RestoreError:
     """The error of a run, which check mode has to predict."""
     found = []
     for check in (True, False):
@@ -77,7 +77,7 @@ def refusal(client: Client, wanted: Wish) -> RestoreError:
     return found[1]
 
 
-def agree(client: Client, fake: FakeContainerd, node: Node, wanted: Wish) -> container_steps.Outcome:
+def agree(client: Client, fake: FakeContainerd, node: Node, wanted: ContainerParams) -> container_steps.ContainerResult:
     """Check mode changes nothing and says what the run then does; the run's outcome."""
     before = world(fake, node)
     predicted = container_steps.present(client, wanted, True)
@@ -94,7 +94,7 @@ def agree(client: Client, fake: FakeContainerd, node: Node, wanted: Wish) -> con
 def test_a_container_with_a_fresh_snapshot_and_the_adapted_spec(
     fake: FakeContainerd, client: Client, node: Node
 ) -> None:
-    done = agree(client, fake, node, wish(node))
+    done = agree(client, fake, node, params(node))
     assert (done.changed, done.created) == (True, True)
     record = fake.state.containers["train"]
     written = json.loads(record.spec.value)
@@ -120,22 +120,22 @@ def test_a_container_with_a_fresh_snapshot_and_the_adapted_spec(
 
 
 def test_twice_changes_nothing(fake: FakeContainerd, client: Client, node: Node) -> None:
-    agree(client, fake, node, wish(node))
-    done = agree(client, fake, node, wish(node))
+    agree(client, fake, node, params(node))
+    done = agree(client, fake, node, params(node))
     assert (done.changed, done.created, done.actions) == (False, False, [])
 
 
 def test_what_is_made_is_protected_by_a_lease_until_it_is_whole(
     fake: FakeContainerd, client: Client, node: Node
 ) -> None:
-    container_steps.present(client, wish(node), False)
+    container_steps.present(client, params(node), False)
     for name in ("Snapshots/Prepare", "Diff/Apply", "Containers/Create"):
         assert all(call.metadata.get("containerd-lease") for call in fake.seen if call.name == name)
 
 
 def test_a_given_lease_is_used_and_stays(fake: FakeContainerd, client: Client, node: Node) -> None:
     fake.state.leases["mine"] = {}
-    agree(client, fake, node, wish(node, lease="mine"))
+    agree(client, fake, node, params(node, lease="mine"))
     leases = {call.metadata.get("containerd-lease") for call in fake.seen if call.name == "Snapshots/Prepare"}
     assert leases == {"mine"}
     assert list(fake.state.leases) == ["mine"]
@@ -143,17 +143,17 @@ def test_a_given_lease_is_used_and_stays(fake: FakeContainerd, client: Client, n
 
 def test_a_checkpoint_without_a_writable_layer_is_warned_of(fake: FakeContainerd, client: Client, node: Node) -> None:
     add_checkpoint(fake.state, base=node.base, without=(LAYER,))
-    done = agree(client, fake, node, wish(node))
+    done = agree(client, fake, node, params(node))
     assert any("no writable layer" in warning for warning in done.warnings)
     assert fake.state.snapshots[KEY].labels[core_labels.WRITABLE_LAYER] == "none"
-    assert agree(client, fake, node, wish(node)).changed is False
+    assert agree(client, fake, node, params(node)).changed is False
 
 
 def test_metadata_wins_over_the_checkpoint(fake: FakeContainerd, client: Client, node: Node) -> None:
     other = add_base(fake.state, name="other", text=b" other")
     add_checkpoint(fake.state, layout="task")
     metadata = checkpoint_metadata.Metadata("other", "overlayfs", "old-snapshot", spec(hostname="from-metadata"))
-    done = agree(client, fake, node, wish(node, source=original.Source(CHECKPOINT_NAME, metadata)))
+    done = agree(client, fake, node, params(node, source=original.Source(CHECKPOINT_NAME, metadata)))
     record = fake.state.containers["train"]
     assert (record.image, record.snapshot_key, done.container["spec_source"]) == ("other", "old-snapshot", "metadata")
     assert json.loads(record.spec.value)["hostname"] == "from-metadata"
@@ -162,32 +162,32 @@ def test_metadata_wins_over_the_checkpoint(fake: FakeContainerd, client: Client,
 
 def test_a_spec_that_nobody_recorded_is_generated(fake: FakeContainerd, client: Client, node: Node) -> None:
     add_checkpoint(fake.state, base=node.base, without=(CONFIG,))
-    assert agree(client, fake, node, wish(node)).container["spec_source"] == "generated"
+    assert agree(client, fake, node, params(node)).container["spec_source"] == "generated"
 
 
 def test_secrets_of_the_environment_are_not_in_the_diff(fake: FakeContainerd, client: Client, node: Node) -> None:
-    done = container_steps.present(client, wish(node), True)
+    done = container_steps.present(client, params(node), True)
     assert "hunter2" not in json.dumps(dataclasses.asdict(done))
 
 
 def test_a_changed_wish_replaces_what_is_ours(fake: FakeContainerd, client: Client, node: Node) -> None:
-    agree(client, fake, node, wish(node))
-    done = agree(client, fake, node, wish(node, env={"A": "b"}))
+    agree(client, fake, node, params(node))
+    done = agree(client, fake, node, params(node, env={"A": "b"}))
     assert (done.changed, done.created) == (True, True)
     assert "A=b" in json.loads(fake.state.containers["train"].spec.value)["process"]["env"]
 
 
 def test_a_lost_criu_configuration_is_written_again(fake: FakeContainerd, client: Client, node: Node) -> None:
-    agree(client, fake, node, wish(node))
+    agree(client, fake, node, params(node))
     os.unlink(state_dir.criu_config(node.root, "tests", "train"))
-    done = agree(client, fake, node, wish(node))
+    done = agree(client, fake, node, params(node))
     assert (done.changed, done.created) == (True, False)
 
 
 def test_a_lost_snapshot_is_made_again(fake: FakeContainerd, client: Client, node: Node) -> None:
-    agree(client, fake, node, wish(node))
+    agree(client, fake, node, params(node))
     del fake.state.snapshots[KEY]
-    assert agree(client, fake, node, wish(node)).created is True
+    assert agree(client, fake, node, params(node)).created is True
 
 
 # --- killed half-way
@@ -205,7 +205,7 @@ def test_a_run_killed_between_snapshot_and_container_is_finished(
         labels[core_labels.USED] = "true"
     whole = state == "layer applied"
     fake.state.snapshots[KEY] = Snapshot(node.base.chain_id, 2, labels, [layer] if whole else ["other files"])
-    agree(client, fake, node, wish(node))
+    agree(client, fake, node, params(node))
     assert fake.state.snapshots[KEY].layers == [layer]
     assert core_labels.USED not in fake.state.snapshots[KEY].labels
     assert fake.count("Diff/Apply") == (0 if whole else 1)
@@ -222,16 +222,16 @@ def test_a_snapshot_of_another_checkpoint_of_ours_is_made_anew(
         core_labels.WRITABLE_LAYER: layer,
     }
     fake.state.snapshots[KEY] = Snapshot(node.base.chain_id, 2, labels, ["old"])
-    agree(client, fake, node, wish(node))
+    agree(client, fake, node, params(node))
     assert fake.state.snapshots[KEY].layers == [layer]
 
 
 def test_the_lease_of_a_killed_run_is_taken_over(fake: FakeContainerd, client: Client, node: Node) -> None:
     fake.on("Containers/Create", lambda _context: fake.fail("Leases/Delete", times=1), times=1)
-    container_steps.present(client, wish(node), False)
+    container_steps.present(client, params(node), False)
     assert len(fake.state.leases) == 1
     fake.state.containers.clear()
-    container_steps.present(client, wish(node), False)
+    container_steps.present(client, params(node), False)
     assert fake.state.leases == {}
 
 
@@ -240,11 +240,11 @@ def test_the_lease_of_a_run_that_was_killed_when_all_was_done(
     fake: FakeContainerd, client: Client, node: Node, state: str
 ) -> None:
     fake.on("Containers/Create", lambda _context: fake.fail("Leases/Delete", times=1), times=1)
-    container_steps.present(client, wish(node), False)
+    container_steps.present(client, params(node), False)
 
-    def again(check: bool) -> container_steps.Outcome:
+    def again(check: bool) -> container_steps.ContainerResult:
         if state == "present":
-            return container_steps.present(client, wish(node), check)
+            return container_steps.present(client, params(node), check)
         return container_steps.absent(client, "train", "gpuops.restore", False, node.root, check)
 
     predicted = again(True)
@@ -260,25 +260,25 @@ def test_the_lease_of_a_run_that_was_killed_when_all_was_done(
 
 
 def test_a_container_of_another_owner(fake: FakeContainerd, client: Client, node: Node) -> None:
-    agree(client, fake, node, wish(node, owner="somebody"))
+    agree(client, fake, node, params(node, owner="somebody"))
     before = world(fake, node)
-    error = refusal(client, wish(node))
+    error = refusal(client, params(node))
     assert isinstance(error, ConflictError) and error.code == "container_not_ours"
     assert "somebody" in error.message and "gpuops.restore" in error.message
     assert world(fake, node) == before
-    assert agree(client, fake, node, wish(node, force=True)).created is True
+    assert agree(client, fake, node, params(node, force=True)).created is True
 
 
 def test_a_container_that_the_collection_did_not_make(fake: FakeContainerd, client: Client, node: Node) -> None:
-    agree(client, fake, node, wish(node))
+    agree(client, fake, node, params(node))
     fake.state.containers["train"].labels.clear()
-    assert refusal(client, wish(node)).code == "container_not_ours"
+    assert refusal(client, params(node)).code == "container_not_ours"
 
 
 def test_a_container_from_another_checkpoint(fake: FakeContainerd, client: Client, node: Node) -> None:
-    agree(client, fake, node, wish(node))
+    agree(client, fake, node, params(node))
     other = add_checkpoint(fake.state, name="other", base=node.base)
-    wanted = wish(node, source=original.Source("other"))
+    wanted = params(node, source=original.Source("other"))
     error = refusal(client, wanted)
     assert error.code == "container_other_checkpoint"
     assert other.digest in error.message and node.checkpoint.digest in error.message
@@ -289,7 +289,7 @@ def test_a_container_from_another_checkpoint(fake: FakeContainerd, client: Clien
 def test_a_snapshot_of_somebody_else(fake: FakeContainerd, client: Client, node: Node, owner: str | None) -> None:
     fake.state.snapshots[KEY] = Snapshot(node.base.chain_id, 2, {core_labels.OWNER: owner} if owner else {})
     before = world(fake, node)
-    error = refusal(client, wish(node))
+    error = refusal(client, params(node))
     assert error.code == "snapshot_in_use"
     assert KEY[1] in error.message
     assert world(fake, node) == before
@@ -297,47 +297,47 @@ def test_a_snapshot_of_somebody_else(fake: FakeContainerd, client: Client, node:
 
 def test_two_containers_do_not_share_a_snapshot(fake: FakeContainerd, client: Client, node: Node) -> None:
     """As with one snapshotID in the metadata of two workloads: the second must not run on the first one's files."""
-    agree(client, fake, node, wish(node, snapshot_id="shared"))
+    agree(client, fake, node, params(node, snapshot_id="shared"))
     before = world(fake, node)
-    error = refusal(client, wish(node, container_id="second", snapshot_id="shared", force=True))
+    error = refusal(client, params(node, container_id="second", snapshot_id="shared", force=True))
     assert (error.code, "train" in error.message) == ("snapshot_in_use", True)
     assert world(fake, node) == before
 
 
 def test_a_refused_snapshot_does_not_cost_the_old_container(fake: FakeContainerd, client: Client, node: Node) -> None:
-    agree(client, fake, node, wish(node))
+    agree(client, fake, node, params(node))
     fake.state.snapshots[("overlayfs", "theirs")] = Snapshot(node.base.chain_id, 2, {})
     before = world(fake, node)
-    assert refusal(client, wish(node, snapshot_id="theirs")).code == "snapshot_in_use"
+    assert refusal(client, params(node, snapshot_id="theirs")).code == "snapshot_in_use"
     assert world(fake, node) == before
 
 
 def test_a_running_container_is_not_replaced(fake: FakeContainerd, client: Client, node: Node) -> None:
-    agree(client, fake, node, wish(node))
+    agree(client, fake, node, params(node))
     fake.state.tasks["train"] = Task(None, 77, RUNNING)
     before = fake.state.listing()
-    error = refusal(client, wish(node, env={"A": "b"}, force=True))
+    error = refusal(client, params(node, env={"A": "b"}, force=True))
     assert error.code == "container_in_use" and "77" in error.message
     assert fake.state.listing() == before
 
 
 def test_a_checkpoint_without_criu_images(fake: FakeContainerd, client: Client, node: Node) -> None:
     add_checkpoint(fake.state, base=node.base, without=(CRIU,))
-    assert refusal(client, wish(node)).code == "checkpoint_without_criu"
+    assert refusal(client, params(node)).code == "checkpoint_without_criu"
 
 
 @pytest.mark.parametrize(("snapshotter", "words"), [("none", "does not exist"), ("zfs", "no zpool")])
 def test_a_snapshotter_that_the_node_lacks(
     fake: FakeContainerd, client: Client, node: Node, snapshotter: str, words: str
 ) -> None:
-    error = refusal(client, wish(node, source=original.Source(CHECKPOINT_NAME, snapshotter=snapshotter)))
+    error = refusal(client, params(node, source=original.Source(CHECKPOINT_NAME, snapshotter=snapshotter)))
     assert error.code == "snapshotter_unknown"
     assert words in error.message and "overlayfs" in error.message
 
 
 def test_a_runtime_that_the_node_lacks(client: Client, node: Node) -> None:
     (node.programs / "containerd-shim-runc-v2").unlink()
-    assert refusal(client, wish(node)).code == "runtime_absent"
+    assert refusal(client, params(node)).code == "runtime_absent"
 
 
 def test_mount_sources_that_are_not_there_are_told_all_at_once(
@@ -345,7 +345,7 @@ def test_mount_sources_that_are_not_there_are_told_all_at_once(
 ) -> None:
     mounts = [{"destination": f"/{name}", "type": "bind", "source": f"/none/{name}"} for name in "ab"]
     add_checkpoint(fake.state, base=node.base, original=spec(mounts=mounts))
-    error = refusal(client, wish(node))
+    error = refusal(client, params(node))
     assert isinstance(error, NodeError) and error.code == "mount_source_missing"
     assert "/none/a" in error.message and "/none/b" in error.message
     assert len(error.details["problems"]) == 2
@@ -353,17 +353,17 @@ def test_mount_sources_that_are_not_there_are_told_all_at_once(
 
 def test_a_base_image_that_is_not_there(fake: FakeContainerd, client: Client, node: Node) -> None:
     del fake.state.images[BASE_NAME]
-    error = refusal(client, wish(node))
+    error = refusal(client, params(node))
     assert isinstance(error, InputError) and error.code == "base_image_absent"
-    predicted = container_steps.present(client, wish(node, assume_prepared=True), True)
+    predicted = container_steps.present(client, params(node, assume_prepared=True), True)
     assert predicted.changed is True
     with pytest.raises(InputError):
-        container_steps.present(client, wish(node, assume_prepared=True), False)
+        container_steps.present(client, params(node, assume_prepared=True), False)
 
 
 def test_a_writable_layer_that_is_not_in_the_store(fake: FakeContainerd, client: Client, node: Node) -> None:
     del fake.state.blobs[node.checkpoint.parts[LAYER]]
-    assert refusal(client, wish(node)).code == "blob_missing"
+    assert refusal(client, params(node)).code == "blob_missing"
 
 
 def test_a_writable_layer_that_was_tampered_with(fake: FakeContainerd, client: Client, node: Node) -> None:
@@ -371,7 +371,7 @@ def test_a_writable_layer_that_was_tampered_with(fake: FakeContainerd, client: C
     blob.data = b"?" + blob.data[1:]
     before = world(fake, node)
     with pytest.raises(InputError) as caught:
-        container_steps.present(client, wish(node), False)
+        container_steps.present(client, params(node), False)
     assert caught.value.code == "blob_digest"
     assert world(fake, node) == before
 
@@ -385,29 +385,29 @@ def use(fake: FakeContainerd) -> None:
 
 
 def test_a_used_snapshot_stays_unless_rebuilding_is_wished(fake: FakeContainerd, client: Client, node: Node) -> None:
-    agree(client, fake, node, wish(node))
+    agree(client, fake, node, params(node))
     use(fake)
-    assert agree(client, fake, node, wish(node)).changed is False
+    assert agree(client, fake, node, params(node)).changed is False
 
 
 @pytest.mark.parametrize("status", [None, STOPPED, CREATED], ids=["no task", "stopped", "created, never started"])
 def test_a_used_snapshot_is_rebuilt_where_nothing_runs(
     fake: FakeContainerd, client: Client, node: Node, status: int | None
 ) -> None:
-    agree(client, fake, node, wish(node))
+    agree(client, fake, node, params(node))
     use(fake)
     if status is not None:
         fake.state.tasks["train"] = Task(None, 0, status)
-    done = agree(client, fake, node, wish(node, rebuild=True))
+    done = agree(client, fake, node, params(node, rebuild=True))
     assert done.created is True
     assert fake.state.snapshots[KEY].layers == [node.checkpoint.parts[LAYER]]
     assert core_labels.USED not in fake.state.snapshots[KEY].labels
     assert fake.state.tasks == {}
-    assert agree(client, fake, node, wish(node, rebuild=True)).changed is False
+    assert agree(client, fake, node, params(node, rebuild=True)).changed is False
 
 
 def test_a_running_task_is_never_rebuilt(fake: FakeContainerd, client: Client, node: Node) -> None:
-    agree(client, fake, node, wish(node))
+    agree(client, fake, node, params(node))
     use(fake)
     fake.state.tasks["train"] = Task(None, 77, RUNNING)
-    assert agree(client, fake, node, wish(node, rebuild=True)).changed is False
+    assert agree(client, fake, node, params(node, rebuild=True)).changed is False

@@ -18,7 +18,7 @@ from ansible_collections.gpuops.restore.plugins.module_utils._container import (
     container as container_steps,
     netns as container_netns,
 )
-from ansible_collections.gpuops.restore.plugins.module_utils._container.params import Wish
+from ansible_collections.gpuops.restore.plugins.module_utils._container.params import ContainerParams
 from ansible_collections.gpuops.restore.plugins.module_utils._containerd.client import Client
 from ansible_collections.gpuops.restore.plugins.module_utils._core import labels
 from ansible_collections.gpuops.restore.plugins.module_utils._core.errors import NodeError, RestoreError
@@ -35,8 +35,8 @@ from ansible_collections.gpuops.restore.tests.unit.helpers.fake_containerd impor
 KEY = ("overlayfs", "gpuops-restore-train")
 
 
-def wish(node: Node) -> Wish:
-    return Wish(container_id="train", source=original.Source(CHECKPOINT_NAME), staging_dir=node.root)
+def params(node: Node) -> ContainerParams:
+    return ContainerParams(container_id="train", source=original.Source(CHECKPOINT_NAME), staging_dir=node.root)
 
 
 def unpack_anew(fake: FakeContainerd) -> None:
@@ -54,7 +54,7 @@ def test_a_failure_of_any_call_leaves_nothing(fake: FakeContainerd, client: Clie
     unpack_anew(fake)
     fresh = copy.deepcopy(fake.state)
     before = world(fake, node)
-    container_steps.present(client, wish(node), False)
+    container_steps.present(client, params(node), False)
     calls = fake.names()
     assert {"Snapshots/Commit", "Content/Update", "Diff/Apply", "Snapshots/Update", "Containers/Create"} <= set(calls)
     for position, name in enumerate(calls):
@@ -66,16 +66,16 @@ def test_a_failure_of_any_call_leaves_nothing(fake: FakeContainerd, client: Clie
         if position == len(calls) - 1:
             # What is done stays done: the lease expires by itself.
             assert name == "Leases/Delete", where
-            assert container_steps.present(client, wish(node), False).created is True, where
+            assert container_steps.present(client, params(node), False).created is True, where
         else:
             with pytest.raises(RestoreError, match="made to fail") as caught:
-                container_steps.present(client, wish(node), False)
+                container_steps.present(client, params(node), False)
             assert "left_behind" not in caught.value.details, where
             assert world(fake, node) == before, where
         fake.heal()
-        container_steps.present(client, wish(node), False)
+        container_steps.present(client, params(node), False)
         assert KEY in fake.state.snapshots and "train" in fake.state.containers, where
-        assert container_steps.present(client, wish(node), False).changed is False, where
+        assert container_steps.present(client, params(node), False).changed is False, where
 
 
 @pytest.mark.parametrize("name", ["Containers/Create", "Snapshots/Prepare", "Snapshots/Update", "Leases/Create"])
@@ -94,7 +94,7 @@ def test_a_call_that_took_effect_without_an_answer_leaves_nothing(
 
     fake.state.handle = lose_the_answer  # type: ignore[method-assign,assignment]
     with pytest.raises(RestoreError):
-        container_steps.present(client, wish(node), False)
+        container_steps.present(client, params(node), False)
     if name == "Leases/Create":
         # Nothing is under it; the next run takes it over, and it expires by itself.
         assert len(fake.state.leases) == 1
@@ -106,7 +106,7 @@ def test_a_lease_that_cannot_be_given_back_does_not_fail_what_is_done(
     fake: FakeContainerd, client: Client, node: Node
 ) -> None:
     fake.fail("Leases/Delete", after=1)
-    assert container_steps.present(client, wish(node), False).created is True
+    assert container_steps.present(client, params(node), False).created is True
     assert len(fake.state.leases) == 1
 
 
@@ -116,7 +116,7 @@ def test_a_lease_that_cannot_be_given_back_does_not_hide_the_reason(
     fake.fail("Leases/Delete", text="no lease service", after=1)
     fake.fail("Diff/Apply", text="disk full")
     with pytest.raises(RestoreError, match="disk full") as caught:
-        container_steps.present(client, wish(node), False)
+        container_steps.present(client, params(node), False)
     assert "no lease service" in caught.value.details["left_behind"]
 
 
@@ -126,7 +126,7 @@ def test_what_cannot_be_undone_is_said_and_does_not_hide_the_reason(
     fake.fail("Containers/Create", text="disk full")
     fake.fail("Snapshots/Remove", text="device busy")
     with pytest.raises(RestoreError, match="disk full") as caught:
-        container_steps.present(client, wish(node), False)
+        container_steps.present(client, params(node), False)
     assert "device busy" in caught.value.details["left_behind"]
     assert not os.path.exists(node.root)
 
@@ -135,10 +135,12 @@ def test_a_container_that_appears_meanwhile_is_not_removed(fake: FakeContainerd,
     def win(_context: Any) -> None:
         fake.state.containers["train"] = fake.state.containers.pop("other")
 
-    container_steps.present(client, Wish("other", original.Source(CHECKPOINT_NAME), staging_dir=node.root), False)
+    container_steps.present(
+        client, ContainerParams("other", original.Source(CHECKPOINT_NAME), staging_dir=node.root), False
+    )
     fake.on("Containers/Create", win, times=1)
     with pytest.raises(RestoreError) as caught:
-        container_steps.present(client, wish(node), False)
+        container_steps.present(client, params(node), False)
     assert caught.value.code == "already_exists"
     assert "train" in fake.state.containers
     assert KEY not in fake.state.snapshots
@@ -153,7 +155,7 @@ def test_a_criu_configuration_that_cannot_be_written(
     monkeypatch.setattr(criu_config, "write", full)
     before = world(fake, node)
     with pytest.raises(NodeError, match="no space"):
-        container_steps.present(client, wish(node), False)
+        container_steps.present(client, params(node), False)
     assert world(fake, node) == before
 
 
@@ -164,14 +166,14 @@ def test_evidence_of_an_earlier_failure_stays(fake: FakeContainerd, client: Clie
         stream.write("Error: why\n")
     fake.fail("Containers/Create")
     with pytest.raises(RestoreError):
-        container_steps.present(client, wish(node), False)
+        container_steps.present(client, params(node), False)
     assert os.path.exists(os.path.join(work, "restore.log"))
 
 
 def test_an_old_container_stays_while_its_replacement_can_still_fail_early(
     fake: FakeContainerd, client: Client, node: Node
 ) -> None:
-    container_steps.present(client, wish(node), False)
+    container_steps.present(client, params(node), False)
     fake.state.snapshots[KEY].labels[labels.USED] = "true"
     for key in list(fake.state.snapshots):
         if key != KEY:
@@ -179,7 +181,7 @@ def test_an_old_container_stays_while_its_replacement_can_still_fail_early(
     add_base(fake.state, unpacked=False)
     before = world(fake, node)
     fake.fail("Diff/Apply")
-    rebuild = Wish("train", original.Source(CHECKPOINT_NAME), staging_dir=node.root, rebuild=True)
+    rebuild = ContainerParams("train", original.Source(CHECKPOINT_NAME), staging_dir=node.root, rebuild=True)
     with pytest.raises(RestoreError):
         container_steps.present(client, rebuild, False)
     assert world(fake, node) == before
@@ -190,7 +192,7 @@ def test_an_old_container_stays_while_its_replacement_can_still_fail_early(
 
 def test_absent_removes_all_of_it(fake: FakeContainerd, client: Client, node: Node) -> None:
     before = world(fake, node)
-    container_steps.present(client, wish(node), False)
+    container_steps.present(client, params(node), False)
     predicted = container_steps.absent(client, "train", "gpuops.restore", False, node.root, True)
     done = container_steps.absent(client, "train", "gpuops.restore", False, node.root, False)
     assert predicted == done
@@ -201,14 +203,14 @@ def test_absent_removes_all_of_it(fake: FakeContainerd, client: Client, node: No
 
 def test_absent_finds_the_snapshot_of_a_run_that_was_killed(fake: FakeContainerd, client: Client, node: Node) -> None:
     before = world(fake, node)
-    container_steps.present(client, wish(node), False)
+    container_steps.present(client, params(node), False)
     del fake.state.containers["train"]
     assert container_steps.absent(client, "train", "gpuops.restore", False, node.root, False).changed is True
     assert world(fake, node) == before
 
 
 def test_absent_refuses_what_is_not_ours_and_what_runs(fake: FakeContainerd, client: Client, node: Node) -> None:
-    container_steps.present(client, wish(node), False)
+    container_steps.present(client, params(node), False)
     before = world(fake, node)
     for check in (True, False):
         with pytest.raises(RestoreError) as caught:
@@ -228,7 +230,7 @@ def test_a_removal_that_failed_anywhere_is_finished_by_the_next(
     fake: FakeContainerd, client: Client, node: Node
 ) -> None:
     before = world(fake, node)
-    container_steps.present(client, wish(node), False)
+    container_steps.present(client, params(node), False)
     made = copy.deepcopy(fake.state)
     fake.heal()
     remove(client, node)
@@ -269,12 +271,12 @@ def test_a_pods_container_gets_an_empty_network_namespace(
     fake: FakeContainerd, client: Client, node: Node, netns: set[str]
 ) -> None:
     add_checkpoint(fake.state, base=node.base, original=pod_spec())
-    done = container_steps.present(client, wish(node), False)
+    done = container_steps.present(client, params(node), False)
     assert netns == {"train"}
     assert any("without any connection" in warning for warning in done.warnings)
     netns.clear()
-    assert container_steps.present(client, wish(node), True).changed is True
-    assert container_steps.present(client, wish(node), False).changed is True
+    assert container_steps.present(client, params(node), True).changed is True
+    assert container_steps.present(client, params(node), False).changed is True
     assert netns == {"train"}
     container_steps.absent(client, "train", "gpuops.restore", False, node.root, False)
     assert netns == set()
@@ -286,7 +288,7 @@ def test_a_failing_create_takes_the_namespace_away_again(
     add_checkpoint(fake.state, base=node.base, original=pod_spec())
     fake.fail("Containers/Create")
     with pytest.raises(RestoreError):
-        container_steps.present(client, wish(node), False)
+        container_steps.present(client, params(node), False)
     assert netns == set()
 
 
@@ -297,5 +299,5 @@ def test_a_namespace_that_was_there_stays_after_a_failure(
     netns.add("train")
     fake.fail("Containers/Create")
     with pytest.raises(RestoreError):
-        container_steps.present(client, wish(node), False)
+        container_steps.present(client, params(node), False)
     assert netns == {"train"}

@@ -90,8 +90,8 @@ def test_a_file_that_somebody_removed_does_not_hide_the_failure(tmp_path: Path) 
 
 def test_a_file_that_cannot_be_made(tmp_path: Path) -> None:
     name = "n" * 300  # longer than any file system takes
-    wish = stdio.plan(f"{tmp_path}/a", f"{tmp_path}/{name}", False)
-    with pytest.raises(NodeError) as caught, stdio.prepared(wish):
+    params = stdio.plan(f"{tmp_path}/a", f"{tmp_path}/{name}", False)
+    with pytest.raises(NodeError) as caught, stdio.prepared(params):
         raise AssertionError("the block must not be entered")
     assert caught.value.code == "stdio_unwritable"
     assert os.listdir(tmp_path) == []

@@ -18,7 +18,7 @@ from ansible_collections.gpuops.restore.plugins.module_utils._container import (
     params as container_params,
     task as task_steps,
 )
-from ansible_collections.gpuops.restore.plugins.module_utils._container.task import Wish
+from ansible_collections.gpuops.restore.plugins.module_utils._container.task import TaskParams
 from ansible_collections.gpuops.restore.plugins.module_utils._containerd import daemon
 from ansible_collections.gpuops.restore.plugins.module_utils._containerd.client import Client
 from ansible_collections.gpuops.restore.plugins.module_utils._containerd.messages import message
@@ -45,13 +45,13 @@ STATUS = {"UNKNOWN": 0, "CREATED": 1, "RUNNING": 2, "STOPPED": 3, "PAUSED": 4, "
 
 
 @pytest.fixture
-def ready(fake: FakeContainerd, client: Client, node: Node) -> Wish:
+def ready(fake: FakeContainerd, client: Client, node: Node) -> TaskParams:
     """Checkpoint staged, container made: only the task lacks."""
     stage_steps.present(client, CHECKPOINT_NAME, node.root, None, False)
-    wanted = container_params.Wish("train", original.Source(CHECKPOINT_NAME), staging_dir=node.root)
+    wanted = container_params.ContainerParams("train", original.Source(CHECKPOINT_NAME), staging_dir=node.root)
     container_steps.present(client, wanted, False)
     fake.heal()
-    return Wish("train", CHECKPOINT_NAME, staging_dir=node.root, alive_seconds=0.05, grace_seconds=0.3)
+    return TaskParams("train", CHECKPOINT_NAME, staging_dir=node.root, alive_seconds=0.05, grace_seconds=0.3)
 
 
 def used(fake: FakeContainerd) -> bool:
@@ -65,7 +65,7 @@ def put_task(fake: FakeContainerd, status: str, pid: int = 77) -> None:
 # --- started
 
 
-def test_a_task_from_the_staged_checkpoint(fake: FakeContainerd, client: Client, ready: Wish) -> None:
+def test_a_task_from_the_staged_checkpoint(fake: FakeContainerd, client: Client, ready: TaskParams) -> None:
     done = task_steps.started(client, ready, False)
     assert (done.changed, done.created, done.before, done.after) == (True, True, "absent", "RUNNING")
     assert done.task == {"id": "train", "pid": os.getpid(), "status": "RUNNING", "exit_status": None}
@@ -88,7 +88,9 @@ def _key(fake: FakeContainerd) -> str:
     return str(fake.state.images[CHECKPOINT_NAME].target.digest).split(":", 1)[1]
 
 
-def test_the_snapshot_is_marked_as_used_before_anything_runs(fake: FakeContainerd, client: Client, ready: Wish) -> None:
+def test_the_snapshot_is_marked_as_used_before_anything_runs(
+    fake: FakeContainerd, client: Client, ready: TaskParams
+) -> None:
     seen = []
     fake.on("Tasks/Create", lambda _context: seen.append(used(fake)))
     task_steps.started(client, ready, False)
@@ -96,7 +98,7 @@ def test_the_snapshot_is_marked_as_used_before_anything_runs(fake: FakeContainer
 
 
 def test_the_descriptor_route_gives_the_blob_and_no_directory(
-    fake: FakeContainerd, client: Client, ready: Wish, node: Node
+    fake: FakeContainerd, client: Client, ready: TaskParams, node: Node
 ) -> None:
     task_steps.started(client, dataclasses.replace(ready, route="descriptor"), False)
     request = fake.state.tasks["train"].request
@@ -119,7 +121,7 @@ def extracts(fake: FakeContainerd, client: Client, tmp_path: Path, monkeypatch: 
 
 @pytest.mark.parametrize("fails", [False, True])
 def test_the_extracted_copy_of_the_memory_is_removed(
-    fake: FakeContainerd, client: Client, ready: Wish, extracts: Path, fails: bool
+    fake: FakeContainerd, client: Client, ready: TaskParams, extracts: Path, fails: bool
 ) -> None:
     if fails:
         fake.fail("Tasks/Start")
@@ -131,7 +133,7 @@ def test_the_extracted_copy_of_the_memory_is_removed(
 
 
 def test_a_daemon_that_went_away_does_not_hide_the_failure(
-    fake: FakeContainerd, client: Client, ready: Wish, extracts: Path
+    fake: FakeContainerd, client: Client, ready: TaskParams, extracts: Path
 ) -> None:
     def stop(_context: Any) -> None:
         fake.stop()
@@ -146,7 +148,7 @@ def test_a_daemon_that_went_away_does_not_hide_the_failure(
 
 
 def test_output_goes_to_files_that_only_root_reads(
-    fake: FakeContainerd, client: Client, ready: Wish, tmp_path: Path
+    fake: FakeContainerd, client: Client, ready: TaskParams, tmp_path: Path
 ) -> None:
     log = tmp_path / "out.log"
     done = task_steps.started(client, dataclasses.replace(ready, stdout=str(log)), False)
@@ -157,12 +159,14 @@ def test_output_goes_to_files_that_only_root_reads(
 
 
 def test_a_mount_label_goes_to_the_root_file_system(
-    fake: FakeContainerd, client: Client, node: Node, ready: Wish
+    fake: FakeContainerd, client: Client, node: Node, ready: TaskParams
 ) -> None:
     labelled = spec()
     labelled["linux"]["mountLabel"] = "system_u:object_r:container_file_t:s0:c1,c2"
     add_checkpoint(fake.state, base=node.base, original=labelled)
-    wanted = container_params.Wish("train", original.Source(CHECKPOINT_NAME), staging_dir=node.root, force=True)
+    wanted = container_params.ContainerParams(
+        "train", original.Source(CHECKPOINT_NAME), staging_dir=node.root, force=True
+    )
     stage_steps.present(client, CHECKPOINT_NAME, node.root, None, False)
     container_steps.present(client, wanted, False)
     task_steps.started(client, ready, False)
@@ -170,7 +174,7 @@ def test_a_mount_label_goes_to_the_root_file_system(
     assert 'context="system_u:object_r:container_file_t:s0:c1,c2"' in mounts[0].options
 
 
-def test_an_ordinary_start_from_the_image(fake: FakeContainerd, client: Client, ready: Wish) -> None:
+def test_an_ordinary_start_from_the_image(fake: FakeContainerd, client: Client, ready: TaskParams) -> None:
     task_steps.started(client, dataclasses.replace(ready, checkpoint=""), False)
     request = fake.state.tasks["train"].request
     assert not request.options.value and not request.checkpoint.digest
@@ -190,7 +194,7 @@ def world(fake: FakeContainerd, root: str) -> Any:
 @pytest.mark.parametrize("route", ["staged", "descriptor"])
 @pytest.mark.parametrize("name", ["Tasks/Create", "Tasks/Start"])
 def test_a_failed_restore_leaves_no_task_and_is_explained(
-    fake: FakeContainerd, client: Client, ready: Wish, tmp_path: Path, name: str, route: str
+    fake: FakeContainerd, client: Client, ready: TaskParams, tmp_path: Path, name: str, route: str
 ) -> None:
     log = state_dir.restore_log(ready.staging_dir, "tests", "train")
     Path(log).write_text("(00.01) Error (criu/files-reg.c:1): Can't open file data/x on restore: No such file\n")
@@ -215,7 +219,7 @@ def test_a_failed_restore_leaves_no_task_and_is_explained(
 )
 @pytest.mark.parametrize("checkpoint", [CHECKPOINT_NAME, ""], ids=["restore", "ordinary start"])
 def test_a_failure_at_any_call_leaves_no_task(
-    fake: FakeContainerd, client: Client, ready: Wish, tmp_path: Path, name: str, checkpoint: str
+    fake: FakeContainerd, client: Client, ready: TaskParams, tmp_path: Path, name: str, checkpoint: str
 ) -> None:
     before = world(fake, ready.staging_dir)
     if name.endswith("after the start"):
@@ -230,7 +234,7 @@ def test_a_failure_at_any_call_leaves_no_task(
 
 
 def test_output_files_that_were_there_stay_after_a_failure(
-    fake: FakeContainerd, client: Client, ready: Wish, tmp_path: Path
+    fake: FakeContainerd, client: Client, ready: TaskParams, tmp_path: Path
 ) -> None:
     log = tmp_path / "old.log"
     log.write_text("before\n", encoding="utf-8")
@@ -242,7 +246,7 @@ def test_output_files_that_were_there_stay_after_a_failure(
 
 @pytest.mark.parametrize(("status", "signal"), [(1, ""), (139, "signal 11"), (0, "")])
 def test_a_process_that_dies_at_once(
-    fake: FakeContainerd, client: Client, ready: Wish, tmp_path: Path, status: int, signal: str
+    fake: FakeContainerd, client: Client, ready: TaskParams, tmp_path: Path, status: int, signal: str
 ) -> None:
     log = tmp_path / "out.log"
     fake.state.dies_with = status
@@ -256,7 +260,7 @@ def test_a_process_that_dies_at_once(
     assert fake.state.tasks == {} and not log.exists()
 
 
-def test_a_process_that_dies_while_it_is_watched(fake: FakeContainerd, client: Client, ready: Wish) -> None:
+def test_a_process_that_dies_while_it_is_watched(fake: FakeContainerd, client: Client, ready: TaskParams) -> None:
     fake.on("Tasks/Wait", lambda _context: fake.state.end("train", 7), times=1)
     with pytest.raises(RestoreError) as caught:
         task_steps.started(client, dataclasses.replace(ready, alive_seconds=3), False)
@@ -264,7 +268,7 @@ def test_a_process_that_dies_while_it_is_watched(fake: FakeContainerd, client: C
 
 
 def test_a_process_that_is_gone_though_containerd_says_that_it_runs(
-    fake: FakeContainerd, client: Client, ready: Wish
+    fake: FakeContainerd, client: Client, ready: TaskParams
 ) -> None:
     ended = subprocess.Popen(["true"])
     ended.wait()
@@ -276,7 +280,7 @@ def test_a_process_that_is_gone_though_containerd_says_that_it_runs(
     assert fake.state.tasks == {}
 
 
-def test_without_watching_a_dead_process_is_still_seen(fake: FakeContainerd, client: Client, ready: Wish) -> None:
+def test_without_watching_a_dead_process_is_still_seen(fake: FakeContainerd, client: Client, ready: TaskParams) -> None:
     fake.state.dies_with = 1
     with pytest.raises(RestoreError) as caught:
         task_steps.started(client, dataclasses.replace(ready, alive_seconds=0), False)
@@ -285,7 +289,7 @@ def test_without_watching_a_dead_process_is_still_seen(fake: FakeContainerd, cli
 
 
 def test_a_restore_that_outlasts_its_time_is_of_unknown_outcome(
-    fake: FakeContainerd, client: Client, ready: Wish
+    fake: FakeContainerd, client: Client, ready: TaskParams
 ) -> None:
     fake.hang("Tasks/Start")
     with pytest.raises(RestoreError) as caught:
@@ -296,7 +300,7 @@ def test_a_restore_that_outlasts_its_time_is_of_unknown_outcome(
 
 
 def test_a_daemon_that_dies_in_the_restore_is_not_a_failed_restore(
-    fake: FakeContainerd, client: Client, ready: Wish
+    fake: FakeContainerd, client: Client, ready: TaskParams
 ) -> None:
     fake.drop("Tasks/Start", times=1)
     with pytest.raises(RpcError) as caught:
@@ -308,7 +312,7 @@ def test_a_daemon_that_dies_in_the_restore_is_not_a_failed_restore(
 
 @pytest.mark.parametrize("name", ["Tasks/Get", "Tasks/Delete"])
 def test_a_task_that_cannot_be_cleared_away_is_said(
-    fake: FakeContainerd, client: Client, ready: Wish, name: str
+    fake: FakeContainerd, client: Client, ready: TaskParams, name: str
 ) -> None:
     fake.on("Tasks/Start", lambda _context: fake.fail(name, text="not now"))
     fake.fail("Tasks/Start", "UNKNOWN", "criu failed")
@@ -321,7 +325,7 @@ def test_a_task_that_cannot_be_cleared_away_is_said(
 # --- what is refused
 
 
-def refused(client: Client, fake: FakeContainerd, wanted: Wish) -> RestoreError:
+def refused(client: Client, fake: FakeContainerd, wanted: TaskParams) -> RestoreError:
     """The refusal, the same in check mode and in a run, with nothing changed."""
     before = fake.state.listing()
     found = []
@@ -334,48 +338,52 @@ def refused(client: Client, fake: FakeContainerd, wanted: Wish) -> RestoreError:
     return caught.value
 
 
-def test_a_used_snapshot_is_never_restored_on(fake: FakeContainerd, client: Client, ready: Wish) -> None:
+def test_a_used_snapshot_is_never_restored_on(fake: FakeContainerd, client: Client, ready: TaskParams) -> None:
     task_steps.started(client, ready, False)
     task_steps.absent(client, ready, False)
     assert refused(client, fake, ready).code == "snapshot_used"
 
 
-def test_no_container(fake: FakeContainerd, client: Client, ready: Wish) -> None:
+def test_no_container(fake: FakeContainerd, client: Client, ready: TaskParams) -> None:
     wanted = dataclasses.replace(ready, container_id="other")
     assert refused(client, fake, wanted).code == "container_absent"
     predicted = task_steps.started(client, dataclasses.replace(wanted, assume_prepared=True), True)
     assert (predicted.changed, predicted.created) == (True, True)
 
 
-def test_a_container_of_another_owner(fake: FakeContainerd, client: Client, ready: Wish) -> None:
+def test_a_container_of_another_owner(fake: FakeContainerd, client: Client, ready: TaskParams) -> None:
     wanted = dataclasses.replace(ready, owner="somebody")
     assert refused(client, fake, wanted).code == "container_not_ours"
     assert task_steps.started(client, dataclasses.replace(wanted, force=True), False).created is True
 
 
-def test_a_container_of_another_checkpoint(fake: FakeContainerd, client: Client, ready: Wish) -> None:
+def test_a_container_of_another_checkpoint(fake: FakeContainerd, client: Client, ready: TaskParams) -> None:
     add_checkpoint(fake.state, name="other")
     error = refused(client, fake, dataclasses.replace(ready, checkpoint="other", force=True))
     assert error.code == "container_other_checkpoint"
 
 
-def test_a_checkpoint_that_is_not_staged(fake: FakeContainerd, client: Client, ready: Wish) -> None:
+def test_a_checkpoint_that_is_not_staged(fake: FakeContainerd, client: Client, ready: TaskParams) -> None:
     stage_steps.absent(client, _key(fake), ready.staging_dir, False)
     assert refused(client, fake, ready).code == "checkpoint_not_staged"
     assert task_steps.started(client, dataclasses.replace(ready, route="descriptor"), True).changed is True
 
 
-def test_a_snapshot_that_is_gone(fake: FakeContainerd, client: Client, ready: Wish) -> None:
+def test_a_snapshot_that_is_gone(fake: FakeContainerd, client: Client, ready: TaskParams) -> None:
     del fake.state.snapshots[KEY]
     assert refused(client, fake, ready).code == "snapshot_absent"
 
 
-def test_a_lost_criu_configuration_which_criu_would_ignore(fake: FakeContainerd, client: Client, ready: Wish) -> None:
+def test_a_lost_criu_configuration_which_criu_would_ignore(
+    fake: FakeContainerd, client: Client, ready: TaskParams
+) -> None:
     os.unlink(state_dir.criu_config(ready.staging_dir, "tests", "train"))
     assert refused(client, fake, ready).code == "criu_config_missing"
 
 
-def test_programs_that_the_daemon_would_not_find(fake: FakeContainerd, client: Client, ready: Wish, node: Node) -> None:
+def test_programs_that_the_daemon_would_not_find(
+    fake: FakeContainerd, client: Client, ready: TaskParams, node: Node
+) -> None:
     (node.programs / "criu").unlink()
     assert refused(client, fake, ready).code == "criu_missing"
     (node.programs / "iptables-restore").unlink()
@@ -384,5 +392,5 @@ def test_programs_that_the_daemon_would_not_find(fake: FakeContainerd, client: C
     assert "criu" in error.message and "iptables-restore" in error.message
 
 
-def test_output_into_a_directory_that_is_not_there(fake: FakeContainerd, client: Client, ready: Wish) -> None:
+def test_output_into_a_directory_that_is_not_there(fake: FakeContainerd, client: Client, ready: TaskParams) -> None:
     assert refused(client, fake, dataclasses.replace(ready, stdout="/none/x.log")).code == "stdio_no_directory"

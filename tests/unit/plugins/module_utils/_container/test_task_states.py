@@ -17,7 +17,7 @@ from ansible_collections.gpuops.restore.plugins.module_utils._container import (
     params as container_params,
     task as task_steps,
 )
-from ansible_collections.gpuops.restore.plugins.module_utils._container.task import Wish
+from ansible_collections.gpuops.restore.plugins.module_utils._container.task import TaskParams
 from ansible_collections.gpuops.restore.plugins.module_utils._containerd.client import Client
 from ansible_collections.gpuops.restore.plugins.module_utils._core.errors import UNKNOWN, RestoreError
 from ansible_collections.gpuops.restore.tests.unit.helpers.containerd_node import Node
@@ -26,7 +26,7 @@ from ansible_collections.gpuops.restore.tests.unit.helpers.fake_containerd impor
 from ansible_collections.gpuops.restore.tests.unit.helpers.fake_state import Task
 
 STATUS = {"UNKNOWN": 0, "CREATED": 1, "RUNNING": 2, "STOPPED": 3, "PAUSED": 4, "PAUSING": 5}
-STATES: dict[str, Callable[[Client, Wish, bool], task_steps.Outcome]] = {
+STATES: dict[str, Callable[[Client, TaskParams, bool], task_steps.TaskResult]] = {
     "started": task_steps.started,
     "stopped": task_steps.stopped,
     "absent": task_steps.absent,
@@ -60,13 +60,13 @@ EXPECTED: list[tuple[str, str, int, Any]] = [
 
 
 @pytest.fixture
-def ready(fake: FakeContainerd, client: Client, node: Node) -> Wish:
+def ready(fake: FakeContainerd, client: Client, node: Node) -> TaskParams:
     """Checkpoint staged, container made."""
     stage_steps.present(client, CHECKPOINT_NAME, node.root, None, False)
-    wanted = container_params.Wish("train", original.Source(CHECKPOINT_NAME), staging_dir=node.root)
+    wanted = container_params.ContainerParams("train", original.Source(CHECKPOINT_NAME), staging_dir=node.root)
     container_steps.present(client, wanted, False)
     fake.heal()
-    return Wish("train", CHECKPOINT_NAME, staging_dir=node.root, alive_seconds=0.05, grace_seconds=0.2)
+    return TaskParams("train", CHECKPOINT_NAME, staging_dir=node.root, alive_seconds=0.05, grace_seconds=0.2)
 
 
 def put_task(fake: FakeContainerd, status: str, pid: int = 77) -> None:
@@ -81,7 +81,7 @@ def status_of(fake: FakeContainerd) -> str:
 
 @pytest.mark.parametrize(("state", "status", "pid", "expected"), EXPECTED)
 def test_check_mode_says_what_a_run_does(
-    fake: FakeContainerd, client: Client, ready: Wish, state: str, status: str, pid: int, expected: Any
+    fake: FakeContainerd, client: Client, ready: TaskParams, state: str, status: str, pid: int, expected: Any
 ) -> None:
     put_task(fake, status, pid)
     before = fake.state.listing()
@@ -108,7 +108,7 @@ def test_check_mode_says_what_a_run_does(
 
 
 def test_stopping_asks_first_and_kills_what_outlives_the_first_process(
-    fake: FakeContainerd, client: Client, ready: Wish
+    fake: FakeContainerd, client: Client, ready: TaskParams
 ) -> None:
     put_task(fake, "RUNNING")
     done = task_steps.stopped(client, ready, False)
@@ -118,27 +118,27 @@ def test_stopping_asks_first_and_kills_what_outlives_the_first_process(
 
 
 def test_a_process_that_ignores_term_is_killed_after_its_grace(
-    fake: FakeContainerd, client: Client, ready: Wish
+    fake: FakeContainerd, client: Client, ready: TaskParams
 ) -> None:
     put_task(fake, "RUNNING")
     fake.state.deadly = {9}
     assert task_steps.stopped(client, ready, False).task["exit_status"] == 137
 
 
-def test_without_grace_it_is_killed_at_once(fake: FakeContainerd, client: Client, ready: Wish) -> None:
+def test_without_grace_it_is_killed_at_once(fake: FakeContainerd, client: Client, ready: TaskParams) -> None:
     put_task(fake, "RUNNING")
     task_steps.stopped(client, dataclasses.replace(ready, grace_seconds=0), False)
     assert [call.request.signal for call in fake.seen if call.name == "Tasks/Kill"] == [9]
 
 
-def test_a_paused_task_is_killed_without_grace(fake: FakeContainerd, client: Client, ready: Wish) -> None:
+def test_a_paused_task_is_killed_without_grace(fake: FakeContainerd, client: Client, ready: TaskParams) -> None:
     put_task(fake, "PAUSED")
     task_steps.absent(client, ready, False)
     assert [call.request.signal for call in fake.seen if call.name == "Tasks/Kill"] == [9]
 
 
 @pytest.mark.parametrize("state", ["stopped", "absent"])
-def test_a_process_that_nothing_kills(fake: FakeContainerd, ready: Wish, state: str) -> None:
+def test_a_process_that_nothing_kills(fake: FakeContainerd, ready: TaskParams, state: str) -> None:
     put_task(fake, "RUNNING")
     fake.state.deadly = set()
     with Client(fake.address, "tests", timeout=0.2) as impatient, pytest.raises(RestoreError) as caught:
@@ -150,7 +150,7 @@ def test_a_process_that_nothing_kills(fake: FakeContainerd, ready: Wish, state: 
 @pytest.mark.parametrize("name", ["Tasks/Kill", "Tasks/Wait", "Tasks/Delete"])
 @pytest.mark.parametrize("status", ["INTERNAL", "UNAVAILABLE", "DEADLINE_EXCEEDED"])
 def test_an_error_while_ending_is_told_and_the_next_run_finishes(
-    fake: FakeContainerd, client: Client, ready: Wish, name: str, status: str
+    fake: FakeContainerd, client: Client, ready: TaskParams, name: str, status: str
 ) -> None:
     put_task(fake, "RUNNING")
     fake.fail(name, status, times=2)
@@ -167,7 +167,9 @@ def test_an_error_while_ending_is_told_and_the_next_run_finishes(
 
 
 @pytest.mark.parametrize("name", ["Tasks/Kill", "Tasks/Wait", "Tasks/Delete"])
-def test_a_task_that_goes_meanwhile_is_as_wished(fake: FakeContainerd, client: Client, ready: Wish, name: str) -> None:
+def test_a_task_that_goes_meanwhile_is_as_wished(
+    fake: FakeContainerd, client: Client, ready: TaskParams, name: str
+) -> None:
     put_task(fake, "RUNNING")
     fake.on(name, lambda _context: fake.state.tasks.clear(), times=1)
     assert task_steps.absent(client, ready, False).changed is True
@@ -175,7 +177,9 @@ def test_a_task_that_goes_meanwhile_is_as_wished(fake: FakeContainerd, client: C
 
 
 @pytest.mark.parametrize("state", ["stopped", "absent"])
-def test_a_task_of_another_owner_is_left_alone(fake: FakeContainerd, client: Client, ready: Wish, state: str) -> None:
+def test_a_task_of_another_owner_is_left_alone(
+    fake: FakeContainerd, client: Client, ready: TaskParams, state: str
+) -> None:
     put_task(fake, "RUNNING")
     theirs = dataclasses.replace(ready, owner="somebody")
     for check in (True, False):
@@ -188,7 +192,7 @@ def test_a_task_of_another_owner_is_left_alone(fake: FakeContainerd, client: Cli
 
 @pytest.mark.parametrize("state", ["stopped", "absent"])
 def test_without_a_container_there_is_nothing_to_do(
-    fake: FakeContainerd, client: Client, ready: Wish, state: str
+    fake: FakeContainerd, client: Client, ready: TaskParams, state: str
 ) -> None:
     other = dataclasses.replace(ready, container_id="other")
     assert STATES[state](client, other, False).changed is False

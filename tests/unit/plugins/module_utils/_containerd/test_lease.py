@@ -12,7 +12,7 @@ import pytest
 
 from ansible_collections.gpuops.restore.plugins.module_utils._containerd import lease as containerd_lease
 from ansible_collections.gpuops.restore.plugins.module_utils._containerd.client import Client
-from ansible_collections.gpuops.restore.plugins.module_utils._containerd.lease import Wish
+from ansible_collections.gpuops.restore.plugins.module_utils._containerd.lease import LeaseParams
 from ansible_collections.gpuops.restore.plugins.module_utils._containerd.leases import Lease
 from ansible_collections.gpuops.restore.plugins.module_utils._core.errors import RestoreError
 from ansible_collections.gpuops.restore.tests.unit.helpers.fake_containerd import FakeContainerd
@@ -40,25 +40,25 @@ def test_expired(expires: str, expected: bool) -> None:
 def test_result_shows_only_the_callers_labels() -> None:
     lease = Lease("a", {EXPIRE: "2026-01-31T11:00:00Z", OWNER: "me", "purpose": "test"})
     expected = {"id": "a", "expires": "2026-01-31T11:00:00Z", "labels": {"purpose": "test"}, "owner": "me"}
-    assert containerd_lease.result(lease) == expected
+    assert containerd_lease.describe(lease) == expected
 
 
 def test_present_and_absent(fake: FakeContainerd, client: Client) -> None:
-    wish = Wish("mine", 60, {"purpose": "test"})
-    assert containerd_lease.present(client, wish, check=True).changed and not fake.state.leases
-    done = containerd_lease.present(client, wish, check=False)
+    params = LeaseParams("mine", 60, {"purpose": "test"})
+    assert containerd_lease.present(client, params, check=True).changed and not fake.state.leases
+    done = containerd_lease.present(client, params, check=False)
     assert done.changed and fake.state.leases["mine"][OWNER] == "gpuops.restore"
-    again = containerd_lease.present(client, wish, check=False)
+    again = containerd_lease.present(client, params, check=False)
     assert not again.changed and again.lease == done.lease and not again.warnings
-    assert containerd_lease.present(client, Wish("mine", labels={"other": "1"}), check=False).warnings
-    assert containerd_lease.absent(client, wish, check=True).changed and fake.state.leases
-    assert containerd_lease.absent(client, wish, check=False).changed and not fake.state.leases
-    assert not containerd_lease.absent(client, wish, check=False).changed
+    assert containerd_lease.present(client, LeaseParams("mine", labels={"other": "1"}), check=False).warnings
+    assert containerd_lease.absent(client, params, check=True).changed and fake.state.leases
+    assert containerd_lease.absent(client, params, check=False).changed and not fake.state.leases
+    assert not containerd_lease.absent(client, params, check=False).changed
 
 
 def test_an_expired_one_is_made_anew(fake: FakeContainerd, client: Client) -> None:
     fake.state.leases["mine"] = {OWNER: "gpuops.restore", EXPIRE: "2020-01-01T00:00:00Z"}
-    done = containerd_lease.present(client, Wish("mine"), check=False)
+    done = containerd_lease.present(client, LeaseParams("mine"), check=False)
     assert done.changed and done.before == "expired"
     assert fake.state.leases["mine"][EXPIRE] > "2020-01-01T00:00:00Z"
 
@@ -67,11 +67,16 @@ def test_refusals(fake: FakeContainerd, client: Client) -> None:
     fake.state.leases["theirs"] = {}
     for act in (containerd_lease.present, containerd_lease.absent):
         with pytest.raises(RestoreError) as caught:
-            act(client, Wish("theirs"), False)
+            act(client, LeaseParams("theirs"), False)
         assert caught.value.code == "lease_not_ours"
-    for wish in (Wish(""), Wish("a/b"), Wish("a", 0), Wish("a", labels={EXPIRE: "never"})):
+    for params in (
+        LeaseParams(""),
+        LeaseParams("a/b"),
+        LeaseParams("a", 0),
+        LeaseParams("a", labels={EXPIRE: "never"}),
+    ):
         with pytest.raises(RestoreError) as caught:
-            containerd_lease.present(client, wish, False)
+            containerd_lease.present(client, params, False)
         assert caught.value.code == "lease_invalid"
     assert list(fake.state.leases) == ["theirs"]
-    assert containerd_lease.absent(client, Wish("theirs", force=True), False).changed
+    assert containerd_lease.absent(client, LeaseParams("theirs", force=True), False).changed

@@ -23,7 +23,7 @@ from ansible_collections.gpuops.restore.plugins.module_utils._core.errors import
     RestoreError,
 )
 from ansible_collections.gpuops.restore.plugins.module_utils._gpu import marks as gpu_marks, state as gpu_state
-from ansible_collections.gpuops.restore.plugins.module_utils._gpu.state import Wish
+from ansible_collections.gpuops.restore.plugins.module_utils._gpu.state import StateParams
 from ansible_collections.gpuops.restore.tests.standin import standin
 from ansible_collections.gpuops.restore.tests.unit.helpers.cuda_node import FakeNode
 from ansible_collections.gpuops.restore.tests.unit.helpers.cuda_samples import Steps, process
@@ -199,7 +199,7 @@ def test_a_process_that_ends_in_between(steps: Steps) -> None:
 def test_one_that_ends_while_it_runs_stops_nobody(steps: Steps) -> None:
     ends = steps.world.add_process(standin.RUNNING, exit_lock=1)
     fine = steps.world.add_process(standin.RUNNING)
-    done = gpu_state.reach(None, steps.wish(ends, fine, state="CHECKPOINTED"), False)
+    done = gpu_state.reach(None, steps.params(ends, fine, state="CHECKPOINTED"), False)
     assert {entry["pid"]: entry["after"] for entry in done.processes} == {ends: "GONE", fine: "CHECKPOINTED"}
 
 
@@ -373,7 +373,7 @@ def test_a_mark_of_another_process_with_the_same_number_means_nothing(steps: Ste
 def test_where_marks_are(user: int, expected: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_RUNTIME_DIR", "/mine")
     monkeypatch.setattr(os, "geteuid", lambda: user)
-    assert Wish().marks_root == expected
+    assert StateParams().marks_root == expected
 
 
 def test_a_process_that_has_come_back_by_another_hand_is_no_longer_poisoned(steps: Steps) -> None:

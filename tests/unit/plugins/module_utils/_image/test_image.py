@@ -31,7 +31,7 @@ from ansible_collections.gpuops.restore.plugins.module_utils._image import (
     pull as image_pull,
     tree as image_tree,
 )
-from ansible_collections.gpuops.restore.plugins.module_utils._image.state import Wish
+from ansible_collections.gpuops.restore.plugins.module_utils._image.state import ImageParams
 from ansible_collections.gpuops.restore.plugins.module_utils._oci import image as oci_image
 from ansible_collections.gpuops.restore.tests.unit.helpers.archive_samples import (
     CONFIG,
@@ -175,11 +175,11 @@ def test_choose(tmp_path: Path, inside: str | None, wanted: str, expected: bool)
 
 
 def test_import_check_run_again(fake: FakeContainerd, client: Client, tmp_path: Path) -> None:
-    wish = Wish(NAME, archive=archive(tmp_path), pinned=True)
+    params = ImageParams(NAME, archive=archive(tmp_path), pinned=True)
     empty = fake.state.listing()
-    predicted = image_steps.present(client, wish, check=True)
+    predicted = image_steps.present(client, params, check=True)
     assert fake.state.listing() == empty
-    done = image_steps.present(client, wish, check=False)
+    done = image_steps.present(client, params, check=False)
     assert done.changed and done.created
     assert (predicted.changed, predicted.created, predicted.actions) == (done.changed, done.created, done.actions)
     assert (predicted.before, predicted.after) == (done.before, done.after)
@@ -190,12 +190,12 @@ def test_import_check_run_again(fake: FakeContainerd, client: Client, tmp_path: 
     assert set(labels) == {f"{GC}.config", f"{GC}.l.0"}
     assert not fake.state.leases and not fake.state.ingests
     before = fake.state.listing()
-    again = image_steps.present(client, wish, check=False)
+    again = image_steps.present(client, params, check=False)
     assert not again.changed and again.image == done.image and fake.state.listing() == before
 
 
 def test_the_record_comes_last(fake: FakeContainerd, client: Client, tmp_path: Path) -> None:
-    image_steps.present(client, Wish(NAME, archive=archive(tmp_path)), check=False)
+    image_steps.present(client, ImageParams(NAME, archive=archive(tmp_path)), check=False)
     names = fake.names()
     created = names.index("Images/Create")
     assert max(at for at, name in enumerate(names) if name == "Content/Write") < created
@@ -208,7 +208,7 @@ def test_the_record_comes_last(fake: FakeContainerd, client: Client, tmp_path: P
 def test_a_failure_leaves_no_name(fake: FakeContainerd, client: Client, tmp_path: Path, method: str) -> None:
     fake.fail(method)
     with pytest.raises(RpcError):
-        image_steps.present(client, Wish(NAME, archive=archive(tmp_path)), check=False)
+        image_steps.present(client, ImageParams(NAME, archive=archive(tmp_path)), check=False)
     assert not fake.state.images and not fake.state.leases and not fake.state.ingests
     assert all(kind == 3 for _parent, kind, _labels, _layers in fake.state.listing()["snapshots"].values())
 
@@ -219,7 +219,7 @@ def test_a_failure_leaves_no_name(fake: FakeContainerd, client: Client, tmp_path
 def test_a_full_disk(fake: FakeContainerd, client: Client, tmp_path: Path, method: str, code: str) -> None:
     fake.fail(method, "UNKNOWN", "write /x: no space left on device")
     with pytest.raises(RestoreError) as caught:
-        image_steps.present(client, Wish(NAME, archive=archive(tmp_path)), check=False)
+        image_steps.present(client, ImageParams(NAME, archive=archive(tmp_path)), check=False)
     assert caught.value.code == code and caught.value.outcome == "retryable"
 
 
@@ -228,7 +228,7 @@ def test_no_space_is_seen_before(
 ) -> None:
     monkeypatch.setattr(daemon, "free_bytes", lambda _path: 10)
     with pytest.raises(RestoreError) as caught:
-        image_steps.present(client, Wish(NAME, archive=archive(tmp_path)), check=True)
+        image_steps.present(client, ImageParams(NAME, archive=archive(tmp_path)), check=True)
     assert caught.value.code == "content_no_space" and fake.count("Content/Write") == 0
 
 
@@ -236,21 +236,24 @@ def test_refusals(fake: FakeContainerd, client: Client, tmp_path: Path) -> None:
     base = add_base(fake.state, NAME)
     other = archive(tmp_path)
     before = copy.deepcopy(fake.state.listing())
-    never = Wish("example.test/none:1", pull="never")
-    for wish, code in (
-        (Wish(NAME, archive=other), "image_other_digest"),
-        (Wish(NAME, archive=other, digest=base.digest.replace("sha256:", "sha256:0")[:71]), "image_digest_mismatch"),
-        (Wish(NAME, pull="never", digest="sha256:" + 64 * "0"), "image_other_digest"),
+    never = ImageParams("example.test/none:1", pull="never")
+    for params, code in (
+        (ImageParams(NAME, archive=other), "image_other_digest"),
+        (
+            ImageParams(NAME, archive=other, digest=base.digest.replace("sha256:", "sha256:0")[:71]),
+            "image_digest_mismatch",
+        ),
+        (ImageParams(NAME, pull="never", digest="sha256:" + 64 * "0"), "image_other_digest"),
         (never, "image_absent"),
-        (Wish(NAME, snapshotter="zfs"), "snapshotter_unknown"),
-        (Wish(NAME, digest="md5:1"), "digest_invalid"),
+        (ImageParams(NAME, snapshotter="zfs"), "snapshotter_unknown"),
+        (ImageParams(NAME, digest="md5:1"), "digest_invalid"),
     ):
         for check in (True, False):
             with pytest.raises(RestoreError) as caught:
-                image_steps.present(client, wish, check)
+                image_steps.present(client, params, check)
             assert caught.value.code == code
     with pytest.raises(RestoreError) as caught:
-        image_steps.absent(client, Wish(NAME), check=False)
+        image_steps.absent(client, ImageParams(NAME), check=False)
     assert caught.value.code == "image_not_ours"
     assert fake.state.listing() == before
 
@@ -258,11 +261,11 @@ def test_refusals(fake: FakeContainerd, client: Client, tmp_path: Path) -> None:
 def test_absent(fake: FakeContainerd, client: Client) -> None:
     add_base(fake.state, NAME)
     fake.state.images[NAME].labels["io.gpuops.restore/owner"] = "gpuops.restore"
-    assert image_steps.absent(client, Wish(NAME), check=True).changed
+    assert image_steps.absent(client, ImageParams(NAME), check=True).changed
     assert NAME in fake.state.images
-    assert image_steps.absent(client, Wish(NAME), check=False).changed
+    assert image_steps.absent(client, ImageParams(NAME), check=False).changed
     assert NAME not in fake.state.images
-    assert not image_steps.absent(client, Wish(NAME), check=False).changed
+    assert not image_steps.absent(client, ImageParams(NAME), check=False).changed
 
 
 # --- beside CRI
@@ -332,5 +335,5 @@ def test_an_index_with_nothing_for_this_machine(fake: FakeContainerd, client: Cl
     path = tmp_path / "other.tar"
     path.write_bytes(tar(layout.files()))
     with pytest.raises(InputError) as caught:
-        image_steps.present(client, Wish(NAME, archive=str(path)), check=False)
+        image_steps.present(client, ImageParams(NAME, archive=str(path)), check=False)
     assert caught.value.code == "archive_no_platform" and fake.count("Content/Write") == 0

@@ -22,7 +22,7 @@ from ansible_collections.gpuops.restore.plugins.module_utils._probe import (
     probe as probes,
     rootfs_path,
 )
-from ansible_collections.gpuops.restore.plugins.module_utils._probe.probe import Wish
+from ansible_collections.gpuops.restore.plugins.module_utils._probe.probe import ProbeParams
 
 # --- a further process
 
@@ -108,7 +108,7 @@ class Clock:
 )
 def test_a_change_is_seen(root: Path, path: str, text: str, detail: str) -> None:
     clock = Clock(3.0, lambda: (root / path[1:]).write_text(text, encoding="utf-8"))
-    found = probes.watch_file(Wish("c", path=path, seconds=5.0), str(root), clock, clock.sleep)
+    found = probes.watch_file(ProbeParams("c", path=path, seconds=5.0), str(root), clock, clock.sleep)
     assert found.ok and detail in found.detail and 3.0 <= clock.now < 3.5
 
 
@@ -123,7 +123,7 @@ def test_a_change_is_seen(root: Path, path: str, text: str, detail: str) -> None
 def test_no_change_is_no_proof(root: Path, path: str, said: str, outcome: str) -> None:
     clock = Clock(9.0, lambda: (root / "var/count").write_text("22", encoding="utf-8"))
     with pytest.raises(RestoreError) as caught:
-        probes.watch_file(Wish("c", path=path, seconds=5.0), str(root), clock, clock.sleep)
+        probes.watch_file(ProbeParams("c", path=path, seconds=5.0), str(root), clock, clock.sleep)
     assert caught.value.code == "probe_failed" and caught.value.outcome == outcome
     assert said in caught.value.message
 
@@ -157,19 +157,19 @@ def address() -> Iterator[str]:
 
 def test_http_is_asked_until_it_answers(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("http_proxy", "http://127.0.0.1:1")
-    found = probes.ask(Wish("c", url=address + "/", seconds=5.0), "")
+    found = probes.ask(ProbeParams("c", url=address + "/", seconds=5.0), "")
     assert found.ok and Handler.asked == 3
 
 
 def test_a_redirect_is_an_answer(address: str) -> None:
-    assert probes.ask(Wish("c", url=address + "/away", statuses=(302,), seconds=5.0), "").ok
+    assert probes.ask(ProbeParams("c", url=address + "/away", statuses=(302,), seconds=5.0), "").ok
     assert Handler.asked == 1
 
 
 def test_http_without_proof(address: str) -> None:
     for url, status in ((address + "/away", 302), ("http://127.0.0.1:1/", None)):
         with pytest.raises(RestoreError) as caught:
-            probes.ask(Wish("c", url=url, seconds=0.2), "")
+            probes.ask(ProbeParams("c", url=url, seconds=0.2), "")
         assert caught.value.details == {"kind": "http", "status": status}
         assert caught.value.outcome == "retryable"
 
@@ -197,24 +197,24 @@ def test_urls(url: str, good: bool) -> None:
 
 
 @pytest.mark.parametrize(
-    "wish",
+    "params",
     [
-        Wish("c", path="relative"),
-        Wish("c", path="/x", seconds=0),
-        Wish("c", url="ftp://a/"),
-        Wish("c", url="http://a/", statuses=()),
-        Wish("c", command=("",)),
+        ProbeParams("c", path="relative"),
+        ProbeParams("c", path="/x", seconds=0),
+        ProbeParams("c", url="ftp://a/"),
+        ProbeParams("c", url="http://a/", statuses=()),
+        ProbeParams("c", command=("",)),
     ],
 )
-def test_what_makes_no_sense(client: Client, wish: Wish) -> None:
+def test_what_makes_no_sense(client: Client, params: ProbeParams) -> None:
     with pytest.raises(InputError) as caught:
-        probes.probe(client, wish, check=False)
+        probes.probe(client, params, check=False)
     assert caught.value.code == "probe_invalid"
 
 
 def test_without_a_container(client: Client) -> None:
-    wish = Wish("nobody", path="/x")
+    params = ProbeParams("nobody", path="/x")
     with pytest.raises(RestoreError) as caught:
-        probes.probe(client, wish, check=False)
+        probes.probe(client, params, check=False)
     assert caught.value.code == "probe_failed" and caught.value.outcome == "terminal"
-    assert probes.probe(client, wish, check=True).ok is None
+    assert probes.probe(client, params, check=True).ok is None

@@ -72,10 +72,10 @@ def test_what_the_cache_lacks_is_read_before_the_window_or_in_it(
     monkeypatch.setattr(page_cache, "missing", lambda path: [(0, half)] if path.endswith("inventory.img") else [])
     monkeypatch.setattr(restore_rates, "disk_rate", lambda *_piece: float(half))
     found = {}
-    for wish in prewarm.CHOICES:
-        job = gpus.job("plain", {"rates_file": str(rates), "prewarm": wish})
+    for params in prewarm.CHOICES:
+        job = gpus.job("plain", {"rates_file": str(rates), "prewarm": params})
         (planned,) = restore_batch.restore_all(gpus.client.another, [job], 0, True)
-        found[wish] = planned.shown()["predicted"]
+        found[params] = planned.shown()["predicted"]
     assert found[prewarm.AUTO]["ahead"] == found[prewarm.ALWAYS]["ahead"] == 1.0
     assert found[prewarm.NEVER]["ahead"] == 0.0
     assert found[prewarm.NEVER]["seconds"] == pytest.approx(found[prewarm.AUTO]["seconds"] + 1.0, abs=0.1)

@@ -21,7 +21,7 @@ from ansible_collections.gpuops.restore.plugins.module_utils._gpu import node as
 from ansible_collections.gpuops.restore.plugins.module_utils._gpu.nvml import Gpu, Holder, Reading
 from ansible_collections.gpuops.restore.plugins.module_utils._gpu.teardown import Policy
 from ansible_collections.gpuops.restore.plugins.module_utils._restore import gpu as restore_gpu
-from ansible_collections.gpuops.restore.plugins.module_utils._restore.gpu import Outcome, Wish
+from ansible_collections.gpuops.restore.plugins.module_utils._restore.gpu import GpuParams, GpuResult
 from ansible_collections.gpuops.restore.tests.standin import standin
 from ansible_collections.gpuops.restore.tests.unit.helpers.cuda_samples import process
 from ansible_collections.gpuops.restore.tests.unit.helpers.gpu_node import Cuda, GpuNode
@@ -35,8 +35,8 @@ RECORD = {"gpu": {"processes": [{"bytes": 1}]}}
 OURS = ("gpuops.restore", False)
 
 
-def wish(mode: str) -> Wish:
-    return Wish(Policy(mode=mode, cuda_timeout=30.0))
+def params(mode: str) -> GpuParams:
+    return GpuParams(Policy(mode=mode, cuda_timeout=30.0))
 
 
 @pytest.mark.parametrize(
@@ -63,7 +63,7 @@ def test_whether_a_workload_is_concerned(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(gpu_node, "has_driver", lambda _device: driver)
-    wanted = wish(mode)
+    wanted = params(mode)
     assert restore_gpu.concerned(wanted, spec, facts) is concerned
     if mode != "none":
         assert restore_gpu.expected(wanted, spec, facts) is expected
@@ -72,7 +72,7 @@ def test_whether_a_workload_is_concerned(
 
 def test_check_mode_and_a_task_that_would_be_new(gpus: GpuNode) -> None:
     gpus.add("train", [Cuda()])
-    arguments = (gpus.client, "train", wish("auto"), OURS)
+    arguments = (gpus.client, "train", params("auto"), OURS)
     assert not restore_gpu.bring_back(*arguments, False, True, assume_prepared=True).actions, "nobody can know"
     found = restore_gpu.bring_back(*arguments, True, True, assume_prepared=True, insist=True)
     assert found.changed and "would be new" in found.actions[0]
@@ -83,9 +83,9 @@ def test_check_mode_and_a_task_that_would_be_new(gpus: GpuNode) -> None:
 def test_a_task_without_cuda_is_told_alike_in_check_mode(gpus: GpuNode, check: bool) -> None:
     gpus.add("train", [Cuda(None)])
     gpus.begin("train")
-    assert not restore_gpu.bring_back(gpus.client, "train", wish("auto"), OURS, False, check).processes
+    assert not restore_gpu.bring_back(gpus.client, "train", params("auto"), OURS, False, check).processes
     with pytest.raises(RestoreError) as caught:
-        restore_gpu.bring_back(gpus.client, "train", wish("required"), OURS, True, check, insist=True)
+        restore_gpu.bring_back(gpus.client, "train", params("required"), OURS, True, check, insist=True)
     assert caught.value.code == "no_cuda_process"
 
 
@@ -98,17 +98,17 @@ def test_a_driver_that_cannot_be_used_matters_where_it_is_needed(
     gpus.world.set("init_error", 999)
     if needed:
         with pytest.raises(RestoreError) as caught:
-            restore_gpu.bring_back(gpus.client, "train", wish("auto"), OURS, True, False)
+            restore_gpu.bring_back(gpus.client, "train", params("auto"), OURS, True, False)
         assert caught.value.code == "cuda_init_failed"
     else:
-        found = restore_gpu.bring_back(gpus.client, "train", wish("auto"), OURS, False, False)
+        found = restore_gpu.bring_back(gpus.client, "train", params("auto"), OURS, False, False)
         assert "was not looked for" in found.warnings[0]
 
 
 # --- seen by NVML
 
 
-def outcome(*pids: int, **changes: Any) -> Outcome:
+def outcome(*pids: int, **changes: Any) -> GpuResult:
     entries = [
         {
             "pid": pid,
@@ -121,7 +121,7 @@ def outcome(*pids: int, **changes: Any) -> Outcome:
         }
         for pid in pids
     ]
-    return Outcome(True, processes=entries, seconds={"restore": 0.5})
+    return GpuResult(True, processes=entries, seconds={"restore": 0.5})
 
 
 def test_memory_that_comes_a_moment_later_is_waited_for(world: standin.World) -> None:
@@ -177,7 +177,7 @@ def test_the_result_adds_what_processes_hold_on_each_card() -> None:
         {"bytes": 2 * GIB, "gpus": [{**card, "memory": 2 * GIB}]},
         {"bytes": GIB, "gpus": [{**card, "memory": GIB}]},
     ]
-    found = Outcome(processes=entries, seconds={"restore": 1.5, "unlock": 0.1})
+    found = GpuResult(processes=entries, seconds={"restore": 1.5, "unlock": 0.1})
     before, after = (Reading(gpus=(Gpu(GPU, 3, "H1", 80, free, True, False),)) for free in (70, 10))
     result = found.result(before, after)
     assert (result["bytes"], result["gb_per_s"]) == (3 * GIB, 2.15)

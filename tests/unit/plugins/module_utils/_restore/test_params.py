@@ -49,9 +49,9 @@ def test_what_all_have_in_common_reaches_every_step() -> None:
     settings = restore_params.settings_of(PARAMETERS)
     assert (settings.driver_root, settings.record, settings.cuda_timeout) == ("", {}, 30.0)
     found = job(settings, gpu="required", stdout="/var/log/a", route="descriptor")
-    for wish in (found.container, found.task):
-        assert (wish.container_id, wish.staging_dir, wish.owner, wish.force) == ("train", "/state", "me", True)
-        assert wish.assume_prepared is True
+    for params in (found.container, found.task):
+        assert (params.container_id, params.staging_dir, params.owner, params.force) == ("train", "/state", "me", True)
+        assert params.assume_prepared is True
     assert (found.container.lease, found.container.rebuild) == ("lease-1", False)
     assert (found.task.alive_seconds, found.task.restore_timeout, found.task.stdout) == (2.5, 60.0, "/var/log/a")
     assert (found.task.route, found.task.checkpoint) == ("descriptor", "c:1")

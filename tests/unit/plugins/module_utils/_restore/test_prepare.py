@@ -56,9 +56,9 @@ def processors(monkeypatch: pytest.MonkeyPatch) -> set[int]:
     return found
 
 
-def prepared(client: Client, node: Node, memory: int = GIB, wish: str = "auto", **workload: Any) -> Ahead:
+def prepared(client: Client, node: Node, memory: int = GIB, params: str = "auto", **workload: Any) -> Ahead:
     stage_steps.present(client, CHECKPOINT_NAME, node.root, None, False)
-    settings = Settings(staging_dir=node.root, parallel_memory=wish)
+    settings = Settings(staging_dir=node.root, parallel_memory=params)
     job = job_of({"name": "train", "checkpoint": CHECKPOINT_NAME, **workload}, settings)
     demand = dataclasses.replace(restore_demand.look(client, job), memory=memory)
     return restore_prepare.prepare(client, demand, huge_pages.for_size("keep", 0), Forecast([], 1, False))
@@ -80,9 +80,9 @@ def test_auto_leaves_what_is_not_worth_it_and_always_does_not(client: Client, no
     assert "smaller than 256 MiB" in skipped(prepared(client, node, 255 << 20))
     processors -= set(range(3, 16))
     assert "has 3 processors" in skipped(prepared(client, node))
-    assert prepared(client, node, 1 << 20, wish="always").split == SPLIT
-    assert skipped(prepared(client, node, wish="never")) == "parallel_memory is never"
-    assert "staged files" in skipped(prepared(client, node, wish="always", route="descriptor"))
+    assert prepared(client, node, 1 << 20, params="always").split == SPLIT
+    assert skipped(prepared(client, node, params="never")) == "parallel_memory is never"
+    assert "staged files" in skipped(prepared(client, node, params="always", route="descriptor"))
 
 
 def test_what_the_node_cannot_do_is_told(
@@ -111,20 +111,20 @@ def test_nothing_staged_is_nothing_to_split(client: Client, node: Node) -> None:
 
 
 @pytest.fixture
-def ready(fake: FakeContainerd, client: Client, node: Node) -> task_steps.Wish:
+def ready(fake: FakeContainerd, client: Client, node: Node) -> task_steps.TaskParams:
     """Checkpoint staged, container made."""
     stage_steps.present(client, CHECKPOINT_NAME, node.root, None, False)
-    wanted = container_params.Wish("train", original.Source(CHECKPOINT_NAME), staging_dir=node.root)
+    wanted = container_params.ContainerParams("train", original.Source(CHECKPOINT_NAME), staging_dir=node.root)
     container_steps.present(client, wanted, False)
     fake.heal()
-    return task_steps.Wish("train", CHECKPOINT_NAME, staging_dir=node.root, alive_seconds=0.0, split=SPLIT)
+    return task_steps.TaskParams("train", CHECKPOINT_NAME, staging_dir=node.root, alive_seconds=0.0, split=SPLIT)
 
 
-def config(ready: task_steps.Wish) -> Path:
+def config(ready: task_steps.TaskParams) -> Path:
     return Path(state_dir.criu_config(ready.staging_dir, "tests", "train"))
 
 
-def test_criu_gets_its_part_and_the_script(fake: FakeContainerd, client: Client, ready: task_steps.Wish) -> None:
+def test_criu_gets_its_part_and_the_script(fake: FakeContainerd, client: Client, ready: task_steps.TaskParams) -> None:
     before = config(ready).read_text(encoding="utf-8")
     seen: list[str] = []
 
@@ -144,7 +144,7 @@ def test_criu_gets_its_part_and_the_script(fake: FakeContainerd, client: Client,
 
 @pytest.mark.parametrize(("report", "reason"), [("", "has not started"), ('{"failed": "no luck"}', "no luck")])
 def test_a_task_without_its_memory_does_not_stay(
-    fake: FakeContainerd, client: Client, ready: task_steps.Wish, report: str, reason: str
+    fake: FakeContainerd, client: Client, ready: task_steps.TaskParams, report: str, reason: str
 ) -> None:
     fake.on("Tasks/Start", lambda _context: config(ready).with_name("memory.json").write_text(report, encoding="utf-8"))
     with pytest.raises(RestoreError, match=reason) as caught:
@@ -155,7 +155,7 @@ def test_a_task_without_its_memory_does_not_stay(
 
 
 def test_a_process_with_a_hole_is_never_taken_for_restored(
-    fake: FakeContainerd, client: Client, ready: task_steps.Wish
+    fake: FakeContainerd, client: Client, ready: task_steps.TaskParams
 ) -> None:
     task_steps.started(client, dataclasses.replace(ready, split=None), False)
     config(ready).with_name("memory.sh").write_text("#!/bin/sh\n", encoding="utf-8")
@@ -167,7 +167,7 @@ def test_a_process_with_a_hole_is_never_taken_for_restored(
 
 
 def test_what_a_killed_run_left_says_nothing_of_the_next_task(
-    fake: FakeContainerd, client: Client, ready: task_steps.Wish
+    fake: FakeContainerd, client: Client, ready: task_steps.TaskParams
 ) -> None:
     config(ready).with_name("memory.sh").write_text("#!/bin/sh\n", encoding="utf-8")
     plain = dataclasses.replace(ready, split=None)
@@ -176,7 +176,7 @@ def test_what_a_killed_run_left_says_nothing_of_the_next_task(
 
 
 def test_another_configuration_of_criu_is_left_alone(
-    fake: FakeContainerd, client: Client, ready: task_steps.Wish, monkeypatch: pytest.MonkeyPatch
+    fake: FakeContainerd, client: Client, ready: task_steps.TaskParams, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(state_dir, "criu_config", lambda *_arguments: "/elsewhere/criu.conf")
     monkeypatch.setattr(memory_hook.Hook, "__enter__", lambda _self: pytest.fail("the hook was armed"))

@@ -48,7 +48,7 @@ from ansible_collections.gpuops.restore.tests.unit.helpers.containerd_samples im
 from ansible_collections.gpuops.restore.tests.unit.helpers.fake_containerd import FakeContainerd
 
 NAME = "example.test/converted:1"
-Outcome = export_archive.Outcome
+Outcome = export_archive.ExportResult
 Run = Callable[[bool], Outcome]
 
 
@@ -58,15 +58,15 @@ def room(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def exporting(client: Client, path: str, **more: Any) -> Run:
-    return lambda check: export_archive.run(client, export_archive.Wish(CHECKPOINT_NAME, path, **more), check)
+    return lambda check: export_archive.run(client, export_archive.ExportParams(CHECKPOINT_NAME, path, **more), check)
 
 
 def importing(client: Client, path: str, name: str = CHECKPOINT_NAME, **more: Any) -> Run:
-    return lambda check: import_archive.run(client, import_archive.Wish(name, path, **more), check)
+    return lambda check: import_archive.run(client, import_archive.ImportParams(name, path, **more), check)
 
 
 def converting(client: Client, path: str, **more: Any) -> Run:
-    return lambda check: transfer_convert.run(client, transfer_convert.Wish(NAME, path, **more), check)
+    return lambda check: transfer_convert.run(client, transfer_convert.ConvertParams(NAME, path, **more), check)
 
 
 def thrice(run: Run) -> Outcome:
@@ -339,8 +339,8 @@ def test_a_directory(fake: FakeContainerd, client: Client, node: Node, tmp_path:
     path, document, diff = directory(tmp_path), tmp_path / "spec.json", tmp_path / "diff.tar"
     document.write_text(json.dumps(spec()))
     diff.write_bytes(dump_samples.DIFF)
-    wish = {"spec": str(document), "image": BASE_NAME, "rootfs_diff": str(diff)}
-    done = thrice(converting(client, str(path), **wish, systemd_cgroup=True, snapshotter="native", runtime="r.v2"))
+    params = {"spec": str(document), "image": BASE_NAME, "rootfs_diff": str(diff)}
+    done = thrice(converting(client, str(path), **params, systemd_cgroup=True, snapshotter="native", runtime="r.v2"))
     images, names, found = parts_of(fake, client)
     assert images == dump_samples.IMAGES and names == ["var/count"]
     assert (found.runtime, found.snapshotter) == ("r.v2", "native")
@@ -353,9 +353,9 @@ def test_a_directory(fake: FakeContainerd, client: Client, node: Node, tmp_path:
     assert (other.changed, other.digest) == (False, done.digest)
     assert code_of(converting(client, str(path), image=BASE_NAME)) == "convert_spec_missing"
     assert code_of(converting(client, str(path), spec=str(document))) == "base_image_unknown"
-    assert code_of(converting(client, str(path), **{**wish, "spec": "/nowhere"})) == "dump_invalid"
-    assert code_of(converting(client, str(path), **{**wish, "rootfs_diff": "/nowhere"})) == "archive_missing"
-    bare = converting(client, str(path), **{**wish, "rootfs_diff": ""}, force=True)(True)
+    assert code_of(converting(client, str(path), **{**params, "spec": "/nowhere"})) == "dump_invalid"
+    assert code_of(converting(client, str(path), **{**params, "rootfs_diff": "/nowhere"})) == "archive_missing"
+    bare = converting(client, str(path), **{**params, "rootfs_diff": ""}, force=True)(True)
     assert any("rootfs_diff" in text for text in bare.warnings)
 
 

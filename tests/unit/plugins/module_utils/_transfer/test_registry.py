@@ -27,7 +27,7 @@ from ansible_collections.gpuops.restore.plugins.module_utils._transfer import (
     registry as transfer_registry,
     registry_manifest,
 )
-from ansible_collections.gpuops.restore.plugins.module_utils._transfer.registry import Credentials, Wish
+from ansible_collections.gpuops.restore.plugins.module_utils._transfer.registry import Credentials, RegistryParams
 from ansible_collections.gpuops.restore.tests.unit.helpers.archive_samples import INDEX
 from ansible_collections.gpuops.restore.tests.unit.helpers.containerd_samples import (
     BASE_NAME,
@@ -74,7 +74,7 @@ def work(client: Client, registry: FakeRegistry, waits: list[float]) -> Any:
         reference = registry_reference.parse(f"{registry.host}/team/app:{tag}")
         transport = Transport(Settings(registry.url, Credentials(), "", timeout=5.0))
         repository = registry_repository.Repository(transport, reference, sleep=waits.append)
-        return what.run(client, repository, Wish(CHECKPOINT_NAME, reference, **more), check)
+        return what.run(client, repository, RegistryParams(CHECKPOINT_NAME, reference, **more), check)
 
     return act
 
