@@ -63,7 +63,7 @@ def test_too_little_vram_for_all_of_them_is_refused_before_anything_is_touched(g
 def test_too_little_host_memory_for_all_of_them(gpus: GpuNode) -> None:
     for name in ("first", "second", "third"):
         gpus.add(name, [Cuda(None)])
-    size = restore_batch.demand.look(gpus.client, gpus.job("first")).memory
+    size = restore_batch.restore_demand.look(gpus.client, gpus.job("first")).memory
     gpus.write_available(2 * size + 4096)
     found = gpus.run(*[gpus.job(name) for name in ("first", "second", "third")])
     assert [(result.failure or {}).get("code") for result in found] == [None, None, "host_memory_short"]
