@@ -16,7 +16,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from .._containerd import content, images, messages
+from .._containerd import content, documents, images, messages
 from .._containerd.client import Client
 from .._containerd.images import Descriptor, Image
 from .._core import labels
@@ -35,18 +35,6 @@ _LAYERS = frozenset(
         "application/vnd.containerd.container.rw.tar",
     }
 )
-INDEXES = frozenset(
-    {
-        "application/vnd.oci.image.index.v1+json",
-        "application/vnd.docker.distribution.manifest.list.v2+json",
-    }
-)
-MANIFESTS = frozenset(
-    {
-        "application/vnd.oci.image.manifest.v1+json",
-        "application/vnd.docker.distribution.manifest.v2+json",
-    }
-)
 _RUNTIME_NAME = "io.containerd.checkpoint.runtime"
 _SNAPSHOTTER_NAME = "io.containerd.checkpoint.snapshotter"
 _REF_NAME = "org.opencontainers.image.ref.name"
@@ -54,8 +42,6 @@ _TASK_IMAGE_NAME = "image.name"
 _RUNC_OPTIONS = "containerd.runc.v1.Options"
 DEFAULT_RUNTIME = "io.containerd.runc.v2"
 DEFAULT_SNAPSHOTTER = "overlayfs"
-#: What fits the size field of containerd's descriptor, an int64.
-_MAX_SIZE = 2**63 - 1
 
 
 @dataclass(frozen=True)
@@ -96,11 +82,11 @@ def load(client: Client, name: str) -> Checkpoint:
             f"There is no image {name} in containerd's namespace {client.namespace}.",
             "Import or pull the checkpoint image first (containerd_image), or correct checkpoint or namespace.",
         )
-    if image.target.media_type not in INDEXES:
+    if image.target.media_type not in documents.INDEXES:
         raise _not_a_checkpoint(name, f"its media type is {image.target.media_type}, not an OCI index")
-    document = read_document(client, image.target)
-    children = [_child(entry, name) for entry in objects(document, "manifests", name)]
-    annotations = mapping(document, "annotations", name)
+    document = documents.read(client, image.target)
+    children = [documents.descriptor(entry, name) for entry in documents.objects(document, "manifests", name)]
+    annotations = documents.mapping(document, "annotations", name)
     task_layout = image.labels.get("containerd.io/checkpoint") == "true"
     marked = task_layout or _RUNTIME_NAME in annotations
     if not marked and not any("containerd.container" in child.media_type for child in children):
@@ -114,7 +100,7 @@ def load(client: Client, name: str) -> Checkpoint:
         digest=image.target.digest,
         layout="task" if task_layout else "container",
         base_name=base_name(annotations),
-        base=first(INDEXES | MANIFESTS),
+        base=first(documents.INDEXES | documents.MANIFESTS),
         runtime=str(annotations.get(_RUNTIME_NAME) or DEFAULT_RUNTIME),
         snapshotter=str(annotations.get(_SNAPSHOTTER_NAME) or DEFAULT_SNAPSHOTTER),
         criu=first(frozenset({_CRIU})),
@@ -235,58 +221,6 @@ def base_image(client: Client, checkpoint: Checkpoint | None, name: str) -> Imag
         f"The base image {wanted or digest} is not in containerd's namespace {client.namespace}.",
         "Import or pull it first (containerd_image; for the role image_archive or restore_node_pull).",
         details={"name": wanted, "digest": digest},
-    )
-
-
-def read_document(client: Client, descriptor: Descriptor) -> dict[str, Any]:
-    """A manifest, index or config as a dict. Raises InputError ``blob_*`` and ``document_invalid``."""
-    data = content.read_all(client, descriptor.digest, descriptor.size)
-    try:
-        found = json.loads(data)
-    except (ValueError, RecursionError) as error:
-        raise _invalid(descriptor.digest, str(error)) from error
-    if not isinstance(found, dict):
-        raise _invalid(descriptor.digest, "it is not an object")
-    return found
-
-
-def mapping(document: Mapping[str, Any], key: str, where: str) -> dict[str, Any]:
-    """The object under ``key``, empty when there is none. Raises InputError ``document_invalid``."""
-    found = document.get(key)
-    if found is not None and not isinstance(found, dict):
-        raise _invalid(where, f"{key} is not an object")
-    return found or {}
-
-
-def objects(document: Mapping[str, Any], key: str, where: str) -> list[Any]:
-    """The list under ``key``, empty when there is none. Raises InputError ``document_invalid``."""
-    found = document.get(key)
-    if found is not None and not isinstance(found, list):
-        raise _invalid(where, f"{key} is not a list")
-    return found or []
-
-
-def child_descriptor(entry: Any, where: str) -> Descriptor:
-    """A descriptor out of a JSON document. Raises InputError ``document_invalid``."""
-    return _child(entry, where)
-
-
-def _child(entry: Any, where: str) -> Descriptor:
-    if not isinstance(entry, dict):
-        raise _invalid(where, "a descriptor is not an object")
-    digest, size = entry.get("digest"), entry.get("size")
-    good_digest = isinstance(digest, str) and digest.startswith("sha256:") and len(digest) == 71
-    if not good_digest or not isinstance(size, int) or isinstance(size, bool) or not 0 <= size <= _MAX_SIZE:
-        raise _invalid(where, f"it has a descriptor with digest {digest!r} and size {str(size)[:40]}")
-    annotations = {str(key): str(value) for key, value in mapping(entry, "annotations", where).items()}
-    return Descriptor(str(entry.get("mediaType") or ""), str(digest), size, annotations)
-
-
-def _invalid(what: str, why: str) -> InputError:
-    return InputError(
-        "document_invalid",
-        f"The document {what} of the image is not valid: {why}.",
-        "The image is damaged: make, import or pull it again.",
     )
 
 

@@ -25,8 +25,7 @@ from .._containerd.client import Client
 from .._containerd.images import Descriptor, Image
 from .._core import labels as core_labels
 from .._core.errors import AlreadyExistsError, InputError
-from .._image import unpack
-from .reader import MANIFESTS
+from .._oci import image as oci_image
 
 CRIU = "application/vnd.containerd.container.criu.checkpoint.criu.tar"
 CONFIG = "application/vnd.containerd.container.checkpoint.config.v1+proto"
@@ -40,7 +39,6 @@ _RUNC_CHECKPOINT = "containerd.runc.v1.CheckpointOptions"
 _RUNTIME_NAME = "io.containerd.checkpoint.runtime"
 _SNAPSHOTTER_NAME = "io.containerd.checkpoint.snapshotter"
 _REF_NAME = "org.opencontainers.image.ref.name"
-_INDEXES = (INDEX, "application/vnd.docker.distribution.manifest.list.v2+json")
 #: What a staged checkpoint has to have (:mod:`_checkpoint.staging`), so what an image must have.
 REQUIRED = ("inventory.img", "descriptors.json")
 _BLOCK = 512
@@ -155,7 +153,7 @@ def index(client: Client, name: str, parts: Parts, labels: Mapping[str, str] | N
 
 def index_document(parts: Parts) -> dict[str, Any]:
     """The index as JSON has it."""
-    platform = {"architecture": unpack.architecture(), "os": "linux"}
+    platform = {"architecture": oci_image.host_platform().architecture, "os": "linux"}
     manifests = []
     for part in parts.children():
         entry: dict[str, Any] = {"mediaType": part.media_type, "digest": part.digest, "size": part.size}
@@ -174,7 +172,7 @@ def gc_labels(parts: Parts) -> dict[str, str]:
     """What keeps the children for containerd's garbage collection, as containerd's clients name them."""
     found = {}
     for position, child in enumerate(parts.children()):
-        middle = "m." if child.media_type in MANIFESTS or child.media_type in _INDEXES else ""
+        middle = "m." if child.media_type in oci_image.MANIFEST_TYPES + oci_image.INDEX_TYPES else ""
         found[f"{core_labels.GC_CONTENT}.{middle}{position}"] = child.digest
     return found
 

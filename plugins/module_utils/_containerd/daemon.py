@@ -14,7 +14,7 @@ import os
 import re
 import shutil
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,6 +24,8 @@ from .client import Client
 _DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _SNAPSHOTTER_PLUGIN = "io.containerd.snapshotter.v1"
 _CONTENT_PLUGIN = "io.containerd.content.v1"
+#: Type and id of the CRI plugin that keeps images, in containerd 1.x and 2.x.
+_CRI_PLUGINS = frozenset({("io.containerd.grpc.v1", "cri"), ("io.containerd.cri.v1", "images")})
 DEFAULT_RUNTIME = "io.containerd.runc.v2"
 
 
@@ -84,6 +86,12 @@ def data_roots(every: list[Plugin]) -> dict[str, str]:
     snapshots = [entry for entry in every if entry.type == _SNAPSHOTTER_PLUGIN and not entry.error and entry.root]
     best = next((entry.root for entry in snapshots if entry.id == "overlayfs"), "")
     return {"content": content, "snapshots": best or (snapshots[0].root if snapshots else "")}
+
+
+def cri_ok(every: Sequence[Plugin]) -> bool | None:
+    """Whether the CRI plugin works; None when the daemon has none."""
+    cri = [entry for entry in every if (entry.type, entry.id) in _CRI_PLUGINS]
+    return all(not entry.error for entry in cri) if cri else None
 
 
 def free_bytes(path: str) -> int | None:

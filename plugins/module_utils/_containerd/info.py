@@ -11,7 +11,7 @@ from typing import Any
 
 from .._core.errors import NodeError
 from .._host import cgroup as host_cgroup
-from .._image import cri as image_cri, unpack
+from .._oci.image import host_platform
 from . import daemon as containerd_daemon, lease as containerd_lease, leases
 from .client import Client
 
@@ -38,10 +38,10 @@ def gather(client: Client, staging_dir: str) -> dict[str, Any]:
         "cgroup": cgroup(),
         "free_bytes": {name: containerd_daemon.free_bytes(place) if place else None for name, place in places.items()},
         "plugins": troubled(every),
-        "cri_ok": image_cri.plugin_ok(every),
+        "cri_ok": containerd_daemon.cri_ok(every),
         "leases": [containerd_lease.describe(lease) for lease in leases.list_all(client)],
         "kernel": os.uname().release,
-        "architecture": unpack.architecture(),
+        "architecture": host_platform().architecture,
     }
 
 

@@ -12,7 +12,6 @@ deleted, so it has to go with it, unless another name still stands for the image
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
 from typing import Callable
 
 from .._containerd import daemon, images
@@ -21,15 +20,8 @@ from .._containerd.images import Image
 
 _NAMESPACE = "k8s.io"
 _MANAGED = "io.cri-containerd.image"
-_CRI_PLUGINS = frozenset({("io.containerd.grpc.v1", "cri"), ("io.containerd.cri.v1", "images")})
 #: Seconds that CRI is given to notice an image that was made only just now.
 _SECONDS = 2.0
-
-
-def plugin_ok(every: Sequence[daemon.Plugin]) -> bool | None:
-    """Whether the CRI plugin works; None when the daemon has none."""
-    mine = [entry for entry in every if (entry.type, entry.id) in _CRI_PLUGINS]
-    return all(not entry.error for entry in mine) if mine else None
 
 
 def is_reference(image: Image) -> bool:
@@ -55,7 +47,7 @@ def remove(
     ``ordinary``: an image with a config, which CRI takes notice of; a checkpoint has none.
     """
     unnoticed = ordinary and client.namespace == _NAMESPACE and image.labels.get(_MANAGED) is None
-    if unnoticed and plugin_ok(daemon.plugins(client)):
+    if unnoticed and daemon.cri_ok(daemon.plugins(client)):
         _await(client, image, clock, sleep)
     names = [image.name, *references(client, image)]
     for name in names:

@@ -7,19 +7,16 @@
 from __future__ import annotations
 
 import hashlib
-import platform as host_platform
 import uuid
 from dataclasses import dataclass
 from typing import Any
 
-from .._checkpoint.reader import INDEXES, MANIFESTS, child_descriptor, mapping, objects, read_document
-from .._containerd import content, snapshots
+from .._containerd import content, documents, snapshots
 from .._containerd.client import Client
 from .._containerd.images import Descriptor
 from .._core import labels
 from .._core.errors import AlreadyExistsError, InputError, RestoreError
-
-_ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
+from .._oci.image import host_platform
 
 
 @dataclass(frozen=True)
@@ -38,11 +35,6 @@ class Rootfs:
         return chain_ids(self.diff_ids)[-1] if self.diff_ids else ""
 
 
-def architecture() -> str:
-    """This machine's architecture in OCI's terms."""
-    return _ARCHITECTURES.get(host_platform.machine(), host_platform.machine())
-
-
 def chain_ids(diff_ids: tuple[str, ...]) -> list[str]:
     """The chain id of every layer (OCI image spec: sha256 of the parent's chain id, a space and the diff id)."""
     chain: list[str] = []
@@ -55,11 +47,11 @@ def chain_ids(diff_ids: tuple[str, ...]) -> list[str]:
 def rootfs(client: Client, target: Descriptor, name: str) -> Rootfs:
     """Resolve an image to this node's platform. Raises InputError ``not_an_image``, ``no_platform``, ``blob_*``."""
     manifest = _for_this_platform(client, target, name)
-    document = read_document(client, manifest)
-    config = child_descriptor(document.get("config"), name)
-    config_document = read_document(client, config)
-    layers = tuple(child_descriptor(entry, name) for entry in objects(document, "layers", name))
-    stacked = objects(mapping(config_document, "rootfs", name), "diff_ids", name)
+    document = documents.read(client, manifest)
+    config = documents.descriptor(document.get("config"), name)
+    config_document = documents.read(client, config)
+    layers = tuple(documents.descriptor(entry, name) for entry in documents.objects(document, "layers", name))
+    stacked = documents.objects(documents.mapping(config_document, "rootfs", name), "diff_ids", name)
     diff_ids = tuple(str(found) for found in stacked)
     if not layers or len(layers) != len(diff_ids):
         raise InputError(
@@ -131,21 +123,25 @@ def _extract(client: Client, snapshotter: str, layer: Descriptor, diff_id: str, 
 
 
 def _for_this_platform(client: Client, target: Descriptor, name: str) -> Descriptor:
-    if target.media_type in MANIFESTS:
+    if target.media_type in documents.MANIFESTS:
         return target
-    if target.media_type not in INDEXES:
+    if target.media_type not in documents.INDEXES:
         raise InputError(
             "not_an_image",
             f"The image {name} has the media type {target.media_type}, which is no image.",
             "Give the reference of an ordinary container image.",
         )
-    wanted = architecture()
+    wanted = host_platform().architecture
     seen = []
-    for entry in objects(read_document(client, target), "manifests", name):
-        child = child_descriptor(entry, name)
-        platform = mapping(entry, "platform", name)
+    for entry in documents.objects(documents.read(client, target), "manifests", name):
+        child = documents.descriptor(entry, name)
+        platform = documents.mapping(entry, "platform", name)
         found = platform.get("architecture", wanted)
-        if child.media_type in MANIFESTS | INDEXES and found == wanted and platform.get("os", "linux") == "linux":
+        if (
+            child.media_type in documents.MANIFESTS | documents.INDEXES
+            and found == wanted
+            and platform.get("os", "linux") == "linux"
+        ):
             return _for_this_platform(client, child, name)
         seen.append(str(found))
     raise InputError(

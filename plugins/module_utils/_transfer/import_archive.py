@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from .._archive.reader import Archive, ArchiveImage, open_archive
 from .._checkpoint import reader as checkpoint_reader
-from .._containerd import content, images, leases
+from .._containerd import content, documents, images, leases
 from .._containerd.client import Client
 from .._containerd.images import Descriptor, Image
 from .._core import labels as core_labels
@@ -108,7 +108,7 @@ def _look(client: Client, params: ImportParams, result: ExportResult) -> _Found:
             kept=len(every) - len(plan.absent),
         )
         index = oci_image.parse_object(archive.document(entry.descriptor), f"The index {plan.digest}")
-        annotations = checkpoint_reader.mapping(index, "annotations", plan.digest)
+        annotations = documents.mapping(index, "annotations", plan.digest)
         children = oci_image.parse_descriptors(index.get("manifests"), f"The index {plan.digest}")
         brought = {child.digest for child in plan.graph[plan.digest]}
         for child in children:

@@ -14,6 +14,7 @@ from typing import Any
 from ansible_collections.gpuops.restore.plugins.module_utils._containerd.containers import SPEC_TYPE
 from ansible_collections.gpuops.restore.plugins.module_utils._containerd.messages import message, pack
 from ansible_collections.gpuops.restore.plugins.module_utils._image import unpack
+from ansible_collections.gpuops.restore.plugins.module_utils._oci.image import host_platform
 from ansible_collections.gpuops.restore.tests.unit.helpers.archive_samples import INDEX, MANIFEST, tar
 from ansible_collections.gpuops.restore.tests.unit.helpers.fake_state import Blob, Snapshot, State
 
@@ -85,7 +86,7 @@ def add_base(state: State, name: str = BASE_NAME, unpacked: bool = True, text: b
         "application/vnd.oci.image.config.v1+json",
         json.dumps(
             {
-                "architecture": unpack.architecture(),
+                "architecture": host_platform().architecture,
                 "os": "linux",
                 "rootfs": {"diff_ids": diff_ids},
                 "config": {"Cmd": ["counter"]},

@@ -53,6 +53,13 @@ def test_where_the_data_lies(fake: FakeContainerd, client: Client) -> None:
     assert daemon.data_roots([]) == {"content": "", "snapshots": ""}
 
 
+def test_whether_the_cri_plugin_works() -> None:
+    old = daemon.Plugin("io.containerd.grpc.v1", "cri", "", "")
+    assert daemon.cri_ok([]) is None
+    assert daemon.cri_ok([old]) is True
+    assert daemon.cri_ok([old, daemon.Plugin("io.containerd.cri.v1", "images", "bad config", "")]) is False
+
+
 # --- space and environment
 
 

@@ -15,7 +15,6 @@ import pytest
 from ansible_collections.gpuops.restore.plugins.module_utils._archive.reader import open_archive
 from ansible_collections.gpuops.restore.plugins.module_utils._containerd import daemon, images
 from ansible_collections.gpuops.restore.plugins.module_utils._containerd.client import Client
-from ansible_collections.gpuops.restore.plugins.module_utils._containerd.daemon import Plugin
 from ansible_collections.gpuops.restore.plugins.module_utils._core.errors import (
     DeadlineError,
     InputError,
@@ -282,13 +281,6 @@ def test_cri_records_go_with_the_last_name(fake: FakeContainerd, client: Client)
     del fake.state.images["example.test/alias:1"]
     assert image_cri.remove(client, found, ordinary=True) == [NAME, "sha256:" + 64 * "c"]
     assert not fake.state.images
-
-
-def test_cri_plugin() -> None:
-    assert image_cri.plugin_ok([]) is None
-    old = Plugin("io.containerd.grpc.v1", "cri", "", "")
-    assert image_cri.plugin_ok([old]) is True
-    assert image_cri.plugin_ok([old, Plugin("io.containerd.cri.v1", "images", "bad config", "")]) is False
 
 
 # --- registries

@@ -14,6 +14,7 @@ from ansible_collections.gpuops.restore.plugins.module_utils._containerd import 
 from ansible_collections.gpuops.restore.plugins.module_utils._containerd.client import Client
 from ansible_collections.gpuops.restore.plugins.module_utils._core.errors import InputError, RestoreError, RpcError
 from ansible_collections.gpuops.restore.plugins.module_utils._image import unpack as image_unpack
+from ansible_collections.gpuops.restore.plugins.module_utils._oci.image import host_platform
 from ansible_collections.gpuops.restore.tests.unit.helpers.archive_samples import INDEX, MANIFEST
 from ansible_collections.gpuops.restore.tests.unit.helpers.containerd_samples import (
     BASE_NAME,
@@ -26,7 +27,7 @@ from ansible_collections.gpuops.restore.tests.unit.helpers.containerd_samples im
 )
 from ansible_collections.gpuops.restore.tests.unit.helpers.fake_containerd import FakeContainerd
 
-OTHER = "ppc64le" if image_unpack.architecture() != "ppc64le" else "amd64"
+OTHER = "ppc64le" if host_platform().architecture != "ppc64le" else "amd64"
 
 
 def resolve(client: Client, name: str = BASE_NAME) -> image_unpack.Rootfs:
@@ -133,7 +134,7 @@ def test_a_half_made_snapshot_that_cannot_be_removed_is_named(fake: FakeContaine
 def test_an_index_is_resolved_to_this_machine(fake: FakeContainerd, client: Client) -> None:
     foreign = add_base(fake.state, name="foreign", text=b" foreign")
     ours = add_base(fake.state)
-    inner = {"manifests": [child(fake, ours, image_unpack.architecture())]}
+    inner = {"manifests": [child(fake, ours, host_platform().architecture)]}
     nested = descriptor(fake.state, INDEX, json.dumps(inner).encode())
     attestation = {**child(fake, foreign, "unknown"), "platform": {"architecture": "unknown", "os": "unknown"}}
     record(fake.state, "multi", INDEX, {"manifests": [attestation, child(fake, foreign, OTHER), nested]})
@@ -146,7 +147,7 @@ def test_an_image_for_other_machines_only(fake: FakeContainerd, client: Client) 
     with pytest.raises(InputError) as caught:
         resolve(client, "multi")
     assert caught.value.code == "no_platform"
-    assert OTHER in caught.value.message and image_unpack.architecture() in caught.value.message
+    assert OTHER in caught.value.message and host_platform().architecture in caught.value.message
 
 
 @pytest.mark.parametrize("changes", [{"layers": []}, {"layers": None}])
