@@ -25,7 +25,7 @@ from .._containerd.images import Descriptor, Image
 from .._containerd.tasks import Task
 from .._core import labels, state_dir
 from .._core.errors import UNKNOWN, RestoreError, RpcError
-from .._diagnosis import dump_failure
+from .._diagnosis import failure as criu_failure
 from .._gpu import driver as gpu_driver, processes as gpu_processes, state as gpu_state
 from .._gpu.driver import Driver
 from .._host import huge_pages
@@ -203,8 +203,8 @@ class Capture:
         try:
             tasks.checkpoint(self._client, params.container_id, packed, params.checkpoint_timeout)
         except RpcError as error:
-            log = dump_failure.log_of(self._container.spec, self._work, begun)
-            raise dump_failure.explain(params.container_id, error, log) from error
+            log = criu_failure.dump_log(self._container.spec, self._work, begun)
+            raise criu_failure.explain_dump(params.container_id, error, log) from error
 
     def _options(self, images: str = "", work: str = "") -> Any:
         criu = self._params.criu

@@ -19,7 +19,7 @@ from .._containerd.containers import Container
 from .._containerd.tasks import Task
 from .._core import labels, state_dir
 from .._core.errors import UNKNOWN, InputError, NodeError, RestoreError, RpcError, combined
-from .._diagnosis import restore_failure
+from .._diagnosis import failure as criu_failure
 from .._gpu import marks, processes as gpu_processes, teardown
 from .._oci import spec_adapt
 from .._parallel_memory import hook as memory_hook
@@ -229,7 +229,7 @@ def _run(client: Client, params: TaskParams, container: Container, start: _Start
             if start.hook is not None:
                 start.hook.raise_failure(identifier)
             log = state_dir.restore_log(params.staging_dir, client.namespace, identifier)
-            raise restore_failure.explain(identifier, error, log) from error
+            raise criu_failure.explain_restore(identifier, error, log) from error
         running = time.monotonic()
         if start.hook is not None:
             start.hook.require_written(identifier)

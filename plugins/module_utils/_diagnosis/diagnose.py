@@ -12,7 +12,16 @@ from dataclasses import dataclass
 from .._core.errors import UNKNOWN
 from .._criu.log import clean, is_harmless, is_progress, is_warning
 from .entry import WHERE, Entry
-from .tables.all import TABLE
+from .tables.files import FILES
+from .tables.gpu import GPU
+from .tables.kernel import KERNEL
+from .tables.mounts import MOUNTS
+from .tables.network import NETWORK
+from .tables.resources import RESOURCES
+from .tables.runtime import RUNTIME
+
+#: All entries. Of those that match the same line with the same rank, the earlier one wins.
+TABLE: tuple[Entry, ...] = GPU + FILES + MOUNTS + NETWORK + RESOURCES + KERNEL + RUNTIME
 
 UNKNOWN_KIND = "unknown"
 _ERRORS = 40
@@ -20,20 +29,20 @@ _ERRORS = 40
 
 @dataclass(frozen=True)
 class Diagnosis:
-    """Why it failed, as far as the log tells.
+    """Why it failed, as far as the log tells."""
 
-    ``kind`` is stable (``unknown`` if nothing known matches), ``category`` groups kinds, ``outcome`` is
-    ``retryable``, ``terminal`` or ``unknown``; ``line`` is the evidence (cleaned), ``errors`` the cleaned
-    lines of the log in order, at most 40, without progress messages.
-    """
-
+    #: Stable; ``unknown`` if no entry matches.
     kind: str
     cause: str
     remedy: str
+    #: ``retryable``, ``terminal`` or ``unknown``.
     outcome: str
+    #: The line that matched, cleaned; empty if none did.
     line: str
     matched: bool
+    #: The cleaned lines of the log in order, at most 40, without progress messages.
     errors: tuple[str, ...]
+    #: Groups kinds.
     category: str = UNKNOWN_KIND
 
 

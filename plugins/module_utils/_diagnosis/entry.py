@@ -10,35 +10,40 @@ import re
 from dataclasses import dataclass
 from re import Pattern
 
+#: The line itself says what is wrong.
 ROOT = 0
-"""The line itself says what is wrong."""
+#: The line says what failed; why is probable, not certain.
 LIKELY = 1
-"""The line says what failed; why is probable, not certain."""
+#: The line is mostly the consequence of something else in the log.
 SYMPTOM = 2
-"""The line is mostly the consequence of something else in the log."""
+#: Almost every failure of the kind ends with such a line.
 GENERIC = 3
-"""Almost every failure of the kind ends with such a line."""
 
+#: Origins of a log.
 WHERE = ("dump", "restore", "cuda", "containerd")
 
 
 @dataclass(frozen=True)
 class Entry:
-    """``kind`` is unique and stable, ``category`` groups kinds, ``rank`` orders matches (lower wins).
+    """One known failure.
 
     The entry matches if one line matches one of ``any_of`` and, for each pattern of ``also``, some line of
-    the log matches it. Warnings count for ``also`` only: CRIU warns about much that does no harm. A non-empty
-    ``where`` limits the entry to logs of those origins (when the caller names the origin).
+    the log matches it. Warnings count for ``also`` only: CRIU warns about much that does no harm.
     """
 
+    #: Unique and stable.
     kind: str
+    #: Groups kinds.
     category: str
+    #: ROOT to GENERIC; of several entries that match, the lowest wins.
     rank: int
+    #: ``retryable``, ``terminal`` or ``unknown``.
     outcome: str
     cause: str
     remedy: str
     any_of: tuple[Pattern[str], ...]
     also: tuple[Pattern[str], ...] = ()
+    #: Origins to which the entry is limited when the caller names the origin; empty: none.
     where: frozenset[str] = frozenset()
 
 

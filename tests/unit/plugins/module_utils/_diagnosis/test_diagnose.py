@@ -15,8 +15,7 @@ from typing import Any
 import pytest
 
 from ansible_collections.gpuops.restore.plugins.module_utils._criu.log import error_lines, error_lines_from
-from ansible_collections.gpuops.restore.plugins.module_utils._diagnosis.diagnose import diagnose
-from ansible_collections.gpuops.restore.plugins.module_utils._diagnosis.tables.all import TABLE
+from ansible_collections.gpuops.restore.plugins.module_utils._diagnosis.diagnose import TABLE, diagnose
 
 DATA = Path(__file__).parents[3] / "data"
 

@@ -17,7 +17,7 @@ from ansible_collections.gpuops.restore.plugins.module_utils._core.errors import
     RpcError,
     UnavailableError,
 )
-from ansible_collections.gpuops.restore.plugins.module_utils._diagnosis import dump_failure
+from ansible_collections.gpuops.restore.plugins.module_utils._diagnosis import failure
 
 TEXT = "runc did not terminate successfully: criu failed: type NOTIFY errno 0\npath= /x/dump.log: unknown"
 
@@ -34,23 +34,24 @@ def test_criu_says_it_and_the_table_knows_it(tmp_path: Path) -> None:
         "(00.020000) Error (criu/cr-dump.c:1768): Dump files (pid: 7) failed with -1\n",
         encoding="utf-8",
     )
-    found = dump_failure.explain("box", error(), str(log))
+    found = failure.explain_dump("box", error(), str(log))
     assert (found.code, found.rpc) == ("criu_dump_failed", "Tasks/Checkpoint")
     assert "Connected TCP socket" in found.message
     assert found.details["kind"] and found.details["cause"] and found.remedy
     assert any("sk-inet.c" in line for line in found.details["errors"])
+    assert "log" not in found.details, "the log goes with the half-made dump"
 
 
 def test_a_reason_that_nobody_knows_is_quoted(tmp_path: Path) -> None:
     log = tmp_path / "dump.log"
     log.write_text("(00.010000) Error (criu/new.c:1): Flux capacitor is off\n", encoding="utf-8")
-    found = dump_failure.explain("box", error(), str(log))
+    found = failure.explain_dump("box", error(), str(log))
     assert "Flux capacitor is off" in found.message
     assert "not known here" in found.message
 
 
 def test_without_a_log_there_is_the_daemons_text() -> None:
-    found = dump_failure.explain("box", error(), "/nonexistent/dump.log")
+    found = failure.explain_dump("box", error(), "/nonexistent/dump.log")
     assert found.code == "criu_dump_failed"
     assert "type NOTIFY errno 0" in found.details["daemon"]
     assert "\n" not in found.message
@@ -58,11 +59,11 @@ def test_without_a_log_there_is_the_daemons_text() -> None:
 
 def test_a_daemon_that_went_away_is_not_a_failed_dump() -> None:
     gone = error(UnavailableError)
-    assert dump_failure.explain("box", gone, "/nonexistent") is gone
+    assert failure.explain_dump("box", gone, "/nonexistent") is gone
 
 
 def test_time_that_was_over() -> None:
-    found = dump_failure.explain("box", error(DeadlineError), "/nonexistent")
+    found = failure.explain_dump("box", error(DeadlineError), "/nonexistent")
     assert (found.code, found.outcome) == ("checkpoint_timeout", UNKNOWN)
 
 
@@ -70,7 +71,48 @@ def test_time_that_was_over() -> None:
 def test_a_log_that_says_nothing(tmp_path: Path, content: bytes) -> None:
     log = tmp_path / "dump.log"
     log.write_bytes(content)
-    assert dump_failure.explain("box", error(), str(log)).code == "criu_dump_failed"
+    assert failure.explain_dump("box", error(), str(log)).code == "criu_dump_failed"
+
+
+def test_a_restore_whose_log_the_table_knows(tmp_path: Path) -> None:
+    log = tmp_path / "restore.log"
+    log.write_text(
+        "(00.010000)      1: Error (criu/files-reg.c:2143): Can't open file app/data.bin on restore: "
+        "No such file or directory\n"
+        "(00.020000) Error (criu/cr-restore.c:2548): Restoring FAILED.\n",
+        encoding="utf-8",
+    )
+    found = failure.explain_restore("box", error(), str(log))
+    assert (found.code, found.rpc) == ("criu_restore_failed", "Tasks/Checkpoint")
+    assert found.message.startswith(f"CRIU could not restore box: {found.details['cause']} CRIU says: «Error (criu/")
+    assert found.remedy.endswith(f" The log is {log}.")
+    assert (found.details["log"], found.details["kind"] != "unknown") == (str(log), True)
+
+
+def test_a_restore_whose_reason_nobody_knows(tmp_path: Path) -> None:
+    log = tmp_path / "restore.log"
+    log.write_text("(00.010000) Error (criu/new.c:1): Flux capacitor is off\n", encoding="utf-8")
+    found = failure.explain_restore("box", error(), str(log))
+    assert "not known here: «Error (criu/new.c:1): Flux capacitor is off»" in found.message
+    assert found.remedy.endswith(f" The log is {log}.")
+
+
+def test_a_restore_that_did_not_begin_has_no_log() -> None:
+    found = failure.explain_restore("box", error(), "/nonexistent/restore.log")
+    assert (found.code, found.details["log"]) == ("criu_restore_failed", "")
+    assert found.remedy.startswith("CRIU wrote no log")
+    assert "type NOTIFY errno 0" in found.details["daemon"]
+
+
+def test_a_daemon_that_went_away_is_not_a_failed_restore() -> None:
+    gone = error(UnavailableError)
+    assert failure.explain_restore("box", gone, "/nonexistent") is gone
+
+
+def test_a_restore_whose_time_was_over_names_the_log() -> None:
+    found = failure.explain_restore("box", error(DeadlineError), "/w/restore.log")
+    assert (found.code, found.outcome) == ("restore_timeout", UNKNOWN)
+    assert found.details == {"log": "/w/restore.log"}
 
 
 @pytest.mark.parametrize("content", ["log-file={log}\nverbosity=4\n", "verbosity=4\nlog-file {log}\n"])
@@ -80,10 +122,10 @@ def test_a_configuration_of_its_own_says_where_the_log_is(tmp_path: Path, conten
     spec = {"annotations": {"org.criu.config": str(config)}}
     begun = time.time()
     log.write_text("of the dump")
-    assert dump_failure.log_of(spec, "/w", begun) == str(log)
+    assert failure.dump_log(spec, "/w", begun) == str(log)
     # It is still the restore's.
     os.utime(log, (begun - 60, begun - 60))
-    assert dump_failure.log_of(spec, "/w", begun) == "/w/dump.log"
+    assert failure.dump_log(spec, "/w", begun) == "/w/dump.log"
 
 
 @pytest.mark.parametrize("content", [b"tcp-close\nlog-file\n", b"log-file=/none/restore.log\n", b"\xff\xfe", None])
@@ -92,9 +134,9 @@ def test_a_configuration_that_names_no_log(tmp_path: Path, content: bytes | None
     if content is not None:
         config.write_bytes(content)
     spec = {"annotations": {"org.criu.config": str(config)}}
-    assert dump_failure.log_of(spec, "/w", 0.0) == "/w/dump.log"
+    assert failure.dump_log(spec, "/w", 0.0) == "/w/dump.log"
 
 
 @pytest.mark.parametrize("spec", [{}, {"annotations": None}, {"annotations": {"org.criu.config": "/tmp"}}])
 def test_without_a_configuration_it_is_where_runc_puts_it(spec: dict[str, Any]) -> None:
-    assert dump_failure.log_of(spec, "/w", 0.0) == "/w/dump.log"
+    assert failure.dump_log(spec, "/w", 0.0) == "/w/dump.log"

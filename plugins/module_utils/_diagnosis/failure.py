@@ -1,0 +1,148 @@
+# Copyright (c) 2026 the gpuops.restore contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""A failed CRIU dump or restore, explained from its log."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from .._core import state_dir
+from .._core.errors import UNKNOWN, DeadlineError, RestoreError, RpcError, UnavailableError
+from .._criu import config as criu_config
+from .._oci import spec_adapt
+
+if TYPE_CHECKING:
+    from .diagnose import Diagnosis
+
+_TICK = 0.02
+
+
+@dataclass(frozen=True)
+class _Findings:
+    """What CRIU's log and the daemon say of a failure."""
+
+    diagnosis: Diagnosis
+    #: Whether CRIU wrote error lines.
+    logged: bool
+    #: Lines that may tell the cause; the daemon's message where CRIU wrote none.
+    evidence: list[str]
+    #: The daemon's message, on one line.
+    daemon: str
+
+    def message(self, verb: str, container_id: str) -> str:
+        """One sentence: what failed, and why as far as that is known."""
+        if self.diagnosis.matched:
+            return f"CRIU could not {verb} {container_id}: {self.diagnosis.cause} CRIU says: «{self.diagnosis.line}»."
+        return f"CRIU could not {verb} {container_id}, for a reason that is not known here: «{self.evidence[0]}»."
+
+    def details(self) -> dict[str, Any]:
+        """For the error's details."""
+        return {
+            "kind": self.diagnosis.kind,
+            "cause": self.diagnosis.cause,
+            "errors": list(self.diagnosis.errors) or self.evidence,
+            "daemon": self.daemon,
+        }
+
+
+def dump_log(spec: Mapping[str, Any], work: str, begun: float) -> str:
+    """The log of a dump whose work directory is ``work``, and which began at ``begun`` (of time.time).
+
+    A container that was restored has a configuration for CRIU of its own, which wins over what runc asks for. What lies
+    there from before is the restore's log, and says nothing of the dump.
+    """
+    config = (spec.get("annotations") or {}).get(spec_adapt.CRIU_CONFIG_ANNOTATION, "")
+    # The dump's failure is what has to be told, not that of a look at files.
+    with contextlib.suppress(OSError, UnicodeDecodeError):
+        configured = criu_config.log_file(state_dir.read_text(config) or "") if config else ""
+        # Files have the time of the kernel's last tick.
+        if configured and os.stat(configured).st_mtime >= begun - _TICK:
+            return configured
+    return os.path.join(work, "dump.log")
+
+
+def explain_dump(container_id: str, error: RpcError, log: str) -> RestoreError:
+    """What went wrong in ``Tasks.Checkpoint``, with CRIU's own lines, a likely cause and a remedy.
+
+    ``log`` is CRIU's dump log; it goes with the half-made dump, so its error lines are all that is kept. A daemon that
+    went away is not a failed dump, and is returned as it was.
+    """
+    if isinstance(error, UnavailableError):
+        return error
+    if isinstance(error, DeadlineError):
+        return RestoreError(
+            "checkpoint_timeout",
+            f"The dump of {container_id} had not ended when its time was over.",
+            "Raise checkpoint_timeout, or put staging_dir on a faster disk.",
+            outcome=UNKNOWN,
+            rpc=error.rpc,
+        )
+    found = _read(error, log, "dump")
+    if found.diagnosis.matched:
+        remedy = found.diagnosis.remedy
+    else:
+        remedy = "Read CRIU's error lines in failure.details.errors; the workload goes on."
+    return RestoreError(
+        "criu_dump_failed",
+        found.message("dump", container_id),
+        remedy,
+        outcome=found.diagnosis.outcome,
+        rpc=error.rpc,
+        details=found.details(),
+    )
+
+
+def explain_restore(container_id: str, error: RpcError, log: str) -> RestoreError:
+    """What went wrong when the task was created or started, with CRIU's own lines, a likely cause and a remedy.
+
+    ``log`` is CRIU's restore log, which stays where it is. A daemon that went away is not a failed restore, and is
+    returned as it was.
+    """
+    if isinstance(error, UnavailableError):
+        return error
+    if isinstance(error, DeadlineError):
+        return RestoreError(
+            "restore_timeout",
+            f"The restore of {container_id} had not ended when its time was over.",
+            "Raise restore_timeout, or look at the node's disk and CRIU's log.",
+            outcome=UNKNOWN,
+            rpc=error.rpc,
+            details={"log": log},
+        )
+    found = _read(error, log, "restore")
+    if found.logged:
+        remedy = f"{found.diagnosis.remedy} The log is {log}."
+    elif found.diagnosis.matched:
+        remedy = found.diagnosis.remedy
+    else:
+        remedy = "CRIU wrote no log, so it did not begin: check its options (criu) and containerd's own log."
+    return RestoreError(
+        "criu_restore_failed",
+        found.message("restore", container_id),
+        remedy,
+        outcome=found.diagnosis.outcome,
+        rpc=error.rpc,
+        details={**found.details(), "log": log if found.logged else ""},
+    )
+
+
+def _read(error: RpcError, log: str, where: str) -> _Findings:
+    """``where``: ``dump`` or ``restore``."""
+    # Hundreds of patterns, which only a failure has to wait for.
+    from .._criu import log as criu_log
+    from . import diagnose
+
+    lines = criu_log.error_lines(log) if os.path.isfile(log) else []
+    daemon = "; ".join(str(error.details.get("text", "")).split("\n"))
+    return _Findings(
+        diagnosis=diagnose.diagnose([*lines, daemon], where),
+        logged=bool(lines),
+        evidence=[line for line in lines if not criu_log.is_harmless(line)] or [daemon],
+        daemon=daemon,
+    )
