@@ -114,21 +114,21 @@ from typing import Any
 from ansible.module_utils.basic import AnsibleModule
 
 from ansible_collections.gpuops.restore.plugins.module_utils import _module
-from ansible_collections.gpuops.restore.plugins.module_utils._containerd import lease as containerd_lease
+from ansible_collections.gpuops.restore.plugins.module_utils._containerd import leases
 from ansible_collections.gpuops.restore.plugins.module_utils._containerd.client import Client
 
 
 def step(module: AnsibleModule, client: Client) -> dict[str, Any]:
     """Carry out one call of the module."""
     parameters = module.params
-    params = containerd_lease.LeaseParams(
+    params = leases.LeaseParams(
         lease_id=parameters["id"],
         expire_seconds=parameters["expire_seconds"],
         labels={str(name): str(value) for name, value in parameters["labels"].items()},
         owner=parameters["owner"],
         force=parameters["force"],
     )
-    act = containerd_lease.present if parameters["state"] == "present" else containerd_lease.absent
+    act = leases.present if parameters["state"] == "present" else leases.absent
     done = act(client, params, module.check_mode)
     for warning in done.warnings:
         module.warn(warning)

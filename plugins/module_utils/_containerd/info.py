@@ -12,7 +12,7 @@ from typing import Any
 from .._core.errors import NodeError
 from .._host import cgroup as host_cgroup
 from .._oci.image import host_platform
-from . import daemon as containerd_daemon, lease as containerd_lease, leases
+from . import daemon as containerd_daemon, leases
 from .client import Client
 
 #: Exists exactly when systemd is the init system (sd_booted(3)).
@@ -39,7 +39,7 @@ def gather(client: Client, staging_dir: str) -> dict[str, Any]:
         "free_bytes": {name: containerd_daemon.free_bytes(place) if place else None for name, place in places.items()},
         "plugins": troubled(every),
         "cri_ok": containerd_daemon.cri_ok(every),
-        "leases": [containerd_lease.describe(lease) for lease in leases.list_all(client)],
+        "leases": [leases.describe(lease) for lease in leases.list_all(client)],
         "kernel": os.uname().release,
         "architecture": host_platform().architecture,
     }

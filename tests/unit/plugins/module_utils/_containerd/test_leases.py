@@ -1,0 +1,124 @@
+# Copyright (c) 2026 the gpuops.restore contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Leases, on the test double of containerd."""
+
+from __future__ import annotations
+
+import datetime
+
+import pytest
+
+from ansible_collections.gpuops.restore.plugins.module_utils._containerd import leases
+from ansible_collections.gpuops.restore.plugins.module_utils._containerd.client import Client
+from ansible_collections.gpuops.restore.plugins.module_utils._containerd.leases import Lease, LeaseParams
+from ansible_collections.gpuops.restore.plugins.module_utils._core.errors import RestoreError
+from ansible_collections.gpuops.restore.tests.unit.helpers.fake_containerd import FakeContainerd
+
+NOON = datetime.datetime(2026, 1, 31, 12, tzinfo=datetime.timezone.utc)
+EXPIRE = "containerd.io/gc.expire"
+OWNER = "io.gpuops.restore/owner"
+
+
+@pytest.mark.parametrize(
+    ("expires", "expected"),
+    [
+        ("", False),
+        ("2026-01-31T11:59:59Z", True),
+        ("2026-01-31T12:00:01Z", False),
+        ("2026-01-31T12:30:00+01:00", True),
+        ("2026-01-31T11:59:59.5Z", True),
+        ("soon", False),
+    ],
+)
+def test_expired(expires: str, expected: bool) -> None:
+    assert leases.expired(Lease("a", {EXPIRE: expires}), NOON) is expected
+
+
+def test_result_shows_only_the_callers_labels() -> None:
+    lease = Lease("a", {EXPIRE: "2026-01-31T11:00:00Z", OWNER: "me", "purpose": "test"})
+    expected = {"id": "a", "expires": "2026-01-31T11:00:00Z", "labels": {"purpose": "test"}, "owner": "me"}
+    assert leases.describe(lease) == expected
+
+
+def test_present_and_absent(fake: FakeContainerd, client: Client) -> None:
+    params = LeaseParams("mine", 60, {"purpose": "test"})
+    assert leases.present(client, params, check=True).changed and not fake.state.leases
+    done = leases.present(client, params, check=False)
+    assert done.changed and fake.state.leases["mine"][OWNER] == "gpuops.restore"
+    again = leases.present(client, params, check=False)
+    assert not again.changed and again.lease == done.lease and not again.warnings
+    assert leases.present(client, LeaseParams("mine", labels={"other": "1"}), check=False).warnings
+    assert leases.absent(client, params, check=True).changed and fake.state.leases
+    assert leases.absent(client, params, check=False).changed and not fake.state.leases
+    assert not leases.absent(client, params, check=False).changed
+
+
+def test_an_expired_one_is_made_anew(fake: FakeContainerd, client: Client) -> None:
+    fake.state.leases["mine"] = {OWNER: "gpuops.restore", EXPIRE: "2020-01-01T00:00:00Z"}
+    done = leases.present(client, LeaseParams("mine"), check=False)
+    assert done.changed and done.before == "expired"
+    assert fake.state.leases["mine"][EXPIRE] > "2020-01-01T00:00:00Z"
+
+
+def test_refusals(fake: FakeContainerd, client: Client) -> None:
+    fake.state.leases["theirs"] = {}
+    for act in (leases.present, leases.absent):
+        with pytest.raises(RestoreError) as caught:
+            act(client, LeaseParams("theirs"), False)
+        assert caught.value.code == "lease_not_ours"
+    for params in (
+        LeaseParams(""),
+        LeaseParams("a/b"),
+        LeaseParams("a", 0),
+        LeaseParams("a", labels={EXPIRE: "never"}),
+    ):
+        with pytest.raises(RestoreError) as caught:
+            leases.present(client, params, False)
+        assert caught.value.code == "lease_invalid"
+    assert list(fake.state.leases) == ["theirs"]
+    assert leases.absent(client, LeaseParams("theirs", force=True), False).changed
+
+
+# --- what a run that was killed leaves
+
+
+def test_an_abandoned_lease_is_told_in_check_mode_and_goes_otherwise(fake: FakeContainerd, client: Client) -> None:
+    own = leases.own_id("stage x")
+    fake.state.leases[own] = {OWNER: "gpuops.restore"}
+    fake.state.leases["mine"] = {}
+    assert leases.drop_abandoned(client, "stage x", check=True) is True
+    assert own in fake.state.leases and fake.count("Leases/Delete") == 0
+    assert leases.drop_abandoned(client, "stage x", check=False) is True
+    assert list(fake.state.leases) == ["mine"]
+
+
+@pytest.mark.parametrize("check", [True, False])
+def test_without_an_abandoned_lease_nothing_is_told_nor_deleted(
+    fake: FakeContainerd, client: Client, check: bool
+) -> None:
+    fake.state.leases[leases.own_id("stage y")] = {}
+    assert leases.drop_abandoned(client, "stage x", check) is False
+    assert list(fake.state.leases) == [leases.own_id("stage y")]
+    assert fake.count("Leases/Delete") == 0
+
+
+def test_a_lease_of_a_purpose_replaces_the_one_that_a_killed_run_left(fake: FakeContainerd, client: Client) -> None:
+    own = leases.own_id("stage x")
+    fake.state.leases[own] = {"left": "behind"}
+    with leases.hold(client, None, "stage x", 60):
+        assert fake.state.leases[own].keys() == {OWNER, EXPIRE}
+        client.call("containerd.services.leases.v1.Leases/List")
+        assert fake.seen[-1].metadata["containerd-lease"] == own
+    assert fake.state.leases == {}
+
+
+def test_a_given_lease_has_to_be_there_and_stays(fake: FakeContainerd, client: Client) -> None:
+    with pytest.raises(RestoreError) as caught, leases.hold(client, "mine", "stage x"):
+        pytest.fail("the block must not run")
+    assert caught.value.code == "lease_absent"
+    fake.state.leases["mine"] = {}
+    with leases.hold(client, "mine", "stage x"):
+        assert list(fake.state.leases) == ["mine"]
+    assert list(fake.state.leases) == ["mine"]
