@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""What the CUDA modules share: options, and containerd only where a container is named."""
+"""What the CUDA modules share: containerd only where a container is named."""
 
 from __future__ import annotations
 
@@ -16,21 +16,13 @@ from . import _module
 from ._containerd.client import RECONNECT_SECONDS, Client
 from ._core.errors import InputError, RestoreError
 
-#: Options of every module that speaks to the CUDA driver.
-OPTIONS: dict[str, Any] = {
-    "container_id": {"type": "str"},
-    "pids": {"type": "list", "elements": "int"},
-    "driver_root": {"type": "path"},
-}
-
 Step = Callable[[AnsibleModule, "Client | None"], "dict[str, Any]"]
 
 
 def run(argument_spec: dict[str, Any], step: Step, **rules: Any) -> None:
     """As :func:`_module.run`, but ``step`` gets a client only if ``container_id`` is given."""
     module = AnsibleModule(
-        argument_spec={**_module.CONTAINERD, **OPTIONS, **argument_spec},
-        mutually_exclusive=[("container_id", "pids")],
+        argument_spec={**_module.CONTAINERD, **argument_spec},
         supports_check_mode=True,
         **rules,
     )

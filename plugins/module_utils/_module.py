@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""What every module shares: the common options, the client, errors to fail_json.
+"""What every module shares: the options of the connection, the client, errors to fail_json.
 
 The one place below plugins/modules that knows Ansible.
 """
@@ -15,7 +15,6 @@ from typing import Any, Callable
 from ansible.module_utils.basic import AnsibleModule, env_fallback
 
 from ._containerd.client import RECONNECT_SECONDS, Client
-from ._core import labels, state_dir
 from ._core.errors import RestoreError
 
 #: Options of every module that talks to containerd.
@@ -27,21 +26,6 @@ CONTAINERD = {
     },
     "namespace": {"type": "str", "default": "k8s.io", "fallback": (env_fallback, ["CONTAINERD_NAMESPACE"])},
     "timeout": {"type": "int", "default": 60},
-}
-STAGING_DIR = {"type": "path", "default": state_dir.STATE_ROOT}
-OWNER = {"type": "str", "default": labels.DEFAULT_OWNER}
-FORCE = {"type": "bool", "default": False}
-#: Suboptions of every ``criu``.
-CRIU: dict[str, Any] = {
-    "tcp": {"type": "str", "choices": ["established", "close", "none"], "default": "none"},
-    "file_locks": {"type": "bool", "default": False},
-    "ext_unix_sk": {"type": "bool", "default": False},
-    "manage_cgroups": {
-        "type": "str",
-        "choices": ["ignore", "none", "props", "soft", "full", "strict"],
-        "default": "ignore",
-    },
-    "extra": {"type": "list", "elements": "str", "default": []},
 }
 
 Step = Callable[[AnsibleModule, Client], "dict[str, Any]"]

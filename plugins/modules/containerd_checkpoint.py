@@ -268,7 +268,7 @@ from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ansible_collections.gpuops.restore.plugins.module_utils import _module
+from ansible_collections.gpuops.restore.plugins.module_utils import _module, _options
 from ansible_collections.gpuops.restore.plugins.module_utils._capture import (
     capture as capture_steps,
     params as capture_params,
@@ -276,14 +276,6 @@ from ansible_collections.gpuops.restore.plugins.module_utils._capture import (
 )
 from ansible_collections.gpuops.restore.plugins.module_utils._capture.preflight import CriuOptions
 from ansible_collections.gpuops.restore.plugins.module_utils._containerd.client import Client
-
-_CRIU: dict[str, Any] = {
-    "tcp_established": {"type": "bool", "default": False},
-    "file_locks": {"type": "bool", "default": False},
-    "ext_unix_sk": {"type": "bool", "default": False},
-    "shell_job": {"type": "bool", "default": False},
-    "empty_namespaces": {"type": "list", "elements": "str", "default": []},
-}
 
 
 def step(module: AnsibleModule, client: Client) -> dict[str, Any]:
@@ -328,30 +320,39 @@ def step(module: AnsibleModule, client: Client) -> dict[str, Any]:
     return result
 
 
+ARGUMENT_SPEC: dict[str, Any] = {
+    "container_id": {"type": "str", "required": True},
+    "name": {"type": "str", "required": True},
+    "state": {"type": "str", "choices": ["present", "settled"], "default": "present"},
+    "leave": {"type": "str", "choices": ["running", "paused", "stopped"], "default": "running"},
+    **_options.GPU_MODE,
+    "criu": {
+        "type": "dict",
+        "default": {},
+        "apply_defaults": True,
+        "options": {
+            "tcp_established": {"type": "bool", "default": False},
+            "file_locks": {"type": "bool", "default": False},
+            "ext_unix_sk": {"type": "bool", "default": False},
+            "shell_job": {"type": "bool", "default": False},
+            "empty_namespaces": {"type": "list", "elements": "str", "default": []},
+        },
+    },
+    **_options.STAGING,
+    "keep_staged": {"type": "bool", "default": False},
+    **_options.LEASE,
+    "lease_seconds": {"type": "int", "default": 7200},
+    "checkpoint_timeout": {"type": "int", "default": 1800},
+    **_options.GPU,
+    **_options.GPU_LOCK,
+    **_options.HUGE_PAGES,
+    **_options.OWNERSHIP,
+}
+
+
 def main() -> None:
     """Entry point of the module."""
-    _module.run(
-        {
-            "container_id": {"type": "str", "required": True},
-            "name": {"type": "str", "required": True},
-            "state": {"type": "str", "choices": ["present", "settled"], "default": "present"},
-            "leave": {"type": "str", "choices": ["running", "paused", "stopped"], "default": "running"},
-            "gpu": {"type": "str", "choices": ["auto", "required", "none"], "default": "auto"},
-            "criu": {"type": "dict", "default": {}, "options": _CRIU, "apply_defaults": True},
-            "staging_dir": _module.STAGING_DIR,
-            "keep_staged": {"type": "bool", "default": False},
-            "lease": {"type": "str"},
-            "lease_seconds": {"type": "int", "default": 7200},
-            "checkpoint_timeout": {"type": "int", "default": 1800},
-            "cuda_timeout": {"type": "int", "default": 600},
-            "lock_timeout": {"type": "float", "default": 10.0},
-            "huge_pages": {"type": "str", "choices": ["auto", "always", "keep"], "default": "auto"},
-            "driver_root": {"type": "path"},
-            "owner": _module.OWNER,
-            "force": _module.FORCE,
-        },
-        step,
-    )
+    _module.run(ARGUMENT_SPEC, step)
 
 
 if __name__ == "__main__":

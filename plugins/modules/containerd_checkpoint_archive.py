@@ -194,7 +194,7 @@ from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ansible_collections.gpuops.restore.plugins.module_utils import _module
+from ansible_collections.gpuops.restore.plugins.module_utils import _module, _options
 from ansible_collections.gpuops.restore.plugins.module_utils._containerd.client import Client
 from ansible_collections.gpuops.restore.plugins.module_utils._transfer import (
     convert as transfer_convert,
@@ -268,31 +268,30 @@ def step(module: AnsibleModule, client: Client) -> dict[str, Any]:
     }
 
 
+ARGUMENT_SPEC: dict[str, Any] = {
+    "operation": {"type": "str", "choices": ["export", "import", "convert"], "required": True},
+    "name": {"type": "str", "required": True},
+    "path": {"type": "path", "required": True},
+    "compression": {"type": "str", "choices": ["none", "gzip", "zstd"]},
+    "base": {"type": "str", "choices": ["include", "omit"], "default": "include"},
+    "digest": {"type": "str"},
+    "image": {"type": "str"},
+    "spec": {"type": "path"},
+    "metadata": {"type": "path"},
+    "rootfs_diff": {"type": "path"},
+    "snapshotter": {"type": "str"},
+    "runtime": {"type": "str", "default": "io.containerd.runc.v2"},
+    "systemd_cgroup": {"type": "bool", "default": False},
+    "max_bytes": {"type": "int"},
+    **_options.LEASE,
+    **_options.OWNERSHIP,
+}
+RULES: dict[str, Any] = {"mutually_exclusive": [("spec", "metadata")]}
+
+
 def main() -> None:
     """Entry point of the module."""
-    _module.run(
-        {
-            "operation": {"type": "str", "choices": ["export", "import", "convert"], "required": True},
-            "name": {"type": "str", "required": True},
-            "path": {"type": "path", "required": True},
-            "compression": {"type": "str", "choices": ["none", "gzip", "zstd"]},
-            "base": {"type": "str", "choices": ["include", "omit"], "default": "include"},
-            "digest": {"type": "str"},
-            "image": {"type": "str"},
-            "spec": {"type": "path"},
-            "metadata": {"type": "path"},
-            "rootfs_diff": {"type": "path"},
-            "snapshotter": {"type": "str"},
-            "runtime": {"type": "str", "default": "io.containerd.runc.v2"},
-            "systemd_cgroup": {"type": "bool", "default": False},
-            "max_bytes": {"type": "int"},
-            "lease": {"type": "str"},
-            "owner": _module.OWNER,
-            "force": _module.FORCE,
-        },
-        step,
-        mutually_exclusive=[("spec", "metadata")],
-    )
+    _module.run(ARGUMENT_SPEC, step, **RULES)
 
 
 if __name__ == "__main__":

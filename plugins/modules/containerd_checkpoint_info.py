@@ -159,7 +159,7 @@ from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ansible_collections.gpuops.restore.plugins.module_utils import _module
+from ansible_collections.gpuops.restore.plugins.module_utils import _module, _options
 from ansible_collections.gpuops.restore.plugins.module_utils._checkpoint import (
     metadata as checkpoint_metadata,
     original,
@@ -205,28 +205,22 @@ def step(module: AnsibleModule, client: Client) -> dict[str, Any]:
     }
 
 
+ARGUMENT_SPEC: dict[str, Any] = {
+    "checkpoint": {"type": "str", "required": True},
+    **_options.WORKLOAD_METADATA,
+    **_options.WORKLOAD_ORIGINAL,
+    **_options.WORKLOAD_OUTPUT,
+    "container_id": {"type": "str"},
+    **_options.STAGING,
+    "rebuild": {"type": "bool", "default": False},
+    **_options.OWNERSHIP,
+}
+RULES: dict[str, Any] = {"mutually_exclusive": [("metadata", "metadata_content")]}
+
+
 def main() -> None:
     """Entry point of the module."""
-    _module.run(
-        {
-            "checkpoint": {"type": "str", "required": True},
-            "metadata": {"type": "path"},
-            "metadata_content": {"type": "str", "no_log": True},
-            "image": {"type": "str"},
-            "snapshotter": {"type": "str"},
-            "container_id": {"type": "str"},
-            "mounts": {"type": "dict", "default": {}},
-            "network": {"type": "str"},
-            "stdout": {"type": "str"},
-            "stderr": {"type": "str"},
-            "staging_dir": _module.STAGING_DIR,
-            "rebuild": {"type": "bool", "default": False},
-            "owner": _module.OWNER,
-            "force": _module.FORCE,
-        },
-        step,
-        mutually_exclusive=[("metadata", "metadata_content")],
-    )
+    _module.run(ARGUMENT_SPEC, step, **RULES)
 
 
 if __name__ == "__main__":

@@ -189,7 +189,7 @@ from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ansible_collections.gpuops.restore.plugins.module_utils import _module
+from ansible_collections.gpuops.restore.plugins.module_utils import _module, _options
 from ansible_collections.gpuops.restore.plugins.module_utils._containerd.client import Client
 from ansible_collections.gpuops.restore.plugins.module_utils._registry import reference as registry_reference
 from ansible_collections.gpuops.restore.plugins.module_utils._transfer import (
@@ -230,30 +230,31 @@ def step(module: AnsibleModule, client: Client) -> dict[str, Any]:
     }
 
 
+ARGUMENT_SPEC: dict[str, Any] = {
+    "state": {"type": "str", "choices": ["pushed", "pulled"], "required": True},
+    "name": {"type": "str", "required": True},
+    "reference": {"type": "str"},
+    "base": {"type": "bool", "default": True},
+    "digest": {"type": "str"},
+    "server": {"type": "str"},
+    "username": {"type": "str"},
+    "password": {"type": "str", "no_log": True},
+    "token": {"type": "str", "no_log": True},
+    "auth_file": {"type": "path"},
+    "ca_file": {"type": "path"},
+    "insecure": {"type": "bool", "default": False},
+    **_options.LEASE,
+    **_options.OWNERSHIP,
+}
+RULES: dict[str, Any] = {
+    "required_together": [("username", "password")],
+    "mutually_exclusive": [("username", "token", "auth_file")],
+}
+
+
 def main() -> None:
     """Entry point of the module."""
-    _module.run(
-        {
-            "state": {"type": "str", "choices": ["pushed", "pulled"], "required": True},
-            "name": {"type": "str", "required": True},
-            "reference": {"type": "str"},
-            "base": {"type": "bool", "default": True},
-            "digest": {"type": "str"},
-            "server": {"type": "str"},
-            "username": {"type": "str"},
-            "password": {"type": "str", "no_log": True},
-            "token": {"type": "str", "no_log": True},
-            "auth_file": {"type": "path"},
-            "ca_file": {"type": "path"},
-            "insecure": {"type": "bool", "default": False},
-            "lease": {"type": "str"},
-            "owner": _module.OWNER,
-            "force": _module.FORCE,
-        },
-        step,
-        required_together=[("username", "password")],
-        mutually_exclusive=[("username", "token", "auth_file")],
-    )
+    _module.run(ARGUMENT_SPEC, step, **RULES)
 
 
 if __name__ == "__main__":

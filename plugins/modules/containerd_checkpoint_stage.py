@@ -112,7 +112,7 @@ from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ansible_collections.gpuops.restore.plugins.module_utils import _module
+from ansible_collections.gpuops.restore.plugins.module_utils import _module, _options
 from ansible_collections.gpuops.restore.plugins.module_utils._checkpoint import stage as stage_steps
 from ansible_collections.gpuops.restore.plugins.module_utils._containerd.client import Client
 
@@ -140,18 +140,18 @@ def step(module: AnsibleModule, client: Client) -> dict[str, Any]:
     }
 
 
+ARGUMENT_SPEC: dict[str, Any] = {
+    "checkpoint": {"type": "str", "required": True},
+    "state": {"type": "str", "choices": ["present", "absent"], "default": "present"},
+    **_options.STAGING,
+    **_options.LEASE,
+    **_options.PREPARED,
+}
+
+
 def main() -> None:
     """Entry point of the module."""
-    _module.run(
-        {
-            "checkpoint": {"type": "str", "required": True},
-            "state": {"type": "str", "choices": ["present", "absent"], "default": "present"},
-            "staging_dir": _module.STAGING_DIR,
-            "lease": {"type": "str"},
-            "assume_prepared": {"type": "bool", "default": False},
-        },
-        step,
-    )
+    _module.run(ARGUMENT_SPEC, step)
 
 
 if __name__ == "__main__":

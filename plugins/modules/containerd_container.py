@@ -236,7 +236,7 @@ from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ansible_collections.gpuops.restore.plugins.module_utils import _module
+from ansible_collections.gpuops.restore.plugins.module_utils import _module, _options
 from ansible_collections.gpuops.restore.plugins.module_utils._checkpoint import metadata, original
 from ansible_collections.gpuops.restore.plugins.module_utils._container import (
     container as container_steps,
@@ -306,36 +306,28 @@ def step(module: AnsibleModule, client: Client) -> dict[str, Any]:
     }
 
 
+ARGUMENT_SPEC: dict[str, Any] = {
+    "container_id": {"type": "str", "required": True},
+    "state": {"type": "str", "choices": ["present", "absent"], "default": "present"},
+    "checkpoint": {"type": "str"},
+    **_options.WORKLOAD_METADATA,
+    **_options.WORKLOAD_ORIGINAL,
+    **_options.WORKLOAD_CONTAINER,
+    **_options.STAGING,
+    "rebuild": {"type": "bool", "default": False},
+    **_options.LEASE,
+    **_options.OWNERSHIP,
+    **_options.PREPARED,
+}
+RULES: dict[str, Any] = {
+    "required_if": [("state", "present", ("checkpoint",))],
+    "mutually_exclusive": [("metadata", "metadata_content")],
+}
+
+
 def main() -> None:
     """Entry point of the module."""
-    _module.run(
-        {
-            "container_id": {"type": "str", "required": True},
-            "state": {"type": "str", "choices": ["present", "absent"], "default": "present"},
-            "checkpoint": {"type": "str"},
-            "metadata": {"type": "path"},
-            "metadata_content": {"type": "str", "no_log": True},
-            "image": {"type": "str"},
-            "snapshotter": {"type": "str"},
-            "snapshot_id": {"type": "str"},
-            "mounts": {"type": "dict", "default": {}},
-            "network": {"type": "str"},
-            "env": {"type": "dict", "default": {}, "no_log": True},
-            "cgroups_path": {"type": "str"},
-            "allow_hooks": {"type": "bool", "default": False},
-            "allow_annotations": {"type": "list", "elements": "str", "default": []},
-            "criu": {"type": "dict", "default": {}, "options": _module.CRIU},
-            "staging_dir": _module.STAGING_DIR,
-            "rebuild": {"type": "bool", "default": False},
-            "lease": {"type": "str"},
-            "owner": _module.OWNER,
-            "force": _module.FORCE,
-            "assume_prepared": {"type": "bool", "default": False},
-        },
-        step,
-        required_if=[("state", "present", ("checkpoint",))],
-        mutually_exclusive=[("metadata", "metadata_content")],
-    )
+    _module.run(ARGUMENT_SPEC, step, **RULES)
 
 
 if __name__ == "__main__":

@@ -180,7 +180,7 @@ from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ansible_collections.gpuops.restore.plugins.module_utils import _module
+from ansible_collections.gpuops.restore.plugins.module_utils import _module, _options
 from ansible_collections.gpuops.restore.plugins.module_utils._containerd.client import Client
 from ansible_collections.gpuops.restore.plugins.module_utils._image import image as image_steps, state as image_state
 
@@ -214,25 +214,24 @@ def step(module: AnsibleModule, client: Client) -> dict[str, Any]:
     }
 
 
+ARGUMENT_SPEC: dict[str, Any] = {
+    "name": {"type": "str", "required": True},
+    "state": {"type": "str", "choices": ["present", "absent"], "default": "present"},
+    "archive": {"type": "path"},
+    "pull": {"type": "str", "choices": ["missing", "always", "never"], "default": "missing"},
+    "hosts_dir": {"type": "path"},
+    "snapshotter": {"type": "str", "default": "overlayfs"},
+    "unpack": {"type": "bool", "default": True},
+    "pinned": {"type": "bool"},
+    "digest": {"type": "str"},
+    **_options.LEASE,
+    **_options.OWNERSHIP,
+}
+
+
 def main() -> None:
     """Entry point of the module."""
-    _module.run(
-        {
-            "name": {"type": "str", "required": True},
-            "state": {"type": "str", "choices": ["present", "absent"], "default": "present"},
-            "archive": {"type": "path"},
-            "pull": {"type": "str", "choices": ["missing", "always", "never"], "default": "missing"},
-            "hosts_dir": {"type": "path"},
-            "snapshotter": {"type": "str", "default": "overlayfs"},
-            "unpack": {"type": "bool", "default": True},
-            "pinned": {"type": "bool"},
-            "digest": {"type": "str"},
-            "lease": {"type": "str"},
-            "owner": _module.OWNER,
-            "force": _module.FORCE,
-        },
-        step,
-    )
+    _module.run(ARGUMENT_SPEC, step)
 
 
 if __name__ == "__main__":

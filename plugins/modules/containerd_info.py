@@ -140,7 +140,7 @@ from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ansible_collections.gpuops.restore.plugins.module_utils import _module
+from ansible_collections.gpuops.restore.plugins.module_utils import _module, _options
 from ansible_collections.gpuops.restore.plugins.module_utils._containerd import info as containerd_info
 from ansible_collections.gpuops.restore.plugins.module_utils._containerd.client import Client
 
@@ -150,9 +150,12 @@ def step(module: AnsibleModule, client: Client) -> dict[str, Any]:
     return {"changed": False, **containerd_info.gather(client, module.params["staging_dir"])}
 
 
+ARGUMENT_SPEC: dict[str, Any] = _options.STAGING
+
+
 def main() -> None:
     """Entry point of the module."""
-    _module.run({"staging_dir": _module.STAGING_DIR}, step)
+    _module.run(ARGUMENT_SPEC, step)
 
 
 if __name__ == "__main__":

@@ -113,7 +113,7 @@ from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ansible_collections.gpuops.restore.plugins.module_utils import _module
+from ansible_collections.gpuops.restore.plugins.module_utils import _module, _options
 from ansible_collections.gpuops.restore.plugins.module_utils._containerd import leases
 from ansible_collections.gpuops.restore.plugins.module_utils._containerd.client import Client
 
@@ -140,19 +140,18 @@ def step(module: AnsibleModule, client: Client) -> dict[str, Any]:
     }
 
 
+ARGUMENT_SPEC: dict[str, Any] = {
+    "id": {"type": "str", "required": True},
+    "state": {"type": "str", "choices": ["present", "absent"], "default": "present"},
+    "expire_seconds": {"type": "int", "default": 3600},
+    "labels": {"type": "dict", "default": {}},
+    **_options.OWNERSHIP,
+}
+
+
 def main() -> None:
     """Entry point of the module."""
-    _module.run(
-        {
-            "id": {"type": "str", "required": True},
-            "state": {"type": "str", "choices": ["present", "absent"], "default": "present"},
-            "expire_seconds": {"type": "int", "default": 3600},
-            "labels": {"type": "dict", "default": {}},
-            "owner": _module.OWNER,
-            "force": _module.FORCE,
-        },
-        step,
-    )
+    _module.run(ARGUMENT_SPEC, step)
 
 
 if __name__ == "__main__":

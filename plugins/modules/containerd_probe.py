@@ -185,7 +185,7 @@ from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ansible_collections.gpuops.restore.plugins.module_utils import _module
+from ansible_collections.gpuops.restore.plugins.module_utils import _module, _options
 from ansible_collections.gpuops.restore.plugins.module_utils._containerd.client import Client
 from ansible_collections.gpuops.restore.plugins.module_utils._probe import probe as probes
 
@@ -222,38 +222,40 @@ def step(module: AnsibleModule, client: Client) -> dict[str, Any]:
     return {"changed": False, "probe": done.result()}
 
 
+ARGUMENT_SPEC: dict[str, Any] = {
+    "container_id": {"type": "str", "required": True},
+    "command": {"type": "list", "elements": "str"},
+    "command_seconds": {"type": "float", "default": 30.0},
+    "exit_status": {"type": "int", "default": 0},
+    "return_output": {"type": "bool", "default": False},
+    "file": {
+        "type": "dict",
+        "options": {
+            "path": {"type": "str", "required": True},
+            "seconds": {"type": "float", "default": 10.0},
+        },
+    },
+    "http": {
+        "type": "dict",
+        "options": {
+            "url": {"type": "str", "required": True},
+            "status": {"type": "list", "elements": "int", "default": [200]},
+            "seconds": {"type": "float", "default": 10.0},
+            "network": {"type": "str", "choices": ["container", "host"], "default": "container"},
+            "validate_certs": {"type": "bool", "default": True},
+        },
+    },
+    **_options.STAGING,
+}
+RULES: dict[str, Any] = {
+    "mutually_exclusive": [("command", "file", "http")],
+    "required_one_of": [("command", "file", "http")],
+}
+
+
 def main() -> None:
     """Entry point of the module."""
-    _module.run(
-        {
-            "container_id": {"type": "str", "required": True},
-            "command": {"type": "list", "elements": "str"},
-            "command_seconds": {"type": "float", "default": 30.0},
-            "exit_status": {"type": "int", "default": 0},
-            "return_output": {"type": "bool", "default": False},
-            "file": {
-                "type": "dict",
-                "options": {
-                    "path": {"type": "str", "required": True},
-                    "seconds": {"type": "float", "default": 10.0},
-                },
-            },
-            "http": {
-                "type": "dict",
-                "options": {
-                    "url": {"type": "str", "required": True},
-                    "status": {"type": "list", "elements": "int", "default": [200]},
-                    "seconds": {"type": "float", "default": 10.0},
-                    "network": {"type": "str", "choices": ["container", "host"], "default": "container"},
-                    "validate_certs": {"type": "bool", "default": True},
-                },
-            },
-            "staging_dir": _module.STAGING_DIR,
-        },
-        step,
-        mutually_exclusive=[("command", "file", "http")],
-        required_one_of=[("command", "file", "http")],
-    )
+    _module.run(ARGUMENT_SPEC, step, **RULES)
 
 
 if __name__ == "__main__":

@@ -418,7 +418,7 @@ from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ansible_collections.gpuops.restore.plugins.module_utils import _module
+from ansible_collections.gpuops.restore.plugins.module_utils import _module, _options
 from ansible_collections.gpuops.restore.plugins.module_utils._containerd.client import Client
 from ansible_collections.gpuops.restore.plugins.module_utils._restore import (
     batch as restore_batch,
@@ -482,54 +482,6 @@ def _restored(module: AnsibleModule, found: list[Result]) -> dict[str, Any]:
     return answer
 
 
-def main() -> None:
-    """Entry point of the module."""
-    texts = {name: {"type": "str"} for name in ("image", "snapshotter", "snapshot_id", "network", "cgroups_path")}
-    workload: dict[str, Any] = {
-        "name": {"type": "str", "required": True},
-        "checkpoint": {"type": "str", "required": True},
-        "metadata_content": {"type": "str", "no_log": True},
-        **texts,
-        "mounts": {"type": "dict", "default": {}},
-        "env": {"type": "dict", "default": {}, "no_log": True},
-        "criu": {"type": "dict", "default": {}, "options": _module.CRIU},
-        "allow_hooks": {"type": "bool", "default": False},
-        "allow_annotations": {"type": "list", "elements": "str", "default": []},
-        "route": {"type": "str", "choices": ["staged", "descriptor"], "default": "staged"},
-        "stdout": {"type": "str"},
-        "stderr": {"type": "str"},
-        "gpu": {"type": "str", "choices": ["auto", "required", "none"], "default": "auto"},
-        "gpu_map": {"type": "dict", "default": {}},
-        "vram": {"type": "dict", "default": {}},
-        "probe": {"type": "dict", "default": {}, "options": _PROBE},
-        "record": {"type": "dict", "default": {}},
-    }
-    _module.run(
-        {
-            "state": {"type": "str", "choices": ["restored", "checked"], "default": "restored"},
-            "workloads": {"type": "list", "elements": "dict", "required": True, "options": workload},
-            "parallel": {"type": "int", "default": 0},
-            "gpu_retries": {"type": "int", "default": 1},
-            "cuda_timeout": {"type": "int", "default": 600},
-            "driver_root": {"type": "path"},
-            "alive_seconds": {"type": "float", "default": 1.0},
-            "restore_timeout": {"type": "int", "default": 1800},
-            "staging_dir": _module.STAGING_DIR,
-            "keep_evidence": {"type": "int", "default": 3},
-            "prewarm": {"type": "str", "choices": ["auto", "always", "never"], "default": "auto"},
-            "parallel_memory": {"type": "str", "choices": ["auto", "always", "never"], "default": "auto"},
-            "huge_pages": {"type": "str", "choices": ["auto", "always", "keep"], "default": "auto"},
-            "record": {"type": "dict", "default": {}},
-            "rebuild": {"type": "bool", "default": True},
-            "lease": {"type": "str"},
-            "owner": _module.OWNER,
-            "force": _module.FORCE,
-            "assume_prepared": {"type": "bool", "default": False},
-        },
-        step,
-    )
-
-
 _PROBE: dict[str, Any] = {
     "command": {"type": "list", "elements": "str"},
     "command_seconds": {"type": "float"},
@@ -546,6 +498,46 @@ _PROBE: dict[str, Any] = {
         },
     },
 }
+ARGUMENT_SPEC: dict[str, Any] = {
+    "state": {"type": "str", "choices": ["restored", "checked"], "default": "restored"},
+    "workloads": {
+        "type": "list",
+        "elements": "dict",
+        "required": True,
+        "options": {
+            "name": {"type": "str", "required": True},
+            "checkpoint": {"type": "str", "required": True},
+            **_options.WORKLOAD_ORIGINAL,
+            **_options.WORKLOAD_CONTAINER,
+            **_options.WORKLOAD_ROUTE,
+            **_options.WORKLOAD_OUTPUT,
+            **_options.GPU_MODE,
+            **_options.GPU_MAP,
+            "vram": {"type": "dict", "default": {}},
+            "probe": {"type": "dict", "default": {}, "options": _PROBE},
+            "record": {"type": "dict", "default": {}},
+        },
+    },
+    "parallel": {"type": "int", "default": 0},
+    "gpu_retries": {"type": "int", "default": 1},
+    **_options.GPU,
+    **_options.WORKLOAD_START,
+    **_options.STAGING,
+    "keep_evidence": {"type": "int", "default": 3},
+    "prewarm": {"type": "str", "choices": ["auto", "always", "never"], "default": "auto"},
+    "parallel_memory": {"type": "str", "choices": ["auto", "always", "never"], "default": "auto"},
+    **_options.HUGE_PAGES,
+    "record": {"type": "dict", "default": {}},
+    "rebuild": {"type": "bool", "default": True},
+    **_options.LEASE,
+    **_options.OWNERSHIP,
+    **_options.PREPARED,
+}
+
+
+def main() -> None:
+    """Entry point of the module."""
+    _module.run(ARGUMENT_SPEC, step)
 
 
 if __name__ == "__main__":

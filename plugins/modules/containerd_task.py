@@ -196,7 +196,7 @@ from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ansible_collections.gpuops.restore.plugins.module_utils import _module
+from ansible_collections.gpuops.restore.plugins.module_utils import _module, _options
 from ansible_collections.gpuops.restore.plugins.module_utils._container import task as task_steps
 from ansible_collections.gpuops.restore.plugins.module_utils._containerd.client import Client
 from ansible_collections.gpuops.restore.plugins.module_utils._gpu import teardown
@@ -241,29 +241,25 @@ def step(module: AnsibleModule, client: Client) -> dict[str, Any]:
     return result
 
 
+ARGUMENT_SPEC: dict[str, Any] = {
+    "container_id": {"type": "str", "required": True},
+    "state": {"type": "str", "choices": ["started", "stopped", "absent"], "default": "started"},
+    "checkpoint": {"type": "str"},
+    **_options.WORKLOAD_ROUTE,
+    **_options.WORKLOAD_OUTPUT,
+    **_options.WORKLOAD_START,
+    "grace_seconds": {"type": "float", "default": 10.0},
+    **_options.GPU_MODE,
+    **_options.GPU,
+    **_options.STAGING,
+    **_options.OWNERSHIP,
+    **_options.PREPARED,
+}
+
+
 def main() -> None:
     """Entry point of the module."""
-    _module.run(
-        {
-            "container_id": {"type": "str", "required": True},
-            "state": {"type": "str", "choices": ["started", "stopped", "absent"], "default": "started"},
-            "checkpoint": {"type": "str"},
-            "route": {"type": "str", "choices": ["staged", "descriptor"], "default": "staged"},
-            "staging_dir": _module.STAGING_DIR,
-            "stdout": {"type": "str"},
-            "stderr": {"type": "str"},
-            "alive_seconds": {"type": "float", "default": 1.0},
-            "grace_seconds": {"type": "float", "default": 10.0},
-            "restore_timeout": {"type": "int", "default": 1800},
-            "gpu": {"type": "str", "choices": ["auto", "required", "none"], "default": "auto"},
-            "cuda_timeout": {"type": "int", "default": 600},
-            "driver_root": {"type": "path"},
-            "owner": _module.OWNER,
-            "force": _module.FORCE,
-            "assume_prepared": {"type": "bool", "default": False},
-        },
-        step,
-    )
+    _module.run(ARGUMENT_SPEC, step)
 
 
 if __name__ == "__main__":

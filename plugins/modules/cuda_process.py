@@ -190,7 +190,7 @@ from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ansible_collections.gpuops.restore.plugins.module_utils import _cuda_module, _module
+from ansible_collections.gpuops.restore.plugins.module_utils import _cuda_module, _options
 from ansible_collections.gpuops.restore.plugins.module_utils._containerd.client import Client
 from ansible_collections.gpuops.restore.plugins.module_utils._core.errors import InputError
 from ansible_collections.gpuops.restore.plugins.module_utils._gpu import state as gpu_state
@@ -234,22 +234,25 @@ def _sizes(vram: dict[str, Any]) -> dict[str, int]:
         raise InputError("vram_invalid", f"vram holds what is no number of bytes: {error}.", "Give bytes.") from error
 
 
+ARGUMENT_SPEC: dict[str, Any] = {
+    **_options.GPU_PROCESSES,
+    "state": {"type": "str", "choices": ["running", "locked", "checkpointed"], "default": "running"},
+    **_options.GPU_MAP,
+    "vram": {"type": "dict", "default": {}},
+    **_options.GPU,
+    **_options.GPU_LOCK,
+    **_options.OWNERSHIP,
+    **_options.PREPARED,
+}
+RULES: dict[str, Any] = {
+    "mutually_exclusive": [("container_id", "pids")],
+    "required_one_of": [("container_id", "pids")],
+}
+
+
 def main() -> None:
     """Entry point of the module."""
-    _cuda_module.run(
-        {
-            "state": {"type": "str", "choices": ["running", "locked", "checkpointed"], "default": "running"},
-            "gpu_map": {"type": "dict", "default": {}},
-            "vram": {"type": "dict", "default": {}},
-            "cuda_timeout": {"type": "int", "default": 600},
-            "lock_timeout": {"type": "float", "default": 10.0},
-            "owner": _module.OWNER,
-            "force": _module.FORCE,
-            "assume_prepared": {"type": "bool", "default": False},
-        },
-        step,
-        required_one_of=[("container_id", "pids")],
-    )
+    _cuda_module.run(ARGUMENT_SPEC, step, **RULES)
 
 
 if __name__ == "__main__":

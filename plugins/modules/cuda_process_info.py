@@ -152,7 +152,7 @@ from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ansible_collections.gpuops.restore.plugins.module_utils import _cuda_module
+from ansible_collections.gpuops.restore.plugins.module_utils import _cuda_module, _options
 from ansible_collections.gpuops.restore.plugins.module_utils._containerd.client import Client
 from ansible_collections.gpuops.restore.plugins.module_utils._gpu import info as gpu_info
 
@@ -169,9 +169,17 @@ def step(module: AnsibleModule, client: Client | None) -> dict[str, Any]:
     return {"changed": False, **gpu_info.gather(client, question)}
 
 
+ARGUMENT_SPEC: dict[str, Any] = {
+    **_options.GPU_PROCESSES,
+    **_options.GPU,
+    "cuda_timeout": {"type": "int", "default": 60},
+}
+RULES: dict[str, Any] = {"mutually_exclusive": [("container_id", "pids")]}
+
+
 def main() -> None:
     """Entry point of the module."""
-    _cuda_module.run({"cuda_timeout": {"type": "int", "default": 60}}, step)
+    _cuda_module.run(ARGUMENT_SPEC, step, **RULES)
 
 
 if __name__ == "__main__":

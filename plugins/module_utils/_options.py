@@ -1,0 +1,72 @@
+# Copyright (c) 2026 the gpuops.restore contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Argument specs of the options that several modules share.
+
+Each is documented by the fragment of the same name in plugins/doc_fragments; ansible-test compares the two.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ._core import labels, state_dir
+
+Spec = dict[str, Any]
+
+OWNERSHIP: Spec = {
+    "owner": {"type": "str", "default": labels.DEFAULT_OWNER},
+    "force": {"type": "bool", "default": False},
+}
+STAGING: Spec = {"staging_dir": {"type": "path", "default": state_dir.STATE_ROOT}}
+LEASE: Spec = {"lease": {"type": "str"}}
+PREPARED: Spec = {"assume_prepared": {"type": "bool", "default": False}}
+HUGE_PAGES: Spec = {"huge_pages": {"type": "str", "choices": ["auto", "always", "keep"], "default": "auto"}}
+
+#: Calls of the CUDA driver.
+GPU: Spec = {"cuda_timeout": {"type": "int", "default": 600}, "driver_root": {"type": "path"}}
+GPU_LOCK: Spec = {"lock_timeout": {"type": "float", "default": 10.0}}
+GPU_MAP: Spec = {"gpu_map": {"type": "dict", "default": {}}}
+#: Whether the driver is called at all. What that means differs, so each module documents it by itself.
+GPU_MODE: Spec = {"gpu": {"type": "str", "choices": ["auto", "required", "none"], "default": "auto"}}
+#: Which processes are meant.
+GPU_PROCESSES: Spec = {"container_id": {"type": "str"}, "pids": {"type": "list", "elements": "int"}}
+
+#: What the restored process and its container were, and what they become here.
+WORKLOAD_ORIGINAL: Spec = {
+    "metadata_content": {"type": "str", "no_log": True},
+    "image": {"type": "str"},
+    "snapshotter": {"type": "str"},
+    "mounts": {"type": "dict", "default": {}},
+    "network": {"type": "str"},
+}
+WORKLOAD_CONTAINER: Spec = {
+    "snapshot_id": {"type": "str"},
+    "env": {"type": "dict", "default": {}, "no_log": True},
+    "cgroups_path": {"type": "str"},
+    "allow_hooks": {"type": "bool", "default": False},
+    "allow_annotations": {"type": "list", "elements": "str", "default": []},
+    "criu": {
+        "type": "dict",
+        "default": {},
+        "options": {
+            "tcp": {"type": "str", "choices": ["established", "close", "none"], "default": "none"},
+            "file_locks": {"type": "bool", "default": False},
+            "ext_unix_sk": {"type": "bool", "default": False},
+            "manage_cgroups": {
+                "type": "str",
+                "choices": ["ignore", "none", "props", "soft", "full", "strict"],
+                "default": "ignore",
+            },
+            "extra": {"type": "list", "elements": "str", "default": []},
+        },
+    },
+}
+WORKLOAD_METADATA: Spec = {"metadata": {"type": "path"}}
+WORKLOAD_OUTPUT: Spec = {"stdout": {"type": "str"}, "stderr": {"type": "str"}}
+WORKLOAD_ROUTE: Spec = {"route": {"type": "str", "choices": ["staged", "descriptor"], "default": "staged"}}
+WORKLOAD_START: Spec = {
+    "alive_seconds": {"type": "float", "default": 1.0},
+    "restore_timeout": {"type": "int", "default": 1800},
+}
