@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from .._checkpoint import reader as checkpoint_reader, staging
-from .._containerd import containers, daemon, ownership, runc_state, shims, snapshots, task_removal, tasks
+from .._containerd import containers, daemon, leftovers, ownership, snapshots, task_removal, tasks
 from .._containerd.client import DATA_TIMEOUT, Client
 from .._containerd.containers import Container
 from .._containerd.tasks import Task
@@ -169,7 +169,7 @@ def absent(client: Client, params: TaskParams, check: bool) -> TaskResult:
     result = TaskResult()
     present = _owned_task(client, params)
     result.before = present.status if present else "absent"
-    left = runc_state.left_over(client, params.container_id) if present is None else ""
+    left = leftovers.runc_state(client, params.container_id) if present is None else ""
     if present is None and not left:
         return result
     result.changed = True
@@ -216,7 +216,7 @@ def _run(client: Client, params: TaskParams, container: Container, start: _Start
     # Before the start, and kept after a failed one: from here on nobody can promise that the files are untouched.
     snapshots.set_labels(client, container.snapshotter, container.snapshot_key, {labels.USED: "true"})
     begun = time.monotonic()
-    leaked = shims.extracted_checkpoints(client) if start.descriptor is not None else frozenset()
+    leaked = leftovers.extracted_checkpoints(client) if start.descriptor is not None else frozenset()
     try:
         try:
             with start.hook or contextlib.nullcontext():
@@ -240,7 +240,7 @@ def _run(client: Client, params: TaskParams, container: Container, start: _Start
         raise
     finally:
         if start.descriptor is not None:
-            result.warnings.extend(shims.remove_extracted(client, leaked))
+            result.warnings.extend(leftovers.remove_extracted_checkpoints(client, leaked))
     result.seconds = {
         "create": round(created - begun, 3),
         "start": round(running - created, 3),
@@ -284,7 +284,7 @@ def _clear_away(client: Client, container_id: str, reason: BaseException) -> Non
 def _owned_task(client: Client, params: TaskParams) -> Task | None:
     container = containers.get(client, params.container_id)
     present = tasks.get(client, params.container_id)
-    if container is not None and (present is not None or runc_state.left_over(client, params.container_id)):
+    if container is not None and (present is not None or leftovers.runc_state(client, params.container_id)):
         ownership.require_ours(container, params.owner, params.force)
     return present
 

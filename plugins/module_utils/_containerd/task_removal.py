@@ -9,7 +9,7 @@ from __future__ import annotations
 import signal
 
 from .._core.errors import UNKNOWN, NotFoundError, RestoreError
-from . import runc_state, shims, tasks
+from . import leftovers, tasks
 from .client import Client
 from .tasks import Task
 
@@ -48,13 +48,13 @@ def remove(client: Client, container_id: str, grace_seconds: float) -> None:
     """
     task = tasks.get(client, container_id)
     if task is None:
-        shims.end_orphans(client.namespace, container_id)
-        runc_state.remove(client, container_id)
+        leftovers.end_orphaned_shims(client.namespace, container_id)
+        leftovers.remove_runc_state(client, container_id)
         return
     if task.status not in ("STOPPED", "CREATED") and task.pid > 0:
         end(client, container_id, 0.0 if task.status in ("PAUSED", "PAUSING") else grace_seconds)
     elif task.pid > 0 and task.status == "CREATED":
         end(client, container_id, 0.0)
     tasks.delete(client, container_id)
-    shims.require_gone(client.namespace, container_id)
-    runc_state.remove(client, container_id)
+    leftovers.require_shim_gone(client.namespace, container_id)
+    leftovers.remove_runc_state(client, container_id)

@@ -23,6 +23,7 @@ from ansible_collections.gpuops.restore.plugins.module_utils._probe import (
     rootfs_path,
 )
 from ansible_collections.gpuops.restore.plugins.module_utils._probe.probe import ProbeParams
+from ansible_collections.gpuops.restore.tests.unit.helpers.clock import Clock
 
 # --- a further process
 
@@ -80,22 +81,6 @@ def test_only_regular_files_are_read(root: Path) -> None:
 
 
 # --- a file that changes
-
-
-class Clock:
-    """Time that passes only while somebody sleeps; at a given moment something happens."""
-
-    def __init__(self, at: float = 0.0, act: object = None) -> None:
-        self.now, self._at, self._act = 0.0, at, act
-
-    def __call__(self) -> float:
-        return self.now
-
-    def sleep(self, seconds: float) -> None:
-        self.now += seconds
-        if callable(self._act) and self.now >= self._at:
-            self._act()
-            self._act = None
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,243 @@
+# Copyright (c) 2026 the gpuops.restore contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""What containerd and runc leave outside containerd's records: shims, extracted checkpoints, runc's state.
+
+A containerd that is killed and started again ends the shim of a restore under way, and runc with it. runc writes its
+``state.json`` only after CRIU has done its work, so containerd's own clean-up (``runc delete --force``) finds no
+container of that name: runc's directory with the mount ``criu-root`` stays, and the control groups do, and every later
+restore of that name ends in "container with given ID already exists". Seen with containerd 1.7 and runc 1.1.15.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import glob
+import os
+import shutil
+import signal
+import time
+from collections.abc import Mapping
+from typing import Any, Callable
+
+from .._core.errors import RETRYABLE, UNKNOWN, NodeError, RestoreError
+from .._host import mountinfo
+from . import containers, daemon as containerd_daemon, messages
+from .client import Client
+
+#: Where containerd's shim has runc keep its state, unless the runtime options name another root.
+DEFAULT_ROOT = "/run/containerd/runc"
+_CGROUPS = "/sys/fs/cgroup"
+_OPTIONS = "containerd.runc.v1.Options"
+#: Seconds that a process that is about to end, or was killed, may take.
+_END_SECONDS = 10.0
+#: Seconds that a shim without a task may take to end by itself.
+_ORPHAN_SECONDS = 1.0
+_POLL_SECONDS = 0.02
+_MNT_DETACH = 2
+_LIBC = ctypes.CDLL(None, use_errno=True)
+
+
+def shim_pids(namespace: str, container_id: str, proc: str = "/proc") -> list[int]:
+    """The shim processes of one container (``containerd-shim-... -namespace NS ... -id ID``)."""
+    found = []
+    for entry in os.listdir(proc):
+        if not entry.isdigit():
+            continue
+        try:
+            with open(f"{proc}/{entry}/cmdline", "rb") as stream:
+                words = stream.read().decode("utf-8", "replace").split("\0")
+        except OSError:
+            continue
+        if not os.path.basename(words[0]).startswith("containerd-shim"):
+            continue
+        options = dict(zip(words[1:], words[2:]))
+        if options.get("-namespace") == namespace and options.get("-id") == container_id:
+            found.append(int(entry))
+    return found
+
+
+def require_shim_gone(
+    namespace: str,
+    container_id: str,
+    proc: str = "/proc",
+    clock: Callable[[], float] = time.monotonic,
+    sleep: Callable[[float], None] = time.sleep,
+) -> None:
+    """Wait for the shim to end. Raises RestoreError ``shim_left``."""
+    left = _await_shim_end(namespace, container_id, _END_SECONDS, proc, clock, sleep)
+    if left:
+        raise RestoreError(
+            "shim_left",
+            f"The shim of the container {container_id} (pid {', '.join(map(str, left))}) still runs {_END_SECONDS:g} s "
+            "after its task was deleted.",
+            "Look at containerd's log; once the container is gone the shim may be killed.",
+            outcome=UNKNOWN,
+        )
+
+
+def end_orphaned_shims(
+    namespace: str,
+    container_id: str,
+    proc: str = "/proc",
+    clock: Callable[[], float] = time.monotonic,
+    sleep: Callable[[float], None] = time.sleep,
+) -> None:
+    """End a shim whose task containerd does not know. Raises RestoreError ``shim_left``.
+
+    containerd 2.1 leaves one when the client that creates a task is killed; it holds no process of the container yet,
+    and containerd removes its directory as soon as the connection to it is gone.
+    """
+    for pid in _await_shim_end(namespace, container_id, _ORPHAN_SECONDS, proc, clock, sleep):
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+    require_shim_gone(namespace, container_id, proc, clock, sleep)
+
+
+def extracted_checkpoints(client: Client) -> frozenset[str]:
+    """Directories into which containerd extracted checkpoints (``ctrd-checkpoint*``) on the descriptor route.
+
+    Raises NodeError ``daemon_unavailable``.
+    """
+    environment = containerd_daemon.daemon_environment(client)
+    roots = {environment.get("XDG_RUNTIME_DIR", ""), environment.get("TMPDIR", ""), "/tmp"}
+    try:
+        daemon = client.peer_pid()
+    except OSError as error:
+        raise NodeError(
+            "daemon_unavailable",
+            f"Nobody answers on the containerd socket {client.address}: {error.strerror or error}.",
+            "Look at the state of the containerd service on this node and start it.",
+            outcome=RETRYABLE,
+        ) from error
+    found: set[str] = set()
+    for root in roots:
+        base = f"/proc/{daemon}/root{root}"
+        if root and os.path.isdir(base):
+            found.update(os.path.join(base, name) for name in os.listdir(base) if name.startswith("ctrd-checkpoint"))
+    return frozenset(found)
+
+
+def remove_extracted_checkpoints(client: Client, before: frozenset[str]) -> list[str]:
+    """Remove the one directory that this restore left, a full copy of the process memory; returns warnings."""
+    try:
+        found = extracted_checkpoints(client)
+    except NodeError as error:
+        # This runs on the way out of a failure, which says more than that the daemon is gone.
+        return [f"Whether containerd left a copy of process memory (ctrd-checkpoint*) is not known: {error.message}"]
+    # After a restart of the daemon the same directory has another process id in its path.
+    known = {_path_in_root(path) for path in before}
+    left = sorted(path for path in found if _path_in_root(path) not in known)
+    if len(left) == 1:
+        shutil.rmtree(left[0], ignore_errors=True)
+        left = [path for path in left if os.path.isdir(path)]
+    # With several, some belong to restores that run beside this one.
+    return [f"containerd left a copy of process memory in {path}; remove it." for path in left]
+
+
+def runc_state(client: Client, container_id: str) -> str:
+    """runc's directory of a restore that was broken off, empty if there is none. Call it without a task."""
+    container = containers.get(client, container_id)
+    root = _runc_root(container.runtime_options if container else None)
+    directory = os.path.join(root, client.namespace, container_id)
+    whole = os.path.exists(os.path.join(directory, "state.json"))
+    if not os.path.isdir(directory) or whole or shim_pids(client.namespace, container_id):
+        return ""
+    return directory
+
+
+def remove_runc_state(client: Client, container_id: str) -> bool:
+    """Remove :func:`runc_state` and the control groups of the container; False if there is none. Without a task.
+
+    Raises RestoreError ``runc_state_left``.
+    """
+    directory = runc_state(client, container_id)
+    if not directory:
+        return False
+    container = containers.get(client, container_id)
+    try:
+        for path in _own_cgroups(container.spec if container else {}, container_id):
+            _end_cgroup(path)
+        _unmount(directory)
+        for name in os.listdir(directory):
+            # Never recursively: below a mount that could not be taken away lies the container's root.
+            path = os.path.join(directory, name)
+            if os.path.isdir(path) and not os.path.islink(path):
+                os.rmdir(path)
+            else:
+                os.unlink(path)
+        os.rmdir(directory)
+    except OSError as error:
+        raise RestoreError(
+            "runc_state_left",
+            f"What a restore of {container_id} that was broken off has left in {directory} cannot be removed: {error}.",
+            "Unmount what is mounted there and remove the directory, then run again.",
+            outcome=UNKNOWN,
+            details={"directory": directory},
+        ) from error
+    return True
+
+
+def _await_shim_end(
+    namespace: str,
+    container_id: str,
+    seconds: float,
+    proc: str,
+    clock: Callable[[], float],
+    sleep: Callable[[float], None],
+) -> list[int]:
+    """The shims of the container that still run when ``seconds`` are over."""
+    give_up = clock() + seconds
+    while True:
+        left = shim_pids(namespace, container_id, proc)
+        if not left or clock() >= give_up:
+            return left
+        sleep(_POLL_SECONDS)
+
+
+def _path_in_root(path: str) -> str:
+    """The path of an extracted checkpoint as the daemon sees it."""
+    return path.split("/root", 1)[1]
+
+
+def _runc_root(options: Any) -> str:
+    if options is None or options.type_url.rsplit("/", 1)[-1] != _OPTIONS:
+        return DEFAULT_ROOT
+    found = messages.message(_OPTIONS)
+    found.ParseFromString(options.value)
+    return str(found.root) or DEFAULT_ROOT
+
+
+def _own_cgroups(spec: Mapping[str, Any], container_id: str) -> list[str]:
+    """The container's control groups in all hierarchies, if they bear a name that only we give."""
+    path = str((spec.get("linux") or {}).get("cgroupsPath") or "")
+    if os.path.basename(path) != f"gpuops-restore-{container_id}" or not path.startswith("/"):
+        return []
+    pattern = glob.escape(path.lstrip("/"))
+    return [*glob.glob(f"{_CGROUPS}/*/{pattern}"), *glob.glob(f"{_CGROUPS}/{pattern}")]
+
+
+def _end_cgroup(path: str) -> None:
+    """End what CRIU may have begun to restore into the group, then remove the group."""
+    give_up = time.monotonic() + _END_SECONDS
+    while True:
+        with open(os.path.join(path, "cgroup.procs"), encoding="ascii") as stream:
+            pids = [int(word) for word in stream.read().split() if word != "0"]
+        if not pids or time.monotonic() >= give_up:
+            break
+        for pid in pids:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        time.sleep(_POLL_SECONDS)
+    os.rmdir(path)
+
+
+def _unmount(directory: str) -> None:
+    below = directory.rstrip("/") + "/"
+    points = [mount.mount_point for mount in mountinfo.parse(mountinfo.read())]
+    for point in sorted((point for point in points if point.startswith(below)), reverse=True):
+        # Not by umount(8), which would leave its own directory in /run.
+        if _LIBC.umount2(os.fsencode(point), _MNT_DETACH) != 0:
+            raise OSError(ctypes.get_errno(), f"{os.strerror(ctypes.get_errno())} (umount {point})")

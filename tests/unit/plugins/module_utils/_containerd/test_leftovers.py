@@ -1,0 +1,205 @@
+# Copyright (c) 2026 the gpuops.restore contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+from pathlib import Path
+
+import pytest
+
+from ansible_collections.gpuops.restore.plugins.module_utils._containerd import daemon, leftovers
+from ansible_collections.gpuops.restore.plugins.module_utils._containerd.client import Client
+from ansible_collections.gpuops.restore.plugins.module_utils._containerd.messages import message, pack
+from ansible_collections.gpuops.restore.plugins.module_utils._core.errors import UNKNOWN, NodeError, RestoreError
+from ansible_collections.gpuops.restore.tests.unit.helpers.clock import Clock
+from ansible_collections.gpuops.restore.tests.unit.helpers.fake_containerd import FakeContainerd
+
+SHIM = "/usr/bin/containerd-shim-runc-v2"
+
+
+def process(proc: Path, pid: int, *words: str) -> None:
+    (proc / str(pid)).mkdir()
+    (proc / str(pid) / "cmdline").write_bytes("".join(f"{word}\0" for word in words).encode())
+
+
+def test_only_the_shims_of_this_container_are_found(tmp_path: Path) -> None:
+    process(tmp_path, 10, SHIM, "-namespace", "k8s.io", "-id", "train", "-address", "/run/c.sock")
+    process(tmp_path, 11, SHIM, "-namespace", "default", "-id", "train", "-address", "/run/c.sock")
+    process(tmp_path, 12, SHIM, "-namespace", "k8s.io", "-id", "train-2", "-address", "/run/c.sock")
+    process(tmp_path, 13, "/usr/bin/vi", "-namespace", "k8s.io", "-id", "train")
+    process(tmp_path, 14)
+    process(tmp_path, 15, "/opt/containerd-shim-other-v1", "-id", "train", "-debug", "-namespace", "k8s.io", "start")
+    (tmp_path / "16").mkdir()  # it ended meanwhile
+    (tmp_path / "self").mkdir()
+    assert sorted(leftovers.shim_pids("k8s.io", "train", str(tmp_path))) == [10, 15]
+
+
+def shim(proc: Path, pid: int, container_id: str = "train") -> None:
+    process(proc, pid, SHIM, "-namespace", "k8s.io", "-id", container_id)
+
+
+def test_where_there_is_none_nothing_is_waited_for_nor_killed(tmp_path: Path, killed: list[int]) -> None:
+    shim(tmp_path, 7, "other")
+    clock = Clock()
+    leftovers.require_shim_gone("k8s.io", "train", str(tmp_path), clock, clock.sleep)
+    leftovers.end_orphaned_shims("k8s.io", "train", str(tmp_path), clock, clock.sleep)
+    assert (clock.now, killed) == (0.0, [])
+
+
+def test_a_shim_that_ends_late_is_waited_for(tmp_path: Path) -> None:
+    shim(tmp_path, 7)
+    clock = Clock(9.9, lambda: shutil.rmtree(tmp_path / "7"))
+    leftovers.require_shim_gone("k8s.io", "train", str(tmp_path), clock, clock.sleep)
+    assert 9.9 <= clock.now < 10.0
+
+
+def test_a_shim_that_stays_is_said(tmp_path: Path) -> None:
+    shim(tmp_path, 7)
+    shim(tmp_path, 8)
+    clock = Clock()
+    with pytest.raises(RestoreError) as caught:
+        leftovers.require_shim_gone("k8s.io", "train", str(tmp_path), clock, clock.sleep)
+    assert (caught.value.code, caught.value.outcome) == ("shim_left", UNKNOWN)
+    assert "7" in caught.value.message and "8" in caught.value.message and "train" in caught.value.message
+    assert "still runs 10 s after" in caught.value.message
+    assert 10.0 <= clock.now < 10.1
+
+
+def test_an_orphaned_shim_may_end_by_itself(tmp_path: Path, killed: list[int]) -> None:
+    shim(tmp_path, 7)
+    clock = Clock(0.5, lambda: shutil.rmtree(tmp_path / "7"))
+    leftovers.end_orphaned_shims("k8s.io", "train", str(tmp_path), clock, clock.sleep)
+    assert killed == []
+
+
+def test_an_orphaned_shim_that_stays_is_killed(tmp_path: Path, killed: list[int]) -> None:
+    shim(tmp_path, 7)
+    shim(tmp_path, 8, "other")
+    clock = Clock(1.5, lambda: shutil.rmtree(tmp_path / "7"))
+    leftovers.end_orphaned_shims("k8s.io", "train", str(tmp_path), clock, clock.sleep)
+    assert killed == [7]
+
+
+@pytest.fixture
+def killed(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The processes to which SIGKILL was sent, which it does not reach."""
+    found: list[int] = []
+
+    def kill(pid: int, number: int) -> None:
+        assert number == signal.SIGKILL
+        found.append(pid)
+
+    monkeypatch.setattr(leftovers.os, "kill", kill)
+    return found
+
+
+# --- runc's state
+
+
+@pytest.fixture
+def state(fake: FakeContainerd, client: Client, tmp_path: Path) -> Path:
+    """runc's directory of the container ``box``, whose restore was broken off."""
+    options = message("containerd.runc.v1.Options", root=str(tmp_path / "runc"))
+    runtime = message("containerd.services.containers.v1.Container.Runtime", name="io.containerd.runc.v2")
+    runtime.options.CopyFrom(pack("containerd.runc.v1.Options", options.SerializeToString()))
+    fake.state.containers["box"] = message("containerd.services.containers.v1.Container", id="box", runtime=runtime)
+    found = tmp_path / "runc" / client.namespace / "box"
+    (found / "criu-root").mkdir(parents=True)
+    (found / "runc.pid").write_text("7", encoding="ascii")
+    return found
+
+
+def test_the_state_of_a_restore_that_was_broken_off_goes(client: Client, state: Path) -> None:
+    assert leftovers.runc_state(client, "box") == str(state)
+    assert leftovers.remove_runc_state(client, "box") is True
+    assert not state.exists() and state.parent.exists()
+    assert leftovers.runc_state(client, "box") == ""
+    assert leftovers.remove_runc_state(client, "box") is False
+
+
+def test_the_state_of_a_container_that_runc_knows_stays(client: Client, state: Path) -> None:
+    (state / "state.json").write_text("{}", encoding="ascii")
+    assert leftovers.runc_state(client, "box") == ""
+    assert leftovers.remove_runc_state(client, "box") is False
+    assert sorted(os.listdir(state)) == ["criu-root", "runc.pid", "state.json"]
+
+
+def test_the_state_of_a_restore_under_way_stays(client: Client, state: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(leftovers, "shim_pids", lambda namespace, container_id: [7])
+    assert leftovers.remove_runc_state(client, "box") is False
+    assert sorted(os.listdir(state)) == ["criu-root", "runc.pid"]
+
+
+def test_what_may_be_a_root_file_system_is_never_removed(client: Client, state: Path) -> None:
+    """A mount that could not be taken away shows the container's files."""
+    (state / "criu-root" / "etc").mkdir()
+    with pytest.raises(RestoreError) as caught:
+        leftovers.remove_runc_state(client, "box")
+    assert (caught.value.code, caught.value.outcome) == ("runc_state_left", UNKNOWN)
+    assert caught.value.details == {"directory": str(state)}
+    assert (state / "criu-root" / "etc").exists()
+
+
+# --- extracted checkpoints
+
+
+@pytest.fixture
+def runtime(client: Client, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The daemon's directory for temporary files; the daemon is this very process."""
+    found = tmp_path / "runtime"
+    found.mkdir()
+    environment = {"PATH": "", "XDG_RUNTIME_DIR": str(found)}
+    monkeypatch.setattr(daemon, "daemon_environment", lambda _client: environment)
+    return found
+
+
+def test_the_one_new_copy_is_removed_whole(client: Client, runtime: Path) -> None:
+    (runtime / "ctrd-checkpoint-old").mkdir()
+    (runtime / "something-else").mkdir()
+    before = leftovers.extracted_checkpoints(client)
+    assert f"/proc/{os.getpid()}/root{runtime}/ctrd-checkpoint-old" in before
+    (runtime / "ctrd-checkpoint-new").mkdir()
+    (runtime / "ctrd-checkpoint-new" / "pages-1.img").write_bytes(b"memory")
+    assert leftovers.remove_extracted_checkpoints(client, before) == []
+    assert sorted(os.listdir(runtime)) == ["ctrd-checkpoint-old", "something-else"]
+    assert leftovers.remove_extracted_checkpoints(client, before) == []
+
+
+def test_of_several_new_copies_none_is_touched_and_all_are_named(client: Client, runtime: Path) -> None:
+    before = leftovers.extracted_checkpoints(client)
+    for name in ("ctrd-checkpoint-a", "ctrd-checkpoint-b"):
+        (runtime / name).mkdir()
+    warnings = leftovers.remove_extracted_checkpoints(client, before)
+    assert len(warnings) == 2 and "ctrd-checkpoint-a" in warnings[0] and "ctrd-checkpoint-b" in warnings[1]
+    assert len(os.listdir(runtime)) == 2
+
+
+def test_after_a_restart_of_the_daemon_old_copies_are_still_old(client: Client, runtime: Path) -> None:
+    (runtime / "ctrd-checkpoint-old").mkdir()
+    before = frozenset(
+        path.replace(f"/proc/{os.getpid()}/", "/proc/99999999/") for path in leftovers.extracted_checkpoints(client)
+    )
+    assert leftovers.remove_extracted_checkpoints(client, before) == []
+    assert os.listdir(runtime) == ["ctrd-checkpoint-old"]
+
+
+def test_a_copy_that_cannot_be_removed_is_named(client: Client, runtime: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = leftovers.extracted_checkpoints(client)
+    (runtime / "ctrd-checkpoint-new").mkdir()
+    monkeypatch.setattr(shutil, "rmtree", lambda _path, ignore_errors=False: None)
+    (warning,) = leftovers.remove_extracted_checkpoints(client, before)
+    assert "ctrd-checkpoint-new" in warning
+
+
+def test_without_a_daemon_it_cannot_be_known(fake: FakeContainerd, client: Client, runtime: Path) -> None:
+    before = leftovers.extracted_checkpoints(client)
+    fake.stop()
+    with pytest.raises(NodeError) as caught:
+        leftovers.extracted_checkpoints(client)
+    assert caught.value.code == "daemon_unavailable"
+    (warning,) = leftovers.remove_extracted_checkpoints(client, before)
+    assert "not known" in warning
