@@ -40,8 +40,8 @@ def run(argument_spec: dict[str, Any], step: Step, **rules: Any) -> None:
                 )
             result = step(module, client)
     except RestoreError as error:
-        module.fail_json(msg=error.sentence(), failure=error.failure())
+        module.fail_json(msg=error.sentence(), failure=error.failure().result())
     except OSError as error:
         seen = RestoreError("io_error", f"The node's operating system refused: {error}.", "Mend that, then run again.")
-        module.fail_json(msg=seen.sentence(), failure=seen.failure(), exception=traceback.format_exc())
+        module.fail_json(msg=seen.sentence(), failure=seen.failure().result(), exception=traceback.format_exc())
     module.exit_json(**result)

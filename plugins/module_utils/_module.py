@@ -49,12 +49,12 @@ def run(argument_spec: dict[str, Any], step: Step, **rules: Any) -> None:
         _conceal(module, argument_spec)
     except RestoreError as error:
         _conceal(module, argument_spec)
-        module.fail_json(msg=error.sentence(), failure=error.failure())
+        module.fail_json(msg=error.sentence(), failure=error.failure().result())
     except OSError as error:
         _conceal(module, argument_spec)
         # Disks that fill up and the like; everything that can be foreseen has a code of its own.
         seen = RestoreError("io_error", f"The node's operating system refused: {error}.", "Mend that, then run again.")
-        module.fail_json(msg=seen.sentence(), failure=seen.failure(), exception=traceback.format_exc())
+        module.fail_json(msg=seen.sentence(), failure=seen.failure().result(), exception=traceback.format_exc())
     if result.get("failed"):
         module.fail_json(**result)
     module.exit_json(**result)

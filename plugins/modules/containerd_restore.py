@@ -445,15 +445,7 @@ def _checked(module: AnsibleModule, client: Client, jobs: list[restore_params.Jo
     return {
         "changed": False,
         "problems": [
-            {
-                "workload": name,
-                "code": error.code,
-                "message": error.message,
-                "remedy": error.remedy,
-                "outcome": error.outcome,
-            }
-            for name, errors in verdict.refused.items()
-            for error in errors
+            {"workload": name, **error.problem()} for name, errors in verdict.refused.items() for error in errors
         ],
         "predicted": {name: found.result() if found else None for name, found in predicted.items()},
     }
@@ -471,13 +463,13 @@ def _restored(module: AnsibleModule, found: list[Result]) -> dict[str, Any]:
             for when in ("before", "after")
         },
     }
-    failed = [result for result in found if result.failure]
+    failed = {result.job.name: result.failure for result in found if result.failure}
     if failed:
-        first = failed[0].failure or {}
+        first = next(iter(failed.values()))
         answer["failed"] = True
-        answer["failure"] = first["failure"]
+        answer["failure"] = first.error.result()
         answer["msg"] = f"{len(failed)} of {len(found)} workload(s) failed. " + " ".join(
-            f"{result.job.name}: {(result.failure or {})['msg']}" for result in failed
+            f"{name}: {failure.msg}" for name, failure in failed.items()
         )
     return answer
 

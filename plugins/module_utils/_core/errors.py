@@ -7,11 +7,35 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 RETRYABLE = "retryable"
 TERMINAL = "terminal"
 UNKNOWN = "unknown"
+
+
+@dataclass(frozen=True)
+class Failure:
+    """Why something failed, as modules tell it under ``failure``."""
+
+    code: str
+    outcome: str = TERMINAL
+    #: The gRPC method that failed, None where it was none.
+    rpc: str | None = None
+    #: What to do.
+    hint: str = ""
+    details: dict[str, Any] = field(default_factory=dict)
+
+    def result(self) -> dict[str, Any]:
+        """As results and evidence have it."""
+        return {
+            "code": self.code,
+            "outcome": self.outcome,
+            "rpc": self.rpc,
+            "hint": self.hint,
+            "details": self.details,
+        }
 
 
 class RestoreError(Exception):
@@ -50,15 +74,13 @@ class RestoreError(Exception):
         before = self.details.get("left_behind")
         self.details["left_behind"] = f"{before}; {what}" if before else what
 
-    def failure(self) -> dict[str, Any]:
-        """The structured payload that modules return as ``failure``."""
-        return {
-            "code": self.code,
-            "outcome": self.outcome,
-            "rpc": self.rpc,
-            "hint": self.remedy,
-            "details": self.details,
-        }
+    def failure(self) -> Failure:
+        """What modules return as ``failure``; the sentences are told beside it."""
+        return Failure(self.code, self.outcome, self.rpc, self.remedy, dict(self.details))
+
+    def problem(self) -> dict[str, str]:
+        """As an entry of ``problems``, for modules that look for all of them and do not fail."""
+        return {"code": self.code, "message": self.message, "remedy": self.remedy, "outcome": self.outcome}
 
 
 class RpcError(RestoreError):

@@ -34,12 +34,7 @@ class Report:
 
     def add(self, error: RestoreError) -> None:
         """Note a problem, once."""
-        entry = {
-            "code": error.code,
-            "message": error.message,
-            "remedy": error.remedy,
-            "outcome": error.outcome,
-        }
+        entry = error.problem()
         if entry not in self.problems:
             self.problems.append(entry)
 

@@ -7,16 +7,80 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
 from .._container import params as container_params, task as task_steps
-from .._core.errors import RestoreError
+from .._core.errors import UNKNOWN, Failure, RestoreError
 from .._gpu import nvml
 from . import gpu as restore_gpu
 from .params import Job
+
+
+@dataclass(frozen=True)
+class WorkloadFailure:
+    """Why a workload does not run."""
+
+    step: str
+    #: The error as one line.
+    msg: str
+    error: Failure
+    #: Path of the bundle; empty where none was kept.
+    evidence: str = ""
+    #: What could not be taken away again.
+    left_behind: str = ""
+
+    @property
+    def code(self) -> str:
+        """Of the error."""
+        return self.error.code
+
+    @property
+    def outcome(self) -> str:
+        """Of the error."""
+        return self.error.outcome
+
+    def result(self) -> dict[str, Any]:
+        """As results and evidence have it."""
+        return {
+            "step": self.step,
+            "code": self.code,
+            "outcome": self.outcome,
+            "msg": self.msg,
+            "failure": self.error.result(),
+            "evidence": self.evidence,
+            "left_behind": self.left_behind,
+        }
+
+    def with_evidence(self, work: str, bundle: str) -> WorkloadFailure:
+        """The same with its evidence; the files below ``work`` that it names are in ``bundle`` from now on."""
+        hint, details = _replaced((self.error.hint, self.error.details), work, bundle)
+        return dataclasses.replace(
+            self,
+            msg=self.msg.replace(work, bundle),
+            error=dataclasses.replace(self.error, hint=hint, details=details),
+            evidence=bundle,
+            left_behind=self.left_behind.replace(work, bundle),
+        )
+
+    def with_left_behind(self, what: str) -> WorkloadFailure:
+        """The same with more that could not be taken away, so how it ended is unknown."""
+        left = "; ".join(part for part in (self.left_behind, what) if part)
+        details = {**self.error.details, "left_behind": left}
+        error = dataclasses.replace(self.error, outcome=UNKNOWN, details=details)
+        return dataclasses.replace(self, error=error, left_behind=left)
+
+
+def _replaced(value: Any, old: str, new: str) -> Any:
+    """A JSON value with ``old`` replaced in each of its texts."""
+    if isinstance(value, str):
+        return value.replace(old, new)
+    if isinstance(value, dict):
+        return {key: _replaced(part, old, new) for key, part in value.items()}
+    return [_replaced(part, old, new) for part in value] if isinstance(value, (list, tuple)) else value
 
 
 @dataclass
@@ -35,7 +99,7 @@ class Result:
     receipt: dict[str, Any] = field(default_factory=dict)
     receipt_written: bool = False
     warnings: list[str] = field(default_factory=list)
-    failure: dict[str, Any] | None = None
+    failure: WorkloadFailure | None = None
 
     @property
     def changed(self) -> bool:
@@ -58,7 +122,7 @@ class Result:
             **self.ahead,
             "seconds": self.seconds,
             "receipt": self.receipt,
-            "failure": self.failure,
+            "failure": self.failure.result() if self.failure else None,
         }
 
     def state(self, when: str) -> dict[str, Any]:
@@ -82,12 +146,5 @@ class Result:
 
     def fail(self, error: RestoreError) -> None:
         """Note why the workload does not run."""
-        self.failure = {
-            "step": self.step,
-            "code": error.code,
-            "outcome": error.outcome,
-            "msg": error.sentence(),
-            "failure": error.failure(),
-            "evidence": "",
-            "left_behind": str(error.details.get("left_behind", "")),
-        }
+        left = str(error.details.get("left_behind", ""))
+        self.failure = WorkloadFailure(self.step, error.sentence(), error.failure(), left_behind=left)

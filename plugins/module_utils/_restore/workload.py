@@ -17,13 +17,13 @@ from .._checkpoint import reader as checkpoint_reader
 from .._container import container as container_steps, task as task_steps
 from .._containerd.client import Client
 from .._core import labels, state_dir
-from .._core.errors import UNKNOWN, InputError, RestoreError
+from .._core.errors import InputError, RestoreError
 from .._gpu import driver as gpu_driver, nvml, vram
 from .._probe import probe as probes
 from . import gpu, records
 from .params import Job
 from .prepare import Ahead
-from .result import Result
+from .result import Result, WorkloadFailure
 
 CONTAINER, TASK, GPU, ALIVE, PROBE, RECEIPT = "container", "task", "gpu", "alive", "probe", "receipt"
 #: Failures of the GPU's step that the end of the container's process may have caused.
@@ -39,19 +39,19 @@ def restore(client: Client, job: Job, reading: nvml.Reading | None, check: bool,
     left = job.gpu.retries
     ahead = ahead or Ahead()
     result = _attempt(client, job, reading, check, ahead)
-    if result.failure and result.failure["code"] == "memory_write_failed" and not result.failure["left_behind"]:
+    if result.failure and result.failure.code == "memory_write_failed" and not result.failure.left_behind:
         warnings = [
             *result.warnings,
-            f"The restore of {job.name} was begun anew, by CRIU alone: {result.failure['msg']}",
+            f"The restore of {job.name} was begun anew, by CRIU alone: {result.failure.msg}",
         ]
-        ahead = ahead.plainly(str(result.failure["msg"]))
+        ahead = ahead.plainly(result.failure.msg)
         result = _attempt(client, _anew(job), reading, check, ahead)
         result.warnings[:0] = warnings
-    while result.failure and left > 0 and _may_begin_anew(client, result, check):
+    while result.failure and left > 0 and _may_begin_anew(client, result, result.failure, check):
         left -= 1
         if check:
             return _foretold(client, result)
-        warnings = [*result.warnings, f"The restore of {job.name} was begun anew: {result.failure['msg']}"]
+        warnings = [*result.warnings, f"The restore of {job.name} was begun anew: {result.failure.msg}"]
         result = _attempt(client, _anew(job), reading, check, ahead)
         result.warnings[:0] = warnings
     return result
@@ -81,7 +81,7 @@ def _attempt(client: Client, job: Job, reading: nvml.Reading | None, check: bool
         refused = f"The node's operating system refused: {error}."
         result.fail(RestoreError("io_error", refused, "Mend that, then run again."))
     if result.failure and not check:
-        _keep_evidence(client, result)
+        _keep_evidence(client, result, result.failure)
         _take_back(client, result)
     return result
 
@@ -224,9 +224,8 @@ def _compose(client: Client, job: Job, result: Result, reading: nvml.Reading | N
     }
 
 
-def _keep_evidence(client: Client, result: Result) -> None:
-    job, failure = result.job, result.failure or {}
-    settings = job.settings
+def _keep_evidence(client: Client, result: Result, failure: WorkloadFailure) -> None:
+    job, settings = result.job, result.job.settings
     if settings.keep_evidence <= 0:
         return
     work = state_dir.work_dir(settings.staging_dir, client.namespace, job.name)
@@ -235,18 +234,10 @@ def _keep_evidence(client: Client, result: Result) -> None:
             settings.staging_dir, job.name, settings.keep_evidence, work, result.task.output_created
         )
         # CRIU's log, which the failure names, is there from now on.
-        failure.update(_elsewhere(failure, work, bundle), evidence=bundle)
+        result.failure = failure.with_evidence(work, bundle)
         records.write_failure(bundle, _evidence(result))
     except OSError as error:
         result.warnings.append(f"The evidence of {job.name} could not be kept whole: {error}.")
-
-
-def _elsewhere(value: Any, old: str, new: str) -> Any:
-    if isinstance(value, str):
-        return value.replace(old, new)
-    if isinstance(value, dict):
-        return {key: _elsewhere(part, old, new) for key, part in value.items()}
-    return [_elsewhere(part, old, new) for part in value] if isinstance(value, (list, tuple)) else value
 
 
 def _evidence(result: Result) -> dict[str, Any]:
@@ -255,7 +246,7 @@ def _evidence(result: Result) -> dict[str, Any]:
         **job.settings.record,
         "name": job.name,
         "failed_at": records.now_text(),
-        "failure": result.failure,
+        "failure": result.failure.result() if result.failure else None,
         "workload": job.shown,
         "container": result.container.container,
         "container_actions": result.container.actions,
@@ -280,27 +271,20 @@ def _take_back(client: Client, result: Result) -> None:
         if result.container.created:
             container_steps.absent(client, job.name, settings.owner, settings.force, settings.staging_dir, check=False)
     except (RestoreError, OSError) as error:
-        text = error.sentence() if isinstance(error, RestoreError) else str(error)
-        _left_behind(result, text)
+        if result.failure:
+            result.failure = result.failure.with_left_behind(
+                error.sentence() if isinstance(error, RestoreError) else str(error)
+            )
+            if result.failure.evidence:
+                with contextlib.suppress(OSError):
+                    records.write_failure(result.failure.evidence, _evidence(result))
 
 
-def _left_behind(result: Result, text: str) -> None:
-    """The way back has failed: say so everywhere, in the evidence too."""
-    failure = result.failure or {}
-    left = "; ".join(part for part in (failure["left_behind"], text) if part)
-    failure.update(outcome=UNKNOWN, left_behind=left)
-    failure["failure"]["outcome"] = UNKNOWN
-    failure["failure"]["details"]["left_behind"] = left
-    if failure["evidence"]:
-        with contextlib.suppress(OSError):
-            records.write_failure(failure["evidence"], _evidence(result))
-
-
-def _may_begin_anew(client: Client, result: Result, check: bool) -> bool:
+def _may_begin_anew(client: Client, result: Result, failure: WorkloadFailure, check: bool) -> bool:
     """Whether the GPU refused, the GPUs have room now, and nothing of the failed attempt is left."""
-    job, failure = result.job, result.failure or {}
+    job = result.job
     codes = ("cuda_restore_failed",) if check else ("cuda_restore_failed", "vram_short")
-    if failure["code"] not in codes or failure["left_behind"]:
+    if failure.code not in codes or failure.left_behind:
         return False
     reading = nvml.read(job.gpu.policy.driver_root, fallback=job.gpu.policy.driver_container)
     if reading.reason:
@@ -310,7 +294,7 @@ def _may_begin_anew(client: Client, result: Result, check: bool) -> bool:
         held = vram.held(job.gpu.vram, checkpoint.facts)
         size = checkpoint.criu.size if checkpoint.criu else 0
         vram.require(job.name, vram.need(held, checkpoint.facts, size, job.gpu.gpu_map), {}, reading)
-        if failure["code"] == "cuda_restore_failed" and not result.task.created:
+        if failure.code == "cuda_restore_failed" and not result.task.created:
             # A task that a run which was killed has left: its poisoned processes never come back.
             task_steps.absent(client, dataclasses.replace(job.task, grace_seconds=0.0), check)
     except RestoreError:

@@ -112,10 +112,7 @@ class GpuNode:
         for foretold, result in zip(predicted, done):
             if foretold.failure:
                 assert result.failure, "check mode has foretold a failure"
-                assert (foretold.failure["code"], foretold.failure["msg"]) == (
-                    result.failure["code"],
-                    result.failure["msg"],
-                )
+                assert (foretold.failure.code, foretold.failure.msg) == (result.failure.code, result.failure.msg)
             elif not result.failure:
                 assert foretold.changed == result.changed
         return done

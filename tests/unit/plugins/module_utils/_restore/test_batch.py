@@ -14,6 +14,7 @@ import pytest
 
 from ansible_collections.gpuops.restore.plugins.module_utils._core.errors import RETRYABLE, TERMINAL, RestoreError
 from ansible_collections.gpuops.restore.plugins.module_utils._restore import batch as restore_batch
+from ansible_collections.gpuops.restore.plugins.module_utils._restore.result import Result
 from ansible_collections.gpuops.restore.tests.standin import standin
 from ansible_collections.gpuops.restore.tests.unit.helpers.gpu_node import Cuda, GpuNode
 
@@ -27,13 +28,17 @@ def add(gpus: GpuNode, name: str, gib: int, **more: Any) -> None:
     gpus.add(name, [Cuda(memory={GPU: gib * GIB}, more=more)], held=[{GPU: gib * GIB}])
 
 
+def codes(found: list[Result]) -> list[str | None]:
+    return [result.failure.code if result.failure else None for result in found]
+
+
 def test_one_that_fails_does_not_disturb_the_others(gpus: GpuNode) -> None:
     add(gpus, "one", 1)
     add(gpus, "ill", 1, fail_restore=999)
     add(gpus, "two", 1)
     found = gpus.run(gpus.job("one"), gpus.job("ill"), gpus.job("two"))
     assert [result.job.name for result in found] == ["one", "ill", "two"]
-    assert [(result.failure or {}).get("code") for result in found] == [None, "cuda_restore_failed", None]
+    assert codes(found) == [None, "cuda_restore_failed", None]
     assert sorted(gpus.alive()) == sorted([gpus.started["one"][0][0], gpus.started["two"][0][0]])
     assert sorted(gpus.fake.state.containers) == ["one", "two"]
     # What is mended is restored, and the others are left alone.
@@ -54,8 +59,8 @@ def test_too_little_vram_for_all_of_them_is_refused_before_anything_is_touched(g
     first, second = gpus.run(*jobs)
     assert first.failure is None
     assert second.failure is not None
-    assert (second.failure["code"], second.failure["outcome"], second.step) == ("vram_short", TERMINAL, "preflight")
-    assert "30.0 GiB" in second.failure["msg"]
+    assert (second.failure.code, second.failure.outcome, second.step) == ("vram_short", TERMINAL, "preflight")
+    assert "30.0 GiB" in second.failure.msg
     assert "second" not in gpus.started and list(gpus.fake.state.containers) == ["first"]
     assert [pid for _what, pid in gpus.world.order()] == gpus.started["first"][0] * 2
 
@@ -66,7 +71,7 @@ def test_too_little_host_memory_for_all_of_them(gpus: GpuNode) -> None:
     size = restore_batch.restore_demand.look(gpus.client, gpus.job("first")).memory
     gpus.write_available(2 * size + 4096)
     found = gpus.run(*[gpus.job(name) for name in ("first", "second", "third")])
-    assert [(result.failure or {}).get("code") for result in found] == [None, None, "host_memory_short"]
+    assert codes(found) == [None, None, "host_memory_short"]
     assert "third" not in gpus.started
 
 
@@ -119,7 +124,7 @@ def test_a_channel_that_cannot_be_had_costs_one_workload_only(gpus: GpuNode) -> 
         return gpus.client.another()
 
     found = restore_batch.restore_all(another, [gpus.job("one"), gpus.job("two")], 1, False)
-    assert [(result.failure or {}).get("code") for result in found] == ["daemon_unavailable", None]
+    assert codes(found) == ["daemon_unavailable", None]
 
 
 # --- admission by memory

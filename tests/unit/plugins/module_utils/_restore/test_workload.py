@@ -30,7 +30,7 @@ from ansible_collections.gpuops.restore.plugins.module_utils._restore import (
     records as restore_records,
     workload as restore_workload,
 )
-from ansible_collections.gpuops.restore.plugins.module_utils._restore.result import Result
+from ansible_collections.gpuops.restore.plugins.module_utils._restore.result import Result, WorkloadFailure
 from ansible_collections.gpuops.restore.tests.standin import standin
 from ansible_collections.gpuops.restore.tests.unit.helpers.gpu_node import Cuda, GpuNode
 
@@ -42,13 +42,13 @@ HELD = {GPU: GIB}
 PLAIN = Cuda(None)
 
 
-def failure(result: Result) -> dict[str, Any]:
+def failure(result: Result) -> WorkloadFailure:
     assert result.failure is not None
     return result.failure
 
 
 def evidence(result: Result) -> dict[str, Any]:
-    document: dict[str, Any] = json.loads(Path(failure(result)["evidence"], "failure.json").read_text(encoding="utf-8"))
+    document: dict[str, Any] = json.loads(Path(failure(result).evidence, "failure.json").read_text(encoding="utf-8"))
     return document
 
 
@@ -133,7 +133,7 @@ def test_a_map_that_lacks_a_gpu_which_was_only_seen_is_refused_before_the_driver
     gpus.add("train", [Cuda(memory=HELD)], held=[HELD], visible=[GPU, other])
     result = gpus.one(gpus.job("train", gpu_map={GPU: other}))
     assert result.failure is not None
-    assert (result.failure["code"], gpus.world.order()) == ("gpu_map_incomplete", [])
+    assert (result.failure.code, gpus.world.order()) == ("gpu_map_incomplete", [])
 
 
 def test_a_container_without_cuda_needs_none(gpus: GpuNode, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -176,9 +176,9 @@ def taken_back(gpus: GpuNode, before: Any, result: Result) -> None:
     assert gpus.alive() == []
     assert not os.path.exists(restore_records.receipt_path(gpus.root, result.job.name))
     document = evidence(result)
-    assert document["failure"] == failure(result)
+    assert document["failure"] == failure(result).result()
     assert document["workload"]["name"] == result.job.name
-    assert "criu.conf" in os.listdir(failure(result)["evidence"])
+    assert "criu.conf" in os.listdir(failure(result).evidence)
     assert result.changed is False
 
 
@@ -200,8 +200,8 @@ def test_what_cannot_be_brought_back_is_taken_back(gpus: GpuNode, start: list[Cu
     gpus.add("train", start)
     before = gpus.everything()
     result = gpus.one(gpus.job("train", gpu="required"))
-    assert (failure(result)["code"], failure(result)["outcome"]) == (code, TERMINAL)
-    assert failure(result)["step"] == "gpu"
+    assert (failure(result).code, failure(result).outcome) == (code, TERMINAL)
+    assert failure(result).step == "gpu"
     taken_back(gpus, before, result)
 
 
@@ -209,8 +209,8 @@ def test_a_capture_that_recorded_processes_insists_on_them(gpus: GpuNode) -> Non
     gpus.add("train", [PLAIN], held=[HELD])
     before = gpus.everything()
     result = gpus.one(gpus.job("train"))
-    assert failure(result)["code"] == "no_cuda_process"
-    assert "its capture recorded some" in failure(result)["msg"]
+    assert failure(result).code == "no_cuda_process"
+    assert "its capture recorded some" in failure(result).msg
     taken_back(gpus, before, result)
 
 
@@ -237,9 +237,9 @@ def test_a_driver_that_is_too_old_or_not_there(
     job = gpus.job("train", gpu="required")
     for check in (True, False):
         (result,) = restore_batch.restore_all(gpus.client.another, [job], 0, check)
-        assert failure(result)["code"] == code, "check mode foretells it"
+        assert failure(result).code == code, "check mode foretells it"
         assert gpus.everything() == before
-    assert failure(result)["outcome"] == TERMINAL
+    assert failure(result).outcome == TERMINAL
     assert gpus.alive() == []
     verdict, _predicted = restore_batch.check_all(gpus.client.another, [job])
     (checked,) = verdict.refused["train"]
@@ -249,7 +249,7 @@ def test_a_driver_that_is_too_old_or_not_there(
 def test_a_call_that_hangs_is_unknown_and_not_replayed(gpus: GpuNode) -> None:
     gpus.add("train", [Cuda(memory=HELD, more={"hang_restore": 1})], held=[HELD])
     result = gpus.one(gpus.job("train", {"cuda_timeout": 3.0, "gpu_retries": 3}))
-    assert (failure(result)["code"], failure(result)["outcome"]) == ("cuda_timeout", UNKNOWN)
+    assert (failure(result).code, failure(result).outcome) == ("cuda_timeout", UNKNOWN)
     assert len(gpus.started["train"]) == 1, "not begun anew either"
     assert [call.what for call in gpus.world.calls() if call.detail == "begin"] == ["restore"]
     assert evidence(result)["failure"]["outcome"] == UNKNOWN
@@ -260,7 +260,7 @@ def test_a_driver_that_says_restored_where_nvml_sees_nothing(gpus: GpuNode, monk
     gpus.add("train", [Cuda()])
     before = gpus.everything()
     result = gpus.one(gpus.job("train"))
-    assert (failure(result)["code"], failure(result)["outcome"]) == ("vram_not_back", UNKNOWN)
+    assert (failure(result).code, failure(result).outcome) == ("vram_not_back", UNKNOWN)
     taken_back(gpus, before, result)
 
 
@@ -286,14 +286,14 @@ def test_memory_that_vanishes_is_terminal_and_wholly_taken_back(gpus: GpuNode, t
     gpus.fake.on("Tasks/Start", lambda _context: log.write_text("a word\n", encoding="utf-8"))
     result = gpus.one(gpus.job("train", stdout=str(log), env={"TOKEN": "hunter2"}))
     found = failure(result)
-    assert (found["code"], found["outcome"]) == ("cuda_restore_failed", TERMINAL)
-    assert "CUDA_ERROR_OUT_OF_MEMORY (2)" in found["msg"] and "Free GPU memory" in found["msg"]
+    assert (found.code, found.outcome) == ("cuda_restore_failed", TERMINAL)
+    assert "CUDA_ERROR_OUT_OF_MEMORY (2)" in found.msg and "Free GPU memory" in found.msg
     assert not log.exists()
     taken_back(gpus, before, result)
     document = evidence(result)
     assert document["spec"]["process"]["env"] == ["TOKEN=***"]
     assert document["workload"]["env"] == ["TOKEN"]
-    assert Path(found["evidence"], "out.log").read_text(encoding="utf-8") == "a word\n"
+    assert Path(found.evidence, "out.log").read_text(encoding="utf-8") == "a word\n"
     assert "hunter2" not in json.dumps(document)
     # What ran is off the card before it is killed.
     _poisoned, running = gpus.started["train"][-1]
@@ -322,7 +322,7 @@ def test_it_is_begun_anew_as_often_as_it_may_be_and_not_more(gpus: GpuNode, retr
     before = gpus.everything()
     vanishing(gpus)
     result = gpus.one(gpus.job("train", {"gpu_retries": retries}))
-    assert failure(result)["code"] == "cuda_restore_failed"
+    assert failure(result).code == "cuda_restore_failed"
     assert len(gpus.started["train"]) == 1 + retries
     assert len(os.listdir(os.path.join(gpus.root, "debug"))) == 1 + retries
     taken_back(gpus, before, result)
@@ -332,7 +332,7 @@ def test_it_is_not_begun_anew_while_there_is_no_room(gpus: GpuNode) -> None:
     gpus.add("train", [Cuda(memory=HELD)], held=[HELD])
     gpus.fake.on("Tasks/Start", lambda _context: gpus.world.set("gpus/0/other_used", 80 * GIB - 1))
     result = gpus.one(gpus.job("train", {"gpu_retries": 5}))
-    assert failure(result)["outcome"] == TERMINAL
+    assert failure(result).outcome == TERMINAL
     assert len(gpus.started["train"]) == 1
 
 
@@ -349,7 +349,7 @@ def test_a_poisoned_task_that_a_killed_run_left_is_replaced(gpus: GpuNode) -> No
     container_steps.present(gpus.client, gpus.job("train").container, False)
     gpus.put_task("train")
     kept = gpus.one(gpus.job("train"))
-    assert failure(kept)["code"] == "cuda_restore_failed"
+    assert failure(kept).code == "cuda_restore_failed"
     assert len(gpus.alive()) == 1, "without a retry it is not touched"
     result = gpus.one(gpus.job("train", {"gpu_retries": 1}))
     assert result.failure is None
@@ -363,7 +363,7 @@ def test_room_for_a_task_that_a_killed_run_left_is_looked_for_first(gpus: GpuNod
     gpus.put_task("train")
     gpus.world.set("gpus/0/other_used", 80 * GIB - 1)
     result = gpus.one(gpus.job("train"))
-    assert (failure(result)["code"], failure(result)["outcome"]) == ("vram_short", RETRYABLE)
+    assert (failure(result).code, failure(result).outcome) == ("vram_short", RETRYABLE)
     assert gpus.world.order() == [], "so it is not poisoned"
     gpus.world.set("gpus/0/other_used", 0)
     assert gpus.one(gpus.job("train")).failure is None
@@ -378,10 +378,10 @@ def test_a_way_back_that_fails_is_said_in_the_evidence_too(gpus: GpuNode, name: 
     gpus.fake.fail(name, text="not now")
     result = restore_batch.restore_all(gpus.client.another, [gpus.job("train", {"gpu_retries": 2})], 0, False)[0]
     found = failure(result)
-    assert (found["code"], found["outcome"]) == ("cuda_process_failed", UNKNOWN)
-    assert "not now" in found["left_behind"]
-    assert found["failure"]["outcome"] == UNKNOWN
-    assert evidence(result)["failure"] == found
+    assert (found.code, found.outcome) == ("cuda_process_failed", UNKNOWN)
+    assert "not now" in found.left_behind
+    assert found.error.outcome == UNKNOWN
+    assert evidence(result)["failure"] == found.result()
 
 
 def test_a_daemon_that_goes_away_is_told_as_a_failure(gpus: GpuNode) -> None:
@@ -389,18 +389,18 @@ def test_a_daemon_that_goes_away_is_told_as_a_failure(gpus: GpuNode) -> None:
     vanishing(gpus)
     gpus.fake.on("Containers/Delete", lambda _context: gpus.fake.fail("Images/Get", text="not now"))
     (result,) = restore_batch.restore_all(gpus.client.another, [gpus.job("train", {"gpu_retries": 2})], 0, False)
-    assert failure(result)["code"] == "cuda_restore_failed"
+    assert failure(result).code == "cuda_restore_failed"
     assert len(gpus.started["train"]) == 1
 
 
 def test_no_evidence_where_none_is_wanted_or_it_cannot_be_written(gpus: GpuNode) -> None:
     gpus.add("train", [Cuda(standin.FAILED)])
     result = gpus.one(gpus.job("train", {"keep_evidence": 0}))
-    assert failure(result)["evidence"] == ""
+    assert failure(result).evidence == ""
     assert not os.path.exists(os.path.join(gpus.root, "debug"))
     Path(gpus.root, "debug").write_text("in the way", encoding="utf-8")
     blocked = gpus.one(gpus.job("train"))
-    assert failure(blocked)["code"] == "cuda_process_failed", "not hidden by that"
+    assert failure(blocked).code == "cuda_process_failed", "not hidden by that"
     assert any("evidence of train could not be kept" in warning for warning in blocked.warnings)
 
 
@@ -409,7 +409,7 @@ def test_a_receipt_that_cannot_be_written_is_a_failure(gpus: GpuNode) -> None:
     Path(gpus.root, "receipts").write_text("in the way", encoding="utf-8")
     before = gpus.everything()
     result = gpus.one(gpus.job("train"))
-    assert (failure(result)["code"], failure(result)["step"]) == ("io_error", "receipt")
+    assert (failure(result).code, failure(result).step) == ("io_error", "receipt")
     assert gpus.everything() == before
 
 
@@ -421,7 +421,7 @@ def test_a_failed_probe_takes_a_gpu_workload_off_the_card_first(gpus: GpuNode, m
     before = gpus.everything()
     monkeypatch.setattr(restore_workload.probes, "probe", fails)
     result = gpus.one(gpus.job("train", probe={"file": {"path": "/log"}}))
-    assert (failure(result)["code"], failure(result)["step"]) == ("probe_failed", "probe")
+    assert (failure(result).code, failure(result).step) == ("probe_failed", "probe")
     assert [what for what, _pid in gpus.world.order()] == ["restore", "unlock", "lock", "checkpoint"]
     taken_back(gpus, before, result)
 
@@ -435,8 +435,8 @@ def test_a_way_back_that_hangs_leaves_the_task(gpus: GpuNode, monkeypatch: pytes
     (result,) = restore_batch.restore_all(
         gpus.client.another, [gpus.job("train", {"cuda_timeout": 3.0}, probe={"file": {"path": "/log"}})], 0, False
     )
-    assert failure(result)["outcome"] == UNKNOWN
-    assert "The task was not killed" in failure(result)["left_behind"]
+    assert failure(result).outcome == UNKNOWN
+    assert "The task was not killed" in failure(result).left_behind
     assert len(gpus.alive()) == 1
 
 
@@ -450,11 +450,11 @@ def test_a_log_that_criu_wrote_is_named_where_it_lies_now(gpus: GpuNode) -> None
     gpus.fake.on("Tasks/Start", refuse)
     gpus.fake.fail("Tasks/Start", "UNKNOWN", "criu failed: type NOTIFY errno 0")
     found = failure(gpus.one(gpus.job("train")))
-    assert found["code"] == "criu_restore_failed"
-    assert found["failure"]["details"]["log"] == os.path.join(found["evidence"], "restore.log")
-    assert found["failure"]["details"]["log"] in found["msg"]
-    assert os.path.exists(found["failure"]["details"]["log"])
-    assert os.path.join(gpus.root, "work") not in json.dumps(found)
+    assert found.code == "criu_restore_failed"
+    assert found.error.details["log"] == os.path.join(found.evidence, "restore.log")
+    assert found.error.details["log"] in found.msg
+    assert os.path.exists(found.error.details["log"])
+    assert os.path.join(gpus.root, "work") not in json.dumps(found.result())
 
 
 def test_cleanup_takes_memory_off_the_card_before_the_kill(gpus: GpuNode) -> None:
