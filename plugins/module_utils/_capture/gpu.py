@@ -13,9 +13,8 @@ from typing import Any
 from .._containerd.client import Client
 from .._core.errors import ConflictError, InputError, NodeError
 from .._gpu import driver, info as gpu_info, state as gpu_state
+from .._gpu.devices import NONE, REQUIRED
 from . import resources
-
-AUTO, REQUIRED, NONE = "auto", "required", "none"
 
 
 @dataclass(frozen=True)

@@ -11,9 +11,9 @@ from typing import Any
 
 from .._containerd.client import DATA_TIMEOUT
 from .._core import labels, state_dir
-from .._gpu import driver, driver_library, marks, state as gpu_state
+from .._gpu import devices, driver, driver_library, marks, state as gpu_state
 from .._host import cgroup, huge_pages as host_huge_pages
-from . import gpu as capture_gpu, mark
+from . import mark
 from .preflight import CriuOptions
 
 RUNNING, PAUSED, STOPPED = "running", "paused", "stopped"
@@ -27,7 +27,7 @@ class CaptureParams:
     container_id: str
     name: str
     leave: str = RUNNING
-    gpu: str = capture_gpu.AUTO
+    gpu: str = devices.AUTO
     criu: CriuOptions = field(default_factory=CriuOptions)
     staging_dir: str = state_dir.STATE_ROOT
     keep_staged: bool = False

@@ -18,8 +18,9 @@ from .._containerd.client import Client
 from .._containerd.tasks import Task
 from .._core import state_dir
 from .._core.errors import RETRYABLE, ConflictError, NotFoundError, PreconditionError, RestoreError, RpcError
-from .._gpu import processes as gpu_processes, state as gpu_state
+from .._gpu import state as gpu_state
 from .._gpu.driver import ASK, Driver
+from .._host import processes as host_processes
 from .mark import ENDING, HELD, Mark, Slot
 
 _POLL_SECONDS = 0.1
@@ -28,7 +29,7 @@ _POLL_SECONDS = 0.1
 def same_task(client: Client, container_id: str, mark: Mark, proc: str = "/proc") -> Task | None:
     """The task that the mark speaks of, None when that one has ended."""
     task = tasks.get(client, container_id)
-    if task is None or task.pid != mark.pid or gpu_processes.start_time(mark.pid, proc) != mark.start_time:
+    if task is None or task.pid != mark.pid or host_processes.start_time(mark.pid, proc) != mark.start_time:
         return None
     return task
 

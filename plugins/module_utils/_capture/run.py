@@ -26,9 +26,9 @@ from .._containerd.tasks import Task
 from .._core import labels, state_dir
 from .._core.errors import UNKNOWN, RestoreError, RpcError
 from .._diagnosis import failure as criu_failure
-from .._gpu import driver as gpu_driver, processes as gpu_processes, state as gpu_state
+from .._gpu import driver as gpu_driver, state as gpu_state
 from .._gpu.driver import Driver
-from .._host import huge_pages
+from .._host import huge_pages, processes as host_processes
 from . import layer as capture_layer, mark as capture_mark, recovery, settle
 from .gpu import Gpus
 from .mark import Mark, Slot
@@ -115,7 +115,7 @@ class Capture:
         pid = self._subject.task.pid
         return Mark(
             pid=pid,
-            start_time=gpu_processes.start_time(pid, self._params.proc) or 0,
+            start_time=host_processes.start_time(pid, self._params.proc) or 0,
             directory=self._directory,
             staging_dir=self._params.staging_dir,
             lease="" if self._params.lease else leases.own_id(self._purpose),

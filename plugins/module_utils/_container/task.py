@@ -20,7 +20,8 @@ from .._containerd.tasks import Task
 from .._core import labels, state_dir
 from .._core.errors import UNKNOWN, InputError, NodeError, RestoreError, RpcError, combined
 from .._diagnosis import failure as criu_failure
-from .._gpu import marks, processes as gpu_processes, teardown
+from .._gpu import marks, teardown
+from .._host import processes as host_processes
 from .._oci import spec_adapt
 from .._parallel_memory import hook as memory_hook
 from .._parallel_memory.split import Split
@@ -255,7 +256,7 @@ def stays_alive(client: Client, params: TaskParams, pid: int, seconds: float) ->
     task = tasks.get(client, params.container_id)
     runs = status is None and task is not None and task.status == "RUNNING" and task.pid > 0
     # containerd 1.6 misses the end of a process that dies within milliseconds, and calls it RUNNING for ever.
-    if task is not None and runs and gpu_processes.start_time(task.pid) is not None:
+    if task is not None and runs and host_processes.start_time(task.pid) is not None:
         return task
     code = status if status is not None else task.exit_status if task and task.status == "STOPPED" else None
     how = "an exit status that containerd did not learn" if code is None else f"exit status {code}"

@@ -20,6 +20,7 @@ from types import TracebackType
 from .._core import dependencies
 from .._core.errors import RETRYABLE, NodeError, RestoreError
 from .._core.helper_process import Child, ChildEndedError
+from .._host.processes import Process
 from . import driver_library, driver_worker
 from .driver_library import Place
 
@@ -47,14 +48,6 @@ NO_DEVICE = 100
 
 #: What cuDriverGetVersion says of the first driver with the calls, and of the first that can put memory elsewhere.
 CALLS_SINCE, MAP_SINCE = 12080, 13000
-
-
-@dataclass(frozen=True)
-class Process:
-    """A process: its id on the host, and its start in clock ticks after boot, which tells it from a later one."""
-
-    pid: int
-    start_time: int
 
 
 @dataclass(frozen=True)

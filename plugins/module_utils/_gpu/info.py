@@ -14,8 +14,8 @@ from typing import Any
 from .._containerd.client import Client
 from .._core.errors import NodeError
 from .._host import cgroup, memory as host_memory
-from . import driver as gpu_driver, driver_library, marks, nvml, processes as gpu_processes, visible
-from .driver import Process
+from .._host.processes import Process
+from . import devices, driver as gpu_driver, driver_library, marks, nvml, processes as gpu_processes
 from .processes import Found, Scope
 
 
@@ -105,7 +105,7 @@ def _result(question: Question, entry: Found, reading: nvml.Reading) -> dict[str
         "restore_thread_id": entry.thread,
         "restore_failed": (marks.read(question.marks_root, process) or None) if checkpointed else None,
         "gpus": reading.shares_of(process.pid),
-        "visible": visible.gpus(process.pid, reading, question.proc),
+        "visible": devices.visible_gpus(process.pid, reading, question.proc),
         "memory": reading.bytes_of(process.pid),
         "host_memory": host_memory.resident(process.pid, question.proc),
     }

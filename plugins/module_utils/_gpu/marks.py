@@ -16,8 +16,8 @@ import os
 from collections.abc import Iterable
 
 from .._core import state_dir
-from . import processes as gpu_processes
-from .driver import Process
+from .._host import processes as host_processes
+from .._host.processes import Process
 
 #: The restore was begun; how it ended is not known.
 BEGUN = "begun"
@@ -64,7 +64,7 @@ def forget_gone(root: str, proc: str = "/proc") -> None:
         return
     for name in names:
         pid, _dash, start = name.partition("-")
-        if str(gpu_processes.start_time(int(pid), proc)) != start:
+        if str(host_processes.start_time(int(pid), proc)) != start:
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(os.path.join(root, name))
     _prune(root)

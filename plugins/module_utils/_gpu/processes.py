@@ -10,7 +10,7 @@ NVML cannot be asked: a checkpointed process is on no GPU and not in its list.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from .._containerd import containers, tasks
@@ -18,9 +18,10 @@ from .._containerd.client import Client
 from .._containerd.ownership import require_ours
 from .._core import labels
 from .._core.errors import RETRYABLE, ConflictError, InputError, NodeError, RestoreError
-from .._host import cgroup
+from .._host import cgroup, processes as host_processes
+from .._host.processes import Process
 from . import driver as gpu_driver
-from .driver import Driver, Process
+from .driver import Driver
 
 _AGAIN_SECONDS = 0.1
 
@@ -52,9 +53,9 @@ class Scope:
     def processes(self) -> list[Process]:
         """Those that live now, ascending. Raises NodeError ``cgroup_of_process``."""
         if not self.is_container:
-            return identify(self.pids, self.proc)
+            return host_processes.identify(self.pids, self.proc)
         try:
-            first = identify(self._members(), self.proc)
+            first = host_processes.identify(self._members(), self.proc)
             # Still in the cgroup after we know its start: no other process has taken the number in between.
             members = self._members()
         except NodeError as error:
@@ -82,25 +83,9 @@ class Scope:
         return cgroup.tgids_of(self.task_pid, self.proc, self.cgroup_root)
 
 
-def start_time(pid: int, proc: str = "/proc") -> int | None:
-    """When the process started, in clock ticks after boot; None when it has ended (a zombie has). See proc(5)."""
-    try:
-        with open(f"{proc}/{pid}/stat", "rb") as stream:
-            fields = stream.read().rpartition(b")")[2].split()
-    except (FileNotFoundError, ProcessLookupError):
-        return None
-    return None if fields[0] in (b"Z", b"X") else int(fields[19])
-
-
-def identify(pids: Iterable[int], proc: str = "/proc") -> list[Process]:
-    """The processes that live now, ascending."""
-    started = ((pid, start_time(pid, proc)) for pid in sorted(set(pids)))
-    return [Process(pid, start) for pid, start in started if start is not None]
-
-
 def scope_of_pids(pids: Sequence[int], proc: str = "/proc", cgroup_root: str = cgroup.ROOT) -> Scope:
     """Named processes. Raises InputError ``process_gone`` for one that does not live."""
-    living = {process.pid for process in identify(pids, proc)}
+    living = {process.pid for process in host_processes.identify(pids, proc)}
     for pid in pids:
         if pid not in living:
             raise InputError("process_gone", f"There is no process {pid} on this node.", "Name processes that live.")

@@ -12,8 +12,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from .._core.errors import UNKNOWN, RestoreError
+from .._host.processes import Process
 from . import marks, transitions
-from .driver import CHECKPOINTED, GONE, LOCKED, RESTORE, RUNNING, UNLOCK, Done, Driver, Process
+from .driver import CHECKPOINTED, GONE, LOCKED, RESTORE, RUNNING, UNLOCK, Done, Driver
 from .nvml import Reading
 from .processes import Found
 

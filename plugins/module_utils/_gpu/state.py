@@ -21,6 +21,7 @@ from .._containerd.client import Client
 from .._core import labels
 from .._core.errors import RETRYABLE, UNKNOWN, InputError, RestoreError
 from .._host import cgroup, memory as host_memory
+from .._host.processes import Process
 from . import (
     driver as gpu_driver,
     driver_library,
@@ -30,7 +31,7 @@ from . import (
     processes as gpu_processes,
     transitions,
 )
-from .driver import CHECKPOINT, CHECKPOINTED, LOCK, LOCKED, RESTORE, RUNNING, Done, Driver, Process
+from .driver import CHECKPOINT, CHECKPOINTED, LOCK, LOCKED, RESTORE, RUNNING, Done, Driver
 from .processes import Found, Scope
 from .run import UNANSWERED, Run
 

@@ -17,7 +17,7 @@ from typing import Callable
 from .._containerd import tasks
 from .._containerd.client import Client
 from .._core.errors import UNKNOWN, InputError, RestoreError
-from . import driver, driver_library, node, nvml, state
+from . import devices, driver, driver_library, nvml, state
 
 #: Seconds within which the card shows its memory free again.
 _DROP_SECONDS = 10.0
@@ -26,13 +26,13 @@ _INTERVAL = 0.2
 
 @dataclass(frozen=True)
 class Policy:
-    """How the GPU memory of a task is dealt with; ``mode`` as in :mod:`_gpu.node`. Times in seconds."""
+    """How the GPU memory of a task is dealt with; ``mode`` as in :mod:`_gpu.devices`. Times in seconds."""
 
-    mode: str = node.AUTO
+    mode: str = devices.AUTO
     driver_root: str = ""
     cuda_timeout: float = 600.0
     lock_timeout: float = 10.0
-    control_device: str = node.CONTROL_DEVICE
+    control_device: str = devices.CONTROL_DEVICE
     driver_container: str = driver_library.DRIVER_CONTAINER
 
 
@@ -60,7 +60,7 @@ def suspend(
     did not return: then RestoreError with the outcome ``unknown`` is raised, and the task stays.
     """
     done = Suspended()
-    if policy.mode == node.NONE or (policy.mode == node.AUTO and not node.has_driver(policy.control_device)):
+    if policy.mode == devices.NONE or (policy.mode == devices.AUTO and not devices.has_driver(policy.control_device)):
         return done
     task = tasks.get(client, container_id)
     if task is not None and task.status in ("PAUSED", "PAUSING"):

@@ -13,8 +13,9 @@ from typing import Any, Callable
 
 from .._containerd.client import Client
 from .._core.errors import TERMINAL, UNKNOWN, NodeError, RestoreError
-from .._gpu import driver, node as gpu_node, nvml, processes as gpu_processes, state as gpu_state, vram as gpu_vram
+from .._gpu import devices, driver, nvml, state as gpu_state, vram as gpu_vram
 from .._gpu.teardown import Policy
+from .._host import processes as host_processes
 
 _SEEN_SECONDS = 5.0
 _INTERVAL = 0.2
@@ -63,23 +64,23 @@ class GpuResult:
 def concerned(params: GpuParams, spec: Mapping[str, Any], facts: Mapping[str, Any]) -> bool:
     """Whether the driver has to be asked about this workload at all."""
     policy = params.policy
-    if policy.mode == gpu_node.NONE:
+    if policy.mode == devices.NONE:
         return False
-    return expected(params, spec, facts) or gpu_node.has_driver(policy.control_device)
+    return expected(params, spec, facts) or devices.has_driver(policy.control_device)
 
 
 def expected(params: GpuParams, spec: Mapping[str, Any], facts: Mapping[str, Any]) -> bool:
     """Whether the workload cannot do without a GPU."""
     mode = params.policy.mode
-    if mode == gpu_node.AUTO:
-        return certain(params, facts) or gpu_node.wanted_by(spec)
-    return mode == gpu_node.REQUIRED
+    if mode == devices.AUTO:
+        return certain(params, facts) or devices.wanted_by(spec)
+    return mode == devices.REQUIRED
 
 
 def certain(params: GpuParams, facts: Mapping[str, Any]) -> bool:
     """Whether there must be processes with CUDA: they are required, or the capture has recorded some."""
     mode = params.policy.mode
-    return mode == gpu_node.REQUIRED or (mode == gpu_node.AUTO and bool(gpu_vram.processes(facts)))
+    return mode == devices.REQUIRED or (mode == devices.AUTO and bool(gpu_vram.processes(facts)))
 
 
 def opening(params: GpuParams) -> driver.Opening:
@@ -139,7 +140,7 @@ def bring_back(
     result.processes, result.seconds, result.reached_at = done.processes, done.seconds, done.reached_at
     if insist and not done.processes and not (check and assume_prepared):
         why = "the workload requires its GPU memory back"
-        if policy.mode != gpu_node.REQUIRED:
+        if policy.mode != devices.REQUIRED:
             why = "its capture recorded some that have"
         raise RestoreError(
             "no_cuda_process",
@@ -171,7 +172,7 @@ def verify(
         missing = [
             process["pid"]
             for process in restored
-            if process["pid"] not in listed and gpu_processes.start_time(process["pid"]) == process["start_time"]
+            if process["pid"] not in listed and host_processes.start_time(process["pid"]) == process["start_time"]
         ]
         for process in restored:
             process["bytes"], process["gpus"] = reading.bytes_of(process["pid"]), reading.shares_of(process["pid"])

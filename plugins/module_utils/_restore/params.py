@@ -15,7 +15,7 @@ from .._container import params as container_params, task as task_steps
 from .._core import labels, state_dir
 from .._core.errors import InputError
 from .._criu import config as criu_config
-from .._gpu import node as gpu_node, teardown
+from .._gpu import devices, teardown
 from .._host import cgroup, huge_pages as host_huge_pages
 from .._parallel_memory import policy as memory_policy
 from .._probe import probe as probes
@@ -110,7 +110,7 @@ def job_of(workload: Mapping[str, Any], settings: Settings) -> Job:
     }
     criu = workload.get("criu") or {}
     policy = teardown.Policy(
-        mode=workload.get("gpu") or gpu_node.AUTO,
+        mode=workload.get("gpu") or devices.AUTO,
         driver_root=settings.driver_root,
         cuda_timeout=settings.cuda_timeout,
     )

@@ -16,11 +16,7 @@ from typing import Any
 
 import pytest
 
-from ansible_collections.gpuops.restore.plugins.module_utils._gpu import (
-    marks as gpu_marks,
-    node as gpu_node,
-    state as gpu_state,
-)
+from ansible_collections.gpuops.restore.plugins.module_utils._gpu import devices, marks as gpu_marks, state as gpu_state
 from ansible_collections.gpuops.restore.plugins.module_utils._host import memory as host_memory
 from ansible_collections.gpuops.restore.tests.standin import standin
 
@@ -77,5 +73,5 @@ def gpus(
     available = host_memory.available
     monkeypatch.setattr(host_memory, "available", lambda _proc="": available(str(found.proc)))
     # The control device belongs to the kernel module, for which nothing stands in.
-    monkeypatch.setattr(gpu_node, "has_driver", lambda _device: True)
+    monkeypatch.setattr(devices, "has_driver", lambda _device: True)
     return found

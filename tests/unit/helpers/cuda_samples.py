@@ -14,15 +14,16 @@ from typing import Any
 import pytest
 
 from ansible_collections.gpuops.restore.plugins.module_utils._core.errors import RestoreError
-from ansible_collections.gpuops.restore.plugins.module_utils._gpu import processes as gpu_processes, state as gpu_state
-from ansible_collections.gpuops.restore.plugins.module_utils._gpu.driver import Process
+from ansible_collections.gpuops.restore.plugins.module_utils._gpu import state as gpu_state
 from ansible_collections.gpuops.restore.plugins.module_utils._gpu.state import StateParams, StateResult
+from ansible_collections.gpuops.restore.plugins.module_utils._host import processes as host_processes
+from ansible_collections.gpuops.restore.plugins.module_utils._host.processes import Process
 from ansible_collections.gpuops.restore.tests.standin import standin
 
 
 def process(pid: int) -> Process:
     """The process that has this id now."""
-    (found,) = gpu_processes.identify([pid])
+    (found,) = host_processes.identify([pid])
     return found
 
 

@@ -21,7 +21,7 @@ from typing import Any
 from ansible_collections.gpuops.restore.plugins.module_utils._checkpoint import stage as stage_steps
 from ansible_collections.gpuops.restore.plugins.module_utils._containerd.client import Client
 from ansible_collections.gpuops.restore.plugins.module_utils._core import labels
-from ansible_collections.gpuops.restore.plugins.module_utils._gpu import processes as gpu_processes
+from ansible_collections.gpuops.restore.plugins.module_utils._host import processes as host_processes
 from ansible_collections.gpuops.restore.plugins.module_utils._restore import (
     batch as restore_batch,
     params as restore_params,
@@ -149,7 +149,7 @@ class GpuNode:
     def alive(self) -> list[int]:
         """Those of all processes that were ever started that still live."""
         pids = [pid for starts in self.started.values() for start in starts for pid in start]
-        return [pid for pid in pids if gpu_processes.start_time(pid) is not None]
+        return [pid for pid in pids if host_processes.start_time(pid) is not None]
 
     def _spawn(self, name: str) -> int:
         starts = self.started.setdefault(name, [])
@@ -180,5 +180,5 @@ class GpuNode:
 
     def _notice(self) -> None:
         for name, task in list(self.fake.state.tasks.items()):
-            if task.status == 2 and gpu_processes.start_time(task.pid) is None:
+            if task.status == 2 and host_processes.start_time(task.pid) is None:
                 self.fake.state.end(name, 137)

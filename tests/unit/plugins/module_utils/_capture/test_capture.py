@@ -27,7 +27,7 @@ from ansible_collections.gpuops.restore.plugins.module_utils._core.errors import
     UNKNOWN,
     RestoreError,
 )
-from ansible_collections.gpuops.restore.plugins.module_utils._gpu import processes as gpu_processes
+from ansible_collections.gpuops.restore.plugins.module_utils._host import processes as host_processes
 from ansible_collections.gpuops.restore.tests.unit.helpers import capture_samples
 from ansible_collections.gpuops.restore.tests.unit.helpers.capture_samples import (
     BOX,
@@ -326,7 +326,7 @@ def test_one_that_dies_of_its_kill_is_paused_for_a_moment_still(box: Box) -> Non
 def mark(box: Box, **changes: Any) -> Mark:
     fields: dict[str, Any] = {
         "pid": box.pid,
-        "start_time": gpu_processes.start_time(box.pid),
+        "start_time": host_processes.start_time(box.pid),
         "directory": os.path.join(box.root, "capture", "tests", BOX),
         "staging_dir": box.root,
         "lease": "gpuops-restore-old",

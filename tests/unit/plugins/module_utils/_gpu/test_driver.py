@@ -28,8 +28,8 @@ from ansible_collections.gpuops.restore.plugins.module_utils._gpu.driver import 
     RESTORE,
     RUNNING,
     UNLOCK,
-    Process,
 )
+from ansible_collections.gpuops.restore.plugins.module_utils._host.processes import Process
 from ansible_collections.gpuops.restore.tests.standin import standin
 from ansible_collections.gpuops.restore.tests.unit.helpers.cuda_samples import process, soon
 

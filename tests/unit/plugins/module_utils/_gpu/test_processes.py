@@ -23,6 +23,8 @@ from ansible_collections.gpuops.restore.plugins.module_utils._gpu import (
     state as gpu_state,
 )
 from ansible_collections.gpuops.restore.plugins.module_utils._gpu.processes import Scope
+from ansible_collections.gpuops.restore.plugins.module_utils._host import processes as host_processes
+from ansible_collections.gpuops.restore.plugins.module_utils._host.processes import Process
 from ansible_collections.gpuops.restore.tests.standin import standin
 from ansible_collections.gpuops.restore.tests.unit.helpers.cuda_node import FakeNode
 from ansible_collections.gpuops.restore.tests.unit.helpers.cuda_samples import process, soon
@@ -181,7 +183,7 @@ def test_processes_that_keep_coming_are_not_waited_for_for_ever(
     first = box.add(standin.RUNNING)
     plain = Scope.processes
 
-    def one_more(scope: Scope) -> list[gpu_driver.Process]:
+    def one_more(scope: Scope) -> list[Process]:
         box.add(standin.RUNNING)
         return plain(scope)
 
@@ -198,14 +200,14 @@ def test_processes_that_keep_coming_are_not_waited_for_for_ever(
 
 def test_a_process_that_leaves_the_cgroup_while_we_look_is_left_out(box: Box, monkeypatch: pytest.MonkeyPatch) -> None:
     pid = box.add(standin.RUNNING)
-    plain = gpu_processes.identify
+    plain = host_processes.identify
 
-    def and_then_it_leaves(pids: list[int], proc: str) -> list[gpu_driver.Process]:
+    def and_then_it_leaves(pids: list[int], proc: str) -> list[Process]:
         found = plain(pids, proc)
         box.node.hold([box.init])
         return found
 
-    monkeypatch.setattr(gpu_processes, "identify", and_then_it_leaves)
+    monkeypatch.setattr(host_processes, "identify", and_then_it_leaves)
     found = Scope(task_pid=box.init, **box.node.options).processes()
     assert [each.pid for each in found] == [box.init]
     assert pid not in [each.pid for each in found]

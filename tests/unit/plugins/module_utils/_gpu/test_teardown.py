@@ -13,7 +13,7 @@ import pytest
 
 from ansible_collections.gpuops.restore.plugins.module_utils._container import task as task_steps
 from ansible_collections.gpuops.restore.plugins.module_utils._core.errors import UNKNOWN, RestoreError
-from ansible_collections.gpuops.restore.plugins.module_utils._gpu import node as gpu_node, teardown
+from ansible_collections.gpuops.restore.plugins.module_utils._gpu import devices, teardown
 from ansible_collections.gpuops.restore.tests.standin import standin
 from ansible_collections.gpuops.restore.tests.unit.helpers.gpu_node import Cuda, GpuNode
 
@@ -75,7 +75,7 @@ def test_without_cuda_the_process_gets_its_grace(gpus: GpuNode) -> None:
 def test_the_driver_is_not_asked_in_vain(
     gpus: GpuNode, train: task_steps.TaskParams, mode: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(gpu_node, "has_driver", lambda _device: mode == "none")
+    monkeypatch.setattr(devices, "has_driver", lambda _device: mode == "none")
     calls = len(gpus.world.calls())
     done = task_steps.absent(gpus.client, dataclasses.replace(train, gpu=teardown.Policy(mode=mode)), False)
     assert (done.warnings, len(done.actions)) == ([], 1)

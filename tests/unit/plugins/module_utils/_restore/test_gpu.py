@@ -17,7 +17,7 @@ from ansible_collections.gpuops.restore.plugins.module_utils._core.errors import
     UNKNOWN,
     RestoreError,
 )
-from ansible_collections.gpuops.restore.plugins.module_utils._gpu import node as gpu_node
+from ansible_collections.gpuops.restore.plugins.module_utils._gpu import devices
 from ansible_collections.gpuops.restore.plugins.module_utils._gpu.nvml import Gpu, Holder, Reading
 from ansible_collections.gpuops.restore.plugins.module_utils._gpu.teardown import Policy
 from ansible_collections.gpuops.restore.plugins.module_utils._restore import gpu as restore_gpu
@@ -62,7 +62,7 @@ def test_whether_a_workload_is_concerned(
     certain: bool,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(gpu_node, "has_driver", lambda _device: driver)
+    monkeypatch.setattr(devices, "has_driver", lambda _device: driver)
     wanted = params(mode)
     assert restore_gpu.concerned(wanted, spec, facts) is concerned
     if mode != "none":

@@ -24,7 +24,7 @@ from ansible_collections.gpuops.restore.plugins.module_utils._core.errors import
     UNKNOWN,
     RestoreError,
 )
-from ansible_collections.gpuops.restore.plugins.module_utils._gpu import node as gpu_node
+from ansible_collections.gpuops.restore.plugins.module_utils._gpu import devices
 from ansible_collections.gpuops.restore.plugins.module_utils._restore import (
     batch as restore_batch,
     records as restore_records,
@@ -146,7 +146,7 @@ def test_a_container_without_cuda_needs_none(gpus: GpuNode, monkeypatch: pytest.
     found = gpus.one(gpus.job("plain"))
     assert found.failure is None
     assert "GPU memory was not looked for" in found.warnings[0]
-    monkeypatch.setattr(gpu_node, "has_driver", lambda _device: False)
+    monkeypatch.setattr(devices, "has_driver", lambda _device: False)
     gpus.add("simple", [PLAIN])
     assert gpus.one(gpus.job("simple")).warnings == []
 

@@ -1,0 +1,35 @@
+# Copyright (c) 2026 the gpuops.restore contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""A process that cannot be taken for a later one with its number."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Process:
+    """A process of the host."""
+
+    pid: int
+    #: In clock ticks after boot, which tells it from a later process with the same id.
+    start_time: int
+
+
+def start_time(pid: int, proc: str = "/proc") -> int | None:
+    """When the process started, in clock ticks after boot; None when it has ended (a zombie has). See proc(5)."""
+    try:
+        with open(f"{proc}/{pid}/stat", "rb") as stream:
+            fields = stream.read().rpartition(b")")[2].split()
+    except (FileNotFoundError, ProcessLookupError):
+        return None
+    return None if fields[0] in (b"Z", b"X") else int(fields[19])
+
+
+def identify(pids: Iterable[int], proc: str = "/proc") -> list[Process]:
+    """The processes that live now, ascending."""
+    started = ((pid, start_time(pid, proc)) for pid in sorted(set(pids)))
+    return [Process(pid, start) for pid, start in started if start is not None]
