@@ -48,9 +48,8 @@ class Mark:
 
 
 def default_root() -> str:
-    """The directory of the marks; see :func:`_gpu.marks.default_root`."""
-    own = os.environ.get("XDG_RUNTIME_DIR") or f"/run/user/{os.geteuid()}"
-    return os.path.join("/run" if os.geteuid() == 0 else own, "gpuops-restore", "capture")
+    """The directory of the marks."""
+    return state_dir.runtime_dir("capture")
 
 
 class Slot:

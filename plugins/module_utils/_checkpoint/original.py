@@ -17,7 +17,7 @@ from .._containerd import daemon
 from .._containerd.client import Client
 from .._containerd.images import Image
 from .._image import unpack
-from .._oci import spec_adapt, spec_generate
+from .._oci import spec_generate
 from . import reader
 from .metadata import Metadata
 from .reader import Checkpoint
@@ -79,8 +79,3 @@ def spec(client: Client, original: Original, image: Image, container_id: str) ->
         return original.stored_spec
     config = unpack.rootfs(client, image.target, image.name).config_document
     return spec_generate.generate(config, container_id)
-
-
-def adapted(original_spec: Mapping[str, Any], adaptation: spec_adapt.Adaptation) -> spec_adapt.Adapted:
-    """The spec for this node. Raises InputError ``spec_invalid``, ``mount_mapping_unused`` and others."""
-    return spec_adapt.adapt(original_spec, adaptation)

@@ -31,7 +31,6 @@ DEFAULT_OWNER = "gpuops.restore"
 #: Keeps kubelet's image garbage collection away from an image.
 PINNED = "io.cri-containerd.pinned"
 #: Keeps an object alive for containerd's garbage collection on its own.
-GC_ROOT = "containerd.io/gc.root"
 GC_CONTENT = "containerd.io/gc.ref.content"
 GC_SNAPSHOT = "containerd.io/gc.ref.snapshot"
 GC_EXPIRE = "containerd.io/gc.expire"

@@ -15,6 +15,12 @@ from .errors import InputError
 STATE_ROOT = "/var/lib/gpuops-restore"
 
 
+def runtime_dir(name: str) -> str:
+    """The directory ``name`` of what must not outlive the boot; another user than root has one of its own."""
+    own = os.environ.get("XDG_RUNTIME_DIR") or f"/run/user/{os.geteuid()}"
+    return os.path.join("/run" if os.geteuid() == 0 else own, "gpuops-restore", name)
+
+
 def work_dir(root: str, namespace: str, container_id: str) -> str:
     """The directory of one container: its CRIU configuration and restore log."""
     return os.path.join(root, "work", _safe(namespace), _safe(container_id))

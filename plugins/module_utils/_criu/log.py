@@ -17,10 +17,10 @@ import os
 import re
 import stat
 from collections import OrderedDict, deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 
+#: Longest line that is handed on, in characters; CRIU itself writes at most 8 KiB a line.
 LINE_CHARS = 400
-"""Longest line that is handed on, in characters; CRIU itself writes at most 8 KiB a line."""
 
 _BLOCK = 256 * 1024
 _LONGEST_LINE = 8 * 1024
@@ -109,14 +109,6 @@ def error_lines(path: str, limit: int = 40) -> list[str]:
             os.lseek(handle.fileno(), start, os.SEEK_SET)
             for raw in _candidates(handle.fileno(), length, partial_first=start > 0):
                 collected.add(raw.decode("utf-8", "replace"))
-    return collected.result()
-
-
-def error_lines_from(lines: Iterable[str], limit: int = 40) -> list[str]:
-    """The same as :func:`error_lines`, from lines that somebody has already read."""
-    collected = _Collector(limit)
-    for line in lines:
-        collected.add(line)
     return collected.result()
 
 

@@ -24,9 +24,8 @@ BEGUN = "begun"
 
 
 def default_root() -> str:
-    """The directory of the files; another user than root has one of its own, for its own processes."""
-    own = os.environ.get("XDG_RUNTIME_DIR") or f"/run/user/{os.geteuid()}"
-    return os.path.join("/run" if os.geteuid() == 0 else own, "gpuops-restore", "cuda")
+    """The directory of the files."""
+    return state_dir.runtime_dir("cuda")
 
 
 def write(root: str, processes: Iterable[Process], text: str) -> None:

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from .._core.errors import RETRYABLE, NodeError
+from .._core.units import gib
 from .nvml import Gpu, Reading
 
 
@@ -87,10 +88,11 @@ def require(name: str, needed: Need, taken: Mapping[str, int], reading: Reading)
     for uuid, size in needed.by_gpu.items():
         gpu = reading.gpu(uuid)
         if gpu is not None and gpu.memory_free is not None and size > gpu.memory_free - taken.get(uuid, 0):
+            room = gib(max(0, gpu.memory_free - taken.get(uuid, 0)))
             raise _short(
                 name,
-                f"The GPU {gpu.index} ({uuid}) has {_gib(gpu.memory_free - taken.get(uuid, 0))} of VRAM free, and the "
-                f"checkpoint of {name} held {_gib(size)} on it.",
+                f"The GPU {gpu.index} ({uuid}) has {room} of VRAM free, and the "
+                f"checkpoint of {name} held {gib(size)} on it.",
                 "Free GPU memory there, or restore onto another GPU with gpu_map, then run again.",
                 {"gpu": uuid, "needed": size, "free": gpu.memory_free, "estimated": False},
             )
@@ -102,20 +104,21 @@ def require(name: str, needed: Need, taken: Mapping[str, int], reading: Reading)
     if not known or len(known) < len(reading.gpus) or needed.total <= free:
         return
     details = {"needed": needed.total, "free": free, "estimated": needed.estimated}
+    room = gib(max(0, free))
     others = " besides what other workloads of this run may need" if taken else ""
     if needed.estimated:
         raise _short(
             name,
-            f"The GPUs of this node have {_gib(free)} of VRAM free{others}, and the checkpoint of {name} may need up "
-            f"to {_gib(needed.total)}: an estimate by the size of its memory images, since its capture recorded "
+            f"The GPUs of this node have {room} of VRAM free{others}, and the checkpoint of {name} may need up "
+            f"to {gib(needed.total)}: an estimate by the size of its memory images, since its capture recorded "
             "nothing.",
             "Free GPU memory, or set vram of the workload to the bytes that it held on each GPU, if you know better.",
             details,
         )
     raise _short(
         name,
-        f"The GPUs of this node have {_gib(free)} of VRAM free{others}, and the checkpoint of {name} held "
-        f"{_gib(needed.total)}.",
+        f"The GPUs of this node have {room} of VRAM free{others}, and the checkpoint of {name} held "
+        f"{gib(needed.total)}.",
         "Free GPU memory, or restore fewer workloads on this node; set vram of those whose need is only estimated.",
         details,
     )
@@ -127,7 +130,3 @@ def _short(name: str, message: str, remedy: str, details: dict[str, Any]) -> Nod
 
 def _known(gpus: Sequence[Gpu]) -> list[tuple[Gpu, int]]:
     return [(gpu, gpu.memory_free) for gpu in gpus if gpu.memory_free is not None]
-
-
-def _gib(size: int) -> str:
-    return f"{max(0, size) / (1 << 30):.1f} GiB"

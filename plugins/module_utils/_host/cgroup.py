@@ -53,19 +53,6 @@ def mode(root: str = ROOT, mountinfo: str | None = None) -> str:
     )
 
 
-def mount_options(mountinfo: str) -> dict[str, list[str]]:
-    """The options of every cgroup2 mount by mount point, sorted, own and super block's together.
-
-    CRIU's own handling of cgroups may strip some from the host's mount (``nsdelegate``,
-    ``memory_recursiveprot``): compare this before and after a restore.
-    """
-    return {
-        mount.mount_point: sorted({*mount.options, *mount.super_options})
-        for mount in host_mountinfo.parse(mountinfo)
-        if mount.fstype == "cgroup2"
-    }
-
-
 def cgroups_path(container_id: str, driver: str) -> str:
     """A path of our own for ``linux.cgroupsPath``, outside of everything that a kubelet looks after.
 

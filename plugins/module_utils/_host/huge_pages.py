@@ -19,7 +19,6 @@ from .._core.helper_process import Child, ChildEndedError
 from . import huge_pages_worker
 
 AUTO, ALWAYS, KEEP = "auto", "always", "keep"
-CHOICES = (AUTO, ALWAYS, KEEP)
 SETTING = "/sys/kernel/mm/transparent_hugepage/enabled"
 DIRECTORY = "/run/gpuops-restore"
 #: Tells the node's own setting while it is switched.

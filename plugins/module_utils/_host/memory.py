@@ -14,6 +14,7 @@ import os
 from collections.abc import Iterator, Mapping
 
 from .._core.errors import RETRYABLE, NodeError
+from .._core.units import gib
 from . import cgroup
 
 
@@ -28,7 +29,7 @@ def require(needed: Mapping[int, int], proc: str = "/proc", cgroup_root: str = c
     if free is not None and total > free:
         raise NodeError(
             "host_memory_short",
-            f"The checkpoint brings {_gib(total)} of VRAM into host memory, of which {_gib(free)} are free.",
+            f"The checkpoint brings {gib(total)} of VRAM into host memory, of which {gib(free)} are free.",
             "Free host memory, or checkpoint fewer processes at a time; nothing was touched.",
             outcome=RETRYABLE,
             details={"needed": total, "available": free},
@@ -42,8 +43,8 @@ def require(needed: Mapping[int, int], proc: str = "/proc", cgroup_root: str = c
         if room is not None and size > room:
             raise NodeError(
                 "container_memory_short",
-                f"The checkpoint brings {_gib(size)} of VRAM into the memory cgroup {directory}, whose limit leaves "
-                f"{_gib(room)}.",
+                f"The checkpoint brings {gib(size)} of VRAM into the memory cgroup {directory}, whose limit leaves "
+                f"{gib(room)}.",
                 "Raise the container's memory limit by its VRAM; otherwise the kernel kills it. Nothing was touched.",
                 details={"needed": size, "available": room, "cgroup": directory},
             )
@@ -117,7 +118,3 @@ def _number(directory: str, *names: str) -> int | None:
             continue
         return None if text == "max" else int(text)
     return None
-
-
-def _gib(size: int) -> str:
-    return f"{size / (1 << 30):.1f} GiB"

@@ -14,6 +14,7 @@ from .._checkpoint import original as checkpoint_original
 from .._containerd import task_removal, tasks
 from .._containerd.client import Client
 from .._core.errors import RETRYABLE, NodeError, RestoreError
+from .._core.units import gib
 from .._gpu import gpu_map, info as gpu_info, nvml, vram as gpu_vram
 from .._host import memory as host_memory
 from .._oci import spec_adapt
@@ -166,7 +167,7 @@ def _judge_driver(expected: Sequence[Demand], verdict: Verdict) -> None:
 def _over_limit(name: str, size: int, limit: int) -> NodeError:
     return NodeError(
         "container_memory_short",
-        f"The memory images of {name} hold {_gib(size)}, and the container's memory limit is {_gib(limit)}: the kernel "
+        f"The memory images of {name} hold {gib(size)}, and the container's memory limit is {gib(limit)}: the kernel "
         "would kill it half-way.",
         "Raise the limit (linux.resources.memory.limit of ociSpec in metadata).",
         details={"needed": size, "available": limit},
@@ -176,7 +177,7 @@ def _over_limit(name: str, size: int, limit: int) -> NodeError:
 def _short(name: str, size: int, available: int) -> NodeError:
     return NodeError(
         "host_memory_short",
-        f"The memory images of {name} hold {_gib(size)}, and the node has {_gib(max(0, available))} left for it.",
+        f"The memory images of {name} hold {gib(size)}, and the node has {gib(max(0, available))} left for it.",
         "Free host memory, or restore fewer workloads on this node.",
         outcome=RETRYABLE,
         details={"needed": size, "available": available},
@@ -186,7 +187,3 @@ def _short(name: str, size: int, available: int) -> NodeError:
 def available_memory() -> int | None:
     """Bytes of host memory that can be had now."""
     return host_memory.available()
-
-
-def _gib(size: int) -> str:
-    return f"{size / (1 << 30):.1f} GiB"

@@ -16,11 +16,11 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from .._core.units import gib
 from .._host import memory as host_memory, page_cache
 from .._host.page_cache import Piece
 
 AUTO, ALWAYS, NEVER = "auto", "always", "never"
-CHOICES = (AUTO, ALWAYS, NEVER)
 #: Bytes that stay free beside the cached files and what the restored process takes.
 RESERVE = 512 << 20
 
@@ -69,7 +69,7 @@ def foretell(
     free = host_memory.available()
     needed = total + process_bytes + RESERVE
     if params == AUTO and wanted and free is not None and needed > free:
-        reason = f"{_gib(needed)} GiB of memory would be needed, {_gib(free)} GiB are available"
+        reason = f"{gib(needed)} of memory would be needed, {gib(free)} are available"
         return Report(total, skipped=reason, late=wanted)
     return Report(total, wanted)
 
@@ -83,7 +83,3 @@ def _paths(directories: Sequence[str]) -> list[str]:
     """Each file once, whatever names it has."""
     found = [entry for directory in directories for entry in os.scandir(directory)]
     return list({entry.inode(): entry.path for entry in found if entry.is_file(follow_symlinks=False)}.values())
-
-
-def _gib(size: int) -> str:
-    return f"{size / (1 << 30):.1f}"

@@ -20,6 +20,18 @@ def test_names_of_a_container(tmp_path: Path) -> None:
     assert state_dir.restore_log(root, "k8s.io", "train") == f"{root}/work/k8s.io/train/restore.log"
 
 
+@pytest.mark.parametrize(
+    ("user", "own", "expected"),
+    [(0, "/mine", "/run/x"), (7, "/mine", "/mine/x"), (7, "", "/run/user/7/x")],
+)
+def test_what_does_not_outlive_the_boot_lies_below_run(
+    user: int, own: str, expected: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_RUNTIME_DIR", own)
+    monkeypatch.setattr(os, "geteuid", lambda: user)
+    assert state_dir.runtime_dir("capture") == expected.replace("/x", "/gpuops-restore/capture")
+
+
 @pytest.mark.parametrize("name", ["", ".", "..", "a/b", "/", "../x"])
 def test_a_name_never_leads_out_of_the_root(name: str) -> None:
     for arguments in ((name, "train"), ("k8s.io", name)):

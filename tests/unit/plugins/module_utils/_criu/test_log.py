@@ -17,7 +17,6 @@ from ansible_collections.gpuops.restore.plugins.module_utils._criu.log import (
     LINE_CHARS,
     clean,
     error_lines,
-    error_lines_from,
     is_progress,
     is_warning,
 )
@@ -54,8 +53,6 @@ def write(tmp_path: Path, content: str | bytes) -> str:
 
 def test_errors_warnings_and_tools_in_order_each_once(tmp_path: Path) -> None:
     assert error_lines(write(tmp_path, LOG)) == EXPECTED
-    assert error_lines_from(LOG.splitlines()) == EXPECTED
-    assert error_lines_from(LOG.splitlines(keepends=True)) == EXPECTED
 
 
 @pytest.mark.parametrize(
@@ -76,7 +73,7 @@ def test_errors_warnings_and_tools_in_order_each_once(tmp_path: Path) -> None:
 )
 def test_lines_of_each_writer_are_found(tmp_path: Path, line: str) -> None:
     log = f"(00.1) one\n{line}\n(00.2) two\n"
-    assert error_lines(write(tmp_path, log)) == error_lines_from(log.splitlines()) == [line]
+    assert error_lines(write(tmp_path, log)) == [line]
 
 
 def test_last_line_without_line_end_counts(tmp_path: Path) -> None:
@@ -100,25 +97,25 @@ def test_link_directory_and_fifo_are_refused_without_waiting(tmp_path: Path) -> 
 def test_limit_keeps_first_last_and_some_warnings(tmp_path: Path) -> None:
     lines = [f"Warn  (a.c:{n}): warning {n}" for n in range(1000)]
     lines += [f"Error (a.c:{n}): error {n}" for n in range(1000)]
-    for found in (error_lines(write(tmp_path, "\n".join(lines)), limit=8), error_lines_from(lines, limit=8)):
-        assert [line.split(": ")[1] for line in found] == [
-            "warning 0",
-            "warning 999",
-            "error 0",
-            "error 1",
-            "error 2",
-            "error 997",
-            "error 998",
-            "error 999",
-        ]
-    assert error_lines_from(lines, limit=0) == []
-    assert len(error_lines_from(lines, limit=1)) == 1
+    log = write(tmp_path, "\n".join(lines))
+    assert [line.split(": ")[1] for line in error_lines(log, limit=8)] == [
+        "warning 0",
+        "warning 999",
+        "error 0",
+        "error 1",
+        "error 2",
+        "error 997",
+        "error 998",
+        "error 999",
+    ]
+    assert error_lines(log, limit=0) == []
+    assert len(error_lines(log, limit=1)) == 1
 
 
-def test_many_warnings_do_not_hide_the_error() -> None:
+def test_many_warnings_do_not_hide_the_error(tmp_path: Path) -> None:
     lines = [f"Warn  (a.c:1): {n}" for n in range(5000)]
     lines.insert(2500, "Error (b.c:1): the cause")
-    found = error_lines_from(lines)
+    found = error_lines(write(tmp_path, "\n".join(lines)))
     assert len(found) == 40
     assert "Error (b.c:1): the cause" in found
 

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from ansible_collections.gpuops.restore.plugins.module_utils._criu.log import error_lines, error_lines_from
+from ansible_collections.gpuops.restore.plugins.module_utils._criu.log import error_lines
 from ansible_collections.gpuops.restore.plugins.module_utils._diagnosis.diagnose import TABLE, diagnose
 
 DATA = Path(__file__).parents[3] / "data"
@@ -282,13 +282,15 @@ def test_disturbed_failures_keep_their_diagnosis(seed: int) -> None:
     assert changed > 35
 
 
-def test_diagnosis_of_selected_lines_equals_that_of_the_whole_log() -> None:
-    log = [f"(00.{n:06}) {n}: Opening file {n}" for n in range(3000)]
-    log.insert(
+def test_diagnosis_of_selected_lines_equals_that_of_the_whole_log(tmp_path: Path) -> None:
+    lines = [f"(00.{n:06}) {n}: Opening file {n}" for n in range(3000)]
+    lines.insert(
         1500,
         "(00.5) 7: Error (criu/sk-inet.c:1): inet: Can't bind inet socket (id 2): Address already in use",
     )
-    whole, selected = diagnose(log), diagnose(error_lines_from(log))
+    log = tmp_path / "restore.log"
+    log.write_text("\n".join(lines), encoding="ascii")
+    whole, selected = diagnose(lines), diagnose(error_lines(str(log)))
     assert whole == selected
     assert selected.kind == "address-in-use"
 

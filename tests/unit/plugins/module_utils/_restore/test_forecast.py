@@ -72,7 +72,7 @@ def test_what_the_cache_lacks_is_read_before_the_window_or_in_it(
     monkeypatch.setattr(page_cache, "missing", lambda path: [(0, half)] if path.endswith("inventory.img") else [])
     monkeypatch.setattr(restore_rates, "disk_rate", lambda *_piece: float(half))
     found = {}
-    for params in prewarm.CHOICES:
+    for params in (prewarm.AUTO, prewarm.ALWAYS, prewarm.NEVER):
         job = gpus.job("plain", {"rates_file": str(rates), "prewarm": params})
         (planned,) = restore_batch.restore_all(gpus.client.another, [job], 0, True)
         found[params] = planned.shown()["predicted"]
