@@ -6,12 +6,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from .._core import strict_json
 from .._core.errors import InputError
+from .._core.strict_json import StrictJsonError
 
 _KEYS = {"originalImage": str, "snapshotter": str, "snapshotID": str, "ociSpec": dict}
 
@@ -32,8 +33,8 @@ def parse(text: str, source: str = "metadata") -> Metadata:
     Raises InputError ``metadata_not_json``, ``metadata_incomplete``, ``metadata_invalid``.
     """
     try:
-        found = json.loads(text)
-    except (ValueError, RecursionError) as error:
+        found = strict_json.parse(text)
+    except StrictJsonError as error:
         raise InputError(
             "metadata_not_json",
             f"The {source} is not JSON: {error}.",
@@ -70,7 +71,8 @@ def load(path: str) -> Metadata:
     """Read the metadata from a file on the node. Raises InputError ``metadata_unreadable`` and those of parse."""
     try:
         with open(path, encoding="utf-8") as stream:
-            text = stream.read()
+            # One more than is accepted: the parser refuses it.
+            text = stream.read(strict_json.MAX_BYTES + 1)
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(
             "metadata_unreadable",

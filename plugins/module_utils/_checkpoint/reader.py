@@ -11,7 +11,6 @@ index) and the poorer one of ``ctr tasks checkpoint`` (image label ``containerd.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -19,8 +18,9 @@ from typing import Any
 from .._containerd import content, documents, images, messages
 from .._containerd.client import Client
 from .._containerd.images import Descriptor, Image
-from .._core import labels
+from .._core import labels, strict_json
 from .._core.errors import ConflictError, InputError
+from .._core.strict_json import StrictJsonError
 
 _CRIU = "application/vnd.containerd.container.criu.checkpoint.criu.tar"
 _CONFIG = "application/vnd.containerd.container.checkpoint.config.v1+proto"
@@ -120,10 +120,10 @@ def base_name(annotations: Mapping[str, Any]) -> str:
 def _facts(annotations: Mapping[str, Any]) -> Mapping[str, Any]:
     """Nobody's restore depends on them: what cannot be read counts as not recorded."""
     try:
-        found = json.loads(str(annotations.get(labels.FACTS) or "{}"))
-    except ValueError:
+        found = strict_json.parse_object(str(annotations.get(labels.FACTS) or "{}"))
+    except StrictJsonError:
         return {}
-    return found if isinstance(found, dict) and found.get("version") == 1 else {}
+    return found if found.get("version") == 1 else {}
 
 
 def require_criu(checkpoint: Checkpoint) -> Descriptor:
@@ -147,16 +147,13 @@ def spec(client: Client, checkpoint: Checkpoint) -> Mapping[str, Any] | None:
     try:
         wrapped = messages.message("google.protobuf.Any")
         wrapped.ParseFromString(data)
-        found = json.loads(wrapped.value)
-        if not isinstance(found, dict):
-            raise ValueError("it is not a JSON object")
+        return strict_json.parse_object(wrapped.value)
     except Exception as error:  # protobuf's DecodeError has no common base over its versions
         raise InputError(
             "spec_unreadable",
             f"The OCI spec in the checkpoint {checkpoint.name} cannot be read: {error}.",
             "Take the checkpoint again, or give the spec in metadata (ociSpec).",
         ) from error
-    return found
 
 
 def runtime_options(client: Client, checkpoint: Checkpoint) -> Any:

@@ -11,9 +11,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from .._core.errors import NotFoundError
+from .._core import strict_json
+from .._core.errors import InputError, NotFoundError
+from .._core.strict_json import StrictJsonError
 from . import messages
-from .client import Client
+from .client import MAX_RECEIVE, Client
 
 _SERVICE = "containerd.services.containers.v1.Containers"
 #: The type URL under which containerd stores an OCI runtime spec; the value is its JSON.
@@ -35,7 +37,7 @@ class Container:
 
 
 def get(client: Client, container_id: str) -> Container | None:
-    """The record, None when there is none."""
+    """The record, None when there is none. Raises InputError ``spec_unreadable``."""
     try:
         found = client.call(f"{_SERVICE}/Get", id=container_id).container
     except NotFoundError:
@@ -47,10 +49,21 @@ def get(client: Client, container_id: str) -> Container | None:
         labels=dict(found.labels),
         runtime=found.runtime.name,
         runtime_options=options if options.type_url else None,
-        spec=json.loads(found.spec.value or b"{}"),
+        spec=_spec(found.id, found.spec.value),
         snapshotter=found.snapshotter,
         snapshot_key=found.snapshot_key,
     )
+
+
+def _spec(container_id: str, data: bytes) -> dict[str, Any]:
+    try:
+        return strict_json.parse_object(data or b"{}", MAX_RECEIVE)
+    except StrictJsonError as error:
+        raise InputError(
+            "spec_unreadable",
+            f"The OCI spec in containerd's record of the container {container_id} cannot be read: {error}.",
+            "Remove the container with the tool that made it, and have it made again.",
+        ) from error
 
 
 def create(client: Client, container: Container) -> None:

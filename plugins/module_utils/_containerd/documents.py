@@ -6,11 +6,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from typing import Any
 
+from .._core import strict_json
 from .._core.errors import InputError
+from .._core.strict_json import StrictJsonError
 from .._oci import image as oci_image
 from . import content
 from .client import Client
@@ -26,12 +27,9 @@ def read(client: Client, descriptor: Descriptor) -> dict[str, Any]:
     """A manifest, index or config as a dict. Raises InputError ``blob_*`` and ``document_invalid``."""
     data = content.read_all(client, descriptor.digest, descriptor.size)
     try:
-        found = json.loads(data)
-    except (ValueError, RecursionError) as error:
+        return strict_json.parse_object(data)
+    except StrictJsonError as error:
         raise _invalid(descriptor.digest, str(error)) from error
-    if not isinstance(found, dict):
-        raise _invalid(descriptor.digest, "it is not an object")
-    return found
 
 
 def mapping(document: Mapping[str, Any], key: str, where: str) -> dict[str, Any]:

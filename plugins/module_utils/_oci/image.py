@@ -10,13 +10,14 @@ schema 2.
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Callable
 
+from .._core import strict_json
 from .._core.errors import InputError
+from .._core.strict_json import StrictJsonError
 from .._streams.streams import check_digest
 
 INDEX_TYPES = (
@@ -27,7 +28,7 @@ MANIFEST_TYPES = (
     "application/vnd.oci.image.manifest.v1+json",
     "application/vnd.docker.distribution.manifest.v2+json",
 )
-MAX_MANIFEST = 8 << 20
+MAX_MANIFEST = strict_json.MAX_BYTES
 MAX_INDEX_DEPTH = 4
 MAX_BLOBS = 10000
 _MAX_BLOB_SIZE = 1 << 50
@@ -88,23 +89,11 @@ def invalid(what: str, detail: str, code: str = "manifest_invalid") -> InputErro
 
 
 def parse_json(data: bytes, what: str) -> Any:
-    """JSON without duplicate keys, NaN or bottomless nesting; InputError ``manifest_invalid``."""
+    """A document of any kind. Raises InputError ``manifest_invalid``."""
     try:
-        return json.loads(data, object_pairs_hook=_unique, parse_constant=_no_constant)
-    except (ValueError, RecursionError) as error:
-        detail = "it is nested too deeply" if isinstance(error, RecursionError) else f"it is not JSON ({error})"
-        raise invalid(what, detail) from error
-
-
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    result = dict(pairs)
-    if len(result) != len(pairs):
-        raise ValueError("an object has a key twice")
-    return result
-
-
-def _no_constant(name: str) -> None:
-    raise ValueError(f"{name} is not a number")
+        return strict_json.parse(data)
+    except StrictJsonError as error:
+        raise invalid(what, f"it is not proper JSON ({error})") from error
 
 
 def parse_object(data: bytes, what: str) -> dict[str, Any]:

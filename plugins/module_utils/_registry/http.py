@@ -11,7 +11,6 @@ of the environment, except for registries on the node itself.
 from __future__ import annotations
 
 import http.client
-import json
 import ssl
 import urllib.error
 import urllib.parse
@@ -20,7 +19,9 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Callable
 
+from .._core import strict_json
 from .._core.errors import RETRYABLE, InputError, NodeError, RestoreError
+from .._core.strict_json import StrictJsonError
 from .credentials import Credentials, challenges
 from .errors import answer_invalid, denied, redirect_refused, unreachable
 from .reference import is_loopback, origin, require_safe, usable, without_query
@@ -230,10 +231,10 @@ class Transport:
                 raise self._refused("GET", answer)
             data = answer.read(_MAX_TOKEN)
         try:
-            document = json.loads(data)
-            token = document.get("token") or document.get("access_token")
-        except (ValueError, RecursionError, AttributeError):
-            token = None
+            document = strict_json.parse_object(data, _MAX_TOKEN)
+        except StrictJsonError:
+            document = {}
+        token = document.get("token") or document.get("access_token")
         if not isinstance(token, str) or not token.isascii() or not token.isprintable():
             raise answer_invalid(url, "the token server's answer holds no token")
         return token
@@ -275,8 +276,7 @@ def _complaint(answer: Answer) -> str:
     """What the body of an error says, as the distribution specification lays it out."""
     try:
         data = answer.read(_MAX_COMPLAINT)
-        document = json.loads(data)
-        errors = document["errors"] if isinstance(document, dict) else []
+        errors = strict_json.parse_object(data, _MAX_COMPLAINT)["errors"]
         return "; ".join(f"{entry.get('code')}: {entry.get('message')}" for entry in errors[:3])
-    except (RestoreError, ValueError, RecursionError, KeyError, TypeError, AttributeError):
+    except (RestoreError, StrictJsonError, KeyError, TypeError, AttributeError):
         return ""

@@ -17,8 +17,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from .._core import strict_json
 from .._core.errors import InputError
-from .._oci import image as oci_image
+from .._core.strict_json import StrictJsonError
 from .._streams.tar_header import Limits, safe_name
 
 KUBELET, PODMAN, DIRECTORY, OCI = "kubelet", "podman", "directory", "oci"
@@ -40,9 +41,9 @@ class Origin:
 def document(data: bytes, what: str) -> Any:
     """JSON that nobody vouches for. Raises InputError ``dump_invalid``."""
     try:
-        return oci_image.parse_json(data, what)
-    except InputError as error:
-        raise unusable(what, "it is not proper JSON") from error
+        return strict_json.parse(data)
+    except StrictJsonError as error:
+        raise unusable(what, f"it is not proper JSON ({error})") from error
 
 
 def mapping(data: bytes, what: str) -> dict[str, Any]:
