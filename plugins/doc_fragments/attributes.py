@@ -2,13 +2,13 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""What the attributes in the modules' documentation mean; each module adds how far it supports them."""
+"""What the attributes in the modules' documentation mean; a module adds the details of its own."""
 
 from __future__ import annotations
 
 
 class ModuleDocFragment:
-    """The attributes of all modules; further variants below."""
+    """The attributes of all modules; how far they support them is in the variants below."""
 
     DOCUMENTATION = r"""
 options: {}
@@ -24,17 +24,23 @@ attributes:
     description: The operating system that the node must run.
     platforms: linux
     support: full
-"""
-
-    # The `module_defaults` group that sets the socket once for a whole play.
-    ACTIONGROUP = r"""
-options: {}
-attributes:
   action_group:
     description: Use C(group/gpuops.restore.restore) in C(module_defaults) to set options for all modules of this collection at once.
     support: full
     membership:
       - gpuops.restore.restore
+"""
+
+    # For modules that change something.
+    FULL = r"""
+options: {}
+attributes:
+  check_mode:
+    support: full
+  diff_mode:
+    support: full
+  idempotent:
+    support: full
 """
 
     # For modules that only ask.

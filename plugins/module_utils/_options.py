@@ -27,7 +27,6 @@ HUGE_PAGES: Spec = {"huge_pages": {"type": "str", "choices": ["auto", "always", 
 #: Calls of the CUDA driver.
 GPU: Spec = {"cuda_timeout": {"type": "int", "default": 600}, "driver_root": {"type": "path"}}
 GPU_LOCK: Spec = {"lock_timeout": {"type": "float", "default": 10.0}}
-GPU_MAP: Spec = {"gpu_map": {"type": "dict", "default": {}}}
 #: Whether the driver is called at all. What that means differs, so each module documents it by itself.
 GPU_MODE: Spec = {"gpu": {"type": "str", "choices": ["auto", "required", "none"], "default": "auto"}}
 #: Which processes are meant.
@@ -70,3 +69,4 @@ WORKLOAD_START: Spec = {
     "alive_seconds": {"type": "float", "default": 1.0},
     "restore_timeout": {"type": "int", "default": 1800},
 }
+WORKLOAD_GPU_MAP: Spec = {"gpu_map": {"type": "dict", "default": {}}}

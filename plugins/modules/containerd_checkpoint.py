@@ -25,20 +25,20 @@ description:
 extends_documentation_fragment:
   - gpuops.restore.containerd
   - gpuops.restore.attributes
-  - gpuops.restore.attributes.actiongroup
+  - gpuops.restore.attributes.full
+  - gpuops.restore.staging
+  - gpuops.restore.lease
+  - gpuops.restore.gpu
+  - gpuops.restore.gpu.lock
+  - gpuops.restore.huge_pages
+  - gpuops.restore.ownership
 attributes:
   check_mode:
-    support: full
     details:
       - The preflight runs, and the driver is asked for the state of CUDA processes, which changes nothing.
-  diff_mode:
-    support: full
   idempotent:
-    support: full
     details:
       - By name. A checkpoint of that name, taken from the container, is kept as it is; O(force) takes a new one each time.
-  platform:
-    platforms: linux
 requirements:
   - runc and CRIU (3.17 or newer) with iptables-restore on the node, where containerd finds them
   - for CUDA, what M(gpuops.restore.cuda_process) requires
@@ -114,18 +114,12 @@ options:
       - Directory below which the dump lies until the image is complete. It holds a copy of all memory, mode 0700.
       - The workload stands still while the dump is written there. Where host memory has room for it, a directory on a tmpfs
         such as C(/dev/shm/gpuops-restore) makes that as short as it can be; O(keep_staged) is not for such a directory.
-    type: path
-    default: /var/lib/gpuops-restore
   keep_staged:
     description:
       - Keep the dump as the staged directory of the new checkpoint, so that a restore on this node needs no
         M(gpuops.restore.containerd_checkpoint_stage). Nothing is copied.
     type: bool
     default: false
-  lease:
-    description:
-      - Lease under which the content is written. Without it the module makes one of its own, and ends it.
-    type: str
   lease_seconds:
     description:
       - Seconds after which the module's own lease expires, should the run be killed.
@@ -136,38 +130,13 @@ options:
       - Seconds that CRIU's dump may take.
     type: int
     default: 1800
-  cuda_timeout:
-    description:
-      - Seconds that all calls of the CUDA driver may take together, for the suspension and again for the way back.
-    type: int
-    default: 600
-  lock_timeout:
-    description:
-      - Seconds for a CUDA process to finish the work that it has begun on the GPU.
-    type: float
-    default: 10.0
-  huge_pages:
-    description:
-      - Whether the node's transparent huge pages are V(always) while CUDA processes leave their GPUs, as for
-        M(gpuops.restore.containerd_restore).
-    type: str
-    choices: [auto, always, keep]
-    default: auto
-  driver_root:
-    description:
-      - Root directory of the NVIDIA driver's installation, where it is not in the library path of the node.
-    type: path
   owner:
     description:
       - Owner label of the image; with O(leave=stopped) the container has to have it too.
-    type: str
-    default: gpuops.restore
   force:
     description:
       - Take a new checkpoint even if there is one of that name, and put it in the place of whatever image has the name.
       - With O(leave=stopped), end the task of a container of another owner too.
-    type: bool
-    default: false
 seealso:
   - module: gpuops.restore.containerd_checkpoint_info
   - module: gpuops.restore.containerd_checkpoint_stage

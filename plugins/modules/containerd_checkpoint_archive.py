@@ -22,16 +22,9 @@ description:
 extends_documentation_fragment:
   - gpuops.restore.containerd
   - gpuops.restore.attributes
-  - gpuops.restore.attributes.actiongroup
-attributes:
-  check_mode:
-    support: full
-  diff_mode:
-    support: full
-  idempotent:
-    support: full
-  platform:
-    platforms: linux
+  - gpuops.restore.attributes.full
+  - gpuops.restore.lease
+  - gpuops.restore.ownership
 options:
   operation:
     description:
@@ -108,21 +101,13 @@ options:
       - The most that the files of an archive to import or convert may add up to when they are decompressed, in bytes.
       - By default what is free in containerd's content store, for an import less what is there already.
     type: int
-  lease:
-    description:
-      - Lease under which content is created. Without it the module holds one of its own while it works.
-    type: str
   owner:
     description:
       - Recorded as a label of the image.
-    type: str
-    default: gpuops.restore
   force:
     description:
       - Replace a file at O(path) that is no whole archive of the checkpoint, or an image O(name) that has another digest.
       - In a conversion, take a base image whose identity is not the recorded one.
-    type: bool
-    default: false
 seealso:
   - module: gpuops.restore.containerd_image
   - module: gpuops.restore.containerd_checkpoint_info

@@ -17,59 +17,22 @@ description:
 extends_documentation_fragment:
   - gpuops.restore.containerd
   - gpuops.restore.attributes
-  - gpuops.restore.attributes.actiongroup
   - gpuops.restore.attributes.info
-attributes:
-  platform:
-    platforms: linux
+  - gpuops.restore.workload.metadata
+  - gpuops.restore.workload.original
+  - gpuops.restore.workload.output
+  - gpuops.restore.staging
+  - gpuops.restore.ownership
 options:
   checkpoint:
     description:
       - Reference of the checkpoint image.
     type: str
     required: true
-  metadata:
-    description:
-      - Path on the node of a JSON file that describes the original; see M(gpuops.restore.containerd_container).
-    type: path
-  metadata_content:
-    description:
-      - The text of such a file.
-    type: str
-  image:
-    description:
-      - Reference of the base image, as for M(gpuops.restore.containerd_container).
-    type: str
-  snapshotter:
-    description:
-      - Snapshotter to use instead of the recorded one.
-    type: str
   container_id:
     description:
       - Name of the container that would be restored. Without it only the checkpoint itself is looked at.
     type: str
-  mounts:
-    description:
-      - As for M(gpuops.restore.containerd_container).
-    type: dict
-    default: {}
-  network:
-    description:
-      - As for M(gpuops.restore.containerd_container).
-    type: str
-  stdout:
-    description:
-      - As for M(gpuops.restore.containerd_task).
-    type: str
-  stderr:
-    description:
-      - As for M(gpuops.restore.containerd_task).
-    type: str
-  staging_dir:
-    description:
-      - Directory below which checkpoints are staged.
-    type: path
-    default: /var/lib/gpuops-restore
   rebuild:
     description:
       - Whether a container on whose snapshot a task has run would be made anew.
@@ -78,13 +41,9 @@ options:
   owner:
     description:
       - Owner label that the container would have.
-    type: str
-    default: gpuops.restore
   force:
     description:
       - Whether objects of others would be taken over.
-    type: bool
-    default: false
 seealso:
   - module: gpuops.restore.containerd_container
   - module: gpuops.restore.containerd_checkpoint_stage

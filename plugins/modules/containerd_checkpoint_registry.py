@@ -19,18 +19,13 @@ description:
 extends_documentation_fragment:
   - gpuops.restore.containerd
   - gpuops.restore.attributes
-  - gpuops.restore.attributes.actiongroup
+  - gpuops.restore.attributes.full
+  - gpuops.restore.lease
+  - gpuops.restore.ownership
 attributes:
   check_mode:
-    support: full
     details:
       - The registry is asked what it has. A pull reads the manifest and the index, no memory.
-  diff_mode:
-    support: full
-  idempotent:
-    support: full
-  platform:
-    platforms: linux
 options:
   state:
     description:
@@ -96,17 +91,12 @@ options:
     description:
       - Lease under which a pull creates content. Without it the module holds one of its own while it works.
       - With one, blobs that came whole stay after a failure, and the next run does not fetch them again.
-    type: str
   owner:
     description:
       - Recorded as a label of the image.
-    type: str
-    default: gpuops.restore
   force:
     description:
       - Move a tag that stands for something else, or an image O(name) that has another digest.
-    type: bool
-    default: false
 notes:
   - O(timeout) also bounds how long a registry may be silent.
   - Proxies are those of the environment (C(https_proxy), C(no_proxy)), but for registries on the node itself.

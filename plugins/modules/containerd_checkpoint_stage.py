@@ -19,16 +19,14 @@ description:
 extends_documentation_fragment:
   - gpuops.restore.containerd
   - gpuops.restore.attributes
-  - gpuops.restore.attributes.actiongroup
+  - gpuops.restore.attributes.full
+  - gpuops.restore.staging
+  - gpuops.restore.lease
+  - gpuops.restore.prepared
 attributes:
   check_mode:
-    support: full
-  diff_mode:
-    support: full
-  idempotent:
-    support: full
-  platform:
-    platforms: linux
+    details:
+      - With O(assume_prepared) the checkpoint image is taken to be there.
 options:
   checkpoint:
     description:
@@ -45,18 +43,6 @@ options:
     description:
       - Directory below which checkpoints are staged, each under the hexadecimal digest of its image.
       - It is made with mode 0700. It has to have room for the memory of the process.
-    type: path
-    default: /var/lib/gpuops-restore
-  lease:
-    description:
-      - Lease under which the content is read. Without it the module holds one of its own.
-    type: str
-  assume_prepared:
-    description:
-      - In check mode, take it for granted that the checkpoint image is there, because an earlier task of the play would have
-        brought it. Means nothing outside check mode.
-    type: bool
-    default: false
 seealso:
   - module: gpuops.restore.containerd_task
   - module: gpuops.restore.containerd_checkpoint_info

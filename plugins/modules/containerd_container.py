@@ -21,16 +21,18 @@ description:
 extends_documentation_fragment:
   - gpuops.restore.containerd
   - gpuops.restore.attributes
-  - gpuops.restore.attributes.actiongroup
+  - gpuops.restore.attributes.full
+  - gpuops.restore.workload.metadata
+  - gpuops.restore.workload.original
+  - gpuops.restore.workload.container
+  - gpuops.restore.staging
+  - gpuops.restore.lease
+  - gpuops.restore.ownership
+  - gpuops.restore.prepared
 attributes:
   check_mode:
-    support: full
-  diff_mode:
-    support: full
-  idempotent:
-    support: full
-  platform:
-    platforms: linux
+    details:
+      - With O(assume_prepared) the checkpoint and its base image are taken to be there, or with O(state=absent) the task to be gone.
 options:
   container_id:
     description:
@@ -48,126 +50,15 @@ options:
     description:
       - Reference of the checkpoint image. Required with O(state=present).
     type: str
-  metadata:
-    description:
-      - Path on the node of a JSON file that describes the original, with C(originalImage) and, optionally, C(snapshotter),
-        C(snapshotID) and C(ociSpec). It wins over what the checkpoint image says.
-    type: path
-  metadata_content:
-    description:
-      - The text of such a file.
-    type: str
-  image:
-    description:
-      - Reference of the base image, where it is another than the checkpoint or the metadata say. Its digest has to be the
-        one that the checkpoint recorded.
-    type: str
-  snapshotter:
-    description:
-      - Snapshotter to use instead of the recorded one.
-    type: str
-  snapshot_id:
-    description:
-      - Key of the new snapshot. The default is C(snapshotID) of the metadata, else C(gpuops-restore-) and the container's name.
-    type: str
-  mounts:
-    description:
-      - Sources of bind mounts as they were, mapped to what they are on this node. A source below a given one is mapped with it.
-    type: dict
-    default: {}
-  network:
-    description:
-      - V(host), V(none), or the path of a network namespace. Only a container that was checkpointed in a namespace given by
-        path, as in a pod, can be moved to another one; CRIU restores any other network as it was.
-      - Without it a namespace that still can be had is kept, and a pod's that is gone is replaced by an empty one.
-    type: str
-  env:
-    description:
-      - Environment variables to add for processes that are executed in the container later. The restored process keeps its own.
-    type: dict
-    default: {}
-  cgroups_path:
-    description:
-      - Cgroup path in the format of the runtime's cgroup driver. The default is a fresh one named after the container.
-    type: str
-  allow_hooks:
-    description:
-      - Keep the OCI hooks of the original.
-    type: bool
-    default: false
-  allow_annotations:
-    description:
-      - Annotations of CRI or CDI to keep; a name, or the beginning of one followed by C(*).
-    type: list
-    elements: str
-    default: []
-  criu:
-    description:
-      - Options for CRIU, written to a configuration file of this container.
-    type: dict
-    default: {}
-    suboptions:
-      tcp:
-        description:
-          - What becomes of TCP connections; V(established) brings them back, V(close) closes them. With V(none) CRIU refuses
-            a checkpoint that has some.
-        type: str
-        choices: [established, close, none]
-        default: none
-      file_locks:
-        description:
-          - Restore file locks.
-        type: bool
-        default: false
-      ext_unix_sk:
-        description:
-          - Allow Unix sockets whose other end is outside of the container.
-        type: bool
-        default: false
-      manage_cgroups:
-        description:
-          - CRIU's way with cgroups. V(ignore) leaves them to runc, which is what a fresh cgroup needs.
-        type: str
-        choices: [ignore, none, props, soft, full, strict]
-        default: ignore
-      extra:
-        description:
-          - Further lines of CRIU's configuration file, such as C(ghost-limit 8M). Options that redirect files or run programs
-            are refused.
-        type: list
-        elements: str
-        default: []
-  staging_dir:
-    description:
-      - Directory below which the container's CRIU configuration and log are kept.
-    type: path
-    default: /var/lib/gpuops-restore
   rebuild:
     description:
       - Make container and snapshot anew when a task has run on the snapshot and none lives now. Without it such a container
         is left as it is, and M(gpuops.restore.containerd_task) refuses to start from the checkpoint on it.
     type: bool
     default: false
-  lease:
-    description:
-      - Lease that protects what is being made. Without it the module holds one of its own.
-    type: str
-  owner:
-    description:
-      - Owner label of what is made. Objects of another owner are refused.
-    type: str
-    default: gpuops.restore
   force:
     description:
       - Take over an object of another owner or from another checkpoint.
-    type: bool
-    default: false
-  assume_prepared:
-    description:
-      - In check mode, take it for granted that the checkpoint and its base image are there, or with O(state=absent) that the task is gone,
-        because an earlier task of the play would have seen to it. Means nothing outside check mode.
-    type: bool
-    default: false
 seealso:
   - module: gpuops.restore.containerd_task
   - module: gpuops.restore.containerd_checkpoint_info

@@ -20,21 +20,17 @@ description:
 extends_documentation_fragment:
   - gpuops.restore.containerd
   - gpuops.restore.attributes
-  - gpuops.restore.attributes.actiongroup
+  - gpuops.restore.attributes.full
+  - gpuops.restore.lease
+  - gpuops.restore.ownership
 attributes:
   check_mode:
-    support: full
     details:
       - What a registry has is not known without pulling. With O(digest) the prediction is exact; without it, O(pull=always) on an
         image that is there only warns.
-  diff_mode:
-    support: full
   idempotent:
-    support: full
     details:
       - With O(pull=always) as long as the registry has nothing new.
-  platform:
-    platforms: linux
 options:
   name:
     description:
@@ -94,17 +90,12 @@ options:
       - Name of a lease, see M(gpuops.restore.containerd_lease), to put what is made under. What a failed call has brought in then stays
         until the lease is deleted.
       - Without it the call has a lease of its own.
-    type: str
   owner:
     description:
       - The owner label for an image that the call creates. Only images with it are removed.
-    type: str
-    default: gpuops.restore
   force:
     description:
       - Move the name to another digest, remove an image that is not ours, or release somebody else's pin.
-    type: bool
-    default: false
 seealso:
   - module: gpuops.restore.containerd_lease
   - module: gpuops.restore.containerd_checkpoint_info

@@ -16,16 +16,11 @@ extends_documentation_fragment:
   - gpuops.restore.containerd
   - gpuops.restore.attributes
   - gpuops.restore.attributes.info
-  - gpuops.restore.attributes.actiongroup
-attributes:
-  platform:
-    platforms: linux
+  - gpuops.restore.staging
 options:
   staging_dir:
     description:
       - Directory below which checkpoints are staged, to report the free space there. It does not have to exist.
-    type: path
-    default: /var/lib/gpuops-restore
 seealso:
   - module: gpuops.restore.containerd_checkpoint_info
 author:

@@ -17,18 +17,12 @@ description:
 extends_documentation_fragment:
   - gpuops.restore.containerd
   - gpuops.restore.attributes
-  - gpuops.restore.attributes.actiongroup
+  - gpuops.restore.attributes.full
+  - gpuops.restore.ownership
 attributes:
-  check_mode:
-    support: full
-  diff_mode:
-    support: full
   idempotent:
-    support: full
     details:
       - Until the lease expires.
-  platform:
-    platforms: linux
 options:
   id:
     description:
@@ -54,13 +48,9 @@ options:
   owner:
     description:
       - The owner label. Only leases with it are used and deleted.
-    type: str
-    default: gpuops.restore
   force:
     description:
       - Use or delete a lease of somebody else's too.
-    type: bool
-    default: false
 seealso:
   - module: gpuops.restore.containerd_info
     description: Lists the leases.

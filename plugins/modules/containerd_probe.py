@@ -16,7 +16,7 @@ description:
 extends_documentation_fragment:
   - gpuops.restore.containerd
   - gpuops.restore.attributes
-  - gpuops.restore.attributes.actiongroup
+  - gpuops.restore.staging
 attributes:
   check_mode:
     support: partial
@@ -30,8 +30,6 @@ attributes:
     support: full
     details:
       - What O(command) does is the caller's.
-  platform:
-    platforms: linux
 options:
   container_id:
     description:
@@ -111,8 +109,6 @@ options:
   staging_dir:
     description:
       - Directory below which the output of O(command) lies while it runs, readable for root only.
-    type: path
-    default: /var/lib/gpuops-restore
 seealso:
   - module: gpuops.restore.containerd_task
 author:

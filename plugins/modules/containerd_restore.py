@@ -21,18 +21,20 @@ description:
 extends_documentation_fragment:
   - gpuops.restore.containerd
   - gpuops.restore.attributes
-  - gpuops.restore.attributes.actiongroup
+  - gpuops.restore.attributes.full
+  - gpuops.restore.workload.workloads
+  - gpuops.restore.workload.start
+  - gpuops.restore.gpu
+  - gpuops.restore.staging
+  - gpuops.restore.huge_pages
+  - gpuops.restore.lease
+  - gpuops.restore.ownership
+  - gpuops.restore.prepared
 attributes:
   check_mode:
-    support: full
     details:
       - What a workload's later steps would do is foretold as if its earlier ones had been done.
-  diff_mode:
-    support: full
-  idempotent:
-    support: full
-  platform:
-    platforms: linux
+      - With O(assume_prepared) the images and the staged checkpoints are taken to be there.
 requirements:
   - for GPU memory, those of M(gpuops.restore.cuda_process)
 options:
@@ -44,202 +46,6 @@ options:
     type: str
     choices: [restored, checked]
     default: restored
-  workloads:
-    description:
-      - What has to run.
-    type: list
-    elements: dict
-    required: true
-    suboptions:
-      name:
-        description:
-          - Container id of the restored container.
-        type: str
-        required: true
-      checkpoint:
-        description:
-          - Name of the checkpoint image.
-        type: str
-        required: true
-      metadata_content:
-        description:
-          - As for M(gpuops.restore.containerd_container).
-        type: str
-      image:
-        description:
-          - As for M(gpuops.restore.containerd_container).
-        type: str
-      snapshotter:
-        description:
-          - As for M(gpuops.restore.containerd_container).
-        type: str
-      snapshot_id:
-        description:
-          - As for M(gpuops.restore.containerd_container).
-        type: str
-      mounts:
-        description:
-          - As for M(gpuops.restore.containerd_container).
-        type: dict
-        default: {}
-      network:
-        description:
-          - As for M(gpuops.restore.containerd_container).
-        type: str
-      env:
-        description:
-          - As for M(gpuops.restore.containerd_container).
-        type: dict
-        default: {}
-      criu:
-        description:
-          - As for M(gpuops.restore.containerd_container).
-        type: dict
-        default: {}
-        suboptions:
-          tcp:
-            description:
-              - TCP connections of the checkpoint.
-            type: str
-            choices: [established, close, none]
-            default: none
-          file_locks:
-            description:
-              - File locks of the checkpoint.
-            type: bool
-            default: false
-          ext_unix_sk:
-            description:
-              - Unix sockets whose other end is outside of the container.
-            type: bool
-            default: false
-          manage_cgroups:
-            description:
-              - How CRIU deals with cgroups.
-            type: str
-            choices: [ignore, none, props, soft, full, strict]
-            default: ignore
-          extra:
-            description:
-              - Further lines for CRIU's configuration.
-            type: list
-            elements: str
-            default: []
-      cgroups_path:
-        description:
-          - As for M(gpuops.restore.containerd_container).
-        type: str
-      allow_hooks:
-        description:
-          - As for M(gpuops.restore.containerd_container).
-        type: bool
-        default: false
-      allow_annotations:
-        description:
-          - As for M(gpuops.restore.containerd_container).
-        type: list
-        elements: str
-        default: []
-      route:
-        description:
-          - As for M(gpuops.restore.containerd_task).
-        type: str
-        choices: [staged, descriptor]
-        default: staged
-      stdout:
-        description:
-          - As for M(gpuops.restore.containerd_task).
-        type: str
-      stderr:
-        description:
-          - As for M(gpuops.restore.containerd_task).
-        type: str
-      gpu:
-        description:
-          - Whether GPU memory has to come back.
-          - V(auto) brings it back where there is some, and insists on it where the capture recorded GPU processes or the spec
-            names GPU devices. V(required) fails without. V(none) never asks the driver.
-        type: str
-        choices: [auto, required, none]
-        default: auto
-      gpu_map:
-        description:
-          - As for M(gpuops.restore.cuda_process).
-        type: dict
-        default: {}
-      vram:
-        description:
-          - Bytes that the checkpoint held on each GPU, by old UUID, if its capture did not record them and the estimate, the size
-            of the memory images, is not good enough.
-        type: dict
-        default: {}
-      probe:
-        description:
-          - The proof that the workload works, exactly one of its C(command), C(file) and C(http), as for
-            M(gpuops.restore.containerd_probe). It is made each time.
-        type: dict
-        default: {}
-        suboptions:
-          command:
-            description:
-              - Command to execute in the container.
-            type: list
-            elements: str
-          command_seconds:
-            description:
-              - Seconds that it may take; 30 by default.
-            type: float
-          exit_status:
-            description:
-              - Exit status that it must have; 0 by default.
-            type: int
-          file:
-            description:
-              - File in the container that has to change.
-            type: dict
-            suboptions:
-              path:
-                description:
-                  - Its path in the container.
-                type: str
-                required: true
-              seconds:
-                description:
-                  - Within how many seconds; 10 by default.
-                type: float
-          http:
-            description:
-              - Address that has to answer.
-            type: dict
-            suboptions:
-              url:
-                description:
-                  - The address.
-                type: str
-                required: true
-              status:
-                description:
-                  - Statuses that are proof; 200 by default.
-                type: list
-                elements: int
-              seconds:
-                description:
-                  - Within how many seconds; 10 by default.
-                type: float
-              network:
-                description:
-                  - Whose network namespace to ask from; the container's by default.
-                type: str
-                choices: [container, host]
-              validate_certs:
-                description:
-                  - Verify the certificate of https; done by default.
-                type: bool
-      record:
-        description:
-          - Facts to keep in the workload's receipt.
-        type: dict
-        default: {}
   parallel:
     description:
       - How many workloads at once at most; V(0) for four a processor. Fewer are begun while host memory is short.
@@ -251,30 +57,6 @@ options:
         GPUs have room for it after all. A process is never tried again.
     type: int
     default: 1
-  cuda_timeout:
-    description:
-      - Seconds that the driver's calls for one workload may take together.
-    type: int
-    default: 600
-  driver_root:
-    description:
-      - As for M(gpuops.restore.cuda_process).
-    type: path
-  alive_seconds:
-    description:
-      - Seconds for which a restored process has to stay alive.
-    type: float
-    default: 1.0
-  restore_timeout:
-    description:
-      - Seconds that CRIU may take.
-    type: int
-    default: 1800
-  staging_dir:
-    description:
-      - State directory, with the staged checkpoints, receipts and evidence.
-    type: path
-    default: /var/lib/gpuops-restore
   keep_evidence:
     description:
       - How many bundles of evidence are kept for a workload that fails; V(0) writes none.
@@ -298,14 +80,6 @@ options:
     type: str
     choices: [auto, always, never]
     default: auto
-  huge_pages:
-    description:
-      - Whether the node's transparent huge pages are V(always) for the seconds of the window. They halve a restore on one machine and double
-        it on another, so V(auto) goes by a measurement of a fraction of a second. It does not ask for less than 512 MiB. V(keep) leaves them alone.
-      - A guard puts the setting back, also when the module is killed. Where it is V(never), V(auto) respects that.
-    type: str
-    choices: [auto, always, keep]
-    default: auto
   record:
     description:
       - Facts to keep in every receipt and in the evidence, about the node for example.
@@ -316,26 +90,9 @@ options:
       - Whether a container whose process has ended is made anew from the checkpoint. If not, it is left and the workload fails.
     type: bool
     default: true
-  lease:
-    description:
-      - A lease to make everything under; without it each container has one of its own while it is being made.
-    type: str
-  owner:
-    description:
-      - Owner label of what is made. Only containers with this label are touched.
-    type: str
-    default: gpuops.restore
   force:
     description:
       - Take over containers of another owner or another checkpoint.
-    type: bool
-    default: false
-  assume_prepared:
-    description:
-      - In check mode, take it for granted that images and staged checkpoints are there, because an earlier task of the play would
-        have seen to it. Means nothing outside check mode.
-    type: bool
-    default: false
 seealso:
   - module: gpuops.restore.containerd_checkpoint_stage
   - module: gpuops.restore.containerd_container
@@ -492,6 +249,7 @@ _PROBE: dict[str, Any] = {
 }
 ARGUMENT_SPEC: dict[str, Any] = {
     "state": {"type": "str", "choices": ["restored", "checked"], "default": "restored"},
+    # Documented as a whole by the fragment ``workload``.
     "workloads": {
         "type": "list",
         "elements": "dict",
@@ -504,7 +262,7 @@ ARGUMENT_SPEC: dict[str, Any] = {
             **_options.WORKLOAD_ROUTE,
             **_options.WORKLOAD_OUTPUT,
             **_options.GPU_MODE,
-            **_options.GPU_MAP,
+            **_options.WORKLOAD_GPU_MAP,
             "vram": {"type": "dict", "default": {}},
             "probe": {"type": "dict", "default": {}, "options": _PROBE},
             "record": {"type": "dict", "default": {}},

@@ -20,16 +20,18 @@ description:
 extends_documentation_fragment:
   - gpuops.restore.containerd
   - gpuops.restore.attributes
-  - gpuops.restore.attributes.actiongroup
+  - gpuops.restore.attributes.full
+  - gpuops.restore.workload.route
+  - gpuops.restore.workload.output
+  - gpuops.restore.workload.start
+  - gpuops.restore.gpu
+  - gpuops.restore.staging
+  - gpuops.restore.ownership
+  - gpuops.restore.prepared
 attributes:
   check_mode:
-    support: full
-  diff_mode:
-    support: full
-  idempotent:
-    support: full
-  platform:
-    platforms: linux
+    details:
+      - With O(assume_prepared) the container and the staged directory are taken to be there and new.
 options:
   container_id:
     description:
@@ -48,43 +50,11 @@ options:
       - Reference of the checkpoint image to start from. It has to be the one that the container was made for.
       - Without it V(started) is an ordinary start from the image.
     type: str
-  route:
-    description:
-      - V(staged) has runc read the staged directory. V(descriptor) has containerd extract the images once more, a full
-        copy of the process memory in its temporary directory, which the module removes after the start. Use it only
-        where the staged directory cannot be had.
-    type: str
-    choices: [staged, descriptor]
-    default: staged
-  staging_dir:
-    description:
-      - Directory below which checkpoints are staged and CRIU's logs are kept.
-    type: path
-    default: /var/lib/gpuops-restore
-  stdout:
-    description:
-      - Where the output goes from now on; an absolute path, made with mode 0600 and appended to, or a C(binary://) URI.
-      - Without it the output is discarded, through a pipe, so that the process can be checkpointed again.
-    type: str
-  stderr:
-    description:
-      - As O(stdout), for the error output. Where only one of both is given, it takes both.
-    type: str
-  alive_seconds:
-    description:
-      - Seconds for which the process has to stay alive after the start.
-    type: float
-    default: 1.0
   grace_seconds:
     description:
       - Seconds between TERM and KILL. V(0) kills at once.
     type: float
     default: 10.0
-  restore_timeout:
-    description:
-      - Seconds that CRIU may take. Past them the task is removed and the outcome is V(unknown).
-    type: int
-    default: 1800
   gpu:
     description:
       - What becomes of GPU memory before a process is killed. Killing a process with live CUDA state has hung whole hosts on some
@@ -95,31 +65,6 @@ options:
     type: str
     choices: [auto, required, none]
     default: auto
-  cuda_timeout:
-    description:
-      - Seconds that the driver's calls may take together.
-    type: int
-    default: 600
-  driver_root:
-    description:
-      - As for M(gpuops.restore.cuda_process).
-    type: path
-  owner:
-    description:
-      - Only containers with this owner label are touched.
-    type: str
-    default: gpuops.restore
-  force:
-    description:
-      - Act on a container of another owner too.
-    type: bool
-    default: false
-  assume_prepared:
-    description:
-      - In check mode, take it for granted that the container and the staged directory are there and new, because an
-        earlier task of the play would have made them. Means nothing outside check mode.
-    type: bool
-    default: false
 seealso:
   - module: gpuops.restore.containerd_container
   - module: gpuops.restore.containerd_checkpoint_stage

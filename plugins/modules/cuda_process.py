@@ -24,34 +24,27 @@ description:
 extends_documentation_fragment:
   - gpuops.restore.containerd
   - gpuops.restore.attributes
-  - gpuops.restore.attributes.actiongroup
+  - gpuops.restore.attributes.full
+  - gpuops.restore.gpu
+  - gpuops.restore.gpu.lock
+  - gpuops.restore.gpu.processes
+  - gpuops.restore.workload.gpu_map
+  - gpuops.restore.ownership
+  - gpuops.restore.prepared
 attributes:
   check_mode:
-    support: full
     details:
       - The driver is initialised and asked for the processes' states, which changes nothing.
-  diff_mode:
-    support: full
-  idempotent:
-    support: full
-  platform:
-    platforms: linux
+      - With O(assume_prepared) the task is taken to run anew with its CUDA processes checkpointed.
 requirements:
   - NVIDIA driver 570 or later (580 for O(gpu_map) to other GPUs)
   - cuda-bindings >= 12.8 (Python package, by itself or with cuda-python)
   - nvidia-ml-py (Python package) for sizes, GPU names, and the checks that rest on them
 options:
-  container_id:
-    description:
-      - Name of the container whose processes are meant. They are found in the cgroup of its task.
-      - containerd and its Python packages are only needed with this option.
-      - One of O(container_id) and O(pids) is required.
-    type: str
   pids:
     description:
       - Process ids on the node. Each must have CUDA state.
-    type: list
-    elements: int
+      - One of O(container_id) and O(pids) is required.
   state:
     description:
       - V(running) restores what is checkpointed and then unlocks all.
@@ -60,51 +53,12 @@ options:
     type: str
     choices: [running, locked, checkpointed]
     default: running
-  gpu_map:
-    description:
-      - For each GPU that the processes could see at their checkpoint, by UUID, the GPU to restore its memory to. Those that
-        they did not use have to be listed, too (C(visible) of M(gpuops.restore.cuda_process_info)), each with a new one
-        of its own, which has to be of the same chip. C(CUDA_VISIBLE_DEVICES) makes no difference.
-      - A map that sends every GPU to itself is the same as none. Any other needs driver 580 or later.
-    type: dict
-    default: {}
   vram:
     description:
       - Bytes that the checkpoint held on each GPU, by old UUID. If given, a restore is refused while a GPU has less
         free, before anything is touched, and O(gpu_map) is checked for being complete.
     type: dict
     default: {}
-  cuda_timeout:
-    description:
-      - Seconds that all calls of the driver may take together. A rollback may take as long again.
-    type: int
-    default: 600
-  lock_timeout:
-    description:
-      - Seconds for a process to finish the work that it has begun on the GPU, when it is to be locked.
-    type: float
-    default: 10.0
-  driver_root:
-    description:
-      - Root directory of the driver's installation, where it is not in the library path of the node.
-      - Without it, C(/run/nvidia/driver) is tried after the default library path.
-    type: path
-  owner:
-    description:
-      - Only containers with this owner label are touched.
-    type: str
-    default: gpuops.restore
-  force:
-    description:
-      - Act on a container of another owner too.
-    type: bool
-    default: false
-  assume_prepared:
-    description:
-      - In check mode, take it for granted that the task runs anew with its CUDA processes checkpointed, because an
-        earlier task of the play would have started it. Means nothing outside check mode.
-    type: bool
-    default: false
 seealso:
   - module: gpuops.restore.cuda_process_info
   - module: gpuops.restore.containerd_task
@@ -237,7 +191,7 @@ def _sizes(vram: dict[str, Any]) -> dict[str, int]:
 ARGUMENT_SPEC: dict[str, Any] = {
     **_options.GPU_PROCESSES,
     "state": {"type": "str", "choices": ["running", "locked", "checkpointed"], "default": "running"},
-    **_options.GPU_MAP,
+    **_options.WORKLOAD_GPU_MAP,
     "vram": {"type": "dict", "default": {}},
     **_options.GPU,
     **_options.GPU_LOCK,

@@ -17,36 +17,21 @@ extends_documentation_fragment:
   - gpuops.restore.containerd
   - gpuops.restore.attributes
   - gpuops.restore.attributes.info
-  - gpuops.restore.attributes.actiongroup
-attributes:
-  platform:
-    platforms: linux
+  - gpuops.restore.gpu
+  - gpuops.restore.gpu.processes
 requirements:
   - NVIDIA driver 570 or later, for the processes' states
   - cuda-bindings >= 12.8 (Python package, by itself or with cuda-python), for the processes' states
   - nvidia-ml-py (Python package), for GPUs and memory
 options:
-  container_id:
-    description:
-      - Name of the container whose processes are meant. They are found in the cgroup of its task.
-      - containerd and its Python packages are only needed with this option.
-      - Without this and O(pids), all processes that hold GPU memory now are listed.
-    type: str
   pids:
     description:
       - Process ids on the node. Those without CUDA state are left out.
-    type: list
-    elements: int
+      - Without these and O(container_id), all processes that hold GPU memory now are listed.
   cuda_timeout:
     description:
       - Seconds that the driver may take to answer.
-    type: int
     default: 60
-  driver_root:
-    description:
-      - Root directory of the driver's installation, where it is not in the library path of the node.
-      - Without it, C(/run/nvidia/driver) is tried after the default library path.
-    type: path
 seealso:
   - module: gpuops.restore.cuda_process
 author:

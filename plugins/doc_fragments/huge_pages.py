@@ -1,0 +1,25 @@
+# Copyright (c) 2026 the gpuops.restore contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""The switch for transparent huge pages."""
+
+from __future__ import annotations
+
+
+class ModuleDocFragment:
+    """Documentation of ``_options.HUGE_PAGES``."""
+
+    DOCUMENTATION = r"""
+options:
+  huge_pages:
+    description:
+      - Whether the node's transparent huge pages are V(always) for the seconds of a restore's window, or of a capture while CUDA
+        processes leave their GPUs.
+      - They halve a restore on one machine and double it on another, so V(auto) goes by a measurement of a fraction of a second.
+        It does not ask for less than 512 MiB. V(keep) leaves them alone.
+      - A guard puts the setting back, also when the module is killed. Where it is V(never), V(auto) respects that.
+    type: str
+    choices: [auto, always, keep]
+    default: auto
+"""

@@ -1,0 +1,279 @@
+# Copyright (c) 2026 the gpuops.restore contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""What a restored workload is: its original, its container here, its task.
+
+The modules of the single steps have these options by themselves, M(gpuops.restore.containerd_restore) has them of each
+workload. A fragment is merged option by option, not deeper, so the whole of ``workloads`` is here.
+"""
+
+from __future__ import annotations
+
+import textwrap
+
+_ORIGINAL = r"""
+metadata_content:
+  description:
+    - The text of a JSON file that describes the original, with C(originalImage) and, optionally, C(snapshotter),
+      C(snapshotID) and C(ociSpec). It wins over what the checkpoint image says.
+  type: str
+image:
+  description:
+    - Reference of the base image, where it is another than the checkpoint or the metadata say. Its digest has to be the
+      one that the checkpoint recorded.
+  type: str
+snapshotter:
+  description:
+    - Snapshotter to use instead of the recorded one.
+  type: str
+mounts:
+  description:
+    - Sources of bind mounts as they were, mapped to what they are on this node. A source below a given one is mapped with it.
+  type: dict
+  default: {}
+network:
+  description:
+    - V(host), V(none), or the path of a network namespace. Only a container that was checkpointed in a namespace given by
+      path, as in a pod, can be moved to another one; CRIU restores any other network as it was.
+    - Without it a namespace that still can be had is kept, and a pod's that is gone is replaced by an empty one.
+  type: str
+"""
+
+_CONTAINER = r"""
+snapshot_id:
+  description:
+    - Key of the new snapshot. The default is C(snapshotID) of the metadata, else C(gpuops-restore-) and the container's name.
+  type: str
+env:
+  description:
+    - Environment variables to add for processes that are executed in the container later. The restored process keeps its own.
+  type: dict
+  default: {}
+cgroups_path:
+  description:
+    - Cgroup path in the format of the runtime's cgroup driver. The default is a fresh one named after the container.
+  type: str
+allow_hooks:
+  description:
+    - Keep the OCI hooks of the original.
+  type: bool
+  default: false
+allow_annotations:
+  description:
+    - Annotations of CRI or CDI to keep; a name, or the beginning of one followed by C(*).
+  type: list
+  elements: str
+  default: []
+criu:
+  description:
+    - Options for CRIU, written to a configuration file of this container.
+  type: dict
+  default: {}
+  suboptions:
+    tcp:
+      description:
+        - What becomes of TCP connections; V(established) brings them back, V(close) closes them. With V(none) CRIU refuses
+          a checkpoint that has some.
+      type: str
+      choices: [established, close, none]
+      default: none
+    file_locks:
+      description:
+        - Restore file locks.
+      type: bool
+      default: false
+    ext_unix_sk:
+      description:
+        - Allow Unix sockets whose other end is outside of the container.
+      type: bool
+      default: false
+    manage_cgroups:
+      description:
+        - CRIU's way with cgroups. V(ignore) leaves them to runc, which is what a fresh cgroup needs.
+      type: str
+      choices: [ignore, none, props, soft, full, strict]
+      default: ignore
+    extra:
+      description:
+        - Further lines of CRIU's configuration file, such as C(ghost-limit 8M). Options that redirect files or run programs
+          are refused.
+      type: list
+      elements: str
+      default: []
+"""
+
+_ROUTE = r"""
+route:
+  description:
+    - V(staged) has runc read the staged directory. V(descriptor) has containerd extract the images once more, a full
+      copy of the process memory in its temporary directory, which the module removes after the start. Use it only
+      where the staged directory cannot be had.
+  type: str
+  choices: [staged, descriptor]
+  default: staged
+"""
+
+_OUTPUT = r"""
+stdout:
+  description:
+    - Where the output goes from now on; an absolute path, made with mode 0600 and appended to, or a C(binary://) URI.
+    - Without it the output is discarded, through a pipe, so that the process can be checkpointed again.
+  type: str
+stderr:
+  description:
+    - The same for the error output. Where only one of both is given, it takes both.
+  type: str
+"""
+
+_GPU_MAP = r"""
+gpu_map:
+  description:
+    - For each GPU that the processes could see at their checkpoint, by UUID, the GPU to restore its memory to. Those that
+      they did not use have to be listed, too (C(visible) of M(gpuops.restore.cuda_process_info)), each with a new one
+      of its own, which has to be of the same chip. C(CUDA_VISIBLE_DEVICES) makes no difference.
+    - A map that sends every GPU to itself is the same as none. Any other needs driver 580 or later.
+  type: dict
+  default: {}
+"""
+
+# What only containerd_restore has.
+_RESTORE = r"""
+name:
+  description:
+    - Container id of the restored container.
+  type: str
+  required: true
+checkpoint:
+  description:
+    - Name of the checkpoint image.
+  type: str
+  required: true
+gpu:
+  description:
+    - Whether GPU memory has to come back.
+    - V(auto) brings it back where there is some, and insists on it where the capture recorded GPU processes or the spec
+      names GPU devices. V(required) fails without. V(none) never asks the driver.
+  type: str
+  choices: [auto, required, none]
+  default: auto
+vram:
+  description:
+    - Bytes that the checkpoint held on each GPU, by old UUID, if its capture did not record them and the estimate, the size
+      of the memory images, is not good enough.
+  type: dict
+  default: {}
+probe:
+  description:
+    - The proof that the workload works, exactly one of its C(command), C(file) and C(http), as for
+      M(gpuops.restore.containerd_probe). It is made each time.
+  type: dict
+  default: {}
+  suboptions:
+    command:
+      description:
+        - Command to execute in the container.
+      type: list
+      elements: str
+    command_seconds:
+      description:
+        - Seconds that it may take; 30 by default.
+      type: float
+    exit_status:
+      description:
+        - Exit status that it must have; 0 by default.
+      type: int
+    file:
+      description:
+        - File in the container that has to change.
+      type: dict
+      suboptions:
+        path:
+          description:
+            - Its path in the container.
+          type: str
+          required: true
+        seconds:
+          description:
+            - Within how many seconds; 10 by default.
+          type: float
+    http:
+      description:
+        - Address that has to answer.
+      type: dict
+      suboptions:
+        url:
+          description:
+            - The address.
+          type: str
+          required: true
+        status:
+          description:
+            - Statuses that are proof; 200 by default.
+          type: list
+          elements: int
+        seconds:
+          description:
+            - Within how many seconds; 10 by default.
+          type: float
+        network:
+          description:
+            - Whose network namespace to ask from; the container's by default.
+          type: str
+          choices: [container, host]
+        validate_certs:
+          description:
+            - Verify the certificate of https; done by default.
+          type: bool
+record:
+  description:
+    - Facts to keep in the workload's receipt.
+  type: dict
+  default: {}
+"""
+
+
+def _options(*parts: str) -> str:
+    return "options:" + textwrap.indent("".join(parts), "  ")
+
+
+class ModuleDocFragment:
+    """Documentation of the options in ``_options`` that begin with ``WORKLOAD_``, and of ``workloads``."""
+
+    ORIGINAL = _options(_ORIGINAL)
+    CONTAINER = _options(_CONTAINER)
+    ROUTE = _options(_ROUTE)
+    OUTPUT = _options(_OUTPUT)
+    GPU_MAP = _options(_GPU_MAP)
+
+    METADATA = r"""
+options:
+  metadata:
+    description:
+      - Path on the node of a JSON file that describes the original, as O(metadata_content) does.
+    type: path
+"""
+
+    START = r"""
+options:
+  alive_seconds:
+    description:
+      - Seconds for which the process has to stay alive after the start.
+    type: float
+    default: 1.0
+  restore_timeout:
+    description:
+      - Seconds that CRIU may take. Past them the task is removed and the outcome is V(unknown).
+    type: int
+    default: 1800
+"""
+
+    WORKLOADS = r"""
+options:
+  workloads:
+    description:
+      - What has to run.
+    type: list
+    elements: dict
+    required: true
+    suboptions:""" + textwrap.indent(_RESTORE + _ORIGINAL + _CONTAINER + _ROUTE + _OUTPUT + _GPU_MAP, " " * 6)
