@@ -283,22 +283,31 @@ def peak(node: Node, params: dict[str, Any]) -> tuple[int, float]:
 
 #: A checkpoint whose CRIU images are so many MiB of anything, put together from another one's other parts.
 LARGE = """
-import itertools, json, os, sys
+import hashlib, itertools, json, os, sys
 from ansible_collections.gpuops.restore.plugins.module_utils._containerd import content, images, leases
 from ansible_collections.gpuops.restore.plugins.module_utils._containerd.client import Client
 
 source, name, mib = sys.argv[1], sys.argv[2], int(sys.argv[3])
 kind = "application/vnd.oci.image.index.v1+json"
+
+def put(client, part, count, labels):
+    hasher = hashlib.sha256()
+    for chunk in itertools.repeat(part, count):
+        hasher.update(chunk)
+    digest, size = "sha256:" + hasher.hexdigest(), len(part) * count
+    content.write(client, itertools.repeat(part, count), digest, size, labels)
+    return digest, size
+
 with Client("/run/containerd/containerd.sock", "k8s.io") as client, leases.hold(client, None, name):
     target = images.get(client, source).target
     index = json.loads(content.read_all(client, target.digest, target.size))
-    digest, size = content.ingest(client, itertools.repeat(os.urandom(1 << 20), mib), {})
+    digest, size = put(client, os.urandom(1 << 20), mib, {})
     for child in index["manifests"]:
         if child["mediaType"].endswith("criu.tar"):
             child.update(digest=digest, size=size)
     labels = {f"containerd.io/gc.ref.content.{at}": child["digest"] for at, child in enumerate(index["manifests"])}
     data = json.dumps(index).encode()
-    digest, size = content.ingest(client, [data], labels)
+    digest, size = put(client, data, 1, labels)
     owner = {"io.gpuops.restore/owner": "gpuops.restore"}
     images.create(client, images.Image(name, images.Descriptor(kind, digest, size, {}), owner))
 """

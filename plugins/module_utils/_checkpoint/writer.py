@@ -76,19 +76,13 @@ class Parts:
         return [part for part in every if part is not None]
 
 
-def criu_tar(client: Client, directory: str, labels: Mapping[str, str] | None = None) -> Descriptor:
-    """Stream a flat directory of CRIU images into the store as one tar, without a copy of it anywhere.
-
-    Names are sorted, and times and owners are left out: the same files give the same digest. Raises InputError
-    ``criu_images_incomplete``, ``criu_images_not_plain`` and ``criu_images_changed``.
-    """
-    digest, size = content.ingest(client, tar_chunks(directory), labels or {})
-    return Descriptor(CRIU, digest, size, {})
-
-
 def packed_by_daemon(client: Client, directory: str) -> Descriptor:
-    """The same, packed by the daemon, which has to see the directory: a quarter of the time, since nothing of it goes
-    through the socket. Its tar is the one of ``ctr``, with the files' times and owners. For directories of our own."""
+    """A flat directory of CRIU images as one tar, packed by the daemon, which has to see the directory.
+
+    A quarter of the time of :func:`tar_chunks`, since nothing of it goes through the socket. The tar is the one of
+    ``ctr``, with the files' times and owners. For directories of our own. Raises InputError
+    ``criu_images_incomplete`` and ``criu_images_not_plain``.
+    """
     for name in _files(directory):
         path = os.path.join(directory, name)
         if not stat_module.S_ISREG(os.lstat(path).st_mode):
@@ -99,7 +93,11 @@ def packed_by_daemon(client: Client, directory: str) -> Descriptor:
 
 
 def tar_chunks(directory: str) -> Iterator[bytes]:
-    """The tar of :func:`criu_tar`; raises as it does."""
+    """A flat directory of CRIU images as one tar, without a copy of it anywhere.
+
+    Names are sorted, and times and owners are left out: the same files give the same digest. Raises InputError
+    ``criu_images_incomplete``, ``criu_images_not_plain`` and ``criu_images_changed``.
+    """
     for name in _files(directory):
         yield from _member(directory, name)
     yield bytes(2 * _BLOCK)

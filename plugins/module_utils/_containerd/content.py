@@ -138,29 +138,6 @@ def write(
     return _send(client, ref, requests(), timeout)
 
 
-def ingest(client: Client, chunks: Iterable[bytes], labels: Mapping[str, str]) -> tuple[str, int]:
-    """Stream a blob whose digest is not known before; digest and size. As :func:`write` otherwise."""
-    ref = f"gpuops-restore-{uuid.uuid4().hex}"
-    kind = "containerd.services.content.v1.WriteContentRequest"
-    hasher = hashlib.sha256()
-    size = 0
-
-    def requests() -> Iterator[Any]:
-        nonlocal size
-        for chunk in chunks:
-            for start in range(0, len(chunk), CHUNK):
-                data = chunk[start : start + CHUNK]
-                yield messages.message(kind, action=_WRITE, ref=ref, offset=size, data=data)
-                hasher.update(data)
-                size += len(data)
-        expected = "sha256:" + hasher.hexdigest()
-        commit = {"ref": ref, "offset": size, "total": size, "expected": expected, "labels": dict(labels)}
-        yield messages.message(kind, action=_COMMIT, **commit)
-
-    _send(client, ref, requests())
-    return "sha256:" + hasher.hexdigest(), size
-
-
 def _send(client: Client, ref: str, requests: Iterator[Any], timeout: float | None = None) -> bool:
     """Carry out a write; False if the blob was there already. What is in doubt is aborted."""
     source = _Relay(requests)

@@ -28,12 +28,10 @@ except ImportError:
     grpc = None
     GRPC_TRACEBACK = traceback.format_exc()
 
-HAS_PROTOBUF = True
 PROTOBUF_TRACEBACK: str | None = None
 try:
     from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 except ImportError:
-    HAS_PROTOBUF = False
     PROTOBUF_TRACEBACK = traceback.format_exc()
 
 

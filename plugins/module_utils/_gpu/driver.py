@@ -46,8 +46,8 @@ UNAVAILABLE = frozenset(
 INVALID_VALUE, OUT_OF_MEMORY, NOT_INITIALIZED, NOT_READY = 1, 2, 3, 600
 NO_DEVICE = 100
 
-#: What cuDriverGetVersion says of the first driver with the calls, and of the first that can put memory elsewhere.
-CALLS_SINCE, MAP_SINCE = 12080, 13000
+#: What cuDriverGetVersion says of the first driver that can put memory elsewhere.
+MAP_SINCE = 13000
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,6 @@ from dataclasses import dataclass
 from .._core.errors import NodeError
 
 CUDA = "libcuda.so.1"
-NVML = "libnvidia-ml.so.1"
 DRIVER_CONTAINER = "/run/nvidia/driver"
 _OURS = ("libcuda.so*", "libnvidia-*.so*", "libcudadebugger.so*")
 # They would change what the driver shows to our helper, which has to see all of the node.

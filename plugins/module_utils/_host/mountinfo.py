@@ -22,7 +22,6 @@ class Mount:
     fstype: str
     source: str
     options: tuple[str, ...]
-    super_options: tuple[str, ...]
     device: str = field(default="", compare=False)
 
 
@@ -49,7 +48,6 @@ def parse(text: str) -> list[Mount]:
                 fstype=after[0],
                 source=_unescape(after[1]),
                 options=tuple(before[5].split(",")),
-                super_options=tuple(after[2].split(",")),
                 device=before[2],
             )
         )
