@@ -17,7 +17,7 @@ from .._containerd.client import Client
 from .._containerd.containers import Container
 from .._containerd.images import Image
 from .._core import labels, state_dir
-from .._core.errors import ConflictError, InputError, combined
+from .._core.errors import ConflictError, InputError, RestoreError, combined
 from .._criu import config as criu_config
 from .._host import cgroup
 from .._oci import spec_adapt, spec_namespaces
@@ -62,18 +62,17 @@ def plan_spec(client: Client, params: ContainerParams, original: Original, image
     )
 
 
-def present(client: Client, params: ContainerParams, check: bool) -> ContainerResult:
+def present(client: Client, params: ContainerParams, check: bool, original: Original | None = None) -> ContainerResult:
     """Make the container with a fresh snapshot and the adapted spec, unless it is there as wanted.
 
+    ``original``: what ``params.source`` describes, where that is read already.
     Raises InputError, ConflictError and NodeError; after a failure nothing that this call made is left.
     """
-    try:
-        original = checkpoint_original.read(client, params.source)
-    except InputError as error:
-        if check and params.assume_prepared and error.code == "checkpoint_absent":
-            action = f"make a snapshot and the container {params.container_id}"
-            return ContainerResult(changed=True, created=True, actions=[action])
-        raise
+    if original is None:
+        try:
+            original = checkpoint_original.read(client, params.source)
+        except RestoreError as error:
+            return without_checkpoint(params, error, check)
     checkpoint_reader.require_criu(original.checkpoint)
     result = ContainerResult()
     if original.checkpoint.writable_layer is None:
@@ -133,6 +132,15 @@ def present(client: Client, params: ContainerParams, check: bool) -> ContainerRe
         if not check:
             build.build(client, params, wanted, original, image, files)
     return result
+
+
+def without_checkpoint(params: ContainerParams, error: RestoreError, check: bool) -> ContainerResult:
+    """What :func:`present` does where the checkpoint could not be read because of ``error``: raise it, unless check
+    mode takes it that the checkpoint is still to come."""
+    if check and params.assume_prepared and error.code == "checkpoint_absent":
+        action = f"make a snapshot and the container {params.container_id}"
+        return ContainerResult(changed=True, created=True, actions=[action])
+    raise error
 
 
 def absent(

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from .._checkpoint import reader as checkpoint_reader, staging
+from .._checkpoint.reader import Checkpoint
 from .._containerd import containers, daemon, leftovers, ownership, snapshots, task_removal, tasks
 from .._containerd.client import DATA_TIMEOUT, Client
 from .._containerd.containers import Container
@@ -68,9 +69,10 @@ class TaskResult:
     memory: dict[str, Any] = field(default_factory=dict)
 
 
-def started(client: Client, params: TaskParams, check: bool) -> TaskResult:
+def started(client: Client, params: TaskParams, check: bool, checkpoint: Checkpoint | None = None) -> TaskResult:
     """Have the task run, from the checkpoint where one is given.
 
+    ``checkpoint``: the one that ``params`` names, where it is read already.
     Raises InputError, ConflictError (``task_paused``, ``snapshot_used``, ``task_other_checkpoint``), NodeError and
     RestoreError (``criu_restore_failed``, ``memory_write_failed``, ``memory_unwritten``, ``process_died``). After a
     failure no task, shim or output file of this call is left; CRIU's log stays in the container's work directory.
@@ -82,7 +84,8 @@ def started(client: Client, params: TaskParams, check: bool) -> TaskResult:
         result.after = "RUNNING"
         result.actions.append(f"start the task of the container {params.container_id}, which would be new")
         return result
-    checkpoint = checkpoint_reader.load(client, params.checkpoint) if params.checkpoint else None
+    if checkpoint is None and params.checkpoint:
+        checkpoint = checkpoint_reader.load(client, params.checkpoint)
     container = containers.get(client, params.container_id)
     if container is None:
         raise _no_container(client, params.container_id)
@@ -290,7 +293,7 @@ def _owned_task(client: Client, params: TaskParams) -> Task | None:
     return present
 
 
-def _staged_directory(params: TaskParams, checkpoint: checkpoint_reader.Checkpoint, check: bool) -> str:
+def _staged_directory(params: TaskParams, checkpoint: Checkpoint, check: bool) -> str:
     staged = staging.find(params.staging_dir, checkpoint.key)
     if staged is not None:
         return staged.directory

@@ -69,7 +69,7 @@ def restore_all(open_client: OpenClient, jobs: Sequence[Job], parallel: int, che
                     ahead = prepare.Ahead(predicted=forecast.of(demand))
                 else:
                     ahead = prepare.prepare(client, demand, huge_pages, forecast)
-                return workload.restore(client, demand.job, verdict.reading, check, ahead)
+                return workload.restore(client, demand, verdict.reading, check, ahead)
         except RestoreError as error:
             # No channel for this one; what the others have done must still be told.
             lost = Result(demand.job)

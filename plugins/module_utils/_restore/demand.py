@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from .._checkpoint import original as checkpoint_original
+from .._checkpoint.original import Original
 from .._containerd import task_removal, tasks
 from .._containerd.client import Client
 from .._core.errors import RETRYABLE, NodeError, RestoreError
@@ -27,6 +28,10 @@ class Demand:
     """What one workload will take. ``memory``: bytes of its memory images; ``live``: it runs already."""
 
     job: Job
+    #: The original container, read once for the whole run: from here on a name that moves changes nothing.
+    original: Original | None = None
+    #: Why there is none; for the workload's own steps to say.
+    unreadable: RestoreError | None = None
     live: bool = False
     #: Of the staged directory; empty where the checkpoint cannot be read.
     key: str = ""
@@ -54,14 +59,18 @@ class Verdict:
 
 
 def look(client: Client, job: Job) -> Demand:
-    """What the workload will take; nothing where its checkpoint cannot be read, which its own steps say."""
+    """Read the workload's checkpoint; what it will take, which is nothing where that cannot be told."""
     try:
         original = checkpoint_original.read(client, job.container.source)
-        spec: Mapping[str, Any] = original.stored_spec or {}
+    except RestoreError as error:
+        return Demand(job, unreadable=error)
+    spec: Mapping[str, Any] = original.stored_spec or {}
+    try:
         if spec:
             spec_adapt.check(spec)
     except RestoreError:
-        return Demand(job)
+        # Told by the step that adapts it.
+        return Demand(job, original)
     checkpoint = original.checkpoint
     size = checkpoint.criu.size if checkpoint.criu else 0
     expected = restore_gpu.expected(job.gpu, spec, checkpoint.facts)
@@ -70,6 +79,7 @@ def look(client: Client, job: Job) -> Demand:
     limit = memory.get("limit") if isinstance(memory, dict) else None
     return Demand(
         job,
+        original,
         live=task_removal.is_live(tasks.get(client, job.name)),
         key=checkpoint.key,
         memory=size,

@@ -13,14 +13,14 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-from .._checkpoint import reader as checkpoint_reader
 from .._container import container as container_steps, task as task_steps
 from .._containerd.client import Client
 from .._core import labels, state_dir
-from .._core.errors import InputError, RestoreError
+from .._core.errors import RestoreError
 from .._gpu import driver as gpu_driver, nvml, vram
 from .._probe import probe as probes
 from . import gpu, records
+from .demand import Demand
 from .params import Job
 from .prepare import Ahead
 from .result import Result, WorkloadFailure
@@ -30,36 +30,42 @@ CONTAINER, TASK, GPU, ALIVE, PROBE, RECEIPT = "container", "task", "gpu", "alive
 _MAY_HAVE_DIED = frozenset({"no_cuda_process", "cuda_process_gone", "vram_not_back"})
 
 
-def restore(client: Client, job: Job, reading: nvml.Reading | None, check: bool, ahead: Ahead | None = None) -> Result:
+def restore(
+    client: Client, demand: Demand, reading: nvml.Reading | None, check: bool, ahead: Ahead | None = None
+) -> Result:
     """Have the workload run from its checkpoint; after a failure nothing that this call made is left.
 
     ``reading``: the GPUs before the restore, where they were looked at; ``ahead``: what was made ready for the window.
     Never raises RestoreError; it is in the result.
     """
+    job = demand.job
     left = job.gpu.retries
     ahead = ahead or Ahead()
-    result = _attempt(client, job, reading, check, ahead)
+    result = _attempt(client, demand, reading, check, ahead)
     if result.failure and result.failure.code == "memory_write_failed" and not result.failure.left_behind:
         warnings = [
             *result.warnings,
             f"The restore of {job.name} was begun anew, by CRIU alone: {result.failure.msg}",
         ]
         ahead = ahead.plainly(result.failure.msg)
-        result = _attempt(client, _anew(job), reading, check, ahead)
+        result = _attempt(client, _anew(demand), reading, check, ahead)
         result.warnings[:0] = warnings
-    while result.failure and left > 0 and _may_begin_anew(client, result, result.failure, check):
+    while result.failure and left > 0 and _may_begin_anew(client, demand, result, result.failure, check):
         left -= 1
         if check:
             return _foretold(client, result)
         warnings = [*result.warnings, f"The restore of {job.name} was begun anew: {result.failure.msg}"]
-        result = _attempt(client, _anew(job), reading, check, ahead)
+        result = _attempt(client, _anew(demand), reading, check, ahead)
         result.warnings[:0] = warnings
     return result
 
 
-def _anew(job: Job) -> Job:
+def _anew(demand: Demand) -> Demand:
     # A failed attempt has used its snapshot, also where the container was there before.
-    return dataclasses.replace(job, container=dataclasses.replace(job.container, rebuild=True))
+    job = demand.job
+    return dataclasses.replace(
+        demand, job=dataclasses.replace(job, container=dataclasses.replace(job.container, rebuild=True))
+    )
 
 
 def _foretold(client: Client, failed: Result) -> Result:
@@ -71,10 +77,10 @@ def _foretold(client: Client, failed: Result) -> Result:
     return Result(job, container=failed.container, task=task, warnings=failed.warnings, receipt_written=True)
 
 
-def _attempt(client: Client, job: Job, reading: nvml.Reading | None, check: bool, ahead: Ahead) -> Result:
-    result = Result(job, ahead=ahead.result())
+def _attempt(client: Client, demand: Demand, reading: nvml.Reading | None, check: bool, ahead: Ahead) -> Result:
+    result = Result(demand.job, ahead=ahead.result())
     try:
-        _go(client, job, result, reading, check, ahead)
+        _go(client, demand, result, reading, check, ahead)
     except RestoreError as error:
         result.fail(error)
     except OSError as error:
@@ -86,11 +92,14 @@ def _attempt(client: Client, job: Job, reading: nvml.Reading | None, check: bool
     return result
 
 
-def _go(client: Client, job: Job, result: Result, reading: nvml.Reading | None, check: bool, ahead: Ahead) -> None:
+def _go(
+    client: Client, demand: Demand, result: Result, reading: nvml.Reading | None, check: bool, ahead: Ahead
+) -> None:
+    job = demand.job
     with ahead.huge_pages:
         result.ahead = ahead.result()
         begun = time.monotonic()
-        running = _window(client, job, result, check, ahead)
+        running = _window(client, demand, result, check, ahead)
         result.seconds["window"] = round((result.gpu.reached_at or time.monotonic()) - begun, 3)
     if result.task.created and not check:
         with result.timed(ALIVE):
@@ -103,11 +112,15 @@ def _go(client: Client, job: Job, result: Result, reading: nvml.Reading | None, 
         _receipt(client, job, result, reading, check)
 
 
-def _window(client: Client, job: Job, result: Result, check: bool, ahead: Ahead) -> float:
+def _window(client: Client, demand: Demand, result: Result, check: bool, ahead: Ahead) -> float:
     """From nothing to a process with its GPU memory; when the process ran, as time.monotonic() tells."""
-    facts = _facts(client, job)
+    job = demand.job
+    facts = demand.original.checkpoint.facts if demand.original else {}
     with result.timed(CONTAINER):
-        result.container = container_steps.present(client, job.container, check)
+        if demand.unreadable:
+            result.container = container_steps.without_checkpoint(job.container, demand.unreadable, check)
+        else:
+            result.container = container_steps.present(client, job.container, check, demand.original)
         result.warnings += result.container.warnings
     concerned = gpu.concerned(job.gpu, result.container.spec_after, facts)
     with contextlib.ExitStack() as stack:
@@ -117,7 +130,8 @@ def _window(client: Client, job: Job, result: Result, check: bool, ahead: Ahead)
             params = dataclasses.replace(
                 job.task, alive_seconds=0.0, assume_prepared=check and result.container.changed, split=ahead.split
             )
-            result.task = task_steps.started(client, params, check)
+            checkpoint = demand.original.checkpoint if demand.original else None
+            result.task = task_steps.started(client, params, check, checkpoint)
             result.warnings += result.task.warnings
             result.ahead["parallel_memory"].update(result.task.memory)
         running = time.monotonic()
@@ -125,14 +139,6 @@ def _window(client: Client, job: Job, result: Result, check: bool, ahead: Ahead)
             with result.timed(GPU):
                 _bring_gpu_back(client, job, result, facts, check, driver)
     return running
-
-
-def _facts(client: Client, job: Job) -> Mapping[str, Any]:
-    try:
-        return checkpoint_reader.load(client, job.checkpoint).facts
-    except InputError:
-        # The container's step says it, or in check mode knows that it will come.
-        return {}
 
 
 def _bring_gpu_back(
@@ -280,17 +286,17 @@ def _take_back(client: Client, result: Result) -> None:
                     records.write_failure(result.failure.evidence, _evidence(result))
 
 
-def _may_begin_anew(client: Client, result: Result, failure: WorkloadFailure, check: bool) -> bool:
+def _may_begin_anew(client: Client, demand: Demand, result: Result, failure: WorkloadFailure, check: bool) -> bool:
     """Whether the GPU refused, the GPUs have room now, and nothing of the failed attempt is left."""
-    job = result.job
+    job = demand.job
     codes = ("cuda_restore_failed",) if check else ("cuda_restore_failed", "vram_short")
-    if failure.code not in codes or failure.left_behind:
+    if failure.code not in codes or failure.left_behind or demand.original is None:
         return False
     reading = nvml.read(job.gpu.policy.driver_root, fallback=job.gpu.policy.driver_container)
     if reading.reason:
         return False
     try:
-        checkpoint = checkpoint_reader.load(client, job.checkpoint)
+        checkpoint = demand.original.checkpoint
         held = vram.held(job.gpu.vram, checkpoint.facts)
         size = checkpoint.criu.size if checkpoint.criu else 0
         vram.require(job.name, vram.need(held, checkpoint.facts, size, job.gpu.gpu_map), {}, reading)

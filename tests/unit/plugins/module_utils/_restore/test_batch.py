@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import json
 import threading
 import time
 from typing import Any
@@ -16,6 +17,12 @@ from ansible_collections.gpuops.restore.plugins.module_utils._core.errors import
 from ansible_collections.gpuops.restore.plugins.module_utils._restore import batch as restore_batch
 from ansible_collections.gpuops.restore.plugins.module_utils._restore.result import Result
 from ansible_collections.gpuops.restore.tests.standin import standin
+from ansible_collections.gpuops.restore.tests.unit.helpers.containerd_samples import (
+    CONFIG,
+    RUNTIME_OPTIONS,
+    add_checkpoint,
+    spec,
+)
 from ansible_collections.gpuops.restore.tests.unit.helpers.gpu_node import Cuda, GpuNode
 
 pytest_plugins = ["ansible_collections.gpuops.restore.tests.unit.helpers.cuda_fixtures"]
@@ -208,3 +215,65 @@ def test_one_that_fails_gives_its_room_back() -> None:
     with memory.room_for(90), memory.room_for(10):
         assert memory._promised == [90, 10]
     assert memory._promised == []
+
+
+# --- the checkpoint is read once
+
+
+def reads(gpus: GpuNode, name: str) -> list[str]:
+    """What was read of a checkpoint: its record, and which of its documents."""
+    image = f"example.test/{name}-checkpoint:1"
+    record = gpus.fake.state.images[image].target.digest
+    index = json.loads(gpus.fake.state.blobs[record].data)
+    documents = {record: "index", **{part["digest"]: part["mediaType"] for part in index["manifests"]}}
+    found = []
+    for call in gpus.fake.seen:
+        if call.name == "Images/Get" and call.request.name == image:
+            found.append("record")
+        elif call.name == "Content/Read" and call.request.digest in documents:
+            found.append(documents[call.request.digest])
+    return found
+
+
+@pytest.mark.parametrize("check", [True, False])
+def test_a_checkpoint_is_read_once_for_a_restore(gpus: GpuNode, check: bool) -> None:
+    add(gpus, "one", 1)
+    gpus.fake.seen.clear()
+    assert codes(restore_batch.restore_all(gpus.client.another, [gpus.job("one")], 0, check)) == [None]
+    documents = reads(gpus, "one")
+    assert [documents.count(part) for part in ("record", "index", CONFIG, RUNTIME_OPTIONS)] == [1, 1, 1, 1]
+
+
+def test_it_is_read_no_more_when_the_workload_is_begun_anew(gpus: GpuNode) -> None:
+    gpus.add("one", [Cuda(memory={GPU: GIB}, more={"fail_restore": 999})], [Cuda(memory={GPU: GIB})], held=[{GPU: GIB}])
+    gpus.fake.seen.clear()
+    found = restore_batch.restore_all(gpus.client.another, [gpus.job("one", {"gpu_retries": 1})], 0, False)
+    assert codes(found) == [None] and len(gpus.started["one"]) == 2
+    assert [part for part in reads(gpus, "one") if part in ("record", "index")] == ["record", "index"]
+
+
+def test_a_name_that_moves_meanwhile_does_not_lead_to_another_checkpoint(gpus: GpuNode) -> None:
+    add(gpus, "one", 1)
+    image = "example.test/one-checkpoint:1"
+    first = gpus.fake.state.images[image].target.digest
+
+    def move(_context: Any) -> None:
+        add_checkpoint(gpus.fake.state, name=image, base=gpus.node.base, original=spec(process={"args": ["other"]}))
+
+    gpus.fake.on("Containers/Get", move, times=1)
+    (result,) = restore_batch.restore_all(gpus.client.another, [gpus.job("one")], 0, False)
+    assert gpus.fake.state.images[image].target.digest != first
+    assert result.failure is None
+    assert result.receipt["checkpoint"]["digest"] == first
+    assert result.container.spec_after["process"]["args"] == ["counter"]
+
+
+def test_a_checkpoint_that_cannot_be_read_is_told_by_the_first_step(gpus: GpuNode) -> None:
+    add(gpus, "one", 1)
+    del gpus.fake.state.images["example.test/one-checkpoint:1"]
+    gpus.fake.seen.clear()
+    found = restore_batch.restore_all(gpus.client.another, [gpus.job("one")], 0, False)
+    assert [(code, result.step) for code, result in zip(codes(found), found)] == [("checkpoint_absent", "container")]
+    assert gpus.fake.count("Images/Get") == 1
+    (predicted,) = restore_batch.restore_all(gpus.client.another, [gpus.job("one", {"assume_prepared": True})], 0, True)
+    assert (predicted.failure, predicted.changed, predicted.task.created) == (None, True, True)

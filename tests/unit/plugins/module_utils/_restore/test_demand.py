@@ -87,8 +87,10 @@ def test_what_the_spec_says(
 
 def test_a_checkpoint_that_cannot_be_read_is_left_to_its_own_steps(client: Client) -> None:
     job = demand("train").job
-    assert look(client, job) == Demand(job)
-    assert judge([look(client, job)], 0, False).refused == {}
+    found = look(client, job)
+    assert found.unreadable is not None and found.unreadable.code == "checkpoint_absent"
+    assert found == Demand(job, unreadable=found.unreadable)
+    assert judge([found], 0, False).refused == {}
 
 
 # --- host memory

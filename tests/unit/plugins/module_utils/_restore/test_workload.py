@@ -389,7 +389,9 @@ def test_a_daemon_that_goes_away_is_told_as_a_failure(gpus: GpuNode) -> None:
     vanishing(gpus)
     gpus.fake.on("Containers/Delete", lambda _context: gpus.fake.fail("Images/Get", text="not now"))
     (result,) = restore_batch.restore_all(gpus.client.another, [gpus.job("train", {"gpu_retries": 2})], 0, False)
-    assert failure(result).code == "cuda_restore_failed"
+    assert (failure(result).code, failure(result).step) == ("rpc_failed", "container")
+    assert "not now" in failure(result).msg
+    assert ["OUT_OF_MEMORY" in warning for warning in result.warnings] == [True], "what was before it is told, too"
     assert len(gpus.started["train"]) == 1
 
 
