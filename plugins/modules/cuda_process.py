@@ -146,8 +146,7 @@ from ansible.module_utils.basic import AnsibleModule
 
 from ansible_collections.gpuops.restore.plugins.module_utils import _cuda_module, _options
 from ansible_collections.gpuops.restore.plugins.module_utils._containerd.client import Client
-from ansible_collections.gpuops.restore.plugins.module_utils._core.errors import InputError
-from ansible_collections.gpuops.restore.plugins.module_utils._gpu import state as gpu_state
+from ansible_collections.gpuops.restore.plugins.module_utils._gpu import state as gpu_state, vram
 
 
 def step(module: AnsibleModule, client: Client | None) -> dict[str, Any]:
@@ -158,7 +157,7 @@ def step(module: AnsibleModule, client: Client | None) -> dict[str, Any]:
         container_id=parameters["container_id"] or "",
         pids=tuple(parameters["pids"] or ()),
         gpu_map=dict(parameters["gpu_map"]),
-        vram=_sizes(parameters["vram"]),
+        vram=vram.sizes(parameters["vram"]),
         cuda_timeout=float(parameters["cuda_timeout"]),
         lock_timeout=parameters["lock_timeout"],
         driver_root=parameters["driver_root"] or "",
@@ -178,14 +177,6 @@ def step(module: AnsibleModule, client: Client | None) -> dict[str, Any]:
             when: {str(process["pid"]): process[when] for process in done.processes} for when in ("before", "after")
         },
     }
-
-
-def _sizes(vram: dict[str, Any]) -> dict[str, int]:
-    """Templates make strings of numbers."""
-    try:
-        return {uuid: int(size) for uuid, size in vram.items()}
-    except (TypeError, ValueError) as error:
-        raise InputError("vram_invalid", f"vram holds what is no number of bytes: {error}.", "Give bytes.") from error
 
 
 ARGUMENT_SPEC: dict[str, Any] = {

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Onto which GPUs a restore goes, and whether they have room.
+"""Onto which GPUs a restore goes.
 
 Facts: ``CUcheckpointRestoreArgs.gpuPairs`` (driver 580): every GPU that the process could see has to be in it, each new
 one once and of the same chip.
@@ -13,7 +13,7 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Mapping
 
-from .._core.errors import RETRYABLE, InputError, NodeError
+from .._core.errors import InputError, NodeError
 from .nvml import Reading
 
 _UUID = re.compile(r"GPU-[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}\Z")
@@ -81,26 +81,3 @@ def require_targets(wanted: tuple[tuple[str, str], ...], reading: Reading) -> No
                 f"gpu_map sends the memory of {old} ({there.name}) to {new} ({here.name}).",
                 "Choose a GPU of the same chip: a checkpoint does not fit another one.",
             )
-
-
-def require_room(vram: Mapping[str, int], gpu_map: Mapping[str, str], reading: Reading) -> list[str]:
-    """Raise NodeError ``vram_short`` when a GPU has less free than the checkpoint held; warnings for what is unknown.
-
-    A restore that fails for want of memory poisons its process, so this is looked at first.
-    """
-    warnings = []
-    for old, needed in sorted(vram.items()):
-        uuid = gpu_map.get(old, old)
-        gpu = reading.gpu(uuid)
-        if gpu is None or gpu.memory_free is None:
-            warnings.append(f"The free memory of the GPU {uuid} is not known ({reading.reason or 'it is not here'}).")
-        elif gpu.memory_free < needed:
-            raise NodeError(
-                "vram_short",
-                f"The GPU {gpu.index} ({uuid}) has {gpu.memory_free / (1 << 30):.1f} GiB free, and the checkpoint held "
-                f"{needed / (1 << 30):.1f} GiB on it.",
-                "Free that memory and run again; nothing was touched, so the process can still be restored.",
-                outcome=RETRYABLE,
-                details={"gpu": uuid, "needed": needed, "free": gpu.memory_free},
-            )
-    return warnings

@@ -30,6 +30,7 @@ from . import (
     nvml,
     processes as gpu_processes,
     transitions,
+    vram,
 )
 from .driver import CHECKPOINT, CHECKPOINTED, LOCK, LOCKED, RESTORE, RUNNING, Done, Driver
 from .processes import Found, Scope
@@ -162,29 +163,36 @@ def _preflight(
 ) -> nvml.Reading | None:
     """What has to be right before the first call; the NVML reading where one was made."""
     todo = {entry.process.pid: transitions.calls(params.state, entry.state) for entry in found}
-    if any(RESTORE in calls for calls in todo.values()):
+    restored = [pid for pid, calls in todo.items() if RESTORE in calls]
+    if restored:
         if pairs:
             driver.require_map()
         if not pairs and not params.vram:
             return None
         reading = _read(params)
         gpu_maps.require_targets(tuple(pairs), reading)
-        result.warnings.extend(gpu_maps.require_room(params.vram, params.gpu_map, reading))
+        needed = vram.mapped(params.vram, params.gpu_map)
+        result.warnings.extend(vram.require_room(_name(params, restored), needed, {}, reading))
         return reading
     reading = _read(params)
-    needed = {}
+    coming = {}
     for pid, calls in todo.items():
         size = reading.bytes_of(pid)
         if CHECKPOINT in calls and size is not None:
-            needed[pid] = size
+            coming[pid] = size
         elif CHECKPOINT in calls:
             why = reading.reason or "NVML does not tell"
             result.warnings.append(f"Host memory was not checked for process {pid}: its VRAM is not known ({why}).")
     for gpu in reading.gpus:
         if gpu.mig and any(holder.gpu == gpu.uuid and holder.pid in todo for holder in reading.holders):
             result.warnings.append(f"The GPU {gpu.index} is in MIG mode, which driver checkpoints do not support.")
-    host_memory.require(needed, params.proc, params.cgroup_root)
+    host_memory.require(coming, params.proc, params.cgroup_root)
     return reading
+
+
+def _name(params: StateParams, pids: Sequence[int]) -> str:
+    """The workload's, for messages."""
+    return params.container_id or f"process {', '.join(map(str, pids))}"
 
 
 def _carry_out(params: StateParams, scope: Scope, run: Run, deadline: float, result: StateResult) -> None:

@@ -42,7 +42,7 @@ class Demand:
     held: Mapping[str, int] = field(default_factory=dict)
     #: The old GPUs that they could see.
     visible: tuple[str, ...] = ()
-    vram: gpu_vram.Need = field(default_factory=gpu_vram.Need)
+    vram: gpu_vram.Requirement = field(default_factory=gpu_vram.Requirement)
 
 
 @dataclass
@@ -74,7 +74,7 @@ def look(client: Client, job: Job) -> Demand:
     checkpoint = original.checkpoint
     size = checkpoint.criu.size if checkpoint.criu else 0
     expected = restore_gpu.expected(job.gpu, spec, checkpoint.facts)
-    held = gpu_vram.held(job.gpu.vram, checkpoint.facts)
+    held = gpu_vram.at_checkpoint(job.gpu.vram, checkpoint.facts)
     memory = ((spec.get("linux") or {}).get("resources") or {}).get("memory")
     limit = memory.get("limit") if isinstance(memory, dict) else None
     return Demand(
@@ -87,7 +87,9 @@ def look(client: Client, job: Job) -> Demand:
         gpu_expected=expected,
         held=held,
         visible=gpu_vram.visible(checkpoint.facts),
-        vram=gpu_vram.need(held, checkpoint.facts, size, job.gpu.gpu_map) if expected else gpu_vram.Need(),
+        vram=gpu_vram.requirement(held, checkpoint.facts, size, job.gpu.gpu_map)
+        if expected
+        else gpu_vram.Requirement(),
     )
 
 
@@ -106,18 +108,18 @@ def judge(demands: Sequence[Demand], available: int | None, thorough: bool) -> V
     verdict.reading = nvml.read(policy.driver_root, fallback=policy.driver_container)
     if thorough:
         _judge_driver(expected, verdict)
-        if verdict.reading.reason:
-            verdict.warnings.append(f"Whether the GPUs have room was not looked at: {verdict.reading.reason}.")
     taken: dict[str, int] = {}
     for demand in expected:
         gpu = demand.job.gpu
         try:
             pairs = gpu_map.pairs(gpu.gpu_map, {*demand.held, *demand.visible})
             gpu_map.require_targets(pairs, verdict.reading)
-            gpu_vram.require(demand.job.name, demand.vram, taken, verdict.reading)
+            warnings = gpu_vram.require_room(demand.job.name, demand.vram, taken, verdict.reading)
         except RestoreError as error:
             verdict.refuse(demand.job.name, error)
             continue
+        if thorough:
+            verdict.warnings += [warning for warning in warnings if warning not in verdict.warnings]
         for uuid, size in demand.vram.by_gpu.items() or {"": demand.vram.total}.items():
             taken[uuid] = taken.get(uuid, 0) + size
     return verdict

@@ -15,7 +15,7 @@ from .._container import params as container_params, task as task_steps
 from .._core import labels, state_dir
 from .._core.errors import InputError
 from .._criu import config as criu_config
-from .._gpu import devices, teardown
+from .._gpu import devices, teardown, vram
 from .._host import cgroup, huge_pages as host_huge_pages
 from .._parallel_memory import policy as memory_policy
 from .._probe import probe as probes
@@ -149,7 +149,7 @@ def job_of(workload: Mapping[str, Any], settings: Settings) -> Job:
         gpu=restore_gpu.GpuParams(
             policy=policy,
             gpu_map=_texts(workload.get("gpu_map")),
-            vram=sizes(workload.get("vram")),
+            vram=vram.sizes(workload.get("vram")),
             retries=max(0, settings.gpu_retries),
         ),
         probe=probe_of(name, workload.get("probe"), settings.staging_dir),
@@ -189,14 +189,6 @@ def probe_of(name: str, probe: Mapping[str, Any] | None, staging_dir: str) -> pr
         names = {"path": "path", "seconds": "seconds", "url": "url", "status": "statuses"}
         params.update({names.get(key, key): value for key, value in details.items()})
     return probes.ProbeParams(**params)
-
-
-def sizes(vram: Mapping[str, Any] | None) -> dict[str, int]:
-    """Bytes by GPU UUID; templates make strings of numbers. Raises InputError ``vram_invalid``."""
-    try:
-        return {str(uuid): int(size) for uuid, size in (vram or {}).items()}
-    except (TypeError, ValueError) as error:
-        raise InputError("vram_invalid", f"vram holds what is no number of bytes: {error}.", "Give bytes.") from error
 
 
 def _texts(given: Mapping[Any, Any] | None) -> dict[str, str]:

@@ -148,7 +148,7 @@ def _bring_gpu_back(
     # map needs to know which GPUs there were.
     known = bool(job.gpu.gpu_map) or not result.task.changed
     params = dataclasses.replace(
-        job.gpu, vram=vram.held(job.gpu.vram, facts) if known else {}, visible=vram.visible(facts)
+        job.gpu, vram=vram.at_checkpoint(job.gpu.vram, facts) if known else {}, visible=vram.visible(facts)
     )
     try:
         result.gpu = gpu.bring_back(
@@ -297,9 +297,9 @@ def _may_begin_anew(client: Client, demand: Demand, result: Result, failure: Wor
         return False
     try:
         checkpoint = demand.original.checkpoint
-        held = vram.held(job.gpu.vram, checkpoint.facts)
+        held = vram.at_checkpoint(job.gpu.vram, checkpoint.facts)
         size = checkpoint.criu.size if checkpoint.criu else 0
-        vram.require(job.name, vram.need(held, checkpoint.facts, size, job.gpu.gpu_map), {}, reading)
+        vram.require_room(job.name, vram.requirement(held, checkpoint.facts, size, job.gpu.gpu_map), {}, reading)
         if failure.code == "cuda_restore_failed" and not result.task.created:
             # A task that a run which was killed has left: its poisoned processes never come back.
             task_steps.absent(client, dataclasses.replace(job.task, grace_seconds=0.0), check)

@@ -63,8 +63,19 @@ def test_too_little_vram_is_refused_before_the_process_is_poisoned(steps: Steps)
     error = steps.refused(pid, vram={GPU: 4 * GIB})
     assert (error.code, error.outcome) == ("vram_short", RETRYABLE)
     assert (error.details["free"], error.details["needed"]) == (GIB, 4 * GIB)
+    assert error.message == (
+        f"The GPU 0 ({GPU}) has 1.0 GiB of VRAM free, and the checkpoint of process {pid} held 4.0 GiB on it."
+    )
     steps.world.set("gpus/0/other_used", 0)
     assert steps.run(pid, vram={GPU: 4 * GIB}).changed
+
+
+def test_vram_that_cannot_be_looked_at_is_warned_of(steps: Steps) -> None:
+    steps.world.set("nvml_error", 9)
+    pid = steps.world.add_process(standin.CHECKPOINTED, {GPU: GIB})
+    done = steps.run(pid, vram={GPU: 99 * GIB})
+    assert done.warnings == ["Whether the GPUs have room was not looked at: NVML: Driver Not Loaded."]
+    assert done.changed
 
 
 # --- other GPUs

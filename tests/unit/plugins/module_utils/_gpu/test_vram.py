@@ -13,11 +13,11 @@ import pytest
 from ansible_collections.gpuops.restore.plugins.module_utils._core.errors import RETRYABLE, NodeError
 from ansible_collections.gpuops.restore.plugins.module_utils._gpu.nvml import Gpu, Reading
 from ansible_collections.gpuops.restore.plugins.module_utils._gpu.vram import (
-    Need,
-    held,
-    need,
+    Requirement,
+    at_checkpoint,
     processes,
-    require,
+    require_room,
+    requirement,
     visible,
 )
 from ansible_collections.gpuops.restore.tests.standin import standin
@@ -45,9 +45,9 @@ def free(*sizes: int | None) -> Reading:
     return Reading("580", 13000, tuple(gpus))
 
 
-def short(needed: Need, reading: Reading, taken: dict[str, int] | None = None) -> NodeError:
+def short(needed: Requirement, reading: Reading, taken: dict[str, int] | None = None) -> NodeError:
     with pytest.raises(NodeError) as caught:
-        require("train", needed, taken or {}, reading)
+        require_room("train", needed, taken or {}, reading)
     assert (caught.value.code, caught.value.outcome) == ("vram_short", RETRYABLE)
     assert caught.value.details["workload"] == "train"
     return caught.value
@@ -55,8 +55,8 @@ def short(needed: Need, reading: Reading, taken: dict[str, int] | None = None) -
 
 def test_what_processes_held_is_added() -> None:
     known = facts(recorded(a=1, b=2), recorded(a=4))
-    assert held({}, known) == {"a": 5, "b": 2}
-    assert held({"c": 9}, known) == {"c": 9}, "what the operator gives wins"
+    assert at_checkpoint({}, known) == {"a": 5, "b": 2}
+    assert at_checkpoint({"c": 9}, known) == {"c": 9}, "what the operator gives wins"
 
 
 @pytest.mark.parametrize(
@@ -75,34 +75,41 @@ def test_what_processes_held_is_added() -> None:
     ],
 )
 def test_records_are_read_with_care(strange: dict[str, Any]) -> None:
-    assert held({}, strange) == {}
+    assert at_checkpoint({}, strange) == {}
     assert all(isinstance(process, dict) for process in processes(strange))
 
 
 def test_a_record_wins_over_the_estimate_and_follows_the_map() -> None:
-    assert need({GPU: 3, OTHER: 4}, {}, 99, {GPU: GONE}) == Need(7, {GONE: 3, OTHER: 4})
-    assert need({}, {}, 99, {}) == Need(99, estimated=True)
+    assert requirement({GPU: 3, OTHER: 4}, {}, 99, {GPU: GONE}) == Requirement(7, {GONE: 3, OTHER: 4})
+    assert requirement({}, {}, 99, {}) == Requirement(99, estimated=True)
+
+
+def test_a_message_names_the_workload_the_gpu_and_both_sizes() -> None:
+    found = short(Requirement(GIB, {GPU: GIB}), free(GIB // 2))
+    assert found.message == (
+        f"The GPU 0 ({GPU}) has 0.5 GiB of VRAM free, and the checkpoint of train held 1.0 GiB on it."
+    )
 
 
 def test_a_capture_that_found_no_process_needs_nothing() -> None:
-    assert need({}, {"version": 1, "gpu": None}, 99, {}) == Need()
-    assert need({}, {"version": 1}, 99, {}).estimated, "it did not look"
-    assert need({}, facts({"bytes": None, "gpus": {}}), 99, {}).estimated, "NVML did not tell"
+    assert requirement({}, {"version": 1, "gpu": None}, 99, {}) == Requirement()
+    assert requirement({}, {"version": 1}, 99, {}).estimated, "it did not look"
+    assert requirement({}, facts({"bytes": None, "gpus": {}}), 99, {}).estimated, "NVML did not tell"
 
 
 def test_each_gpu_has_to_have_its_part() -> None:
-    needed = Need(12 * GIB, {GPU: 8 * GIB, OTHER: 4 * GIB})
-    require("train", needed, {}, free(8 * GIB, 4 * GIB))
+    needed = Requirement(12 * GIB, {GPU: 8 * GIB, OTHER: 4 * GIB})
+    assert require_room("train", needed, {}, free(8 * GIB, 4 * GIB)) == []
     error = short(needed, free(12 * GIB, 4 * GIB - 1))
     assert (error.details["gpu"], error.details["needed"], error.details["estimated"]) == (OTHER, 4 * GIB, False)
     assert "GPU 1" in error.message
     short(needed, free(12 * GIB, 12 * GIB), {GPU: 4 * GIB + 1})
-    require("train", needed, {GPU: 4 * GIB}, free(12 * GIB, 4 * GIB))
+    assert require_room("train", needed, {GPU: 4 * GIB}, free(12 * GIB, 4 * GIB)) == []
 
 
 def test_an_estimate_is_for_all_gpus_together() -> None:
-    needed = Need(12 * GIB, estimated=True)
-    require("train", needed, {}, free(6 * GIB, 6 * GIB))
+    needed = Requirement(12 * GIB, estimated=True)
+    assert require_room("train", needed, {}, free(6 * GIB, 6 * GIB)) == []
     error = short(needed, free(6 * GIB, 6 * GIB), {"": 1})
     assert error.details["estimated"] is True
     assert "estimate" in error.message and "vram" in error.remedy
@@ -111,13 +118,28 @@ def test_an_estimate_is_for_all_gpus_together() -> None:
 
 
 def test_a_gpu_that_is_not_here_may_be_any_of_those_that_are() -> None:
-    needed = Need(12 * GIB, {GONE: 12 * GIB})
-    require("train", needed, {}, free(6 * GIB, 6 * GIB))
+    needed = Requirement(12 * GIB, {GONE: 12 * GIB})
+    assert require_room("train", needed, {}, free(6 * GIB, 6 * GIB)) == []
     assert "held 12.0 GiB" in short(needed, free(6 * GIB, 5 * GIB)).message
-    short(Need(GIB, {GPU: GIB}), free(12 * GIB), {GONE: 12 * GIB})
+    short(Requirement(GIB, {GPU: GIB}), free(12 * GIB), {GONE: 12 * GIB})
 
 
-@pytest.mark.parametrize("reading", [Reading(reason="no NVML"), free(None), free(GIB, None)])
-def test_what_is_not_told_is_not_judged(reading: Reading) -> None:
-    require("train", Need(99 * GIB, estimated=True), {}, reading)
-    require("train", Need(99 * GIB, {OTHER: 99 * GIB}), {}, reading)
+@pytest.mark.parametrize(
+    ("reading", "gpu", "warnings"),
+    [
+        (Reading(reason="no NVML"), GPU, ["Whether the GPUs have room was not looked at: no NVML."]),
+        (free(None), GPU, [f"The free memory of the GPU {GPU} is not known."]),
+        (free(GIB, None), OTHER, [f"The free memory of the GPU {OTHER} is not known."]),
+        (free(GIB, None), GONE, [f"The free memory of the GPU {OTHER} is not known."]),
+    ],
+)
+def test_what_is_not_told_is_said_and_not_judged(reading: Reading, gpu: str, warnings: list[str]) -> None:
+    assert require_room("train", Requirement(99 * GIB, {gpu: 99 * GIB}), {}, reading) == warnings
+    assert require_room("train", Requirement(99 * GIB, estimated=True), {}, reading) == warnings
+
+
+def test_a_gpu_that_does_not_tell_hides_no_other() -> None:
+    needed = Requirement(3 * GIB, {GPU: GIB, OTHER: 2 * GIB})
+    assert require_room("train", needed, {}, free(None, 2 * GIB)) == [f"The free memory of the GPU {GPU} is not known."]
+    assert short(needed, free(None, GIB)).details["gpu"] == OTHER
+    assert require_room("train", Requirement(GIB, {GPU: GIB}), {}, free(GIB, None)) == [], "the other is not needed"

@@ -34,7 +34,7 @@ def demand(name: str, **changes: Any) -> Demand:
 
 
 def on_gpu(name: str, size: int, gpu: str = GPU, **changes: Any) -> Demand:
-    need = vram.Need(size, {gpu: size})
+    need = vram.Requirement(size, {gpu: size})
     return demand(name, gpu_expected=True, held={gpu: size}, vram=need, **changes)
 
 
@@ -58,9 +58,9 @@ def refused(demands: list[Demand], available: int | None = None) -> dict[str, li
 def test_what_a_checkpoint_says(fake: FakeContainerd, client: Client, node: Node) -> None:
     found = look(client, demand("train").job)
     size = len(fake.state.blobs[node.checkpoint.parts[CRIU]].data)
-    assert (found.memory, found.live, found.gpu_expected, found.vram) == (size, False, False, vram.Need())
+    assert (found.memory, found.live, found.gpu_expected, found.vram) == (size, False, False, vram.Requirement())
     needed = look(client, demand("train", workload={"gpu": "required"}).job)
-    assert needed.vram == vram.Need(size, estimated=True)
+    assert needed.vram == vram.Requirement(size, estimated=True)
     assert look(client, demand("train", workload={"gpu": "none", "vram": {GPU: 7}}).job).vram.total == 0
     fake.state.tasks["train"] = Task(None, 77, 2)
     assert look(client, demand("train").job).live
@@ -132,7 +132,7 @@ def test_vram_is_for_all_of_them(reading: Reading) -> None:
 
 
 def test_estimates_and_records_are_added_whatever_their_order(reading: Reading) -> None:
-    guess = demand("a", gpu_expected=True, vram=vram.Need(15 * GIB, estimated=True))
+    guess = demand("a", gpu_expected=True, vram=vram.Requirement(15 * GIB, estimated=True))
     known = on_gpu("b", 6 * GIB)
     assert refused([guess, known]) == {"b": ["vram_short"]}
     assert refused([known, guess]) == {"a": ["vram_short"]}

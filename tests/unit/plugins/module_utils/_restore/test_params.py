@@ -88,7 +88,8 @@ def test_names_are_unique_and_such_that_containerd_takes_them() -> None:
 
 
 def test_sizes_may_come_as_text() -> None:
-    assert restore_params.sizes({"GPU-1": "12", "GPU-2": 7}) == {"GPU-1": 12, "GPU-2": 7}
+    (job,) = jobs_of([{"name": "a", "checkpoint": "c:1", "vram": {"GPU-1": "12", "GPU-2": 7}}], Settings())
+    assert job.gpu.vram == {"GPU-1": 12, "GPU-2": 7}
     for wrong in ("12 GiB", None, [1]):
         assert code(vram={"GPU-1": wrong}) == "vram_invalid"
 
