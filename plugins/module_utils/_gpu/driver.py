@@ -68,11 +68,15 @@ class Done:
 
 @dataclass(frozen=True)
 class Round:
-    """What has become of one call for several processes: the answers, and those that never answered."""
+    """What has become of one call for several processes."""
 
+    #: The answers by process id.
     done: dict[int, Done] = field(default_factory=dict)
+    #: Those that never answered, and why, in words for a message.
     pending: tuple[Process, ...] = ()
     reason: str = ""
+    #: Whether that is because the time was up, rather than because the helper has ended.
+    timed_out: bool = False
 
 
 def version_text(version: int | None) -> str | None:
@@ -114,7 +118,7 @@ class Driver:
         """
         waiting: dict[int, Process] = {}
         done: dict[int, Done] = {}
-        reason = ""
+        reason, timed_out = "", False
         try:
             for process in processes:
                 self._number += 1
@@ -132,7 +136,7 @@ class Driver:
             while waiting:
                 answer = self._child.receive(deadline)
                 if answer is None:
-                    reason = "did not answer in time"
+                    reason, timed_out = "did not answer in time", True
                     break
                 process = waiting.pop(answer["id"])
                 done[process.pid] = _done(process, answer)
@@ -140,7 +144,7 @@ class Driver:
             reason = f"lost its helper process ({error})"
         if reason and not self._child.kill():
             self.stuck = f"the helper process {self._child.pid}, which hangs in the kernel"
-        return Round(done, tuple(waiting.values()), reason)
+        return Round(done, tuple(waiting.values()), reason, timed_out)
 
     def close(self) -> None:
         """Let the helper go."""

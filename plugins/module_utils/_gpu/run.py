@@ -14,7 +14,7 @@ from typing import Any
 from .._core.errors import UNKNOWN, RestoreError
 from .._host.processes import Process
 from . import marks, transitions
-from .driver import CHECKPOINTED, GONE, LOCKED, RESTORE, RUNNING, UNLOCK, Done, Driver
+from .driver import CHECKPOINTED, GONE, LOCKED, RESTORE, RUNNING, UNLOCK, Done, Driver, Round
 from .nvml import Reading
 from .processes import Found
 
@@ -64,6 +64,15 @@ class Run:
         """The state now, as far as it is known."""
         return self._now[process]
 
+    def actions(self, wanted: str) -> list[str]:
+        """All calls that bring the processes from where they were found to ``wanted``, in words and in their order."""
+        return [
+            f"{call} process {process.pid}"
+            for call in transitions.ORDER[wanted]
+            for process, state in self._before.items()
+            if call in transitions.calls(wanted, state)
+        ]
+
     def call(self, operation: str, processes: Sequence[Process], deadline: float) -> list[Done]:
         """One call for each; those that failed. Raises RestoreError ``cuda_timeout``, ``cuda_helper_died``."""
         if not processes:
@@ -89,11 +98,11 @@ class Run:
             self._now[process] = UNANSWERED
             self._problems[process] = f"{operation}: {found.reason}"
         if found.pending:
-            raise self.explained(self._unanswered(operation, found.pending, found.reason))
+            raise self.explained(self._unanswered(operation, found))
         return sorted(failed, key=lambda done: (done.gone, done.process.pid))
 
-    def roll_back(self, deadline: float) -> list[str]:
-        """Restore, then unlock, what this run has locked and checkpointed; what it could not, as ``pid (STATE)``.
+    def roll_back(self, deadline: float) -> list[Process]:
+        """Restore, then unlock, what this run has locked and checkpointed; the processes that it could not.
 
         What ends the driver's helper on the way shows in the states.
         """
@@ -104,11 +113,7 @@ class Run:
         with contextlib.suppress(RestoreError):
             self.call(RESTORE, [process for process in was_up if self._now[process] == CHECKPOINTED], deadline)
             self.call(UNLOCK, [process for process in was_running if self._now[process] == LOCKED], deadline)
-        return [
-            f"{process.pid} ({self._now[process]})"
-            for process in self.processes
-            if self._now[process] not in (self._before[process], GONE)
-        ]
+        return [process for process in self.processes if self._now[process] not in (self._before[process], GONE)]
 
     def explained(self, error: RestoreError) -> RestoreError:
         """The error with all processes in its details."""
@@ -136,13 +141,14 @@ class Run:
         return found
 
     @staticmethod
-    def _unanswered(operation: str, pending: Sequence[Process], reason: str) -> RestoreError:
-        pids = ", ".join(str(process.pid) for process in pending)
+    def _unanswered(operation: str, found: Round) -> RestoreError:
+        pids = [process.pid for process in found.pending]
         return RestoreError(
-            "cuda_timeout" if "in time" in reason else "cuda_helper_died",
-            f"The {operation} of process {pids} {reason}; whether it took effect is not known.",
+            "cuda_timeout" if found.timed_out else "cuda_helper_died",
+            f"The {operation} of process {', '.join(map(str, pids))} {found.reason}; whether it took effect is not "
+            "known.",
             "Look at the states with cuda_process_info and at dmesg for Xid lines before anything else; this is not "
             "replayed by itself.",
             outcome=UNKNOWN,
-            details={"operation": operation, "pending": [process.pid for process in pending]},
+            details={"operation": operation, "pending": pids},
         )

@@ -114,9 +114,9 @@ def reach(client: Client | None, params: StateParams, check: bool, driver: Drive
             back = [entry.process for entry in found if entry.state in (RUNNING, LOCKED)]
             marks.clear(params.marks_root, back)
         transitions.refuse(params.state, found, params.marks_root)
-        result.actions = transitions.actions(params.state, found)
-        result.changed = bool(result.actions)
         run = Run(driver, params.lock_timeout, pairs, params.marks_root, found)
+        result.actions = run.actions(params.state)
+        result.changed = bool(result.actions)
         reading = None
         if result.changed:
             reading = _preflight(params, found, pairs, driver, result)
@@ -234,25 +234,18 @@ def _lock_new_ones(params: StateParams, scope: Scope, run: Run, deadline: float,
         if not found:
             return []
         transitions.refuse(params.state, found, params.marks_root)
-        result.actions = _merged(result.actions, transitions.actions(params.state, found))
         run.add(found)
+        result.actions = run.actions(params.state)
         to_lock = [entry.process for entry in found if LOCK in transitions.calls(params.state, entry.state)]
         failed = [done for done in run.call(LOCK, to_lock, deadline) if not done.gone]
         if failed:
             return failed
-    error = RestoreError(
+    raise RestoreError(
         "cuda_processes_keep_coming",
         f"New CUDA processes kept coming while those of {params.container_id} were locked.",
         "Wait until the workload has started all of its processes, then run again.",
         outcome=RETRYABLE,
     )
-    raise error
-
-
-def _merged(before: list[str], more: list[str]) -> list[str]:
-    """Locks first, as they are done."""
-    both = [*before, *more]
-    return [text for text in both if text.startswith(LOCK)] + [text for text in both if not text.startswith(LOCK)]
 
 
 def _roll_back(run: Run, error: RestoreError, seconds: float) -> None:
@@ -260,7 +253,8 @@ def _roll_back(run: Run, error: RestoreError, seconds: float) -> None:
     left = run.roll_back(time.monotonic() + seconds)
     error.details["rolled_back"] = not left
     if left:
-        error.message += f" Taking that back failed for process {', '.join(left)}."
-        error.left_behind("; ".join(f"process {text}" for text in left))
-        if any(UNANSWERED in text for text in left):
+        texts = [f"{process.pid} ({run.state(process)})" for process in left]
+        error.message += f" Taking that back failed for process {', '.join(texts)}."
+        error.left_behind("; ".join(f"process {text}" for text in texts))
+        if any(run.state(process) == UNANSWERED for process in left):
             error.outcome = UNKNOWN

@@ -39,16 +39,6 @@ def calls(wanted: str, state: str | None) -> tuple[str, ...]:
     return _CALLS[wanted].get(state or "", ())
 
 
-def actions(wanted: str, found: Sequence[Found]) -> list[str]:
-    """All calls in words, in their order."""
-    return [
-        f"{call} process {entry.process.pid}"
-        for call in ORDER[wanted]
-        for entry in found
-        if call in calls(wanted, entry.state)
-    ]
-
-
 def refuse(wanted: str, found: Sequence[Found], marks_root: str) -> None:
     """Raise RestoreError for a process that cannot be brought to ``wanted``, before any is touched.
 

@@ -161,7 +161,7 @@ def test_a_call_that_hangs_is_given_up_and_the_others_answers_are_known(world: s
         begun = time.monotonic()
         found = driver.call(RESTORE, [hangs, fine], time.monotonic() + 1.0)
         assert time.monotonic() - begun < 5
-    assert (found.pending, found.reason) == ((hangs,), "did not answer in time")
+    assert (found.pending, found.reason, found.timed_out) == ((hangs,), "did not answer in time", True)
     assert found.done[fine.pid].state == LOCKED
     helper = world.calls()[0].caller
     assert not os.path.exists(f"/proc/{helper}")
@@ -179,7 +179,7 @@ def test_a_helper_that_dies_leaves_its_calls_unanswered(world: standin.World) ->
         thread.start()
         found = driver.call(RESTORE, [hangs], soon())
         thread.join()
-    assert found.pending == (hangs,)
+    assert (found.pending, found.timed_out) == ((hangs,), False)
     assert "lost its helper process (exit status -9" in found.reason
 
 
