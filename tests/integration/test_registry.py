@@ -286,6 +286,7 @@ LARGE = """
 import hashlib, itertools, json, os, sys
 from ansible_collections.gpuops.restore.plugins.module_utils._containerd import content, images, leases
 from ansible_collections.gpuops.restore.plugins.module_utils._containerd.client import Client
+from ansible_collections.gpuops.restore.plugins.module_utils._oci.image import Descriptor
 
 source, name, mib = sys.argv[1], sys.argv[2], int(sys.argv[3])
 kind = "application/vnd.oci.image.index.v1+json"
@@ -309,7 +310,7 @@ with Client("/run/containerd/containerd.sock", "k8s.io") as client, leases.hold(
     data = json.dumps(index).encode()
     digest, size = put(client, data, 1, labels)
     owner = {"io.gpuops.restore/owner": "gpuops.restore"}
-    images.create(client, images.Image(name, images.Descriptor(kind, digest, size, {}), owner))
+    images.create(client, images.Image(name, Descriptor(kind, digest, size), owner))
 """
 
 

@@ -21,8 +21,8 @@ from .._checkpoint import staging, writer as checkpoint_writer
 from .._containerd import daemon, snapshots
 from .._containerd.client import Client
 from .._containerd.containers import Container
-from .._containerd.images import Descriptor
 from .._core.errors import InputError
+from .._oci.image import Descriptor
 from . import upperdir
 
 

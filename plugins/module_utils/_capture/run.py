@@ -21,7 +21,7 @@ from .._checkpoint import facts as checkpoint_facts, node_facts, staging, writer
 from .._containerd import daemon, leases, messages, tasks
 from .._containerd.client import Client
 from .._containerd.containers import Container
-from .._containerd.images import Descriptor, Image
+from .._containerd.images import Image
 from .._containerd.tasks import Task
 from .._core import labels, state_dir
 from .._core.errors import UNKNOWN, RestoreError, RpcError
@@ -29,6 +29,7 @@ from .._diagnosis import failure as criu_failure
 from .._gpu import driver as gpu_driver, state as gpu_state
 from .._gpu.driver import Driver
 from .._host import huge_pages, processes as host_processes
+from .._oci.image import Descriptor
 from . import layer as capture_layer, mark as capture_mark, recovery, settle
 from .gpu import Gpus
 from .mark import Mark, Slot

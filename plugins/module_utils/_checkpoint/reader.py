@@ -17,10 +17,11 @@ from typing import Any
 
 from .._containerd import content, documents, images, messages
 from .._containerd.client import Client
-from .._containerd.images import Descriptor, Image
+from .._containerd.images import Image
 from .._core import labels, strict_json
 from .._core.errors import ConflictError, InputError
 from .._core.strict_json import StrictJsonError
+from .._oci.image import Descriptor
 
 _CRIU = "application/vnd.containerd.container.criu.checkpoint.criu.tar"
 _CONFIG = "application/vnd.containerd.container.checkpoint.config.v1+proto"
@@ -82,10 +83,10 @@ def load(client: Client, name: str) -> Checkpoint:
             f"There is no image {name} in containerd's namespace {client.namespace}.",
             "Import or pull the checkpoint image first (containerd_image), or correct checkpoint or namespace.",
         )
-    if image.target.media_type not in documents.INDEXES:
+    if not image.target.is_index:
         raise _not_a_checkpoint(name, f"its media type is {image.target.media_type}, not an OCI index")
     document = documents.read(client, image.target)
-    children = [documents.descriptor(entry, name) for entry in documents.objects(document, "manifests", name)]
+    children = documents.children(image.target, document, name)
     annotations = documents.mapping(document, "annotations", name)
     task_layout = image.labels.get("containerd.io/checkpoint") == "true"
     marked = task_layout or _RUNTIME_NAME in annotations
@@ -100,7 +101,7 @@ def load(client: Client, name: str) -> Checkpoint:
         digest=image.target.digest,
         layout="task" if task_layout else "container",
         base_name=base_name(annotations),
-        base=first(documents.INDEXES | documents.MANIFESTS),
+        base=next((child for child in children if child.has_children), None),
         runtime=str(annotations.get(_RUNTIME_NAME) or DEFAULT_RUNTIME),
         snapshotter=str(annotations.get(_SNAPSHOTTER_NAME) or DEFAULT_SNAPSHOTTER),
         criu=first(frozenset({_CRIU})),

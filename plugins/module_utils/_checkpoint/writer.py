@@ -22,10 +22,11 @@ from typing import Any
 
 from .._containerd import containers, content, images, messages, snapshots
 from .._containerd.client import Client
-from .._containerd.images import Descriptor, Image
+from .._containerd.images import Image
 from .._core import labels as core_labels
 from .._core.errors import AlreadyExistsError, InputError
 from .._oci import image as oci_image
+from .._oci.image import Descriptor
 
 CRIU = "application/vnd.containerd.container.criu.checkpoint.criu.tar"
 CONFIG = "application/vnd.containerd.container.checkpoint.config.v1+proto"
@@ -89,7 +90,7 @@ def packed_by_daemon(client: Client, directory: str) -> Descriptor:
             raise _not_plain(path)
     mount = messages.message("containerd.types.Mount", type="bind", source=directory, options=["rbind", "ro"])
     found = snapshots.diff(client, [], [mount], _PLAIN_TAR, f"gpuops-restore-criu-{uuid.uuid4().hex}")
-    return Descriptor(CRIU, found.digest, found.size, {})
+    return Descriptor(CRIU, found.digest, found.size)
 
 
 def tar_chunks(directory: str) -> Iterator[bytes]:
@@ -170,7 +171,7 @@ def gc_labels(parts: Parts) -> dict[str, str]:
     """What keeps the children for containerd's garbage collection, as containerd's clients name them."""
     found = {}
     for position, child in enumerate(parts.children()):
-        middle = "m." if child.media_type in oci_image.MANIFEST_TYPES + oci_image.INDEX_TYPES else ""
+        middle = "m." if child.has_children else ""
         found[f"{core_labels.GC_CONTENT}.{middle}{position}"] = child.digest
     return found
 

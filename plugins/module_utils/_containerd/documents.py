@@ -13,14 +13,9 @@ from .._core import strict_json
 from .._core.errors import InputError
 from .._core.strict_json import StrictJsonError
 from .._oci import image as oci_image
+from .._oci.image import Descriptor, DocumentError
 from . import content
 from .client import Client
-from .images import Descriptor
-
-INDEXES = frozenset(oci_image.INDEX_TYPES)
-MANIFESTS = frozenset(oci_image.MANIFEST_TYPES)
-#: What fits the size field of containerd's descriptor, an int64.
-_MAX_SIZE = 2**63 - 1
 
 
 def read(client: Client, descriptor: Descriptor) -> dict[str, Any]:
@@ -48,16 +43,12 @@ def objects(document: Mapping[str, Any], key: str, where: str) -> list[Any]:
     return found or []
 
 
-def descriptor(entry: Any, where: str) -> Descriptor:
-    """A descriptor out of a JSON document. Raises InputError ``document_invalid``."""
-    if not isinstance(entry, dict):
-        raise _invalid(where, "a descriptor is not an object")
-    digest, size = entry.get("digest"), entry.get("size")
-    good_digest = isinstance(digest, str) and digest.startswith("sha256:") and len(digest) == 71
-    if not good_digest or not isinstance(size, int) or isinstance(size, bool) or not 0 <= size <= _MAX_SIZE:
-        raise _invalid(where, f"it has a descriptor with digest {digest!r} and size {str(size)[:40]}")
-    annotations = {str(key): str(value) for key, value in mapping(entry, "annotations", where).items()}
-    return Descriptor(str(entry.get("mediaType") or ""), str(digest), size, annotations)
+def children(descriptor: Descriptor, document: Mapping[str, Any], where: str) -> list[Descriptor]:
+    """What an index or a manifest names, its config first. Raises InputError ``document_invalid``."""
+    try:
+        return oci_image.read_children(descriptor, document)
+    except DocumentError as error:
+        raise _invalid(where, str(error)) from error
 
 
 def _invalid(what: str, why: str) -> InputError:

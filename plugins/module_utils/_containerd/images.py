@@ -11,30 +11,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from .._core.errors import NotFoundError
+from .._oci.image import Descriptor
 from . import messages
 from .client import Client
 
 _SERVICE = "containerd.services.images.v1.Images"
-
-
-@dataclass(frozen=True)
-class Descriptor:
-    """An OCI content descriptor; ``size`` in bytes."""
-
-    media_type: str
-    digest: str
-    size: int
-    annotations: Mapping[str, str]
-
-    def message(self) -> Any:
-        """As ``containerd.types.Descriptor``."""
-        return messages.message(
-            "containerd.types.Descriptor",
-            media_type=self.media_type,
-            digest=self.digest,
-            size=self.size,
-            annotations=dict(self.annotations),
-        )
 
 
 @dataclass(frozen=True)
@@ -44,6 +25,17 @@ class Image:
     name: str
     target: Descriptor
     labels: Mapping[str, str]
+
+
+def descriptor_message(descriptor: Descriptor) -> Any:
+    """The descriptor as ``containerd.types.Descriptor``."""
+    return messages.message(
+        "containerd.types.Descriptor",
+        media_type=descriptor.media_type,
+        digest=descriptor.digest,
+        size=descriptor.size,
+        annotations=dict(descriptor.annotations),
+    )
 
 
 def _read(record: Any) -> Image:
@@ -99,5 +91,5 @@ def _record(image: Image) -> Any:
         "containerd.services.images.v1.Image",
         name=image.name,
         labels=dict(image.labels),
-        target=image.target.message(),
+        target=descriptor_message(image.target),
     )

@@ -11,9 +11,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from .._core.errors import NotFoundError
+from .._oci.image import Descriptor
 from . import messages
 from .client import DATA_TIMEOUT, Client
-from .images import Descriptor
+from .images import descriptor_message
 
 _SERVICE = "containerd.services.snapshots.v1.Snapshots"
 
@@ -79,7 +80,7 @@ def set_labels(client: Client, snapshotter: str, key: str, labels: Mapping[str, 
 def apply(client: Client, layer: Descriptor, onto: list[Any]) -> str:
     """Apply a layer to mounts; returns the diff id (digest of the uncompressed layer)."""
     found = client.call(
-        "containerd.services.diff.v1.Diff/Apply", diff=layer.message(), mounts=onto, timeout=DATA_TIMEOUT
+        "containerd.services.diff.v1.Diff/Apply", diff=descriptor_message(layer), mounts=onto, timeout=DATA_TIMEOUT
     )
     return str(found.applied.digest)
 
@@ -94,4 +95,4 @@ def diff(client: Client, lower: list[Any], upper: list[Any], media_type: str, re
         ref=ref,
         timeout=DATA_TIMEOUT,
     ).diff
-    return Descriptor(found.media_type, found.digest, found.size, {})
+    return Descriptor(found.media_type, found.digest, found.size)

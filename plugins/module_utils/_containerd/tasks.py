@@ -10,9 +10,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from .._core.errors import ConflictError, DeadlineError, NotFoundError, RpcError
+from .._oci.image import Descriptor
 from . import messages
 from .client import DATA_TIMEOUT, Client
-from .images import Descriptor
+from .images import descriptor_message
 
 _SERVICE = "containerd.services.tasks.v1.Tasks"
 _STATUS = {0: "UNKNOWN", 1: "CREATED", 2: "RUNNING", 3: "STOPPED", 4: "PAUSED", 5: "PAUSING"}
@@ -71,7 +72,7 @@ def create(
     if options is not None:
         fields["options"] = options
     if checkpoint is not None:
-        fields["checkpoint"] = checkpoint.message()
+        fields["checkpoint"] = descriptor_message(checkpoint)
     return int(client.call(f"{_SERVICE}/Create", timeout=DATA_TIMEOUT, **fields).pid)
 
 

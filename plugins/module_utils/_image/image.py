@@ -17,7 +17,7 @@ from .._containerd.client import Client
 from .._containerd.images import Image
 from .._core import labels as core_labels
 from .._core.errors import RETRYABLE, AlreadyExistsError, InputError, NodeError, RestoreError, RpcError
-from .._oci import image as oci_image
+from .._oci.image import Descriptor
 from .._streams import streams
 from . import archive_import, cri, pull, state as image_state, tree as image_tree, unpack
 from .state import ImageParams, State
@@ -134,8 +134,8 @@ def _from_archive(client: Client, params: ImageParams, state: State, check: bool
         with _held(client, params):
             archive_import.upload(client, archive, plan)
             tree = _require_whole(client, target, params.name)
-            _complete(client, params, image_tree.to_record(target), tree)
-            _record(client, params, state, image_tree.to_record(target), pin, result)
+            _complete(client, params, target.bare(), tree)
+            _record(client, params, state, target.bare(), pin, result)
 
 
 def _from_registry(client: Client, params: ImageParams, state: State, check: bool, result: ImageResult) -> None:
@@ -147,7 +147,7 @@ def _from_registry(client: Client, params: ImageParams, state: State, check: boo
         pulled = pull.fetch(client, reference, params.hosts_dir)
         target, ordinary = pulled.target, True
         try:
-            tree = _require_whole(client, image_tree.from_record(target), params.name)
+            tree = _require_whole(client, target, params.name)
             ordinary = not tree.is_checkpoint
             if params.digest not in ("", target.digest):
                 raise image_state.mismatch(f"The registry has {params.name} as {target.digest}", params.digest)
@@ -199,7 +199,7 @@ def _announce(params: ImageParams, state: State, what: str, digest: str, result:
 def _predict(
     params: ImageParams,
     state: State,
-    target: oci_image.Descriptor,
+    target: Descriptor,
     checkpoint: bool,
     unpacked: bool | None,
     result: ImageResult,
@@ -216,7 +216,7 @@ def _predict(
     }
 
 
-def _complete(client: Client, params: ImageParams, target: images.Descriptor, tree: image_tree.Tree) -> None:
+def _complete(client: Client, params: ImageParams, target: Descriptor, tree: image_tree.Tree) -> None:
     for digest, labels in tree.unlabelled.items():
         content.set_labels(client, digest, labels)
     if not params.unpack or tree.is_checkpoint:
@@ -236,7 +236,7 @@ def _complete(client: Client, params: ImageParams, target: images.Descriptor, tr
 
 
 def _record(
-    client: Client, params: ImageParams, state: State, target: images.Descriptor, pin: bool | None, result: ImageResult
+    client: Client, params: ImageParams, state: State, target: Descriptor, pin: bool | None, result: ImageResult
 ) -> None:
     """The name comes last, so that it never stands for something half-made."""
     if state.found is not None:
@@ -293,7 +293,7 @@ def _pin(client: Client, params: ImageParams, found: Image, pin: bool) -> None:
     images.update(client, Image(found.name, found.target, wanted), [f"labels.{name}" for name in names])
 
 
-def _require_whole(client: Client, target: oci_image.Descriptor, name: str) -> image_tree.Tree:
+def _require_whole(client: Client, target: Descriptor, name: str) -> image_tree.Tree:
     tree = image_tree.survey(client, target)
     lacking = [*tree.missing, *tree.missing_layers]
     if lacking:

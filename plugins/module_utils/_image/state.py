@@ -82,7 +82,7 @@ class State:
 def read(client: Client, found: Image | None, params: ImageParams) -> State:
     if found is None:
         return State(None, None, "", None)
-    tree = image_tree.survey(client, image_tree.from_record(found.target))
+    tree = image_tree.survey(client, found.target)
     if tree.is_checkpoint or tree.missing:
         return State(found, tree, "", None if tree.is_checkpoint else False)
     rootfs = image_unpack.rootfs(client, found.target, found.name)

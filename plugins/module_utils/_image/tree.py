@@ -13,10 +13,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from .._containerd import content, images
+from .._containerd import content
 from .._containerd.client import Client
 from .._core import labels
 from .._oci import image as oci_image
+from .._oci.image import Descriptor
 
 #: Part of the media type of everything in a checkpoint that is not an image.
 _CHECKPOINT_PART = "containerd.container."
@@ -39,10 +40,10 @@ class Tree:
     of all that is there.
     """
 
-    target: oci_image.Descriptor
-    documents: Mapping[str, Sequence[oci_image.Descriptor]]
-    missing: tuple[oci_image.Descriptor, ...]
-    missing_layers: tuple[oci_image.Descriptor, ...]
+    target: Descriptor
+    documents: Mapping[str, Sequence[Descriptor]]
+    missing: tuple[Descriptor, ...]
+    missing_layers: tuple[Descriptor, ...]
     unlabelled: Mapping[str, Mapping[str, str]]
     size: int
 
@@ -52,42 +53,32 @@ class Tree:
         return is_checkpoint(self.documents.get(self.target.digest, ()))
 
 
-def is_checkpoint(children: Iterable[oci_image.Descriptor]) -> bool:
+def is_checkpoint(children: Iterable[Descriptor]) -> bool:
     """Whether an index with these children is a checkpoint's."""
     return any(_CHECKPOINT_PART in child.media_type for child in children)
 
 
-def from_record(target: images.Descriptor) -> oci_image.Descriptor:
-    """An image record's target as the archive's functions take it."""
-    return oci_image.Descriptor(target.media_type, target.digest, target.size, dict(target.annotations))
-
-
-def to_record(target: oci_image.Descriptor) -> images.Descriptor:
-    """The other way round; an archive's annotations stay in the archive."""
-    return images.Descriptor(target.media_type, target.digest, target.size, {})
-
-
-def survey(client: Client, target: oci_image.Descriptor) -> Tree:
+def survey(client: Client, target: Descriptor) -> Tree:
     """Walk an image in the store. The base image that a checkpoint names may lack.
 
     Raises InputError ``blob_digest`` for a damaged document, and as ``_oci.image.walk``.
     """
     blobs: dict[str, content.Blob | None] = {}
 
-    def present(item: oci_image.Descriptor) -> bool:
+    def present(item: Descriptor) -> bool:
         if item.digest not in blobs:
             blobs[item.digest] = content.stat(client, item.digest)
         blob = blobs[item.digest]
         return blob is not None and blob.size == item.size
 
-    def load(level: Iterable[oci_image.Descriptor]) -> Mapping[str, bytes]:
+    def load(level: Iterable[Descriptor]) -> Mapping[str, bytes]:
         return {item.digest: content.read_all(client, item.digest, item.size) for item in level if present(item)}
 
     documents = oci_image.walk(target, load, oci_image.host_platform(), Anything())
     checkpoint = is_checkpoint(documents.get(target.digest, ()))
     indexes = {item.digest for children in documents.values() for item in [target, *children] if item.is_index}
-    missing: dict[str, oci_image.Descriptor] = {}
-    layers: dict[str, oci_image.Descriptor] = {}
+    missing: dict[str, Descriptor] = {}
+    layers: dict[str, Descriptor] = {}
     if not documents:
         missing[target.digest] = target
     unlabelled = {}
@@ -104,7 +95,7 @@ def survey(client: Client, target: oci_image.Descriptor) -> Tree:
     return Tree(target, documents, tuple(missing.values()), tuple(layers.values()), unlabelled, size)
 
 
-def gc_labels(children: Sequence[oci_image.Descriptor], present: Mapping[str, str], manifest: bool) -> dict[str, str]:
+def gc_labels(children: Sequence[Descriptor], present: Mapping[str, str], manifest: bool) -> dict[str, str]:
     """The labels that a document with these children needs beyond those that it has.
 
     ``manifest``: the first child is the config, the others are layers.

@@ -13,10 +13,9 @@ from typing import Any
 
 from .._containerd import content, documents, snapshots
 from .._containerd.client import Client
-from .._containerd.images import Descriptor
 from .._core import labels
 from .._core.errors import AlreadyExistsError, InputError, RestoreError
-from .._oci.image import host_platform
+from .._oci.image import Descriptor, Platform, host_platform
 
 
 @dataclass(frozen=True)
@@ -48,9 +47,8 @@ def rootfs(client: Client, target: Descriptor, name: str) -> Rootfs:
     """Resolve an image to this node's platform. Raises InputError ``not_an_image``, ``no_platform``, ``blob_*``."""
     manifest = _for_this_platform(client, target, name)
     document = documents.read(client, manifest)
-    config = documents.descriptor(document.get("config"), name)
+    config, *layers = documents.children(manifest, document, name)
     config_document = documents.read(client, config)
-    layers = tuple(documents.descriptor(entry, name) for entry in documents.objects(document, "layers", name))
     stacked = documents.objects(documents.mapping(config_document, "rootfs", name), "diff_ids", name)
     diff_ids = tuple(str(found) for found in stacked)
     if not layers or len(layers) != len(diff_ids):
@@ -59,7 +57,7 @@ def rootfs(client: Client, target: Descriptor, name: str) -> Rootfs:
             f"The image {name} has {len(layers)} layers and {len(diff_ids)} diff ids: it has no root file system.",
             "Give the reference of an ordinary container image.",
         )
-    return Rootfs(manifest, config, config_document, layers, diff_ids)
+    return Rootfs(manifest, config, config_document, tuple(layers), diff_ids)
 
 
 def is_unpacked(client: Client, found: Rootfs, snapshotter: str) -> bool:
@@ -123,9 +121,9 @@ def _extract(client: Client, snapshotter: str, layer: Descriptor, diff_id: str, 
 
 
 def _for_this_platform(client: Client, target: Descriptor, name: str) -> Descriptor:
-    if target.media_type in documents.MANIFESTS:
+    if target.is_manifest:
         return target
-    if target.media_type not in documents.INDEXES:
+    if not target.is_index:
         raise InputError(
             "not_an_image",
             f"The image {name} has the media type {target.media_type}, which is no image.",
@@ -133,17 +131,12 @@ def _for_this_platform(client: Client, target: Descriptor, name: str) -> Descrip
         )
     wanted = host_platform().architecture
     seen = []
-    for entry in documents.objects(documents.read(client, target), "manifests", name):
-        child = documents.descriptor(entry, name)
-        platform = documents.mapping(entry, "platform", name)
-        found = platform.get("architecture", wanted)
-        if (
-            child.media_type in documents.MANIFESTS | documents.INDEXES
-            and found == wanted
-            and platform.get("os", "linux") == "linux"
-        ):
+    for child in documents.children(target, documents.read(client, target), name):
+        platform = child.platform or Platform("", "")
+        found = platform.architecture or wanted
+        if child.has_children and found == wanted and platform.os in ("", "linux"):
             return _for_this_platform(client, child, name)
-        seen.append(str(found))
+        seen.append(found)
     raise InputError(
         "no_platform",
         f"The image {name} has nothing for linux/{wanted}; it has {', '.join(seen) or 'no manifest'}.",

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Descriptors and manifests of an image archive, parsed with bounds.
+"""Descriptors, indexes and manifests of images, parsed with bounds.
 
 Shapes: OCI image specification 1.1 (descriptor, image index, image manifest) and Docker's image manifest v2,
 schema 2.
@@ -11,14 +11,15 @@ schema 2.
 from __future__ import annotations
 
 import os
-from collections.abc import Container, Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Callable
 
 from .._core import strict_json
 from .._core.errors import InputError
 from .._core.strict_json import StrictJsonError
-from .._streams.streams import check_digest
+from .._streams.streams import is_digest
 
 INDEX_TYPES = (
     "application/vnd.oci.image.index.v1+json",
@@ -61,10 +62,12 @@ def host_platform() -> Platform:
 
 @dataclass(frozen=True)
 class Descriptor:
-    """What one thing says of another: ``digest`` (sha256:...), ``size`` in bytes."""
+    """What one thing says of another. Two of the same type, digest and size are equal."""
 
     media_type: str
+    #: ``sha256:`` and 64 hexadecimal digits.
     digest: str
+    #: In bytes.
     size: int
     annotations: Mapping[str, str] = field(default_factory=dict, compare=False)
     platform: Platform | None = field(default=None, compare=False)
@@ -74,26 +77,100 @@ class Descriptor:
         return self.media_type in INDEX_TYPES
 
     @property
+    def is_manifest(self) -> bool:
+        return self.media_type in MANIFEST_TYPES
+
+    @property
     def has_children(self) -> bool:
-        return self.is_index or self.media_type in MANIFEST_TYPES
+        return self.is_index or self.is_manifest
 
     @property
     def is_foreign(self) -> bool:
         """A layer that its licence keeps out of archives and registries."""
         return ".foreign." in self.media_type or ".nondistributable." in self.media_type
 
+    def bare(self) -> Descriptor:
+        """Type, digest and size alone, as records and documents of ours name it."""
+        return Descriptor(self.media_type, self.digest, self.size)
+
+
+class DocumentError(ValueError):
+    """What is wrong with a document; ``code`` is the failure's where archives and registries are read."""
+
+    def __init__(self, detail: str, code: str = "manifest_invalid") -> None:
+        super().__init__(detail)
+        self.code = code
+
+
+def read_descriptor(value: Any) -> Descriptor:
+    """One descriptor out of JSON. Raises DocumentError ``descriptor_invalid`` or ``digest_invalid``."""
+    if not isinstance(value, dict):
+        raise DocumentError("a descriptor in it is not an object", "descriptor_invalid")
+    media_type, size, digest = value.get("mediaType"), value.get("size"), value.get("digest")
+    if not isinstance(media_type, str) or not media_type or len(media_type) > 255 or not media_type.isprintable():
+        raise DocumentError("a descriptor in it has no media type", "descriptor_invalid")
+    if not isinstance(size, int) or isinstance(size, bool) or not 0 <= size <= _MAX_BLOB_SIZE:
+        raise DocumentError("a descriptor in it has an impossible size", "descriptor_invalid")
+    if not isinstance(digest, str) or not is_digest(digest):
+        raise DocumentError(f"the digest {str(digest)[:80]!r} of a descriptor in it is not a sha256", "digest_invalid")
+    annotations = value.get("annotations") or {}
+    if not isinstance(annotations, dict) or not all(isinstance(item, str) for item in annotations.values()):
+        raise DocumentError("the annotations of a descriptor in it are not strings", "descriptor_invalid")
+    return Descriptor(media_type, digest, size, annotations, _platform(value.get("platform")))
+
+
+def _platform(value: Any) -> Platform | None:
+    if value is None:
+        return None
+    parts = [value.get(key) or "" for key in ("os", "architecture", "variant")] if isinstance(value, dict) else [0]
+    if not all(isinstance(part, str) for part in parts):
+        raise DocumentError("the platform of a descriptor in it is malformed", "descriptor_invalid")
+    return Platform(*parts)
+
+
+def read_descriptors(value: Any) -> list[Descriptor]:
+    """A list of at most ``MAX_BLOBS`` descriptors. Raises DocumentError ``too_many_blobs`` and as above."""
+    if value is None:
+        return []
+    if not isinstance(value, list):
+        raise DocumentError("its list of descriptors is not a list")
+    if len(value) > MAX_BLOBS:
+        raise DocumentError(f"it names more than {MAX_BLOBS} blobs", "too_many_blobs")
+    return [read_descriptor(item) for item in value]
+
+
+def read_children(descriptor: Descriptor, document: Mapping[str, Any]) -> list[Descriptor]:
+    """What an index or a manifest (config first) names, in order. Raises DocumentError."""
+    claimed = document.get("mediaType") or descriptor.media_type
+    if claimed != descriptor.media_type:
+        raise DocumentError(f"it says that it is {str(claimed)[:80]!r}, its descriptor {descriptor.media_type!r}")
+    # A document that is both would mean one thing to us and another to containerd.
+    if "manifests" in document and ("config" in document or "layers" in document):
+        raise DocumentError("it is an index and a manifest at once")
+    if descriptor.is_index:
+        return read_descriptors(document.get("manifests"))
+    return [read_descriptor(document.get("config")), *read_descriptors(document.get("layers"))]
+
 
 def invalid(what: str, detail: str, code: str = "manifest_invalid") -> InputError:
-    """The error for a document that is not what it should be."""
+    """The error for a document of an archive or a registry that is not what it should be."""
     return InputError(code, f"{what} is not usable: {detail}.", _RETRY)
+
+
+@contextmanager
+def _reading(what: str) -> Iterator[None]:
+    try:
+        yield
+    except StrictJsonError as error:
+        raise invalid(what, f"it is not proper JSON ({error})") from error
+    except DocumentError as error:
+        raise invalid(what, str(error), error.code) from error
 
 
 def parse_json(data: bytes, what: str) -> Any:
     """A document of any kind. Raises InputError ``manifest_invalid``."""
-    try:
+    with _reading(what):
         return strict_json.parse(data)
-    except StrictJsonError as error:
-        raise invalid(what, f"it is not proper JSON ({error})") from error
 
 
 def parse_object(data: bytes, what: str) -> dict[str, Any]:
@@ -104,55 +181,18 @@ def parse_object(data: bytes, what: str) -> dict[str, Any]:
     return document
 
 
-def parse_descriptor(value: Any, what: str) -> Descriptor:
-    """One descriptor; InputError ``descriptor_invalid`` or ``digest_invalid``."""
-    if not isinstance(value, dict):
-        raise invalid(what, "a descriptor in it is not an object", "descriptor_invalid")
-    media_type, size = value.get("mediaType"), value.get("size")
-    if not isinstance(media_type, str) or not media_type or len(media_type) > 255 or not media_type.isprintable():
-        raise invalid(what, "a descriptor in it has no media type", "descriptor_invalid")
-    if not isinstance(size, int) or isinstance(size, bool) or not 0 <= size <= _MAX_BLOB_SIZE:
-        raise invalid(what, "a descriptor in it has an impossible size", "descriptor_invalid")
-    digest = check_digest(value.get("digest", ""), what)
-    annotations = value.get("annotations") or {}
-    if not isinstance(annotations, dict) or not all(isinstance(item, str) for item in annotations.values()):
-        raise invalid(what, "the annotations of a descriptor in it are not strings", "descriptor_invalid")
-    return Descriptor(media_type, digest, size, annotations, _platform(value.get("platform"), what))
-
-
-def _platform(value: Any, what: str) -> Platform | None:
-    if value is None:
-        return None
-    parts = [value.get(key) or "" for key in ("os", "architecture", "variant")] if isinstance(value, dict) else [0]
-    if not all(isinstance(part, str) for part in parts):
-        raise invalid(what, "the platform of a descriptor in it is malformed", "descriptor_invalid")
-    return Platform(*parts)
-
-
 def parse_descriptors(value: Any, what: str) -> list[Descriptor]:
-    """A list of descriptors, at most ``MAX_BLOBS``; InputError ``too_many_blobs`` and as above."""
-    if value is None:
-        return []
-    if not isinstance(value, list):
-        raise invalid(what, "its list of descriptors is not a list")
-    if len(value) > MAX_BLOBS:
-        raise invalid(what, f"it names more than {MAX_BLOBS} blobs", "too_many_blobs")
-    return [parse_descriptor(item, what) for item in value]
+    """:func:`read_descriptors` with InputError in place of DocumentError."""
+    with _reading(what):
+        return read_descriptors(value)
 
 
 def children(descriptor: Descriptor, data: bytes) -> list[Descriptor]:
-    """What an index or a manifest names, in order. InputError ``manifest_invalid`` and as above."""
+    """:func:`read_children` of a document's bytes, with InputError in place of DocumentError."""
     what = f"The {'index' if descriptor.is_index else 'manifest'} {descriptor.digest}"
     document = parse_object(data, what)
-    claimed = document.get("mediaType") or descriptor.media_type
-    if claimed != descriptor.media_type:
-        raise invalid(what, f"it says that it is {str(claimed)[:80]!r}, its descriptor {descriptor.media_type!r}")
-    # A document that is both would mean one thing to us and another to containerd.
-    if "manifests" in document and ("config" in document or "layers" in document):
-        raise invalid(what, "it is an index and a manifest at once")
-    if descriptor.is_index:
-        return parse_descriptors(document.get("manifests"), what)
-    return [parse_descriptor(document.get("config"), what), *parse_descriptors(document.get("layers"), what)]
+    with _reading(what):
+        return read_children(descriptor, document)
 
 
 Load = Callable[[Iterable[Descriptor]], Mapping[str, bytes]]

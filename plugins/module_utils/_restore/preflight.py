@@ -17,10 +17,11 @@ from .._checkpoint.original import Original
 from .._container import container as container_steps, mounts, netns, params as container_params, stdio
 from .._containerd import containers, content, daemon, ownership, task_removal, tasks
 from .._containerd.client import Client
-from .._containerd.images import Descriptor, Image
+from .._containerd.images import Image
 from .._core.errors import InputError, NodeError, RestoreError
 from .._gpu import nvml
 from .._oci import spec_adapt
+from .._oci.image import Descriptor
 
 
 @dataclass

@@ -33,11 +33,14 @@ _ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
 _PEEK = 512
 
 
+def is_digest(value: object) -> bool:
+    """Whether it is ``sha256:<64 lower-case hex digits>``."""
+    return isinstance(value, str) and _DIGEST.match(value) is not None
+
+
 def check_digest(digest: str, what: str) -> str:
-    """Return ``digest`` if it is ``sha256:<64 lower-case hex digits>``; InputError ``digest_invalid`` if
-    not.
-    """
-    if not isinstance(digest, str) or not _DIGEST.match(digest):
+    """Return ``digest`` if it is one. Raises InputError ``digest_invalid``."""
+    if not is_digest(digest):
         raise InputError(
             "digest_invalid",
             f"The digest {str(digest)[:80]!r} of {what} is not a sha256 digest.",

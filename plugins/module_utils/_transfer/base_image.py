@@ -38,8 +38,7 @@ def plan(client: Client, base: Descriptor | None, name: str, owner: str) -> Plan
             warning=f"The name {name} of the base image belongs to {other.target.digest} here; the checkpoint needs "
             f"{base.digest}, which gets no name."
         )
-    target = images.Descriptor(base.media_type, base.digest, base.size, {})
-    return Plan(Image(name, target, {labels.OWNER: owner}))
+    return Plan(Image(name, base.bare(), {labels.OWNER: owner}))
 
 
 def make(client: Client, wanted: Plan) -> bool:

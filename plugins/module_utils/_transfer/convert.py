@@ -20,11 +20,12 @@ from .._archive.reader import normalized_name
 from .._checkpoint import metadata as checkpoint_metadata, reader as checkpoint_reader, writer as checkpoint_writer
 from .._containerd import containers, content, daemon, images, leases, messages
 from .._containerd.client import Client
-from .._containerd.images import Descriptor, Image
+from .._containerd.images import Image
 from .._core import labels
 from .._core.errors import RETRYABLE, InputError, NodeError, RpcError
 from .._image import state as image_state, tree as image_tree
 from .._oci import spec_validate
+from .._oci.image import Descriptor
 from .._streams.streams import Expansion
 from .._streams.tar_reader import Limits
 from . import convert_base, dump as transfer_dump, dump_documents, import_archive
@@ -203,7 +204,7 @@ def _have(client: Client, params: ConvertParams, dump: Dump, check: bool, result
 
 
 def _is_whole(client: Client, record: Image) -> bool:
-    tree = image_tree.survey(client, image_tree.from_record(record.target))
+    tree = image_tree.survey(client, record.target)
     return not tree.missing and not tree.missing_layers
 
 
@@ -251,8 +252,7 @@ def _base(client: Client, params: ConvertParams, dump: Dump) -> tuple[Descriptor
         return None, normalized_name(name)
     recorded = "" if params.image or params.force else dump.origin.image_digest
     image = convert_base.find(client, params.path, name, recorded)
-    target = image.target
-    return Descriptor(target.media_type, target.digest, target.size, {}), image.name
+    return image.target.bare(), image.name
 
 
 def _write(client: Client, params: ConvertParams, made: Made, stored: list[transfer_dump.Stored]) -> None:

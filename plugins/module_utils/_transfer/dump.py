@@ -21,8 +21,8 @@ from typing import Any, Callable
 from .._archive.compression import gzipped
 from .._archive.members import ArchiveFile
 from .._checkpoint import writer as checkpoint_writer
-from .._containerd.images import Descriptor
 from .._core.errors import InputError
+from .._oci.image import Descriptor
 from .._streams.streams import ChunkSource, Expansion, decompressed, file_chunks
 from .._streams.tar_reader import Limits, members
 from . import dump_documents

@@ -186,7 +186,7 @@ def _items(client: Client, checkpoint: checkpoint_reader.Checkpoint, base: str) 
             f"The image {checkpoint.name} changed while it was read.",
             "Run again.",
         )
-    target = tree.from_record(record.target)
+    target = record.target
     documents = tree.survey(client, target).documents
     omitted = base == OMIT
     wanted: dict[str, Descriptor] = {target.digest: target}

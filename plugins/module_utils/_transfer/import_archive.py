@@ -14,11 +14,12 @@ from .._archive.reader import Archive, ArchiveImage, open_archive
 from .._checkpoint import reader as checkpoint_reader
 from .._containerd import content, documents, images, leases
 from .._containerd.client import Client
-from .._containerd.images import Descriptor, Image
+from .._containerd.images import Image
 from .._core import labels as core_labels
 from .._core.errors import AlreadyExistsError, InputError
 from .._image import archive_import, image as image_steps, state as image_state, tree as image_tree
 from .._oci import image as oci_image
+from .._oci.image import Descriptor
 from .._streams import streams
 from .._streams.streams import Expansion
 from .._streams.tar_reader import Limits
@@ -115,7 +116,7 @@ def _look(client: Client, params: ImportParams, result: ExportResult) -> _Found:
             # Only the base image may come another way.
             if not child.has_children and child.digest not in brought and content.stat(client, child.digest) is None:
                 raise oci_image.missing(child)
-        base = next((image_tree.to_record(child) for child in children if child.has_children), None)
+        base = next((child.bare() for child in children if child.has_children), None)
         return _Found(plan.digest, base, checkpoint_reader.base_name(annotations), comes=not plan.partial)
 
 
@@ -168,18 +169,18 @@ def _unnamed_base(client: Client, params: ImportParams, found: _Found, result: E
             f"{base.digest}, which gets no name."
         )
         return None
-    return Image(name, Descriptor(base.media_type, base.digest, base.size, {}), {core_labels.OWNER: params.owner})
+    return Image(name, base.bare(), {core_labels.OWNER: params.owner})
 
 
 def _is_whole(client: Client, target: Descriptor) -> bool:
-    tree = image_tree.survey(client, image_tree.from_record(target))
+    tree = image_tree.survey(client, target)
     return not tree.missing and not tree.missing_layers
 
 
 def _name_base(client: Client, params: ImportParams, base: Image, fresh: bool) -> None:
     """Make the record; a failure takes the checkpoint's, if ``fresh``, back."""
     try:
-        tree = image_tree.survey(client, image_tree.from_record(base.target))
+        tree = image_tree.survey(client, base.target)
         with leases.hold(client, params.lease or None, f"base image {base.name}"):
             for digest, labels in tree.unlabelled.items():
                 content.set_labels(client, digest, labels)

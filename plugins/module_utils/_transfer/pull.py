@@ -107,7 +107,7 @@ def _count(result: RegistryResult, plan: _Plan, fetched: Sequence[Descriptor]) -
 
 def _is_whole(client: Client, params: RegistryParams, found: Image) -> bool:
     """Whether everything of the image is in the store, and its base image has a name."""
-    target = tree.from_record(found.target)
+    target = found.target
     graph = oci_image.walk(target, lambda level: from_store(client, level), None)
     try:
         collected = registry_manifest.collect(target, graph, lambda item: in_store(client, item), params.base)
@@ -246,7 +246,7 @@ def _record(client: Client, params: RegistryParams, plan: _Plan, found: Image | 
     """The names come last, the checkpoint's after its base image's."""
     named = base_image.make(client, plan.base)
     try:
-        target = tree.to_record(plan.form.target)
+        target = plan.form.target.bare()
         labels = {core_labels.OWNER: params.owner} if found is None else dict(found.labels)
         labels.pop(_TASK_LABEL, None)
         if plan.form.layout == "task":

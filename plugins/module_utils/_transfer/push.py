@@ -15,7 +15,6 @@ from .._checkpoint import reader as checkpoint_reader
 from .._containerd import content, images
 from .._containerd.client import Client
 from .._core.errors import ConflictError, InputError
-from .._image import tree
 from .._oci import image as oci_image
 from .._oci.image import Descriptor
 from .._registry.repository import Repository, digest_of
@@ -67,7 +66,7 @@ def _collect(
     record = images.get(client, params.name)
     if record is None or record.target.digest != checkpoint.digest:
         raise InputError("checkpoint_absent", f"The image {params.name} changed while it was read.", "Run again.")
-    target = tree.from_record(record.target)
+    target = record.target
     graph = oci_image.walk(target, lambda level: from_store(client, level), None)
     collected = registry_manifest.collect(target, graph, lambda item: in_store(client, item), params.base)
     top = next((child for child in graph[target.digest] if child.has_children), None)

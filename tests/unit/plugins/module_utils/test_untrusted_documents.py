@@ -95,7 +95,7 @@ def manifest_surveyed(place: Place, spoil: Spoil) -> None:
     record(place.fake.state, BASE_NAME, MANIFEST, spoil(dump(sample.document)))
     found = images.get(place.client, BASE_NAME)
     assert found is not None
-    tree.survey(place.client, tree.from_record(found.target))
+    tree.survey(place.client, found.target)
 
 
 def image_config(place: Place, spoil: Spoil) -> None:

@@ -20,9 +20,9 @@ from ansible_collections.gpuops.restore.plugins.module_utils._checkpoint import 
     writer as checkpoint_writer,
 )
 from ansible_collections.gpuops.restore.plugins.module_utils._containerd.client import Client
-from ansible_collections.gpuops.restore.plugins.module_utils._containerd.images import Descriptor
 from ansible_collections.gpuops.restore.plugins.module_utils._containerd.messages import message, pack
 from ansible_collections.gpuops.restore.plugins.module_utils._core.errors import InputError
+from ansible_collections.gpuops.restore.plugins.module_utils._oci.image import Descriptor
 from ansible_collections.gpuops.restore.tests.unit.helpers.archive_samples import MANIFEST
 from ansible_collections.gpuops.restore.tests.unit.helpers.containerd_samples import spec
 from ansible_collections.gpuops.restore.tests.unit.helpers.fake_containerd import FakeContainerd
@@ -54,7 +54,7 @@ def parts(client: Client, images: str) -> checkpoint_writer.Parts:
         options=checkpoint_writer.options_blob(client),
         runtime_options=checkpoint_writer.runtime_options_blob(client, runc),
         writable_layer=checkpoint_writer.blob(client, b"layer", checkpoint_writer.LAYER),
-        base=Descriptor(MANIFEST, "sha256:" + "0" * 64, 7, {}),
+        base=Descriptor(MANIFEST, "sha256:" + "0" * 64, 7),
         base_name="example.test/app:1",
         runtime="io.containerd.runc.v2",
         snapshotter="overlayfs",

@@ -98,7 +98,7 @@ def test_labels_of_others_are_kept() -> None:
 def survey(client: Client, name: str) -> image_tree.Tree:
     found = images.get(client, name)
     assert found is not None
-    return image_tree.survey(client, image_tree.from_record(found.target))
+    return image_tree.survey(client, found.target)
 
 
 def test_survey_of_a_whole_image(fake: FakeContainerd, client: Client) -> None:
