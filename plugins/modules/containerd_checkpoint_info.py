@@ -119,11 +119,7 @@ from typing import Any
 from ansible.module_utils.basic import AnsibleModule
 
 from ansible_collections.gpuops.restore.plugins.module_utils import _module, _options
-from ansible_collections.gpuops.restore.plugins.module_utils._checkpoint import (
-    metadata as checkpoint_metadata,
-    original,
-)
-from ansible_collections.gpuops.restore.plugins.module_utils._container import params as container_params
+from ansible_collections.gpuops.restore.plugins.module_utils._container.params import ContainerParams
 from ansible_collections.gpuops.restore.plugins.module_utils._containerd.client import Client
 from ansible_collections.gpuops.restore.plugins.module_utils._core.errors import InputError
 from ansible_collections.gpuops.restore.plugins.module_utils._restore import preflight as restore_preflight
@@ -131,23 +127,11 @@ from ansible_collections.gpuops.restore.plugins.module_utils._restore import pre
 
 def _report(parameters: dict[str, Any], client: Client) -> restore_preflight.Report:
     try:
-        metadata = checkpoint_metadata.of_parameters(parameters)
+        params = ContainerParams.from_options(parameters)
     except InputError as error:
         found = restore_preflight.Report()
         found.add(error)
         return found
-    params = container_params.ContainerParams(
-        container_id=parameters["container_id"] or "",
-        source=original.Source(
-            parameters["checkpoint"], metadata, parameters["image"] or "", parameters["snapshotter"] or ""
-        ),
-        mounts={str(old): str(new) for old, new in parameters["mounts"].items()},
-        network=parameters["network"],
-        staging_dir=parameters["staging_dir"],
-        rebuild=parameters["rebuild"],
-        owner=parameters["owner"],
-        force=parameters["force"],
-    )
     return restore_preflight.report(client, params, parameters["stdout"] or "", parameters["stderr"] or "")
 
 

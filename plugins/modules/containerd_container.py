@@ -128,40 +128,9 @@ from typing import Any
 from ansible.module_utils.basic import AnsibleModule
 
 from ansible_collections.gpuops.restore.plugins.module_utils import _module, _options
-from ansible_collections.gpuops.restore.plugins.module_utils._checkpoint import metadata, original
-from ansible_collections.gpuops.restore.plugins.module_utils._container import (
-    container as container_steps,
-    params as container_params,
-)
+from ansible_collections.gpuops.restore.plugins.module_utils._container import container as container_steps
+from ansible_collections.gpuops.restore.plugins.module_utils._container.params import ContainerParams
 from ansible_collections.gpuops.restore.plugins.module_utils._containerd.client import Client
-from ansible_collections.gpuops.restore.plugins.module_utils._criu import config as criu_config
-
-
-def _wish(parameters: dict[str, Any]) -> container_params.ContainerParams:
-    criu = parameters["criu"] or {}
-    return container_params.ContainerParams(
-        container_id=parameters["container_id"],
-        source=original.Source(
-            checkpoint=parameters["checkpoint"],
-            metadata=metadata.of_parameters(parameters),
-            image=parameters["image"] or "",
-            snapshotter=parameters["snapshotter"] or "",
-        ),
-        snapshot_id=parameters["snapshot_id"] or "",
-        mounts={str(old): str(new) for old, new in parameters["mounts"].items()},
-        network=parameters["network"],
-        env={str(name): str(value) for name, value in parameters["env"].items()},
-        cgroups_path=parameters["cgroups_path"] or "",
-        allow_hooks=parameters["allow_hooks"],
-        allow_annotations=tuple(parameters["allow_annotations"]),
-        criu=criu_config.CriuOptions(**{name: value for name, value in criu.items() if value is not None}),
-        staging_dir=parameters["staging_dir"],
-        owner=parameters["owner"],
-        lease=parameters["lease"],
-        rebuild=parameters["rebuild"],
-        force=parameters["force"],
-        assume_prepared=parameters["assume_prepared"],
-    )
 
 
 def step(module: AnsibleModule, client: Client) -> dict[str, Any]:
@@ -184,7 +153,7 @@ def step(module: AnsibleModule, client: Client) -> dict[str, Any]:
             "actions": done.actions,
             "diff": {"before": state, "after": {"container": "absent"}},
         }
-    done = container_steps.present(client, _wish(parameters), module.check_mode)
+    done = container_steps.present(client, ContainerParams.from_options(parameters), module.check_mode)
     for warning in done.warnings:
         module.warn(warning)
     return {

@@ -186,33 +186,9 @@ from ansible_collections.gpuops.restore.plugins.module_utils._containerd.client 
 from ansible_collections.gpuops.restore.plugins.module_utils._probe import probe as probes
 
 
-def wish_of(parameters: dict[str, Any]) -> probes.ProbeParams:
-    """The options as the step takes them."""
-    common = {"container_id": parameters["container_id"], "staging_dir": parameters["staging_dir"]}
-    if parameters["file"]:
-        return probes.ProbeParams(path=parameters["file"]["path"], seconds=parameters["file"]["seconds"], **common)
-    if parameters["http"]:
-        http = parameters["http"]
-        return probes.ProbeParams(
-            url=http["url"],
-            statuses=tuple(http["status"]),
-            seconds=http["seconds"],
-            in_container=http["network"] == "container",
-            validate_certs=http["validate_certs"],
-            **common,
-        )
-    return probes.ProbeParams(
-        command=tuple(parameters["command"]) or ("",),
-        exit_status=parameters["exit_status"],
-        return_output=parameters["return_output"],
-        seconds=parameters["command_seconds"],
-        **common,
-    )
-
-
 def step(module: AnsibleModule, client: Client) -> dict[str, Any]:
     """Carry out one call of the module."""
-    done = probes.probe(client, wish_of(module.params), module.check_mode)
+    done = probes.probe(client, probes.ProbeParams.from_options(module.params), module.check_mode)
     if done.ok is None:
         module.warn(done.detail)
     return {"changed": False, "probe": done.result()}

@@ -187,7 +187,7 @@ from ansible_collections.gpuops.restore.plugins.module_utils._restore.result imp
 def step(module: AnsibleModule, client: Client) -> dict[str, Any]:
     """Carry out one call of the module."""
     parameters = module.params
-    settings = restore_params.settings_of(parameters)
+    settings = restore_params.Settings.from_options(parameters)
     jobs = restore_params.jobs_of(parameters["workloads"], settings)
     if parameters["state"] == "checked":
         return _checked(module, client, jobs)

@@ -143,34 +143,14 @@ from ansible.module_utils.basic import AnsibleModule
 
 from ansible_collections.gpuops.restore.plugins.module_utils import _module, _options
 from ansible_collections.gpuops.restore.plugins.module_utils._container import task as task_steps
+from ansible_collections.gpuops.restore.plugins.module_utils._container.params import TaskParams
 from ansible_collections.gpuops.restore.plugins.module_utils._containerd.client import Client
-from ansible_collections.gpuops.restore.plugins.module_utils._gpu import teardown
 
 
 def step(module: AnsibleModule, client: Client) -> dict[str, Any]:
     """Carry out one call of the module."""
-    parameters = module.params
-    params = task_steps.TaskParams(
-        container_id=parameters["container_id"],
-        checkpoint=parameters["checkpoint"] or "",
-        route=parameters["route"],
-        staging_dir=parameters["staging_dir"],
-        stdout=parameters["stdout"] or "",
-        stderr=parameters["stderr"] or "",
-        alive_seconds=parameters["alive_seconds"],
-        grace_seconds=parameters["grace_seconds"],
-        restore_timeout=float(parameters["restore_timeout"]),
-        owner=parameters["owner"],
-        force=parameters["force"],
-        assume_prepared=parameters["assume_prepared"],
-        gpu=teardown.Policy(
-            mode=parameters["gpu"],
-            driver_root=parameters["driver_root"] or "",
-            cuda_timeout=float(parameters["cuda_timeout"]),
-        ),
-    )
     act = {"started": task_steps.started, "stopped": task_steps.stopped, "absent": task_steps.absent}
-    done = act[parameters["state"]](client, params, module.check_mode)
+    done = act[module.params["state"]](client, TaskParams.from_options(module.params), module.check_mode)
     for warning in done.warnings:
         module.warn(warning)
     result: dict[str, Any] = {

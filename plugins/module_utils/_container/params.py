@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The container that is wanted, and what was done for it."""
+"""What is wanted of a container and of its task, and what was done for them."""
 
 from __future__ import annotations
 
@@ -10,18 +10,25 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from .._checkpoint import original
+from .._checkpoint import metadata, original
+from .._containerd.client import DATA_TIMEOUT
 from .._core import labels, state_dir
 from .._criu import config as criu_config
+from .._gpu import devices, teardown
+from .._parallel_memory.split import Split
+
+#: The task is restored from the staged files, or from the checkpoint's blob.
+STAGED, DESCRIPTOR = "staged", "descriptor"
 
 
 @dataclass(frozen=True)
 class ContainerParams:
-    """The container that is wanted. ``mounts`` maps old bind sources to new ones; see the module's documentation."""
+    """The container that is wanted; see the documentation of ``containerd_container``."""
 
     container_id: str
     source: original.Source
     snapshot_id: str = ""
+    #: Sources of bind mounts, old to new.
     mounts: Mapping[str, str] = field(default_factory=dict)
     network: str | None = None
     env: Mapping[str, str] = field(default_factory=dict)
@@ -36,6 +43,34 @@ class ContainerParams:
     force: bool = False
     assume_prepared: bool = False
 
+    @classmethod
+    def from_options(cls, options: Mapping[str, Any]) -> ContainerParams:
+        """As a module's options have it; what some modules lack has its default. Raises InputError ``metadata_*``."""
+        criu = options.get("criu") or {}
+        return cls(
+            container_id=options.get("container_id") or "",
+            source=original.Source(
+                checkpoint=options["checkpoint"],
+                metadata=metadata.of_parameters(options),
+                image=options.get("image") or "",
+                snapshotter=options.get("snapshotter") or "",
+            ),
+            snapshot_id=options.get("snapshot_id") or "",
+            mounts=texts(options.get("mounts")),
+            network=options.get("network"),
+            env=texts(options.get("env")),
+            cgroups_path=options.get("cgroups_path") or "",
+            allow_hooks=bool(options.get("allow_hooks")),
+            allow_annotations=tuple(options.get("allow_annotations") or ()),
+            criu=criu_config.CriuOptions(**{name: value for name, value in criu.items() if value is not None}),
+            staging_dir=options["staging_dir"],
+            owner=options["owner"],
+            lease=options.get("lease"),
+            rebuild=options["rebuild"],
+            force=options["force"],
+            assume_prepared=bool(options.get("assume_prepared")),
+        )
+
 
 @dataclass
 class ContainerResult:
@@ -49,3 +84,70 @@ class ContainerResult:
     spec_before: dict[str, Any] = field(default_factory=dict)
     spec_after: dict[str, Any] = field(default_factory=dict)
     container: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class TaskParams:
+    """The task that is wanted; see the documentation of ``containerd_task``. Times in seconds."""
+
+    container_id: str
+    #: Empty for an ordinary start from the image.
+    checkpoint: str = ""
+    route: str = STAGED
+    staging_dir: str = state_dir.STATE_ROOT
+    stdout: str = ""
+    stderr: str = ""
+    alive_seconds: float = 1.0
+    grace_seconds: float = 10.0
+    restore_timeout: float = DATA_TIMEOUT
+    owner: str = labels.DEFAULT_OWNER
+    force: bool = False
+    assume_prepared: bool = False
+    gpu: teardown.Policy = field(default_factory=teardown.Policy)
+    #: Of the staged checkpoint, where its memory is to be written beside CRIU.
+    split: Split | None = None
+
+    @classmethod
+    def from_options(cls, options: Mapping[str, Any]) -> TaskParams:
+        """As a module's options have it; what some modules lack has its default."""
+        return cls(
+            container_id=options["container_id"],
+            checkpoint=options["checkpoint"] or "",
+            route=options.get("route") or STAGED,
+            staging_dir=options["staging_dir"],
+            stdout=options.get("stdout") or "",
+            stderr=options.get("stderr") or "",
+            alive_seconds=options["alive_seconds"],
+            grace_seconds=options.get("grace_seconds", cls.grace_seconds),
+            restore_timeout=float(options["restore_timeout"]),
+            owner=options["owner"],
+            force=options["force"],
+            assume_prepared=options["assume_prepared"],
+            gpu=teardown.Policy(
+                mode=options.get("gpu") or devices.AUTO,
+                driver_root=options["driver_root"] or "",
+                cuda_timeout=float(options["cuda_timeout"]),
+            ),
+        )
+
+
+@dataclass
+class TaskResult:
+    """What was, or in check mode would be, done."""
+
+    changed: bool = False
+    created: bool = False
+    before: str = "absent"
+    after: str = "absent"
+    actions: list[str] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+    task: dict[str, Any] = field(default_factory=dict)
+    seconds: dict[str, float] = field(default_factory=dict)
+    output_created: list[str] = field(default_factory=list)
+    #: What the writer of a split checkpoint's memory reported.
+    memory: dict[str, Any] = field(default_factory=dict)
+
+
+def texts(given: Mapping[Any, Any] | None) -> dict[str, str]:
+    """An option that maps texts, of which YAML may have made numbers."""
+    return {str(key): str(value) for key, value in (given or {}).items()}

@@ -9,13 +9,13 @@ from __future__ import annotations
 import contextlib
 import os
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from .._checkpoint import reader as checkpoint_reader, staging
 from .._checkpoint.reader import Checkpoint
 from .._containerd import containers, daemon, leftovers, ownership, snapshots, task_removal, tasks
-from .._containerd.client import DATA_TIMEOUT, Client
+from .._containerd.client import Client
 from .._containerd.containers import Container
 from .._containerd.tasks import Task
 from .._core import labels, state_dir
@@ -25,48 +25,8 @@ from .._gpu import marks, teardown
 from .._host import processes as host_processes
 from .._oci import spec_adapt
 from .._parallel_memory import hook as memory_hook
-from .._parallel_memory.split import Split
 from . import stdio as container_stdio
-
-STAGED, DESCRIPTOR = "staged", "descriptor"
-
-
-@dataclass(frozen=True)
-class TaskParams:
-    """The task that is wanted. Times in seconds; an empty ``checkpoint`` means an ordinary start from the image."""
-
-    container_id: str
-    checkpoint: str = ""
-    route: str = STAGED
-    staging_dir: str = state_dir.STATE_ROOT
-    stdout: str = ""
-    stderr: str = ""
-    alive_seconds: float = 1.0
-    grace_seconds: float = 10.0
-    restore_timeout: float = DATA_TIMEOUT
-    owner: str = labels.DEFAULT_OWNER
-    force: bool = False
-    assume_prepared: bool = False
-    gpu: teardown.Policy = field(default_factory=teardown.Policy)
-    #: Of the staged checkpoint, where its memory is to be written beside CRIU.
-    split: Split | None = None
-
-
-@dataclass
-class TaskResult:
-    """What was, or in check mode would be, done."""
-
-    changed: bool = False
-    created: bool = False
-    before: str = "absent"
-    after: str = "absent"
-    actions: list[str] = field(default_factory=list)
-    warnings: list[str] = field(default_factory=list)
-    task: dict[str, Any] = field(default_factory=dict)
-    seconds: dict[str, float] = field(default_factory=dict)
-    output_created: list[str] = field(default_factory=list)
-    #: What the writer of a split checkpoint's memory reported.
-    memory: dict[str, Any] = field(default_factory=dict)
+from .params import DESCRIPTOR, TaskParams, TaskResult
 
 
 def started(client: Client, params: TaskParams, check: bool, checkpoint: Checkpoint | None = None) -> TaskResult:

@@ -12,7 +12,7 @@ from __future__ import annotations
 import hashlib
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Callable
 
@@ -24,6 +24,7 @@ from . import command as probe_command, rootfs_path
 
 COMMAND, FILE, HTTP = "command", "file", "http"
 _INTERVAL = 0.1
+_COMMAND_SECONDS = 30.0
 _READ_BYTES = 1024 * 1024
 
 
@@ -42,6 +43,43 @@ class ProbeParams:
     validate_certs: bool = True
     seconds: float = 10.0
     staging_dir: str = state_dir.STATE_ROOT
+
+    @classmethod
+    def from_options(cls, options: Mapping[str, Any]) -> ProbeParams:
+        """As a module's options have it; what is None has its default. Raises InputError ``probe_invalid``."""
+        kinds = [kind for kind in (COMMAND, FILE, HTTP) if options.get(kind) is not None]
+        if len(kinds) != 1:
+            raise InputError(
+                "probe_invalid",
+                f"The probe of {options['container_id']} has "
+                f"{' and '.join(kinds) or 'none of command, file and http'}.",
+                "Give exactly one of command, file and http.",
+            )
+        given: dict[str, Any]
+        if kinds == [COMMAND]:
+            seconds = options.get("command_seconds")
+            given = {
+                "command": tuple(options[COMMAND]) or ("",),
+                "exit_status": options.get("exit_status"),
+                "return_output": options.get("return_output"),
+                "seconds": _COMMAND_SECONDS if seconds is None else seconds,
+            }
+        elif kinds == [FILE]:
+            given = {name: options[FILE].get(name) for name in ("path", "seconds")}
+        else:
+            http = options[HTTP]
+            given = {
+                "url": http.get("url"),
+                "statuses": tuple(http["status"]) if http.get("status") is not None else None,
+                "seconds": http.get("seconds"),
+                "in_container": http["network"] == "container" if http.get("network") else None,
+                "validate_certs": http.get("validate_certs"),
+            }
+        return cls(
+            container_id=options["container_id"],
+            staging_dir=options["staging_dir"],
+            **{name: value for name, value in given.items() if value is not None},
+        )
 
     @property
     def kind(self) -> str:

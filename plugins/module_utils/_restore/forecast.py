@@ -11,7 +11,7 @@ import os
 from collections.abc import Sequence
 
 from .._checkpoint import staging
-from .._container import task as task_steps
+from .._container.params import STAGED
 from .._core.errors import RestoreError
 from .._host import huge_pages
 from .._parallel_memory import policy as memory_policy
@@ -45,7 +45,7 @@ class Forecast:
         ``prewarmed``: what was read ahead already; ``beside``: whether memory is written beside CRIU, None where that
         is not known yet.
         """
-        if demand.live or not demand.memory or demand.job.task.route != task_steps.STAGED:
+        if demand.live or not demand.memory or demand.job.task.route != STAGED:
             return None
         if beside is None:
             beside = not memory_policy.refusal(demand.job.settings.parallel_memory, demand.memory, staged=True)

@@ -10,12 +10,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from .._checkpoint import metadata, original
-from .._container import params as container_params, task as task_steps
+from .._container import params as container_params
 from .._core import labels, state_dir
 from .._core.errors import InputError
-from .._criu import config as criu_config
-from .._gpu import devices, teardown, vram
+from .._gpu import vram
 from .._host import cgroup, huge_pages as host_huge_pages
 from .._parallel_memory import policy as memory_policy
 from .._probe import probe as probes
@@ -45,6 +43,29 @@ class Settings:
     assume_prepared: bool = False
     record: Mapping[str, Any] = field(default_factory=dict)
 
+    @classmethod
+    def from_options(cls, options: Mapping[str, Any]) -> Settings:
+        """From the options of ``containerd_restore`` outside of ``workloads``."""
+        return cls(
+            staging_dir=options["staging_dir"],
+            owner=options["owner"],
+            force=options["force"],
+            lease=options["lease"],
+            rebuild=options["rebuild"],
+            alive_seconds=options["alive_seconds"],
+            restore_timeout=float(options["restore_timeout"]),
+            cuda_timeout=float(options["cuda_timeout"]),
+            driver_root=options["driver_root"] or "",
+            gpu_retries=options["gpu_retries"],
+            keep_evidence=options["keep_evidence"],
+            huge_pages=options["huge_pages"],
+            prewarm=options["prewarm"],
+            parallel_memory=options["parallel_memory"],
+            rates_file=rates.FILE,
+            assume_prepared=options["assume_prepared"],
+            record=options["record"] or {},
+        )
+
 
 @dataclass(frozen=True)
 class Job:
@@ -53,7 +74,7 @@ class Job:
     name: str
     checkpoint: str
     container: container_params.ContainerParams
-    task: task_steps.TaskParams
+    task: container_params.TaskParams
     gpu: restore_gpu.GpuParams
     probe: probes.ProbeParams | None
     settings: Settings
@@ -61,135 +82,48 @@ class Job:
     #: As given, less what may be secret; for evidence.
     shown: Mapping[str, Any] = field(default_factory=dict)
 
-
-def settings_of(parameters: Mapping[str, Any]) -> Settings:
-    """The module's own options."""
-    return Settings(
-        staging_dir=parameters["staging_dir"],
-        owner=parameters["owner"],
-        force=parameters["force"],
-        lease=parameters["lease"],
-        rebuild=parameters["rebuild"],
-        alive_seconds=parameters["alive_seconds"],
-        restore_timeout=float(parameters["restore_timeout"]),
-        cuda_timeout=float(parameters["cuda_timeout"]),
-        driver_root=parameters["driver_root"] or "",
-        gpu_retries=parameters["gpu_retries"],
-        keep_evidence=parameters["keep_evidence"],
-        huge_pages=parameters["huge_pages"],
-        prewarm=parameters["prewarm"],
-        parallel_memory=parameters["parallel_memory"],
-        rates_file=rates.FILE,
-        assume_prepared=parameters["assume_prepared"],
-        record=parameters["record"] or {},
-    )
+    @classmethod
+    def from_options(cls, workload: Mapping[str, Any], settings: Settings) -> Job:
+        """From one entry of ``workloads``. Raises InputError ``container_id_invalid``, ``metadata_*`` and others."""
+        name = workload["name"]
+        # Files are named after it, evidence of its failure too.
+        cgroup.cgroups_path(name, cgroup.CGROUPFS)
+        # What the modules of the single steps take; what they call alike holds for all workloads of the call.
+        options = {**workload, **vars(settings), "container_id": name, "metadata": None}
+        task = container_params.TaskParams.from_options(options)
+        return cls(
+            name=name,
+            checkpoint=workload["checkpoint"],
+            container=container_params.ContainerParams.from_options(options),
+            task=task,
+            gpu=restore_gpu.GpuParams(
+                policy=task.gpu,
+                gpu_map=container_params.texts(workload.get("gpu_map")),
+                vram=vram.sizes(workload.get("vram")),
+                retries=max(0, settings.gpu_retries),
+            ),
+            probe=_probe(name, workload.get("probe") or {}, settings),
+            settings=settings,
+            record=workload.get("record") or {},
+            shown={
+                **{key: value for key, value in workload.items() if key not in ("env", "metadata_content", "record")},
+                "env": sorted(workload.get("env") or {}),
+            },
+        )
 
 
 def jobs_of(workloads: Sequence[Mapping[str, Any]], settings: Settings) -> list[Job]:
-    """All ``workloads``. Raises InputError ``workload_duplicate`` and what :func:`job_of` raises."""
+    """All ``workloads``. Raises InputError ``workload_duplicate`` and what :meth:`Job.from_options` raises."""
     names = [workload["name"] for workload in workloads]
     for name in names:
         if names.count(name) > 1:
             raise InputError(
                 "workload_duplicate", f"The name {name} stands twice in workloads.", "Give each workload its own name."
             )
-    return [job_of(workload, settings) for workload in workloads]
+    return [Job.from_options(workload, settings) for workload in workloads]
 
 
-def job_of(workload: Mapping[str, Any], settings: Settings) -> Job:
-    """One entry of ``workloads``. Raises InputError ``container_id_invalid`` and others."""
-    name = workload["name"]
-    # Files are named after it, evidence of its failure too.
-    cgroup.cgroups_path(name, cgroup.CGROUPFS)
-    shared: dict[str, Any] = {
-        "container_id": name,
-        "staging_dir": settings.staging_dir,
-        "owner": settings.owner,
-        "force": settings.force,
-        "assume_prepared": settings.assume_prepared,
-    }
-    criu = workload.get("criu") or {}
-    policy = teardown.Policy(
-        mode=workload.get("gpu") or devices.AUTO,
-        driver_root=settings.driver_root,
-        cuda_timeout=settings.cuda_timeout,
-    )
-    return Job(
-        name=name,
-        checkpoint=workload["checkpoint"],
-        container=container_params.ContainerParams(
-            source=original.Source(
-                checkpoint=workload["checkpoint"],
-                metadata=metadata.of_parameters({**workload, "metadata": None}),
-                image=workload.get("image") or "",
-                snapshotter=workload.get("snapshotter") or "",
-            ),
-            snapshot_id=workload.get("snapshot_id") or "",
-            mounts=_texts(workload.get("mounts")),
-            network=workload.get("network"),
-            env=_texts(workload.get("env")),
-            cgroups_path=workload.get("cgroups_path") or "",
-            allow_hooks=bool(workload.get("allow_hooks")),
-            allow_annotations=tuple(workload.get("allow_annotations") or ()),
-            criu=criu_config.CriuOptions(**{key: value for key, value in criu.items() if value is not None}),
-            lease=settings.lease,
-            rebuild=settings.rebuild,
-            **shared,
-        ),
-        task=task_steps.TaskParams(
-            checkpoint=workload["checkpoint"],
-            route=workload.get("route") or task_steps.STAGED,
-            stdout=workload.get("stdout") or "",
-            stderr=workload.get("stderr") or "",
-            alive_seconds=settings.alive_seconds,
-            restore_timeout=settings.restore_timeout,
-            gpu=policy,
-            **shared,
-        ),
-        gpu=restore_gpu.GpuParams(
-            policy=policy,
-            gpu_map=_texts(workload.get("gpu_map")),
-            vram=vram.sizes(workload.get("vram")),
-            retries=max(0, settings.gpu_retries),
-        ),
-        probe=probe_of(name, workload.get("probe"), settings.staging_dir),
-        settings=settings,
-        record=workload.get("record") or {},
-        shown={
-            **{key: value for key, value in workload.items() if key not in ("env", "metadata_content", "record")},
-            "env": sorted(workload.get("env") or {}),
-        },
-    )
-
-
-def probe_of(name: str, probe: Mapping[str, Any] | None, staging_dir: str) -> probes.ProbeParams | None:
-    """The proof that is wanted, None for none. Raises InputError ``probe_invalid`` unless it is exactly one."""
-    given = {key: value for key, value in (probe or {}).items() if value is not None}
-    if not given:
+def _probe(name: str, options: Mapping[str, Any], settings: Settings) -> probes.ProbeParams | None:
+    if all(value is None for value in options.values()):
         return None
-    kinds = [kind for kind in (probes.COMMAND, probes.FILE, probes.HTTP) if kind in given]
-    if len(kinds) != 1:
-        raise InputError(
-            "probe_invalid",
-            f"The probe of {name} has {' and '.join(kinds) or 'none of command, file and http'}.",
-            "Give exactly one of command, file and http.",
-        )
-    params: dict[str, Any] = {"container_id": name, "staging_dir": staging_dir}
-    if probes.COMMAND in given:
-        params.update(
-            command=tuple(given["command"]) or ("",),
-            exit_status=given.get("exit_status", 0),
-            seconds=given.get("command_seconds", 30.0),
-        )
-    else:
-        details = {key: value for key, value in given[kinds[0]].items() if value is not None}
-        network = details.pop("network", None)
-        if network is not None:
-            params["in_container"] = network == "container"
-        names = {"path": "path", "seconds": "seconds", "url": "url", "status": "statuses"}
-        params.update({names.get(key, key): value for key, value in details.items()})
-    return probes.ProbeParams(**params)
-
-
-def _texts(given: Mapping[Any, Any] | None) -> dict[str, str]:
-    return {str(key): str(value) for key, value in (given or {}).items()}
+    return probes.ProbeParams.from_options({**options, "container_id": name, "staging_dir": settings.staging_dir})

@@ -12,7 +12,7 @@ from typing import Any
 
 from .._checkpoint import staging
 from .._checkpoint.staging import Staged
-from .._container import task as task_steps
+from .._container.params import STAGED
 from .._containerd import daemon
 from .._containerd.client import Client
 from .._core import state_dir
@@ -72,7 +72,7 @@ def prepare(client: Client, demand: Demand, huge_pages: HugePages, forecast: For
 def _split(client: Client, demand: Demand, staged: Staged) -> tuple[Split | None, str]:
     """The checkpoint in two parts, or why CRIU restores all of it."""
     job = demand.job
-    refusal = memory_policy.refusal(job.settings.parallel_memory, demand.memory, job.task.route == task_steps.STAGED)
+    refusal = memory_policy.refusal(job.settings.parallel_memory, demand.memory, job.task.route == STAGED)
     if refusal:
         return None, refusal
     criu = daemon.find_program("criu", daemon.daemon_environment(client)["PATH"])

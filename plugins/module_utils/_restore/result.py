@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from .._container import params as container_params, task as task_steps
+from .._container import params as container_params
 from .._core.errors import UNKNOWN, Failure, RestoreError
 from .._gpu import nvml
 from . import gpu as restore_gpu
@@ -90,7 +90,7 @@ class Result:
     job: Job
     step: str = ""
     container: container_params.ContainerResult = field(default_factory=container_params.ContainerResult)
-    task: task_steps.TaskResult = field(default_factory=task_steps.TaskResult)
+    task: container_params.TaskResult = field(default_factory=container_params.TaskResult)
     gpu: restore_gpu.GpuResult = field(default_factory=restore_gpu.GpuResult)
     gpu_seen: nvml.Reading | None = None
     probe: dict[str, Any] | None = None

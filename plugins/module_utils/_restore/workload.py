@@ -14,6 +14,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from .._container import container as container_steps, task as task_steps
+from .._container.params import TaskResult
 from .._containerd.client import Client
 from .._core import labels, state_dir
 from .._core.errors import RestoreError
@@ -73,7 +74,7 @@ def _foretold(client: Client, failed: Result) -> Result:
     job = failed.job
     gone = task_steps.absent(client, job.task, check=True)
     again = f"restore {job.name} anew, since its process cannot get its GPU memory back"
-    task = task_steps.TaskResult(True, True, failed.task.before, "RUNNING", [*gone.actions, again])
+    task = TaskResult(True, True, failed.task.before, "RUNNING", [*gone.actions, again])
     return Result(job, container=failed.container, task=task, warnings=failed.warnings, receipt_written=True)
 
 

@@ -22,11 +22,8 @@ from ansible_collections.gpuops.restore.plugins.module_utils._checkpoint import 
 from ansible_collections.gpuops.restore.plugins.module_utils._containerd.client import Client
 from ansible_collections.gpuops.restore.plugins.module_utils._core import labels
 from ansible_collections.gpuops.restore.plugins.module_utils._host import processes as host_processes
-from ansible_collections.gpuops.restore.plugins.module_utils._restore import (
-    batch as restore_batch,
-    params as restore_params,
-)
-from ansible_collections.gpuops.restore.plugins.module_utils._restore.params import Job
+from ansible_collections.gpuops.restore.plugins.module_utils._restore import batch as restore_batch
+from ansible_collections.gpuops.restore.plugins.module_utils._restore.params import Job, Settings
 from ansible_collections.gpuops.restore.plugins.module_utils._restore.result import Result
 from ansible_collections.gpuops.restore.tests.standin import standin
 from ansible_collections.gpuops.restore.tests.unit.helpers.containerd_node import Node
@@ -101,7 +98,7 @@ class GpuNode:
         """A workload from the checkpoint that :meth:`add` has made."""
         options: dict[str, Any] = {"alive_seconds": 0.05, "cuda_timeout": 30.0, "gpu_retries": 0, **(settings or {})}
         given = {"name": name, "checkpoint": f"example.test/{name}-checkpoint:1", **workload}
-        return restore_params.job_of(given, restore_params.Settings(staging_dir=self.root, **options))
+        return Job.from_options(given, Settings(staging_dir=self.root, **options))
 
     def run(self, *jobs: Job, parallel: int = 0) -> list[Result]:
         """Restore them; what check mode says of it before is compared, and it must not have touched anything."""

@@ -17,7 +17,7 @@ from ansible_collections.gpuops.restore.plugins.module_utils._container import (
     params as container_params,
     task as task_steps,
 )
-from ansible_collections.gpuops.restore.plugins.module_utils._container.task import TaskParams
+from ansible_collections.gpuops.restore.plugins.module_utils._container.params import TaskParams, TaskResult
 from ansible_collections.gpuops.restore.plugins.module_utils._containerd.client import Client
 from ansible_collections.gpuops.restore.plugins.module_utils._core.errors import UNKNOWN, RestoreError
 from ansible_collections.gpuops.restore.tests.unit.helpers.containerd_node import Node
@@ -26,7 +26,7 @@ from ansible_collections.gpuops.restore.tests.unit.helpers.fake_containerd impor
 from ansible_collections.gpuops.restore.tests.unit.helpers.fake_state import Task
 
 STATUS = {"UNKNOWN": 0, "CREATED": 1, "RUNNING": 2, "STOPPED": 3, "PAUSED": 4, "PAUSING": 5}
-STATES: dict[str, Callable[[Client, TaskParams, bool], task_steps.TaskResult]] = {
+STATES: dict[str, Callable[[Client, TaskParams, bool], TaskResult]] = {
     "started": task_steps.started,
     "stopped": task_steps.stopped,
     "absent": task_steps.absent,

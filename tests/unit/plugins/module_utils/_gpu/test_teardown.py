@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from ansible_collections.gpuops.restore.plugins.module_utils._container import task as task_steps
+from ansible_collections.gpuops.restore.plugins.module_utils._container.params import TaskParams
 from ansible_collections.gpuops.restore.plugins.module_utils._core.errors import UNKNOWN, RestoreError
 from ansible_collections.gpuops.restore.plugins.module_utils._gpu import devices, teardown
 from ansible_collections.gpuops.restore.tests.standin import standin
@@ -25,7 +26,7 @@ LIVE = Cuda(standin.RUNNING, {GPU: GIB})
 
 
 @pytest.fixture
-def train(gpus: GpuNode) -> task_steps.TaskParams:
+def train(gpus: GpuNode) -> TaskParams:
     """A task runs that holds GPU memory; what its end would be asked with."""
     gpus.add("train", [Cuda(None), LIVE, LIVE])
     gpus.begin("train")
@@ -45,7 +46,7 @@ def at_kill(gpus: GpuNode) -> list[Any]:
 
 
 @pytest.mark.parametrize("state", ["stopped", "absent"])
-def test_all_are_suspended_and_then_killed_at_once(gpus: GpuNode, train: task_steps.TaskParams, state: str) -> None:
+def test_all_are_suspended_and_then_killed_at_once(gpus: GpuNode, train: TaskParams, state: str) -> None:
     act = getattr(task_steps, state)
     predicted = act(gpus.client, train, True)
     assert gpus.world.order() == []
@@ -73,7 +74,7 @@ def test_without_cuda_the_process_gets_its_grace(gpus: GpuNode) -> None:
 
 @pytest.mark.parametrize("mode", ["auto", "none"])
 def test_the_driver_is_not_asked_in_vain(
-    gpus: GpuNode, train: task_steps.TaskParams, mode: str, monkeypatch: pytest.MonkeyPatch
+    gpus: GpuNode, train: TaskParams, mode: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(devices, "has_driver", lambda _device: mode == "none")
     calls = len(gpus.world.calls())
@@ -87,7 +88,7 @@ def test_the_driver_is_not_asked_in_vain(
     [("fail_checkpoint", "when process"), ("busy", "could not be locked"), ("unreadable", "does not tell the state")],
 )
 def test_what_cannot_be_suspended_is_killed_with_a_warning(
-    gpus: GpuNode, train: task_steps.TaskParams, arrange: str, words: str
+    gpus: GpuNode, train: TaskParams, arrange: str, words: str
 ) -> None:
     pid = gpus.started["train"][-1][1]
     gpus.world.set(f"pids/{pid}/{arrange}", 801)
@@ -97,14 +98,14 @@ def test_what_cannot_be_suspended_is_killed_with_a_warning(
     assert gpus.alive() == []
 
 
-def test_no_driver_any_more(gpus: GpuNode, train: task_steps.TaskParams, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_driver_any_more(gpus: GpuNode, train: TaskParams, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("LD_LIBRARY_PATH")
     done = task_steps.absent(gpus.client, train, False)
     assert "goes without being suspended first" in done.warnings[0]
     assert gpus.alive() == []
 
 
-def test_a_call_that_hangs_keeps_the_task(gpus: GpuNode, train: task_steps.TaskParams) -> None:
+def test_a_call_that_hangs_keeps_the_task(gpus: GpuNode, train: TaskParams) -> None:
     pid = gpus.started["train"][-1][1]
     gpus.world.set(f"pids/{pid}/hang_checkpoint", 1)
     params = dataclasses.replace(train, gpu=dataclasses.replace(train.gpu, cuda_timeout=3.0))
@@ -119,14 +120,14 @@ def test_a_call_that_hangs_keeps_the_task(gpus: GpuNode, train: task_steps.TaskP
     assert gpus.alive() == []
 
 
-def test_a_paused_task_is_said_to_go_as_it_is(gpus: GpuNode, train: task_steps.TaskParams) -> None:
+def test_a_paused_task_is_said_to_go_as_it_is(gpus: GpuNode, train: TaskParams) -> None:
     gpus.fake.state.tasks["train"].status = 4
     done = task_steps.absent(gpus.client, train, False)
     assert "is paused" in done.warnings[0]
     assert gpus.world.order() == []
 
 
-def test_a_task_that_has_ended_has_nothing_on_the_card(gpus: GpuNode, train: task_steps.TaskParams) -> None:
+def test_a_task_that_has_ended_has_nothing_on_the_card(gpus: GpuNode, train: TaskParams) -> None:
     gpus.fake.state.end("train", 0)
     assert task_steps.absent(gpus.client, train, False).warnings == []
     done = teardown.suspend(gpus.client, "train", train.gpu, train.owner, False, False)
@@ -134,7 +135,7 @@ def test_a_task_that_has_ended_has_nothing_on_the_card(gpus: GpuNode, train: tas
 
 
 def test_memory_that_does_not_leave_the_card_is_said(
-    gpus: GpuNode, train: task_steps.TaskParams, monkeypatch: pytest.MonkeyPatch
+    gpus: GpuNode, train: TaskParams, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(teardown, "_DROP_SECONDS", 0.5)
     pid = gpus.started["train"][-1][1]
@@ -153,7 +154,7 @@ def test_memory_that_does_not_leave_the_card_is_said(
     )
 
 
-def test_a_card_that_cannot_be_looked_at_is_said(gpus: GpuNode, train: task_steps.TaskParams) -> None:
+def test_a_card_that_cannot_be_looked_at_is_said(gpus: GpuNode, train: TaskParams) -> None:
     gpus.world.set("nvml_error", 9)
     done = teardown.suspend(gpus.client, "train", train.gpu, train.owner, False, False)
     assert any("was not seen" in text for text in done.warnings)

@@ -15,8 +15,8 @@ from ansible_collections.gpuops.restore.plugins.module_utils._checkpoint import 
 from ansible_collections.gpuops.restore.plugins.module_utils._containerd.client import Client
 from ansible_collections.gpuops.restore.plugins.module_utils._gpu import info as gpu_info, nvml, vram
 from ansible_collections.gpuops.restore.plugins.module_utils._gpu.nvml import Gpu, Reading
-from ansible_collections.gpuops.restore.plugins.module_utils._restore import params as restore_params
 from ansible_collections.gpuops.restore.plugins.module_utils._restore.demand import Demand, judge, look
+from ansible_collections.gpuops.restore.plugins.module_utils._restore.params import Job, Settings
 from ansible_collections.gpuops.restore.tests.standin import standin
 from ansible_collections.gpuops.restore.tests.unit.helpers.containerd_node import Node
 from ansible_collections.gpuops.restore.tests.unit.helpers.containerd_samples import CHECKPOINT_NAME, CRIU, spec
@@ -25,12 +25,12 @@ from ansible_collections.gpuops.restore.tests.unit.helpers.fake_state import Tas
 
 GIB = standin.GIB
 GPU, OTHER = standin.uuid(0), standin.uuid(1)
-SETTINGS = restore_params.Settings()
+SETTINGS = Settings()
 
 
 def demand(name: str, **changes: Any) -> Demand:
     workload = {"name": name, "checkpoint": CHECKPOINT_NAME, **changes.pop("workload", {})}
-    return dataclasses.replace(Demand(restore_params.job_of(workload, SETTINGS)), **changes)
+    return dataclasses.replace(Demand(Job.from_options(workload, SETTINGS)), **changes)
 
 
 def on_gpu(name: str, size: int, gpu: str = GPU, **changes: Any) -> Demand:

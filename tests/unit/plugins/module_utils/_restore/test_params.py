@@ -13,7 +13,7 @@ import pytest
 
 from ansible_collections.gpuops.restore.plugins.module_utils._core.errors import InputError
 from ansible_collections.gpuops.restore.plugins.module_utils._restore import params as restore_params
-from ansible_collections.gpuops.restore.plugins.module_utils._restore.params import Job, Settings, job_of, jobs_of
+from ansible_collections.gpuops.restore.plugins.module_utils._restore.params import Job, Settings, jobs_of
 
 PARAMETERS: dict[str, Any] = {
     "staging_dir": "/state",
@@ -36,7 +36,7 @@ PARAMETERS: dict[str, Any] = {
 
 
 def job(settings: Settings | None = None, **workload: Any) -> Job:
-    return job_of({"name": "train", "checkpoint": "c:1", **workload}, settings or Settings())
+    return Job.from_options({"name": "train", "checkpoint": "c:1", **workload}, settings or Settings())
 
 
 def code(**workload: Any) -> str:
@@ -46,7 +46,7 @@ def code(**workload: Any) -> str:
 
 
 def test_what_all_have_in_common_reaches_every_step() -> None:
-    settings = restore_params.settings_of(PARAMETERS)
+    settings = restore_params.Settings.from_options(PARAMETERS)
     assert (settings.driver_root, settings.record, settings.cuda_timeout) == ("", {}, 30.0)
     found = job(settings, gpu="required", stdout="/var/log/a", route="descriptor")
     for params in (found.container, found.task):
@@ -106,7 +106,7 @@ def test_sizes_may_come_as_text() -> None:
         ({"command": []}, "command", {"command": ("",)}),
         ({"file": {"path": "/x", "seconds": None}}, "file", {"path": "/x", "seconds": 10.0}),
         ({"http": {"url": "http://x", "status": [204], "network": "host"}}, "http", {"in_container": False}),
-        ({"http": {"url": "http://x", "status": [204], "validate_certs": False}}, "http", {"statuses": [204]}),
+        ({"http": {"url": "http://x", "status": [204], "validate_certs": False}}, "http", {"statuses": (204,)}),
         ({"http": {"url": "http://x", "network": "container"}}, "http", {"in_container": True}),
     ],
 )

@@ -19,6 +19,7 @@ from ansible_collections.gpuops.restore.plugins.module_utils._container import (
     params as container_params,
     task as task_steps,
 )
+from ansible_collections.gpuops.restore.plugins.module_utils._container.params import TaskParams
 from ansible_collections.gpuops.restore.plugins.module_utils._containerd import daemon
 from ansible_collections.gpuops.restore.plugins.module_utils._containerd.client import Client
 from ansible_collections.gpuops.restore.plugins.module_utils._containerd.messages import message
@@ -36,7 +37,7 @@ from ansible_collections.gpuops.restore.plugins.module_utils._restore import (
     prepare as restore_prepare,
 )
 from ansible_collections.gpuops.restore.plugins.module_utils._restore.forecast import Forecast
-from ansible_collections.gpuops.restore.plugins.module_utils._restore.params import Settings, job_of
+from ansible_collections.gpuops.restore.plugins.module_utils._restore.params import Job, Settings
 from ansible_collections.gpuops.restore.plugins.module_utils._restore.prepare import Ahead
 from ansible_collections.gpuops.restore.tests.unit.helpers.containerd_node import Node
 from ansible_collections.gpuops.restore.tests.unit.helpers.containerd_samples import CHECKPOINT_NAME
@@ -59,7 +60,7 @@ def processors(monkeypatch: pytest.MonkeyPatch) -> set[int]:
 def prepared(client: Client, node: Node, memory: int = GIB, params: str = "auto", **workload: Any) -> Ahead:
     stage_steps.present(client, CHECKPOINT_NAME, node.root, None, False)
     settings = Settings(staging_dir=node.root, parallel_memory=params)
-    job = job_of({"name": "train", "checkpoint": CHECKPOINT_NAME, **workload}, settings)
+    job = Job.from_options({"name": "train", "checkpoint": CHECKPOINT_NAME, **workload}, settings)
     demand = dataclasses.replace(restore_demand.look(client, job), memory=memory)
     return restore_prepare.prepare(client, demand, huge_pages.for_size("keep", 0), Forecast([], 1, False))
 
@@ -100,7 +101,7 @@ def test_what_the_node_cannot_do_is_told(
 
 
 def test_nothing_staged_is_nothing_to_split(client: Client, node: Node) -> None:
-    job = job_of({"name": "train", "checkpoint": "x:1"}, Settings(staging_dir=node.root))
+    job = Job.from_options({"name": "train", "checkpoint": "x:1"}, Settings(staging_dir=node.root))
     found = restore_prepare.prepare(
         client, restore_demand.Demand(job), huge_pages.for_size("keep", 0), Forecast([], 1, False)
     )
@@ -111,20 +112,20 @@ def test_nothing_staged_is_nothing_to_split(client: Client, node: Node) -> None:
 
 
 @pytest.fixture
-def ready(fake: FakeContainerd, client: Client, node: Node) -> task_steps.TaskParams:
+def ready(fake: FakeContainerd, client: Client, node: Node) -> TaskParams:
     """Checkpoint staged, container made."""
     stage_steps.present(client, CHECKPOINT_NAME, node.root, None, False)
     wanted = container_params.ContainerParams("train", original.Source(CHECKPOINT_NAME), staging_dir=node.root)
     container_steps.present(client, wanted, False)
     fake.heal()
-    return task_steps.TaskParams("train", CHECKPOINT_NAME, staging_dir=node.root, alive_seconds=0.0, split=SPLIT)
+    return TaskParams("train", CHECKPOINT_NAME, staging_dir=node.root, alive_seconds=0.0, split=SPLIT)
 
 
-def config(ready: task_steps.TaskParams) -> Path:
+def config(ready: TaskParams) -> Path:
     return Path(state_dir.criu_config(ready.staging_dir, "tests", "train"))
 
 
-def test_criu_gets_its_part_and_the_script(fake: FakeContainerd, client: Client, ready: task_steps.TaskParams) -> None:
+def test_criu_gets_its_part_and_the_script(fake: FakeContainerd, client: Client, ready: TaskParams) -> None:
     before = config(ready).read_text(encoding="utf-8")
     seen: list[str] = []
 
@@ -144,7 +145,7 @@ def test_criu_gets_its_part_and_the_script(fake: FakeContainerd, client: Client,
 
 @pytest.mark.parametrize(("report", "reason"), [("", "has not started"), ('{"failed": "no luck"}', "no luck")])
 def test_a_task_without_its_memory_does_not_stay(
-    fake: FakeContainerd, client: Client, ready: task_steps.TaskParams, report: str, reason: str
+    fake: FakeContainerd, client: Client, ready: TaskParams, report: str, reason: str
 ) -> None:
     fake.on("Tasks/Start", lambda _context: config(ready).with_name("memory.json").write_text(report, encoding="utf-8"))
     with pytest.raises(RestoreError, match=reason) as caught:
@@ -155,7 +156,7 @@ def test_a_task_without_its_memory_does_not_stay(
 
 
 def test_a_process_with_a_hole_is_never_taken_for_restored(
-    fake: FakeContainerd, client: Client, ready: task_steps.TaskParams
+    fake: FakeContainerd, client: Client, ready: TaskParams
 ) -> None:
     task_steps.started(client, dataclasses.replace(ready, split=None), False)
     config(ready).with_name("memory.sh").write_text("#!/bin/sh\n", encoding="utf-8")
@@ -167,7 +168,7 @@ def test_a_process_with_a_hole_is_never_taken_for_restored(
 
 
 def test_what_a_killed_run_left_says_nothing_of_the_next_task(
-    fake: FakeContainerd, client: Client, ready: task_steps.TaskParams
+    fake: FakeContainerd, client: Client, ready: TaskParams
 ) -> None:
     config(ready).with_name("memory.sh").write_text("#!/bin/sh\n", encoding="utf-8")
     plain = dataclasses.replace(ready, split=None)
@@ -176,7 +177,7 @@ def test_what_a_killed_run_left_says_nothing_of_the_next_task(
 
 
 def test_another_configuration_of_criu_is_left_alone(
-    fake: FakeContainerd, client: Client, ready: task_steps.TaskParams, monkeypatch: pytest.MonkeyPatch
+    fake: FakeContainerd, client: Client, ready: TaskParams, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(state_dir, "criu_config", lambda *_arguments: "/elsewhere/criu.conf")
     monkeypatch.setattr(memory_hook.Hook, "__enter__", lambda _self: pytest.fail("the hook was armed"))

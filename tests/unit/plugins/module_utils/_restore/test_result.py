@@ -7,12 +7,12 @@
 from __future__ import annotations
 
 from ansible_collections.gpuops.restore.plugins.module_utils._core.errors import RestoreError
-from ansible_collections.gpuops.restore.plugins.module_utils._restore.params import Settings, job_of
+from ansible_collections.gpuops.restore.plugins.module_utils._restore.params import Job, Settings
 from ansible_collections.gpuops.restore.plugins.module_utils._restore.result import Result, WorkloadFailure
 
 
 def failed(error: RestoreError) -> WorkloadFailure:
-    result = Result(job_of({"name": "train", "checkpoint": "c:1"}, Settings()), step="task")
+    result = Result(Job.from_options({"name": "train", "checkpoint": "c:1"}, Settings()), step="task")
     result.fail(error)
     assert result.failure is not None
     assert result.shown()["failure"] == result.failure.result()
