@@ -15,6 +15,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 
+from .._core import files
 from .._core.errors import RETRYABLE, ConflictError, InputError, NodeError
 from . import compression as archive_compression
 from .tar_writer import Item, Progress, Read, StaleError, tar_size
@@ -63,7 +64,7 @@ def write(path: str, digest: str, items: Sequence[Item], read: Read, compression
         except BaseException:
             os.unlink(temporary)
             raise
-        _sync_directory(os.path.dirname(path))
+        files.sync_directory(os.path.realpath(os.path.dirname(path)))
     return Written(size, kept, kept_bytes)
 
 
@@ -145,8 +146,7 @@ def _errors(path: str) -> Iterator[None]:
 def no_space(path: str, needed: int | None) -> NodeError:
     """The error for a file system that is too small; ``needed`` in bytes where it is known."""
     directory = os.path.dirname(path)
-    stat = os.statvfs(directory)
-    free = stat.f_bavail * stat.f_frsize
+    free = files.free_bytes(directory)
     more = f"needs {needed} bytes" if needed is not None else "needs more"
     return NodeError(
         "archive_no_space",
@@ -155,11 +155,3 @@ def no_space(path: str, needed: int | None) -> NodeError:
         outcome=RETRYABLE,
         details={"path": directory, "needed": needed, "free": free},
     )
-
-
-def _sync_directory(path: str) -> None:
-    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -17,10 +17,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from .._checkpoint import staging, writer as checkpoint_writer
-from .._containerd import daemon, snapshots
+from .._checkpoint import writer as checkpoint_writer
+from .._containerd import snapshots
 from .._containerd.client import Client
 from .._containerd.containers import Container
+from .._core import files
 from .._core.errors import InputError
 from .._oci.image import Descriptor
 from . import upperdir
@@ -105,5 +106,4 @@ def _upper(mounts: Sequence[Any]) -> str:
 
 
 def _has_room(directory: str) -> bool:
-    free = daemon.free_bytes(directory)
-    return free is not None and free > upperdir.size(directory) + staging.RESERVE
+    return files.free_bytes(directory) > upperdir.size(directory) + files.RESERVE

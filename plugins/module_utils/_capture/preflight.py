@@ -17,6 +17,7 @@ from .._containerd import daemon
 from .._containerd.client import Client
 from .._containerd.containers import Container
 from .._containerd.tasks import Task
+from .._core import files
 from .._core.errors import RETRYABLE, NodeError
 from .._host import cgroup, mountinfo
 from . import resources
@@ -156,13 +157,13 @@ def _room(client: Client, staging_dir: str, dump: int, written: int) -> list[Nod
     """
     problems: list[NodeError] = []
     staging_root.exists(staging_dir)
-    free = daemon.free_bytes(staging_dir)
+    free = files.free_bytes(staging_dir)
     content = daemon.data_roots(daemon.plugins(client))["content"]
-    content_free = daemon.free_bytes(content) if content else None
+    content_free = files.free_bytes(content) if content else None
     shared = bool(content) and _device(staging_dir) == _device(content)
     needed = dump + written
-    here = dump + (needed if shared else 0) + staging.RESERVE
-    if free is not None and here > free:
+    here = dump + (needed if shared else 0) + files.RESERVE
+    if here > free:
         problems.append(staging.no_space(staging_dir, here, free))
     if not shared and content_free is not None and needed > content_free:
         problems.append(

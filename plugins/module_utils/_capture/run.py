@@ -23,7 +23,7 @@ from .._containerd.client import Client
 from .._containerd.containers import Container
 from .._containerd.images import Image
 from .._containerd.tasks import Task
-from .._core import labels, state_dir
+from .._core import labels, state_dir, timestamp
 from .._core.errors import UNKNOWN, RestoreError, RpcError
 from .._diagnosis import failure as criu_failure
 from .._gpu import driver as gpu_driver, state as gpu_state
@@ -144,7 +144,7 @@ class Capture:
                 self._paused = True
                 tasks.pause(client, params.container_id)
             with self._timed("dump"):
-                self._taken_at = node_facts.now()
+                self._taken_at = timestamp.utc_now()
                 self._dump()
             self._signals.obey()
             with self._timed("layer"):

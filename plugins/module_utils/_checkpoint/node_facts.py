@@ -6,7 +6,6 @@
 
 from __future__ import annotations
 
-import datetime
 import os
 from collections.abc import Mapping
 from typing import Any
@@ -70,11 +69,6 @@ def gpu(info: Mapping[str, Any]) -> dict[str, Any] | None:
             for process in processes
         ],
     }
-
-
-def now() -> str:
-    """The time of a capture, RFC 3339 in UTC."""
-    return datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def _swapped(pid: int, proc: str) -> int:

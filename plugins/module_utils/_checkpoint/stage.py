@@ -13,10 +13,11 @@ import time
 from dataclasses import dataclass, field
 from typing import Any
 
-from .._containerd import content, daemon, images, leases
+from .._containerd import content, images, leases
 from .._containerd.client import Client
+from .._core import files
 from .._core.errors import InputError, NodeError
-from . import reader, staging
+from . import reader, staging, staging_root
 
 
 @dataclass
@@ -72,9 +73,9 @@ def present(
                 "Make its parent directory on the node, or set staging_dir to another path.",
                 details={"path": root},
             )
-        free = daemon.free_bytes(root)
-        if free is not None and criu.size + staging.RESERVE > free:
-            raise staging.no_space(root, criu.size + staging.RESERVE, free)
+        free = files.free_bytes(root)
+        if criu.size + files.RESERVE > free:
+            raise staging.no_space(root, criu.size + files.RESERVE, free)
         return StageResult(
             changed=True, created=True, after="staged", staged={"digest": criu.digest, "size": criu.size}
         )
@@ -104,7 +105,7 @@ def absent(client: Client, key: str, root: str, check: bool) -> StageResult:
     if there and not check:
         staging.remove(root, key)
     if not check:
-        staging.remove_root_if_empty(root)
+        staging_root.remove_root_if_empty(root)
     if leases.drop_abandoned(client, _purpose(f"sha256:{key}"), check):
         result.changed = True
     return result

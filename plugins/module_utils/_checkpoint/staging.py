@@ -30,29 +30,17 @@ from dataclasses import dataclass
 from typing import Any, Callable
 
 from .._core.errors import InputError, NodeError
+from .._core.files import RESERVE, free_bytes, sync_directory
 from .._streams.streams import ChunkSource, Expansion, check_digest, compression, decompressed, peek, verified
-from .._streams.tar_reader import FileStat, Limits, extract, sync_directory
+from .._streams.tar_extract import FileStat, extract
+from .._streams.tar_reader import Limits
 from . import staging_root
-from .staging_root import Waiting, remove_root_if_empty
-
-__all__ = [
-    "MARKER",
-    "REQUIRED",
-    "Staged",
-    "Waiting",
-    "adopt",
-    "find",
-    "free_bytes",
-    "remove",
-    "remove_root_if_empty",
-    "stage",
-]
+from .staging_root import Waiting
 
 MARKER = ".complete.json"
 FORMAT = "gpuops.restore/staged/1"
 IMAGES = "images"
 REQUIRED = ("inventory.img", "descriptors.json")
-RESERVE = 256 << 20  # bytes that staging leaves free: the node's other work needs them
 _TAR_OVERHEAD = 64 << 20
 _WAITING = Waiting()
 _NAME = re.compile(r"[0-9a-f]{64}\Z")
@@ -71,12 +59,6 @@ class Staged:
     bytes: int
     files: int
     created: bool
-
-
-def free_bytes(path: str) -> int:
-    """Bytes that may still be written to the file system of ``path``."""
-    stat = os.statvfs(path)
-    return stat.f_bavail * stat.f_frsize
 
 
 def stage(

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""What the node has: containerd's plugins and environment, programs, free space.
+"""What the node has: containerd's plugins and environment, programs.
 
 Everything is looked up as the daemon sees it: its PATH and TMPDIR, since it is the daemon's shim that runs runc,
 and runc that runs CRIU.
@@ -92,13 +92,6 @@ def cri_ok(every: Sequence[Plugin]) -> bool | None:
     """Whether the CRI plugin works; None when the daemon has none."""
     cri = [entry for entry in every if (entry.type, entry.id) in _CRI_PLUGINS]
     return all(not entry.error for entry in cri) if cri else None
-
-
-def free_bytes(path: str) -> int | None:
-    """Bytes free for root where ``path`` is, or would be made; None when unknown."""
-    while path and not os.path.exists(path):
-        path = os.path.dirname(path)
-    return shutil.disk_usage(path).free if path else None
 
 
 def daemon_environment(client: Client) -> Mapping[str, str]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 from typing import Any
 
+from .._core import files
 from .._core.errors import NodeError
 from .._host import cgroup as host_cgroup
 from .._oci.image import host_platform
@@ -36,7 +37,7 @@ def gather(client: Client, staging_dir: str) -> dict[str, Any]:
         "criu": containerd_daemon.find_program("criu", path).result(),
         "iptables_restore": containerd_daemon.find_program("iptables-restore", path).result(),
         "cgroup": cgroup(),
-        "free_bytes": {name: containerd_daemon.free_bytes(place) if place else None for name, place in places.items()},
+        "free_bytes": {name: files.free_bytes(place) if place else None for name, place in places.items()},
         "plugins": troubled(every),
         "cri_ok": containerd_daemon.cri_ok(every),
         "leases": [leases.describe(lease) for lease in leases.list_all(client)],

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from .._archive.reader import Archive, ArchiveImage
 from .._containerd import content, daemon
 from .._containerd.client import Client
+from .._core import files
 from .._core.errors import RETRYABLE, InputError, NodeError, RpcError
 from .._oci import image as oci_image
 from . import tree
@@ -124,7 +125,7 @@ def _store(client: Client, wanted: Plan, descriptor: oci_image.Descriptor, chunk
 
 def _require_space(client: Client, path: str, needed: int) -> None:
     root = daemon.data_roots(daemon.plugins(client))["content"]
-    free = daemon.free_bytes(root) if root else None
+    free = files.free_bytes(root) if root else None
     if free is not None and needed > free:
         raise NodeError(
             "content_no_space",

@@ -25,11 +25,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, BinaryIO  # pylint: disable=unused-import
 
-from .._checkpoint import staging
 from .._checkpoint.staging import Staged
+from .._core import files
 from .._criu import image_files
 from .._criu.image_files import Area, Pagemap, Run, UnreadableError
-from .._streams.tar_reader import sync_directory
 
 FORMAT = "gpuops.restore/memory/1"
 MEMORY, IMAGES, PLAN = "memory", "images", "plan.json"
@@ -82,7 +81,7 @@ def of(staged: Staged) -> Split:
                 os.mkdir(partial, 0o700)
                 size = _make(partial, staged)
                 os.rename(partial, home)
-                sync_directory(above)
+                files.sync_directory(above)
             finally:
                 shutil.rmtree(partial, ignore_errors=True)
             found = _split(home, size)
@@ -126,7 +125,7 @@ def _make(partial: str, staged: Staged) -> int:
     rest = _bytes(process.rest for process in processes)
     if rest > large * _LARGEST_REST:
         raise NotSplitError(f"{rest >> 20} MiB of the memory lie in small pieces, {large >> 20} MiB in large ones")
-    if rest + staging.RESERVE > staging.free_bytes(partial):
+    if rest + files.RESERVE > files.free_bytes(partial):
         raise NotSplitError(f"the staging directory has no room for a copy of {rest >> 20} MiB")
     images = os.path.join(partial, IMAGES)
     os.mkdir(images, 0o700)
@@ -139,10 +138,10 @@ def _make(partial: str, staged: Staged) -> int:
         with _durable(os.path.join(images, f"pagemap-{process.pid}.img")) as target:
             target.write(image_files.pagemap_bytes(pagemap))
         _copy(staged.directory, images, process)
-    sync_directory(images)
+    files.sync_directory(images)
     with _durable(os.path.join(partial, PLAN)) as target:
         target.write(json.dumps(_document(staged, processes, large)).encode())
-    sync_directory(partial)
+    files.sync_directory(partial)
     return large
 
 

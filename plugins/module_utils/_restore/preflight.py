@@ -18,6 +18,7 @@ from .._container import container as container_steps, mounts, netns, params as 
 from .._containerd import containers, content, daemon, ownership, task_removal, tasks
 from .._containerd.client import Client
 from .._containerd.images import Image
+from .._core import files
 from .._core.errors import InputError, NodeError, RestoreError
 from .._gpu import nvml
 from .._oci import spec_adapt
@@ -116,8 +117,8 @@ def _room(client: Client, found: Report, original: Original, params: container_p
     staged = _collect(found, lambda: staging.find(params.staging_dir, original.checkpoint.key))
     found.status["staged"] = staged is not None
     if staged is None:
-        free, needed = daemon.free_bytes(params.staging_dir), criu.size + staging.RESERVE
-        if free is not None and needed > free:
+        free, needed = files.free_bytes(params.staging_dir), criu.size + files.RESERVE
+        if needed > free:
             found.add(staging.no_space(params.staging_dir, needed, free))
 
 

@@ -26,11 +26,6 @@ RECEIPTS, DEBUG, FAILURE = "receipts", "debug", "failure.json"
 _COPY_BYTES = 16 << 20
 
 
-def now_text() -> str:
-    """The time as documents have it (UTC)."""
-    return datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
-
-
 def receipt_path(root: str, name: str) -> str:
     """Where the receipt of a workload lies."""
     return os.path.join(root, RECEIPTS, f"{name}.json")

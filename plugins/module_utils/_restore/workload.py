@@ -16,7 +16,7 @@ from typing import Any
 from .._container import container as container_steps, task as task_steps
 from .._container.params import TaskResult
 from .._containerd.client import Client
-from .._core import labels, state_dir
+from .._core import labels, state_dir, timestamp
 from .._core.errors import RestoreError
 from .._gpu import driver as gpu_driver, nvml, vram
 from .._probe import probe as probes
@@ -208,7 +208,7 @@ def _compose(client: Client, job: Job, result: Result, reading: nvml.Reading | N
         **record,
         "name": job.name,
         "outcome": "restored",
-        "finished_at": records.now_text(),
+        "finished_at": timestamp.utc_now(),
         "checkpoint": {"name": job.checkpoint, "digest": container["labels"].get(labels.CHECKPOINT, "")},
         "base_image": {"name": container["image"], "digest": base.get("digest", "")},
         "container": {
@@ -252,7 +252,7 @@ def _evidence(result: Result) -> dict[str, Any]:
     return {
         **job.settings.record,
         "name": job.name,
-        "failed_at": records.now_text(),
+        "failed_at": timestamp.utc_now(),
         "failure": result.failure.result() if result.failure else None,
         "workload": job.shown,
         "container": result.container.container,

@@ -21,7 +21,7 @@ from .._checkpoint import metadata as checkpoint_metadata, reader as checkpoint_
 from .._containerd import containers, content, daemon, images, leases, messages
 from .._containerd.client import Client
 from .._containerd.images import Image
-from .._core import labels
+from .._core import files, labels
 from .._core.errors import RETRYABLE, InputError, NodeError, RpcError
 from .._image import state as image_state, tree as image_tree
 from .._oci import spec_validate
@@ -147,7 +147,7 @@ def _bound(client: Client, params: ConvertParams) -> int | None:
 
 def _free(client: Client) -> int | None:
     root = daemon.data_roots(daemon.plugins(client))["content"]
-    return daemon.free_bytes(root) if root else None
+    return files.free_bytes(root) if root else None
 
 
 def _of_directory(client: Client, params: ConvertParams) -> Dump:

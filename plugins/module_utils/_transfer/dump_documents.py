@@ -20,7 +20,7 @@ from typing import Any
 from .._core import strict_json
 from .._core.errors import InputError
 from .._core.strict_json import StrictJsonError
-from .._streams.tar_header import Limits, safe_name
+from .._streams.tar_reader import Limits, safe_name
 
 KUBELET, PODMAN, DIRECTORY, OCI = "kubelet", "podman", "directory", "oci"
 MAX_DELETED = 65536

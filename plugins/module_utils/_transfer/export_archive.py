@@ -20,7 +20,7 @@ from .._archive.tar_writer import Item
 from .._checkpoint import reader as checkpoint_reader
 from .._containerd import content, images
 from .._containerd.client import DATA_TIMEOUT, Client
-from .._core import labels
+from .._core import files, labels
 from .._core.errors import ConflictError, InputError
 from .._image import tree
 from .._oci.image import Descriptor
@@ -172,8 +172,7 @@ def _require_space(path: str, digest: str, needed: int) -> None:
     with contextlib.suppress(FileNotFoundError):
         # What a killed run left is gone on with.
         needed -= os.stat(archive_writer.partial_path(path, digest)).st_size
-    stat = os.statvfs(directory)
-    if needed > stat.f_bavail * stat.f_frsize:
+    if needed > files.free_bytes(directory):
         raise archive_writer.no_space(path, needed)
 
 

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from .._containerd import content, daemon, images, leases
 from .._containerd.client import Client
 from .._containerd.images import Image
-from .._core import labels as core_labels
+from .._core import files, labels as core_labels
 from .._core.errors import RETRYABLE, AlreadyExistsError, ConflictError, InputError, NodeError, RestoreError, RpcError
 from .._image import cri as image_cri, state as image_state, tree
 from .._oci import image as oci_image
@@ -277,7 +277,7 @@ def _create(client: Client, params: RegistryParams, image: Image) -> None:
 
 def _require_space(client: Client, params: RegistryParams, needed: int) -> None:
     root = daemon.data_roots(daemon.plugins(client))["content"] if needed else ""
-    free = daemon.free_bytes(root) if root else None
+    free = files.free_bytes(root) if root else None
     if free is not None and needed > free:
         raise NodeError(
             "content_no_space",

@@ -33,7 +33,8 @@ from ansible_collections.gpuops.restore.plugins.module_utils._streams.streams im
     Expansion,
     decompressed,
 )
-from ansible_collections.gpuops.restore.plugins.module_utils._streams.tar_reader import Limits, extract, members
+from ansible_collections.gpuops.restore.plugins.module_utils._streams.tar_extract import extract
+from ansible_collections.gpuops.restore.plugins.module_utils._streams.tar_reader import Limits, members
 from ansible_collections.gpuops.restore.plugins.module_utils._transfer import dump as transfer_dump, dump_documents
 from ansible_collections.gpuops.restore.tests.unit.helpers.archive_samples import (
     CRIU,

@@ -20,7 +20,7 @@ ALLOWED = 32 * MIB  # between 64 MiB and 1 GiB of data
 PRELUDE = """
 import hashlib, itertools, os, resource, sys, tarfile
 from ansible_collections.gpuops.restore.plugins.module_utils._archive import reader
-from ansible_collections.gpuops.restore.plugins.module_utils._checkpoint import staging
+from ansible_collections.gpuops.restore.plugins.module_utils._checkpoint import staging, staging_root
 
 size, path = int(sys.argv[1]) << 20, sys.argv[2]
 block = os.urandom(1 << 20)
@@ -51,7 +51,7 @@ name = "a" * 64
 digest, count = sha256(chunks())
 staged = staging.stage(chunks(), expected_digest=digest, expected_size=count, root=path, name=name)
 assert staged.bytes == size
-assert staging.remove(path, name) and staging.remove_root_if_empty(path)
+assert staging.remove(path, name) and staging_root.remove_root_if_empty(path)
 """
 
 ARCHIVE = """

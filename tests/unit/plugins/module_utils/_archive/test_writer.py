@@ -207,6 +207,13 @@ def test_zstd_that_fails_and_zstd_that_lacks(tmp_path: Path, monkeypatch: pytest
         monkeypatch.setenv("PATH", "/nowhere")
 
 
+def test_below_a_link_to_a_directory(tmp_path: Path) -> None:
+    (tmp_path / "there").mkdir()
+    (tmp_path / "link").symlink_to("there")
+    write(tmp_path / "link" / "archive.tar", "none")
+    assert os.listdir(tmp_path / "there") == ["archive.tar"]
+
+
 def test_two_at_a_time(tmp_path: Path) -> None:
     path = tmp_path / "a"
     with open(partial(path), "wb") as other:

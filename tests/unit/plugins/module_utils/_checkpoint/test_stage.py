@@ -11,6 +11,7 @@ import pytest
 
 from ansible_collections.gpuops.restore.plugins.module_utils._checkpoint import stage as stage_steps, staging
 from ansible_collections.gpuops.restore.plugins.module_utils._containerd.client import Client
+from ansible_collections.gpuops.restore.plugins.module_utils._core import files
 from ansible_collections.gpuops.restore.plugins.module_utils._core.errors import InputError, NodeError, RestoreError
 from ansible_collections.gpuops.restore.tests.unit.helpers.containerd_node import Node
 from ansible_collections.gpuops.restore.tests.unit.helpers.containerd_samples import (
@@ -132,7 +133,7 @@ def test_a_checkpoint_without_images(fake: FakeContainerd, client: Client, node:
 
 @pytest.mark.parametrize("check", [True, False])
 def test_a_full_file_system(client: Client, node: Node, monkeypatch: pytest.MonkeyPatch, check: bool) -> None:
-    monkeypatch.setattr(staging, "RESERVE", 1 << 60)
+    monkeypatch.setattr(files, "RESERVE", 1 << 60)
     monkeypatch.setattr(staging.stage, "__kwdefaults__", {**(staging.stage.__kwdefaults__ or {}), "reserve": 1 << 60})
     with pytest.raises(NodeError) as caught:
         stage_steps.present(client, CHECKPOINT_NAME, node.root, None, check)

@@ -20,13 +20,14 @@ from typing import Any
 import pytest
 
 from ansible_collections.gpuops.restore.plugins.module_utils._checkpoint import staging, staging_root
+from ansible_collections.gpuops.restore.plugins.module_utils._checkpoint.staging_root import Waiting
 from ansible_collections.gpuops.restore.plugins.module_utils._core.errors import (
     ConflictError,
     InputError,
     NodeError,
     RestoreError,
 )
-from ansible_collections.gpuops.restore.plugins.module_utils._streams import tar_reader
+from ansible_collections.gpuops.restore.plugins.module_utils._core.files import sync_directory
 from ansible_collections.gpuops.restore.tests.unit.helpers.archive_samples import (
     END,
     chunked,
@@ -44,7 +45,7 @@ FILES = {
     "sub/x.img": b"x",
 }
 TAR = tar(FILES)
-NOW = staging.Waiting(0)
+NOW = Waiting(0)
 
 
 def tree(path: Path) -> list[str]:
@@ -93,8 +94,8 @@ def test_stages_and_finds_and_removes(root: Path) -> None:
     assert staging.remove(str(root), NAME) is True
     assert staging.remove(str(root), NAME) is False
     assert tree(root) == []
-    assert staging.remove_root_if_empty(str(root)) is True
-    assert staging.remove_root_if_empty(str(root)) is False
+    assert staging_root.remove_root_if_empty(str(root)) is True
+    assert staging_root.remove_root_if_empty(str(root)) is False
     assert not root.exists()
 
 
@@ -119,7 +120,7 @@ def test_a_root_with_other_things_in_it_stays(root: Path) -> None:
     stage(root)
     (root / "receipts").mkdir()
     staging.remove(str(root), NAME)
-    assert staging.remove_root_if_empty(str(root)) is False
+    assert staging_root.remove_root_if_empty(str(root)) is False
     assert tree(root) == ["receipts"]
 
 
@@ -207,7 +208,7 @@ def test_an_exception_in_the_stream_leaves_nothing(kind: type[BaseException], ro
 
 @pytest.mark.parametrize("step", ["rename", "sync_directory"])
 def test_an_interrupt_late_leaves_nothing(step: str, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    module, real = (os, os.rename) if step == "rename" else (staging, tar_reader.sync_directory)
+    module, real = (os, os.rename) if step == "rename" else (staging, sync_directory)
 
     def interrupted(path: str, *more: str) -> None:
         if step == "rename" and ".partial-" in path and NAME in os.path.basename(more[0]):
@@ -347,7 +348,7 @@ def test_the_wait_is_measured_by_the_clock_given(root: Path) -> None:
     descriptor = os.open(partial, os.O_RDONLY)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX)
-        waiting = staging.Waiting(5, lambda: now[0], lambda seconds: now.__setitem__(0, now[0] + seconds))
+        waiting = Waiting(5, lambda: now[0], lambda seconds: now.__setitem__(0, now[0] + seconds))
         with pytest.raises(ConflictError):
             staging.remove(str(root), NAME, waiting=waiting)
     finally:
@@ -380,7 +381,7 @@ def test_a_root_that_others_write_to_is_unsafe(mode: int, root: Path) -> None:
         lambda: stage(root),
         lambda: staging.find(str(root), NAME),
         lambda: staging.remove(str(root), NAME),
-        lambda: staging.remove_root_if_empty(str(root)),
+        lambda: staging_root.remove_root_if_empty(str(root)),
     ):
         with pytest.raises(NodeError) as error:
             call()

@@ -60,15 +60,7 @@ def test_whether_the_cri_plugin_works() -> None:
     assert daemon.cri_ok([old, daemon.Plugin("io.containerd.cri.v1", "images", "bad config", "")]) is False
 
 
-# --- space and environment
-
-
-def test_free_space_where_a_path_is_or_would_be(tmp_path: Path) -> None:
-    free = daemon.free_bytes(str(tmp_path))
-    assert free is not None and free > 0
-    there = daemon.free_bytes(f"{tmp_path}/not/there/yet")
-    assert there is not None and there > 0
-    assert daemon.free_bytes("") is None
+# --- environment
 
 
 def test_the_daemons_environment_is_that_of_its_process(client: Client) -> None:

@@ -13,8 +13,9 @@ from typing import Any
 import pytest
 
 from ansible_collections.gpuops.restore.plugins.module_utils._archive.reader import open_archive
-from ansible_collections.gpuops.restore.plugins.module_utils._containerd import daemon, images
+from ansible_collections.gpuops.restore.plugins.module_utils._containerd import images
 from ansible_collections.gpuops.restore.plugins.module_utils._containerd.client import Client
+from ansible_collections.gpuops.restore.plugins.module_utils._core import files
 from ansible_collections.gpuops.restore.plugins.module_utils._core.errors import (
     DeadlineError,
     InputError,
@@ -225,7 +226,7 @@ def test_a_full_disk(fake: FakeContainerd, client: Client, tmp_path: Path, metho
 def test_no_space_is_seen_before(
     fake: FakeContainerd, client: Client, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(daemon, "free_bytes", lambda _path: 10)
+    monkeypatch.setattr(files, "free_bytes", lambda _path: 10)
     with pytest.raises(RestoreError) as caught:
         image_steps.present(client, ImageParams(NAME, archive=archive(tmp_path)), check=True)
     assert caught.value.code == "content_no_space" and fake.count("Content/Write") == 0

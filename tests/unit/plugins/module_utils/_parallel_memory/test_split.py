@@ -14,8 +14,8 @@ from typing import Any
 
 import pytest
 
-from ansible_collections.gpuops.restore.plugins.module_utils._checkpoint import staging
 from ansible_collections.gpuops.restore.plugins.module_utils._checkpoint.staging import Staged
+from ansible_collections.gpuops.restore.plugins.module_utils._core import files as core_files
 from ansible_collections.gpuops.restore.plugins.module_utils._parallel_memory import split as memory_split
 from ansible_collections.gpuops.restore.plugins.module_utils._parallel_memory.split import NotSplitError, Split
 from ansible_collections.gpuops.restore.tests.unit.helpers.criu_samples import (
@@ -193,7 +193,7 @@ def test_a_pagemap_that_is_too_long_is_not_read(images: Path, monkeypatch: pytes
 
 def test_without_room_nothing_is_copied(images: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     dump(images, Process(1, 0, PLAIN, RUNS))
-    monkeypatch.setattr(staging, "free_bytes", lambda _path: staging.RESERVE)
+    monkeypatch.setattr(core_files, "free_bytes", lambda _path: core_files.RESERVE)
     with pytest.raises(NotSplitError, match="no room for a copy of 2 MiB"):
         memory_split.of(staged(images))
 

@@ -4,7 +4,6 @@
 
 from __future__ import annotations
 
-import random
 import tarfile
 from pathlib import Path
 
@@ -13,7 +12,7 @@ import pytest
 from ansible_collections.gpuops.restore.plugins.module_utils._core.errors import InputError
 from ansible_collections.gpuops.restore.plugins.module_utils._streams import tar_reader
 from ansible_collections.gpuops.restore.plugins.module_utils._streams.streams import ChunkSource, FileSource
-from ansible_collections.gpuops.restore.tests.unit.helpers.archive_samples import END, chunked, entry, header, tar
+from ansible_collections.gpuops.restore.tests.unit.helpers.archive_samples import END, entry, header, tar
 
 LIMITS = tar_reader.Limits(max_entries=50, max_total=10_000)
 
@@ -29,11 +28,6 @@ def code(data: bytes, limits: tar_reader.Limits = LIMITS) -> str:
     return error.value.code
 
 
-def extract(data: bytes, directory: Path, chunk: int = 1 << 20) -> dict[str, tar_reader.FileStat]:
-    source = ChunkSource(chunked(data, chunk))
-    return tar_reader.extract(source, str(directory), tar_reader.Limits(), "The tar")
-
-
 def pax(records: bytes, kind: bytes = tarfile.XHDTYPE) -> bytes:
     return entry("pax", records, kind)
 
@@ -46,28 +40,6 @@ def record(key: str, value: str) -> bytes:
     return str(length).encode() + body
 
 
-@pytest.mark.parametrize("form", [tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT])
-@pytest.mark.parametrize("chunk", [1, 512, 700, 1 << 20])
-def test_random_trees_come_out_as_they_went_in(form: int, chunk: int, tmp_path: Path) -> None:
-    dice = random.Random(form * 1000 + chunk)
-    files = {}
-    for number in range(12):
-        long = form != tarfile.USTAR_FORMAT and number % 3 == 0
-        name = f"d{number % 4}/" + "n" * (150 if long else 20) + f"-{number}-é.img"
-        files[name] = dice.randbytes(dice.choice([0, 1, 511, 512, 513, 3000]))
-    stats = extract(tar(files, form), tmp_path, chunk)
-    assert {name: (tmp_path / name).read_bytes() for name in stats} == files
-    assert all(stat.size == len(files[name]) for name, stat in stats.items())
-    modes = {path.stat().st_mode & 0o777 for path in tmp_path.rglob("*") if path.is_file()}
-    assert modes == {0o600}
-    assert {path.stat().st_mode & 0o777 for path in tmp_path.iterdir()} == {0o700}
-
-
-def test_directories_and_the_top_itself(tmp_path: Path) -> None:
-    data = entry("./", kind=tarfile.DIRTYPE) + entry("./a/", kind=tarfile.DIRTYPE) + entry("./a/b", b"x") + END
-    assert list(extract(data, tmp_path)) == ["a/b"]
-
-
 def test_sizes_in_base_256() -> None:
     block = bytearray(header("big"))
     block[124:136] = b"\x80" + (600).to_bytes(11, "big")
@@ -75,18 +47,6 @@ def test_sizes_in_base_256() -> None:
     block[148:156] = b"%06o\0 " % sum(block)
     assert names(bytes(block) + bytes(1024) + END) == ["big"]
     assert code(bytes(block) + bytes(512)) == "tar_truncated"
-
-
-@pytest.mark.parametrize("chunk", [1000, 65536, 100_000, 1 << 20])
-def test_zeros_become_holes_and_read_the_same(chunk: int, tmp_path: Path) -> None:
-    dice = random.Random(chunk)
-    units = [dice.choice([bytes(65536), dice.randbytes(65536), bytes(65535) + b"\1"]) for _ in range(40)]
-    content = b"".join(units) + bytes(1 << 20) + bytes(17)
-    extract(tar({"pages": content, "end": bytes(5)}), tmp_path, chunk)
-    assert (tmp_path / "pages").read_bytes() == content
-    assert (tmp_path / "end").read_bytes() == bytes(5)
-    if chunk == 1 << 20:
-        assert (tmp_path / "pages").stat().st_blocks * 512 < len(content) - (1 << 19)
 
 
 @pytest.mark.parametrize(
@@ -106,12 +66,9 @@ def test_zeros_become_holes_and_read_the_same(chunk: int, tmp_path: Path) -> Non
         "d/" * 40,
     ],
 )
-def test_unsafe_names(name: str, tmp_path: Path) -> None:
+def test_unsafe_names(name: str) -> None:
     data = (entry(name) if len(name) <= 100 else pax(record("path", name)) + entry("short")) + END
     assert code(data) == "tar_unsafe_name"
-    with pytest.raises(InputError):
-        extract(data, tmp_path)
-    assert not any(tmp_path.iterdir())
 
 
 def test_names_in_pax_records_are_checked_too() -> None:
@@ -128,30 +85,6 @@ def test_devices_and_other_special_entries(kind: bytes) -> None:
 
 def test_sparse_files_in_pax_records() -> None:
     assert code(pax(record("GNU.sparse.major", "1")) + entry("x") + END) == "tar_unsafe_type"
-
-
-@pytest.mark.parametrize("kind", [tarfile.SYMTYPE, tarfile.LNKTYPE])
-def test_links_are_not_extracted(kind: bytes, tmp_path: Path) -> None:
-    with pytest.raises(InputError) as error:
-        extract(entry("good", b"x") + entry("x", kind=kind, link="good") + END, tmp_path)
-    assert error.value.code == "tar_unsafe_type"
-
-
-@pytest.mark.parametrize(
-    "data",
-    [
-        entry("a") + entry("a"),
-        entry("a") + entry("./a"),
-        entry("a") + entry("a/", kind=tarfile.DIRTYPE),
-        entry("a") + entry("a/b"),
-        entry("a/b") + entry("a"),
-        entry("d/", kind=tarfile.DIRTYPE) + entry("d/", kind=tarfile.DIRTYPE),
-    ],
-)
-def test_duplicate_names(data: bytes, tmp_path: Path) -> None:
-    with pytest.raises(InputError) as error:
-        extract(data + END, tmp_path)
-    assert error.value.code == "tar_duplicate_name"
 
 
 def test_truncation_anywhere_is_found() -> None:
@@ -226,20 +159,3 @@ def test_data_behind_the_end() -> None:
     assert code(entry("a") + END + entry("b")) == "tar_trailing_data"
     assert code(entry("a") + bytes(2 << 20)) == "tar_trailing_data"
     assert names(entry("a") + bytes(10240)) == ["a"]
-
-
-def test_random_damage_never_escapes(tmp_path: Path) -> None:
-    dice = random.Random(4)
-    whole = tar({"a": b"x" * 700, "d/" + "b" * 200: b"y" * 100, "c": b""})
-    for number in range(400):
-        data = bytearray(whole)
-        for _ in range(dice.randrange(1, 4)):
-            data[dice.randrange(len(data) - 8000)] = dice.randrange(256)
-        top = tmp_path / str(number)
-        top.mkdir()
-        try:
-            files = extract(bytes(data), top)
-        except InputError:
-            continue
-        assert all((top / name).is_file() for name in files)
-    assert all(path.name.isdigit() for path in tmp_path.iterdir())

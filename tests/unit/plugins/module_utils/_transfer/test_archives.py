@@ -19,8 +19,8 @@ import pytest
 
 from ansible_collections.gpuops.restore.plugins.module_utils._archive import writer as archive_writer
 from ansible_collections.gpuops.restore.plugins.module_utils._checkpoint import reader as checkpoint_reader
-from ansible_collections.gpuops.restore.plugins.module_utils._containerd import daemon
 from ansible_collections.gpuops.restore.plugins.module_utils._containerd.client import Client
+from ansible_collections.gpuops.restore.plugins.module_utils._core import files as core_files
 from ansible_collections.gpuops.restore.plugins.module_utils._core.errors import RestoreError
 from ansible_collections.gpuops.restore.plugins.module_utils._transfer import (
     convert as transfer_convert,
@@ -54,7 +54,7 @@ Run = Callable[[bool], Outcome]
 
 @pytest.fixture(autouse=True)
 def room(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(daemon, "free_bytes", lambda _path: 1 << 40)
+    monkeypatch.setattr(core_files, "free_bytes", lambda _path: 1 << 40)
 
 
 def exporting(client: Client, path: str, **more: Any) -> Run:
@@ -444,7 +444,7 @@ def test_no_room(client: Client, node: Node, tmp_path: Path, monkeypatch: pytest
     exported = str(tmp_path / "a.tar.gz")
     exporting(client, exported)(False)
     assert code_of(importing(client, exported, "x:1", max_bytes=1000)) == "archive_bomb"
-    monkeypatch.setattr(daemon, "free_bytes", lambda _path: 9000)
+    monkeypatch.setattr(core_files, "free_bytes", lambda _path: 9000)
     assert code_of(converting(client, path), True) == code_of(converting(client, path)) == "content_no_space"
 
 

@@ -1,0 +1,114 @@
+# Copyright (c) 2026 the gpuops.restore contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Write the files of a tar that nobody vouches for to the disk."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Callable
+
+from .._core.files import sync_directory
+from .streams import Source
+from .tar_reader import DIRECTORY, FILE, Limits, Member, members, refuse
+
+_HOLE = 1 << 16  # runs of zeros become holes in this unit: small enough to find, big enough not to fragment
+_ZEROS = bytes(_HOLE)
+
+
+@dataclass(frozen=True)
+class FileStat:
+    """A file as written: ``size`` in bytes, ``mtime_ns`` as the file system has it."""
+
+    size: int
+    mtime_ns: int
+
+
+def extract(
+    source: Source,
+    directory: str,
+    limits: Limits,
+    what: str,
+    admit: Callable[[int], None] = lambda total: None,
+) -> dict[str, FileStat]:
+    """Write the files of a tar below ``directory`` (existing, empty, only ours); name -> FileStat.
+
+    Files get 0600, directories 0700, owner and times are ours; every file is on the disk (fsync) when this
+    returns. ``admit(total)`` is asked before each file, with the bytes of all files so far and this one, and
+    may raise. Links are InputError ``tar_unsafe_type``; else as :func:`members`, and OSError.
+    """
+    files: dict[str, FileStat] = {}
+    directories = {""}
+    total = 0
+    for member in members(source, limits, what):
+        if member.kind not in (FILE, DIRECTORY):
+            raise refuse("tar_unsafe_type", what, f"{member.name!r} is a link")
+        parent = member.name.rpartition("/")[0] if member.kind == FILE else member.name
+        for made in _make_directories(directory, parent, directories, files, what):
+            directories.add(made)
+        if member.kind == FILE:
+            if member.name in directories:
+                raise refuse("tar_duplicate_name", what, f"{member.name!r} is both a file and a directory")
+            total += member.size
+            admit(total)
+            files[member.name] = _write(_path(directory, member.name), member)
+    for name in sorted(directories, reverse=True):
+        sync_directory(_path(directory, name))
+    return files
+
+
+def _path(directory: str, name: str) -> bytes:
+    # Names are UTF-8 whatever the locale of this process is.
+    return os.path.join(os.fsencode(directory), name.encode("utf-8")) if name else os.fsencode(directory)
+
+
+def _make_directories(top: str, name: str, known: set[str], files: dict[str, FileStat], what: str) -> Iterator[str]:
+    parts = name.split("/") if name else []
+    for depth in range(1, len(parts) + 1):
+        part = "/".join(parts[:depth])
+        if part in files:
+            raise refuse("tar_duplicate_name", what, f"{part!r} is both a file and a directory")
+        if part not in known:
+            os.mkdir(_path(top, part), 0o700)
+            yield part
+
+
+def _write(path: bytes, member: Member) -> FileStat:
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
+    try:
+        at = 0
+        for piece in member.data():
+            view = memoryview(piece)
+            for start, end in _solid(piece, at):
+                while start < end:
+                    start += os.pwrite(descriptor, view[start:end], at + start)
+            at += len(piece)
+        os.ftruncate(descriptor, member.size)
+        os.fsync(descriptor)
+        stat = os.fstat(descriptor)
+        return FileStat(stat.st_size, stat.st_mtime_ns)
+    finally:
+        os.close(descriptor)
+
+
+def _solid(piece: bytes, at: int) -> Iterator[tuple[int, int]]:
+    """The ranges of ``piece``, which begins at file offset ``at``, that are not whole aligned units of
+    zeros.
+    """
+    first = -at % _HOLE
+    probes = piece[first::_HOLE]
+    start = 0
+    index = probes.find(0)  # a byte of every unit tells for nearly all that they are not zeros
+    while index >= 0:
+        begin = first + index * _HOLE
+        end = begin + _HOLE
+        if _ZEROS.startswith(memoryview(piece)[begin:end]):  # the last unit may be cut short
+            if begin > start:
+                yield start, begin
+            start = end
+        index = probes.find(0, index + 1)
+    if start < len(piece):
+        yield start, len(piece)

@@ -1,0 +1,16 @@
+# Copyright (c) 2026 the gpuops.restore contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+from __future__ import annotations
+
+import datetime
+
+from ansible_collections.gpuops.restore.plugins.module_utils._core import timestamp
+
+
+def test_now_is_in_utc_to_the_second() -> None:
+    before = datetime.datetime.now(datetime.timezone.utc).replace(microsecond=0)
+    found = datetime.datetime.strptime(timestamp.utc_now(), "%Y-%m-%dT%H:%M:%SZ")
+    after = datetime.datetime.now(datetime.timezone.utc)
+    assert before <= found.replace(tzinfo=datetime.timezone.utc) <= after
