@@ -157,6 +157,8 @@ EXAMPLES = r"""
     name: registry.local/pytorch-training-checkpoint:before-maintenance
     leave: stopped
     gpu: required
+    # The container is one of Kubernetes, without this collection's owner label.
+    force: true
 
 - name: Take a new one under the same name, with its TCP connections
   gpuops.restore.containerd_checkpoint:

@@ -134,7 +134,11 @@ class State:
         self.tasks[container_id].exit_status = exit_status
         self.reap(container_id)
 
-    # --- version, introspection
+    # --- version, introspection, namespaces
+
+    def _namespaces_list(self, _request: Any, _leased: Leased) -> Any:
+        found = [message("containerd.services.namespaces.v1.Namespace", name="tests")]
+        return message("containerd.services.namespaces.v1.ListNamespacesResponse", namespaces=found)
 
     def _version_version(self, _request: Any, _leased: Leased) -> Any:
         return message("containerd.services.version.v1.VersionResponse", version="fake", revision="0")
@@ -166,10 +170,18 @@ class State:
     def _images_update(self, request: Any, _leased: Leased) -> Any:
         if request.image.name not in self.images:
             raise _missing(f'image "{request.image.name}"')
-        if {"target", "labels"} - set(request.update_mask.paths):
-            raise AnswerError("UNIMPLEMENTED", "the fake replaces whole records only")
-        self.images[request.image.name] = request.image
-        return message("containerd.services.images.v1.UpdateImageResponse", image=request.image)
+        updated = message("containerd.services.images.v1.Image")
+        updated.CopyFrom(self.images[request.image.name])
+        for path in request.update_mask.paths:
+            if path == "target":
+                updated.target.CopyFrom(request.image.target)
+            elif path == "labels":
+                updated.labels.clear()
+                updated.labels.update(request.image.labels)
+            else:
+                _relabel(updated.labels, path, request.image.labels)
+        self.images[request.image.name] = updated
+        return message("containerd.services.images.v1.UpdateImageResponse", image=updated)
 
     def _images_delete(self, request: Any, _leased: Leased) -> Any:
         if self.images.pop(request.name, None) is None:
@@ -191,7 +203,8 @@ class State:
         return message("containerd.services.content.v1.InfoResponse", info=info)
 
     def _content_update(self, request: Any, _leased: Leased) -> Any:
-        _relabel(self._blob(request.info.digest).labels, request)
+        for path in request.update_mask.paths:
+            _relabel(self._blob(request.info.digest).labels, path, request.info.labels)
         return message("containerd.services.content.v1.UpdateResponse", info=request.info)
 
     def _content_read(self, request: Any, _leased: Leased) -> Any:
@@ -277,7 +290,8 @@ class State:
         return message("google.protobuf.Empty")
 
     def _snapshots_update(self, request: Any, _leased: Leased) -> Any:
-        _relabel(self._snapshot(request.snapshotter, request.info.name).labels, request)
+        for path in request.update_mask.paths:
+            _relabel(self._snapshot(request.snapshotter, request.info.name).labels, path, request.info.labels)
         return message("containerd.services.snapshots.v1.UpdateSnapshotResponse", info=request.info)
 
     def _diff_apply(self, request: Any, _leased: Leased) -> Any:
@@ -450,12 +464,10 @@ def _tar(directory: str) -> bytes:
     return target.getvalue()
 
 
-def _relabel(labels: dict[str, str], request: Any) -> None:
-    """Labels by field mask; an empty value takes the label away, as containerd's metadata store does."""
-    for path in request.update_mask.paths:
-        name = path[len("labels.") :]
-        value = request.info.labels.get(name, "")
-        if value:
-            labels[name] = value
-        else:
-            labels.pop(name, None)
+def _relabel(labels: Any, path: str, given: Any) -> None:
+    """``labels.NAME`` of a field mask; an empty value takes the label away, as containerd's metadata store does."""
+    name = path[len("labels.") :]
+    if given.get(name):
+        labels[name] = given[name]
+    else:
+        labels.pop(name, None)

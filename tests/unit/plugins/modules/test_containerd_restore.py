@@ -22,6 +22,7 @@ from ansible_collections.gpuops.restore.plugins.module_utils._restore.demand imp
 from ansible_collections.gpuops.restore.plugins.module_utils._restore.prediction import Prediction
 from ansible_collections.gpuops.restore.plugins.module_utils._restore.result import Result
 from ansible_collections.gpuops.restore.plugins.modules import containerd_restore
+from ansible_collections.gpuops.restore.tests.unit.helpers.ansible_modules import Call
 from ansible_collections.gpuops.restore.tests.unit.helpers.fake_containerd import FakeContainerd, running
 from ansible_collections.gpuops.restore.tests.unit.plugins.modules.test_cuda_modules import Ansible
 
@@ -52,15 +53,13 @@ def test_all_are_told_of_and_the_first_failure_is_the_modules(daemon: FakeContai
     assert "hunter2" not in json.dumps(found)
 
 
-def test_a_name_that_stands_twice_is_refused(daemon: FakeContainerd, tmp_path: Path) -> None:
-    given = options(daemon, tmp_path, workloads=[WORKLOADS[0], WORKLOADS[0]], state="checked")
-    found = Ansible(tmp_path).run("containerd_restore", **given)
-    assert found["failure"]["code"] == "workload_duplicate"
-    assert daemon.state.containers == {}
+def test_a_name_that_stands_twice_is_refused(call: Call, tmp_path: Path) -> None:
+    given = {"workloads": [WORKLOADS[0], WORKLOADS[0]], "staging_dir": str(tmp_path / "state")}
+    assert call("containerd_restore", state="checked", **given)["failure"]["code"] == "workload_duplicate"
 
 
-def test_no_workload_is_no_change(daemon: FakeContainerd, tmp_path: Path) -> None:
-    found = Ansible(tmp_path).run("containerd_restore", **options(daemon, tmp_path, workloads=[]))
+def test_no_workload_is_no_change(call: Call, tmp_path: Path) -> None:
+    found = call("containerd_restore", workloads=[], staging_dir=str(tmp_path / "state"))
     assert (found["changed"], found["workloads"]) == (False, {})
 
 

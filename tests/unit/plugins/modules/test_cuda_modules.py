@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The CUDA modules as Ansible runs them (sent as a zip file), on the STAND-IN libraries."""
+"""The CUDA modules on the STAND-IN libraries, most of the time as Ansible runs them (sent as a zip file)."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ import pytest
 
 from ansible_collections.gpuops.restore.plugins.module_utils._gpu import marks
 from ansible_collections.gpuops.restore.tests.standin import standin
+from ansible_collections.gpuops.restore.tests.unit.helpers.ansible_modules import run, undocumented
 
 pytest_plugins = ["ansible_collections.gpuops.restore.tests.unit.helpers.cuda_fixtures"]
 
@@ -49,6 +50,8 @@ class Ansible:
         line = next((line for line in done.stdout.splitlines() if "=> {" in line), "")
         assert line, done.stdout + done.stderr
         found: dict[str, Any] = json.loads(line.partition("=> ")[2])
+        if "failure" in found or "FAILED!" not in line:
+            assert undocumented(module, found) == []
         return found
 
 
@@ -62,35 +65,34 @@ def ansible(world: standin.World, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
 def test_checkpoint_and_back(ansible: Ansible, world: standin.World) -> None:
     pid = world.add_process(standin.RUNNING, {standin.uuid(0): standin.GIB})
-    predicted = ansible.run("cuda_process", "--check", pids=[pid], state="checkpointed")
+    suspend: dict[str, Any] = {"pids": [pid], "state": "checkpointed"}
+    predicted = run("cuda_process", True, suspend)
     assert world.order() == []
-    done = ansible.run("cuda_process", pids=[pid], state="checkpointed")
+    done = ansible.run("cuda_process", **suspend)
     assert (done["changed"], done["actions"]) == (True, [f"lock process {pid}", f"checkpoint process {pid}"])
     assert (predicted["changed"], predicted["actions"]) == (done["changed"], done["actions"])
     assert done["processes"][0]["bytes"] == standin.GIB
     told = ansible.run("cuda_process_info", pids=[pid])
     assert (told["available"], told["changed"], told["processes"][0]["state"]) == (True, False, "CHECKPOINTED")
-    back = ansible.run("cuda_process", pids=[pid], vram={standin.uuid(0): str(standin.GIB)})
+    back = run("cuda_process", False, {"pids": [pid], "vram": {standin.uuid(0): str(standin.GIB)}})
     assert (back["changed"], back["processes"][0]["after"]) == (True, "RUNNING")
-    assert ansible.run("cuda_process", pids=[pid])["changed"] is False
+    assert run("cuda_process", False, {"pids": [pid]})["changed"] is False
 
 
-def test_failures_are_told_as_ours(ansible: Ansible, world: standin.World) -> None:
+def test_failures_are_told_as_ours(world: standin.World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
     pid = world.add_process(standin.FAILED)
-    found = ansible.run("cuda_process", pids=[pid])
+    found = run("cuda_process", False, {"pids": [pid]})
     assert (found["failure"]["code"], found["failure"]["outcome"]) == ("cuda_process_failed", "terminal")
     assert str(pid) in found["msg"]
-    assert ansible.run("cuda_process", pids=[pid], vram={standin.uuid(0): "much"})["failure"]["code"] == "vram_invalid"
-    assert ansible.run("cuda_process", pids=[1])["failure"]["code"] == "pid_invalid"
-    assert "one of the following is required" in ansible.run("cuda_process", state="running")["msg"]
-    assert "mutually exclusive" in ansible.run("cuda_process_info", pids=[pid], container_id="train")["msg"]
-
-
-def test_a_container_needs_containerd_and_pids_do_not(ansible: Ansible, tmp_path: Path) -> None:
-    found = ansible.run("cuda_process", container_id="train", address=str(tmp_path / "no.sock"))
-    assert found["failure"]["code"] == "socket_absent"
+    for options, code in (
+        ({"pids": [pid], "vram": {standin.uuid(0): "much"}}, "vram_invalid"),
+        ({"pids": [1]}, "pid_invalid"),
+        ({"container_id": "train", "address": str(tmp_path / "no.sock"), "timeout": 1}, "socket_absent"),
+    ):
+        assert run("cuda_process", False, options)["failure"]["code"] == code
 
 
 def test_a_node_without_a_driver_says_so(bare_world: standin.World, tmp_path: Path) -> None:
-    told = Ansible(tmp_path).run("cuda_process_info", driver_root=str(tmp_path))
+    told = run("cuda_process_info", False, {"driver_root": str(tmp_path)})
     assert (told["available"], told["reason_code"], told["gpus"]) == (False, "driver_root_invalid", [])

@@ -1,0 +1,105 @@
+# Copyright (c) 2026 the gpuops.restore contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import pytest
+
+from ansible_collections.gpuops.restore.plugins.module_utils._capture import capture as capture_steps, settle
+from ansible_collections.gpuops.restore.plugins.module_utils._capture.params import CaptureParams, CaptureResult
+from ansible_collections.gpuops.restore.plugins.module_utils._containerd.client import Client
+from ansible_collections.gpuops.restore.tests.unit.helpers import ansible_modules, capture_samples
+from ansible_collections.gpuops.restore.tests.unit.helpers.ansible_modules import Call
+from ansible_collections.gpuops.restore.tests.unit.helpers.capture_samples import BOX, NAME, Box
+
+CHECKPOINT = "containerd_checkpoint"
+PLACES = ("proc", "cgroup_root", "marks_root", "cuda_marks_root", "driver_container")
+
+process = pytest.fixture(capture_samples.process)
+
+
+@pytest.fixture
+def box(fake: Any, client: Client, node: Any, tmp_path: Any, process: int, monkeypatch: pytest.MonkeyPatch) -> Box:
+    """The module captures where this container's processes are, instead of in this machine's /proc."""
+    made = Box(fake, client, node, tmp_path, process)
+    places = {place: getattr(made.params, place) for place in PLACES}
+
+    def there(act: Any) -> Any:
+        return lambda found, params, check: act(found, dataclasses.replace(params, **places), check)
+
+    monkeypatch.setattr(capture_steps, "captured", there(capture_steps.captured))
+    monkeypatch.setattr(settle, "settled", there(settle.settled))
+    return made
+
+
+def test_captured_paused_and_settled(call: Call, box: Box) -> None:
+    options: dict[str, Any] = {"container_id": BOX, "name": NAME, "staging_dir": box.root, "gpu": "none"}
+    predicted = call(CHECKPOINT, True, **options)
+    assert (predicted["checkpoint"]["digest"], "sizes" in predicted) == (None, False)
+    done = call(CHECKPOINT, leave="paused", **options)
+    assert (predicted["changed"], done["changed"], box.status()) == (True, True, capture_samples.PAUSED)
+    assert done["recorded"]["container"] == BOX
+    assert (sorted(done["sizes"]), done["seconds"]["total"] > 0) == (["criu", "writable_layer"], True)
+    assert done["checkpoint"]["digest"] == box.fake.state.images[NAME].target.digest
+    settled = call(CHECKPOINT, state="settled", **options)
+    assert (settled["changed"], box.status()) == (True, capture_samples.RUNNING)
+    assert call(CHECKPOINT, **options)["changed"] is False
+
+
+def test_the_examples_hold_for_a_container_that_is_not_ours(call: Call, box: Box) -> None:
+    box.fake.state.containers[BOX].labels.clear()
+    examples = [
+        task[f"{ansible_modules.COLLECTION}.{CHECKPOINT}"] for task in ansible_modules.document(CHECKPOINT, "EXAMPLES")
+    ]
+    assert len(examples) >= 3
+    for options in sorted(examples, key=lambda given: given.get("leave") == "stopped"):
+        # This machine has no GPU to insist on.
+        given = {**options, "container_id": BOX, "staging_dir": box.root, "gpu": "none"}
+        assert call(CHECKPOINT, **given)["changed"] is True
+
+
+def test_every_option_reaches_the_capture(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[CaptureParams] = []
+
+    def captured(_client: Client, params: CaptureParams, _check: bool) -> CaptureResult:
+        seen.append(params)
+        return CaptureResult()
+
+    monkeypatch.setattr(capture_steps, "captured", captured)
+    criu = {
+        "tcp_established": True,
+        "file_locks": True,
+        "ext_unix_sk": True,
+        "shell_job": True,
+        "empty_namespaces": ["network"],
+    }
+    given: dict[str, Any] = {
+        "container_id": BOX,
+        "name": NAME,
+        "leave": "paused",
+        "gpu": "required",
+        "staging_dir": "/elsewhere",
+        "keep_staged": True,
+        "lease": "mine",
+        "lease_seconds": 1,
+        "checkpoint_timeout": 2,
+        "cuda_timeout": 3,
+        "lock_timeout": 4,
+        "driver_root": "/driver",
+        "owner": "me",
+        "force": True,
+        "huge_pages": "always",
+    }
+    call(CHECKPOINT, criu=criu, **given)
+    assert {name: getattr(seen[0], name) for name in given} == given
+    assert dataclasses.asdict(seen[0].criu) == {**criu, "empty_namespaces": ("network",)}
+    call(CHECKPOINT, container_id=BOX, name=NAME)
+    untouched = set(PLACES) | {"huge_pages"}
+    plain = CaptureParams(BOX, NAME)
+    for field in dataclasses.fields(CaptureParams):
+        if field.name not in untouched:
+            assert getattr(seen[1], field.name) == getattr(plain, field.name), field.name

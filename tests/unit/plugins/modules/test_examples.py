@@ -1,0 +1,88 @@
+# Copyright (c) 2026 the gpuops.restore contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""The examples of the documentation: tasks that the modules would take."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import yaml
+
+from ansible_collections.gpuops.restore.tests.unit.helpers import ansible_modules
+from ansible_collections.gpuops.restore.tests.unit.helpers.ansible_modules import COLLECTION, NAMES, TREE
+
+GUIDES = sorted([TREE / "README.md", *(TREE / "docs").glob("*.md")])
+BLOCK = re.compile(r"^```ya?ml\n(.*?)^```", re.MULTILINE | re.DOTALL)
+
+
+def ours(document: Any) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Module and options of each task of ours, however deep in plays and blocks."""
+    if isinstance(document, list):
+        for entry in document:
+            yield from ours(entry)
+    elif isinstance(document, dict):
+        for key, value in document.items():
+            if key.startswith(f"{COLLECTION}.") and key.rpartition(".")[2] in NAMES:
+                yield key.rpartition(".")[2], value or {}
+            else:
+                yield from ours(value)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_examples_of_a_module_are_accepted_by_it(name: str) -> None:
+    found = [
+        (module, options) for module, options in ours(ansible_modules.document(name, "EXAMPLES")) if module == name
+    ]
+    assert found
+    for module, options in found:
+        ansible_modules.parameters(module, options)
+
+
+def test_the_examples_of_the_guides_are_accepted() -> None:
+    found = [
+        task for guide in GUIDES for block in BLOCK.findall(guide.read_text()) for task in ours(yaml.safe_load(block))
+    ]
+    assert len(found) >= 6
+    for module, options in found:
+        ansible_modules.parameters(module, options)
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "reason"),
+    [
+        ("containerd_lease", {"id": "mine", "expires": 1}, "Supported parameters include"),
+        ("containerd_lease", {}, "missing required"),
+        ("containerd_restore", {"workloads": [{"name": "one"}]}, "checkpoint found in workloads"),
+        ("containerd_container", {"container_id": "one"}, "state is present but all of the following are missing"),
+        ("cuda_process", {"container_id": "one", "pids": [7]}, "mutually exclusive"),
+        ("cuda_process", {"state": "running"}, "one of the following is required"),
+        ("cuda_process_info", {"container_id": "one", "pids": [7]}, "mutually exclusive"),
+        (
+            "containerd_checkpoint_info",
+            {"checkpoint": "c", "metadata": "/m", "metadata_content": ""},
+            "mutually exclusive",
+        ),
+        ("containerd_checkpoint_registry", {"state": "pulled", "name": "c", "username": "u"}, "required together"),
+        (
+            "containerd_checkpoint_archive",
+            {"operation": "convert", "name": "c", "path": "/p", "spec": "/s", "metadata": "/m"},
+            "mutually exclusive",
+        ),
+        ("containerd_probe", {"container_id": "one"}, "one of the following is required"),
+    ],
+)
+def test_what_a_module_would_refuse_is_noticed(name: str, options: dict[str, Any], reason: str) -> None:
+    with pytest.raises(ValueError, match=reason):
+        ansible_modules.parameters(name, options)
+    with pytest.raises(ValueError, match=reason):
+        ansible_modules.run(name, False, options)
+
+
+def test_the_action_group_names_all_modules() -> None:
+    runtime = yaml.safe_load((TREE / "meta" / "runtime.yml").read_text())
+    assert sorted(runtime["action_groups"]["restore"]) == NAMES
