@@ -14,7 +14,7 @@ import time
 import traceback
 from collections.abc import Callable
 
-from gpuops_gpu import captures, failures, gpu, host, sections, settings, several, ways, window
+from gpuops_gpu import captures, failures, gpu, host, programs, sections, settings, several, ways, window
 from gpuops_gpu.bench import Bench
 from gpuops_gpu.engine import Engine, tree_digest
 from gpuops_gpu.plays import Plays
@@ -31,6 +31,7 @@ LIMITS = {
     "failures": (240, 60),
     "training": (240, 50),
     "four": (240, 60),
+    "programs": (580, 120),
     "several": (420, 60),
     "window": (560, 60),
     "ways": (300, 60),
@@ -41,6 +42,7 @@ RUN: dict[str, Callable[[Bench, Section], None]] = {
     "failures": failures.failures,
     "training": sections.training,
     "four": sections.four,
+    "programs": programs.programs,
     "several": several.several,
     "window": window.window,
     "ways": ways.ways,

@@ -27,6 +27,8 @@ from gpuops_gpu.settings import Settings
 # A context, the driver's own buffers: what may differ from the start when nobody uses the GPU any more.
 SLACK = 64 << 20
 CUDA_SECONDS = 90
+#: NVLink multicast can put a host's GPUs out of service.
+NO_MULTICAST = {"NCCL_NVLS_ENABLE": "0", "TORCH_SYMM_MEM_DISABLE_MULTICAST": "1", "NVSHMEM_DISABLE_NVLS": "1"}
 
 
 @dataclasses.dataclass
@@ -44,6 +46,7 @@ class Workload:
     plain_python: bool = False
     bytes: int = 0
     cards: tuple[int, ...] = ()
+    environment: dict[str, str] = dataclasses.field(default_factory=dict)
 
     @property
     def checkpoint(self) -> str:
@@ -103,7 +106,7 @@ class Bench:
         shutil.rmtree(workload.directory, ignore_errors=True)
         workload.directory.mkdir(parents=True)
         environment = {
-            "PATH": "/usr/bin:/bin",
+            "PATH": "/usr/local/cuda/bin:/usr/bin:/bin",
             "HOME": "/tmp",
             "PYTHONDONTWRITEBYTECODE": "1",
             "PYTHONUNBUFFERED": "1",
@@ -114,6 +117,9 @@ class Bench:
             environment["PYTHONPATH"] = host.SITE_IN_CONTAINER
         if self.library_path:
             environment["LD_LIBRARY_PATH"] = self.library_path
+            # Triton looks for the driver by ldconfig, which knows nothing of the mount.
+            environment["TRITON_LIBCUDA_PATH"] = self.library_path
+        environment |= NO_MULTICAST | workload.environment
         self.engine.run(
             workload.name,
             workload.command,

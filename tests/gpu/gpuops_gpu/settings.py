@@ -10,9 +10,9 @@ import os
 import pathlib
 from collections.abc import Mapping
 
-SECTIONS = ("pattern", "capture", "failures", "training", "four", "several", "window", "ways")
+SECTIONS = ("pattern", "capture", "failures", "training", "four", "programs", "several", "window", "ways")
 #: What runs unless sections are named; the others need a second card, or minutes of their own.
-USUAL = SECTIONS[:-3]
+USUAL = SECTIONS[:-4]
 NAMESPACE = "gpuops-gpu"
 GIB = 1 << 30
 
@@ -26,6 +26,7 @@ class Settings:
     that are timed. full_part: of each of the four that go through the playbook. window: of the workloads whose windows
     are measured, each in one and in four processes (``spread``), the page cache cold and warm (``caches``), in
     ``pairs`` runs of each side.
+    programs: of the section of that name, all if none is named.
     rehearsal: no GPU; host memory stands in for VRAM, and the report says so.
     """
 
@@ -42,6 +43,7 @@ class Settings:
     steps: int
     seconds: float
     sections: tuple[str, ...]
+    programs: tuple[str, ...]
     keep: bool
     rehearsal: bool
     standin: pathlib.Path | None
@@ -80,6 +82,7 @@ def read(environment: Mapping[str, str] = os.environ) -> Settings:
         steps=int(number("GPUOPS_GPU_STEPS", 200)),
         seconds=number("GPUOPS_GPU_SECONDS", 900),
         sections=sections,
+        programs=tuple(environment.get("GPUOPS_GPU_PROGRAMS", "").replace(",", " ").split()),
         keep=bool(environment.get("GPUOPS_GPU_KEEP")),
         rehearsal=bool(environment.get("GPUOPS_GPU_REHEARSAL")),
         standin=pathlib.Path(standin) if standin else None,

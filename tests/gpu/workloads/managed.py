@@ -1,0 +1,26 @@
+# Copyright (c) 2026 the gpuops.restore contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Computes in managed memory (CuPy, 64 MiB: far below what the card has free), which drivers do not checkpoint."""
+
+from __future__ import annotations
+
+import argparse
+
+import cupy
+import steps
+
+
+def main() -> None:
+    options = steps.arguments(argparse.ArgumentParser())
+    pool = cupy.cuda.MemoryPool(cupy.cuda.malloc_managed)
+    cupy.cuda.set_allocator(pool.malloc)
+    values = cupy.arange(16 << 20, dtype=cupy.uint32)
+    with steps.Log(options) as log:
+        for _number in range(options.steps):
+            values = values * cupy.uint32(1664525) + cupy.uint32(1013904223)
+            log.step(hex(int(cupy.bitwise_xor.reduce(values))))
+
+
+if __name__ == "__main__":
+    main()
