@@ -77,6 +77,16 @@ options:
     type: str
     choices: [auto, required, none]
     default: auto
+  cuda_forks:
+    description:
+      - What becomes of processes that were forked of a CUDA process, such as the workers of a PyTorch DataLoader. They hold mappings
+        and descriptors of the driver that they inherited and cannot use, and that CRIU does not take.
+      - With V(detach) each of them gives these up once its parent has left the GPU, and does not notice. With V(refuse) there
+        is no checkpoint where there are such processes.
+      - Only processes without CUDA state of their own are touched, and only on x86-64. O(gpu=none) looks for none.
+    type: str
+    choices: [detach, refuse]
+    default: detach
   criu:
     description:
       - What CRIU may take along beyond what it does by itself. The restore has to be told the same.
@@ -183,6 +193,12 @@ staged:
   type: str
   returned: success
   sample: ""
+detached:
+  description: The processes that gave up what they inherited of a CUDA process; how many mappings and descriptors.
+  type: list
+  elements: dict
+  returned: success
+  sample: [{pid: 41240, mappings: 33, descriptors: 36}]
 recorded:
   description: The facts that the image records about node and process, as in M(gpuops.restore.containerd_checkpoint_info).
   type: dict
@@ -247,6 +263,7 @@ from ansible_collections.gpuops.restore.plugins.module_utils._capture import (
 )
 from ansible_collections.gpuops.restore.plugins.module_utils._capture.preflight import CriuOptions
 from ansible_collections.gpuops.restore.plugins.module_utils._containerd.client import Client
+from ansible_collections.gpuops.restore.plugins.module_utils._gpu import forks
 
 
 def step(module: AnsibleModule, client: Client) -> dict[str, Any]:
@@ -258,6 +275,7 @@ def step(module: AnsibleModule, client: Client) -> dict[str, Any]:
         name=parameters["name"],
         leave=parameters["leave"],
         gpu=parameters["gpu"],
+        cuda_forks=parameters["cuda_forks"],
         criu=CriuOptions(**{**criu, "empty_namespaces": tuple(criu["empty_namespaces"])}),
         staging_dir=parameters["staging_dir"],
         keep_staged=parameters["keep_staged"],
@@ -279,6 +297,7 @@ def step(module: AnsibleModule, client: Client) -> dict[str, Any]:
         "changed": done.changed,
         "checkpoint": {"name": params.name, "digest": done.digest or None, "container_id": params.container_id},
         "staged": done.staged,
+        "detached": done.detached,
         "recorded": done.facts,
         "recovered": done.recovered,
         "actions": done.actions,
@@ -297,6 +316,7 @@ ARGUMENT_SPEC: dict[str, Any] = {
     "state": {"type": "str", "choices": ["present", "settled"], "default": "present"},
     "leave": {"type": "str", "choices": ["running", "paused", "stopped"], "default": "running"},
     **_options.GPU_MODE,
+    "cuda_forks": {"type": "str", "choices": list(forks.CHOICES), "default": forks.DETACH},
     "criu": {
         "type": "dict",
         "default": {},

@@ -18,7 +18,7 @@ from .._containerd.client import Client
 from .._containerd.containers import Container
 from .._containerd.tasks import Task
 from .._core.errors import ConflictError, InputError, RestoreError, combined
-from .._gpu import driver, processes as gpu_processes, state as gpu_state
+from .._gpu import driver, forks, processes as gpu_processes, state as gpu_state
 from . import (
     base as capture_base,
     gpu,
@@ -155,8 +155,9 @@ def _preflight(
     base: images.Image | None = None
     written: int | None = None
     try:
-        pids = gpu_processes.Scope(task_pid=task.pid, proc=params.proc, cgroup_root=params.cgroup_root).processes()
-        gpus = gpu.examine(client, params.cuda(), params.gpu, [process.pid for process in pids])
+        processes = gpu_processes.Scope(task_pid=task.pid, proc=params.proc, cgroup_root=params.cgroup_root).processes()
+        gpus = gpu.examine(client, params.cuda(), params.gpu, processes)
+        problems += forks.problems(gpus.forks, params.cuda_forks, params.container_id, params.proc)
         if gpus.suspend:
             result.warnings += gpu_state.reach(client, params.cuda(), check=True).warnings
     except RestoreError as error:
@@ -194,6 +195,9 @@ def _actions(params: CaptureParams, subject: Subject) -> list[str]:
     suspend = subject.gpus.suspend
     if suspend:
         actions.append(f"take the CUDA processes of {params.container_id} off their GPUs")
+    if subject.gpus.forks:
+        pids = ", ".join(str(fork.process.pid) for fork in subject.gpus.forks)
+        actions.append(f"take what process {pids} inherited of a CUDA process away from it")
     actions.append(f"pause the task (pid {subject.task.pid}) and dump it")
     if params.leave != RUNNING:
         actions.append("write the image" + (", then end the task" if params.leave == STOPPED else ""))

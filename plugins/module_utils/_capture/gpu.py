@@ -6,14 +6,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from .._containerd.client import Client
 from .._core.errors import ConflictError, InputError, NodeError
-from .._gpu import driver, info as gpu_info, state as gpu_state
+from .._gpu import driver, forks, info as gpu_info, state as gpu_state
 from .._gpu.devices import NONE, REQUIRED
+from .._gpu.forks import Fork
+from .._host.processes import Process
 from . import resources
 
 
@@ -23,10 +25,12 @@ class Gpus:
 
     suspend: bool = False
     vram: int = 0
+    #: Processes that hold what they inherited of a CUDA process, as the preflight found them.
+    forks: tuple[Fork, ...] = ()
     info: Mapping[str, Any] = field(default_factory=lambda: {"processes": []})
 
 
-def examine(client: Client, params: gpu_state.StateParams, mode: str, pids: Sequence[int]) -> Gpus:
+def examine(client: Client, params: gpu_state.StateParams, mode: str, processes: Sequence[Process]) -> Gpus:
     """What there is to suspend; nothing is changed.
 
     Raises NodeError with the driver's own reason where CUDA processes, or perhaps some, cannot be suspended, InputError
@@ -44,6 +48,7 @@ def examine(client: Client, params: gpu_state.StateParams, mode: str, pids: Sequ
         driver_container=params.driver_container,
     )
     info = gpu_info.gather(client, question)
+    pids = [process.pid for process in processes]
     using = resources.nvidia_devices(pids, params.proc) if not info["available"] else []
     if not info["available"] and (mode == REQUIRED or using):
         why = info["reason_code"] or "cuda_init_failed"
@@ -53,25 +58,32 @@ def examine(client: Client, params: gpu_state.StateParams, mode: str, pids: Sequ
             "Mend that; gpu: none captures without, which only works for processes that do not use a GPU.",
             details={"pids": using},
         )
-    processes = info["processes"]
-    if not processes:
+    found = info["processes"]
+    inherited = tuple(forks.find(without_cuda(processes, found), params.proc))
+    if not found:
         if mode == REQUIRED:
             raise InputError(
                 "no_cuda_processes",
                 f"No process of {params.container_id} has CUDA state.",
                 "Wait until the workload uses its GPU, or set gpu to auto.",
             )
-        return Gpus()
-    states = {process["state"] for process in processes}
+        return Gpus(forks=inherited)
+    states = {process["state"] for process in found}
     if len(states) > 1 or not states <= {driver.RUNNING, driver.CHECKPOINTED}:
         raise ConflictError(
             "cuda_states_mixed",
             f"The CUDA processes of {params.container_id} are not all running, nor all checkpointed: "
-            + ", ".join(f"{process['pid']} is {process['state']}" for process in processes)
+            + ", ".join(f"{process['pid']} is {process['state']}" for process in found)
             + ".",
             "Bring them to one state with cuda_process, then run again.",
         )
     # What somebody has checkpointed stays so: whoever did it brings it back.
     suspend = states == {driver.RUNNING}
-    vram = sum(process["memory"] or 0 for process in processes) if suspend else 0
-    return Gpus(suspend, vram, info)
+    vram = sum(process["memory"] or 0 for process in found) if suspend else 0
+    return Gpus(suspend, vram, inherited, info)
+
+
+def without_cuda(processes: Iterable[Process], found: Iterable[Mapping[str, Any]]) -> list[Process]:
+    """Those of a task's processes for which the driver told of no CUDA state."""
+    pids = {int(entry["pid"]) for entry in found}
+    return [process for process in processes if process.pid not in pids]

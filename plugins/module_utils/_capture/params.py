@@ -11,7 +11,7 @@ from typing import Any
 
 from .._containerd.client import DATA_TIMEOUT
 from .._core import labels, state_dir
-from .._gpu import devices, driver, driver_library, marks, state as gpu_state
+from .._gpu import devices, driver, driver_library, forks, marks, state as gpu_state
 from .._host import cgroup, huge_pages as host_huge_pages
 from . import mark
 from .preflight import CriuOptions
@@ -28,6 +28,8 @@ class CaptureParams:
     name: str
     leave: str = RUNNING
     gpu: str = devices.AUTO
+    #: What becomes of what forks of CUDA processes inherited: forks.DETACH or forks.REFUSE.
+    cuda_forks: str = forks.DETACH
     criu: CriuOptions = field(default_factory=CriuOptions)
     staging_dir: str = state_dir.STATE_ROOT
     keep_staged: bool = False
@@ -70,6 +72,8 @@ class CaptureResult:
     recovered: bool = False
     digest: str = ""
     staged: str = ""
+    #: The processes that gave up what they inherited of a CUDA process, as Fork.result.
+    detached: list[dict[str, Any]] = field(default_factory=list)
     before: dict[str, Any] = field(default_factory=dict)
     after: dict[str, Any] = field(default_factory=dict)
     actions: list[str] = field(default_factory=list)

@@ -26,8 +26,9 @@ from .._containerd.tasks import Task
 from .._core import labels, state_dir, timestamp
 from .._core.errors import UNKNOWN, RestoreError, RpcError
 from .._diagnosis import failure as criu_failure
-from .._gpu import driver as gpu_driver, state as gpu_state
+from .._gpu import driver as gpu_driver, forks, state as gpu_state
 from .._gpu.driver import Driver
+from .._gpu.processes import Scope
 from .._host import huge_pages, processes as host_processes
 from .._oci.image import Descriptor
 from . import layer as capture_layer, mark as capture_mark, recovery, settle
@@ -75,6 +76,8 @@ class Capture:
         self._images = os.path.join(self._directory, "images")
         self._work = os.path.join(self._directory, "work")
         self._driver: Driver | None = None
+        #: The processes with CUDA state.
+        self._cuda = {int(entry["pid"]) for entry in subject.gpus.info["processes"]}
         self._paused = self._suspended = self._stuck = False
         #: Why the CUDA processes did not come back after a dump that is complete.
         self._trouble: RestoreError | None = None
@@ -138,6 +141,8 @@ class Capture:
             if self._subject.gpus.suspend:
                 self._enlarge_pages(stack)
                 self._suspend(stack)
+            if self._cuda or self._subject.gpus.forks:
+                self._detach_forks()
             self._signals.obey()
             begun = time.monotonic()
             with self._timed("pause"):
@@ -192,9 +197,21 @@ class Capture:
             self._suspended = False
             raise
         self._driver = driver
+        self._cuda |= {int(entry["pid"]) for entry in done.processes}
         self._count(
             "cuda_suspend", sum(done.seconds.get(call, 0.0) for call in (gpu_driver.LOCK, gpu_driver.CHECKPOINT))
         )
+
+    def _detach_forks(self) -> None:
+        """Once the CUDA processes have left their GPUs: what is forked from then on inherits nothing of the driver."""
+        params = self._params
+        begun = time.monotonic()
+        scope = Scope(task_pid=self._subject.task.pid, proc=params.proc, cgroup_root=params.cgroup_root)
+        found = forks.find((one for one in scope.processes() if one.pid not in self._cuda), params.proc)
+        if found:
+            forks.detach(found, sorted(self._cuda), params.container_id, params.proc)
+            self._result.detached = [fork.result() for fork in found]
+            self._count("detach", time.monotonic() - begun)
 
     def _dump(self) -> None:
         params = self._params

@@ -15,6 +15,8 @@ from ansible_collections.gpuops.restore.plugins.module_utils._capture import set
 from ansible_collections.gpuops.restore.plugins.module_utils._checkpoint import reader as checkpoint_reader
 from ansible_collections.gpuops.restore.plugins.module_utils._containerd.client import Client
 from ansible_collections.gpuops.restore.plugins.module_utils._core.errors import RETRYABLE, TERMINAL, UNKNOWN
+from ansible_collections.gpuops.restore.plugins.module_utils._gpu import forks
+from ansible_collections.gpuops.restore.plugins.module_utils._host.processes import identify
 from ansible_collections.gpuops.restore.tests.standin import standin
 from ansible_collections.gpuops.restore.tests.unit.helpers.capture_samples import (
     BOX,
@@ -26,6 +28,7 @@ from ansible_collections.gpuops.restore.tests.unit.helpers.capture_samples impor
 )
 from ansible_collections.gpuops.restore.tests.unit.helpers.containerd_node import Node
 from ansible_collections.gpuops.restore.tests.unit.helpers.fake_containerd import FakeContainerd
+from ansible_collections.gpuops.restore.tests.unit.helpers.forked_process import DEVICE, Forked, forked
 
 pytest_plugins = ["ansible_collections.gpuops.restore.tests.unit.helpers.cuda_fixtures"]
 
@@ -221,3 +224,61 @@ def test_without_a_driver_only_what_needs_it_fails(
     assert box.capture().changed
     device.symlink_to("/dev/nvidiactl")
     assert box.capture(gpu="none", force=True).changed, "that is what none says"
+
+
+@pytest.fixture
+def with_fork(box: Box, world: standin.World, pids: list[int], monkeypatch: pytest.MonkeyPatch) -> Iterator[Forked]:
+    """A third process, without CUDA state, that holds a device which a CUDA process had opened."""
+    monkeypatch.setattr(forks, "DEVICES", DEVICE)
+    with forked() as found:
+        box.hold(*pids[:2], found.process.pid)
+        for name in ("maps", "fd"):
+            path = box.here.proc / str(found.process.pid) / name
+            if path.is_dir():
+                path.rmdir()
+            path.symlink_to(f"/proc/{found.process.pid}/{name}")
+        yield found
+
+
+def held(fork: Forked) -> list[forks.Fork]:
+    return forks.find(identify([fork.process.pid]))
+
+
+def test_a_fork_gives_up_what_it_inherited_before_the_dump(box: Box, with_fork: Forked, world: standin.World) -> None:
+    seen: list[tuple[str, bool]] = []
+    box.fake.on("Tasks/Pause", lambda _context: seen.append(("pause", bool(held(with_fork)))))
+    pid = with_fork.process.pid
+    predicted = box.capture(True)
+    assert held(with_fork)
+    done = box.capture()
+    assert predicted.actions == done.actions
+    assert f"take what process {pid} inherited of a CUDA process away from it" in done.actions
+    assert seen == [("pause", False)]
+    assert [entry["pid"] for entry in done.detached] == [pid]
+    assert "detach" in done.seconds
+    assert with_fork.count()[0] > 0
+    assert box.capture(force=True).detached == []
+
+
+def test_forks_are_refused_where_that_is_wanted(box: Box, with_fork: Forked, world: standin.World) -> None:
+    refusal = box.refused(cuda_forks=forks.REFUSE)
+    assert refusal.code == "cuda_forks"
+    assert str(with_fork.process.pid) in refusal.message
+    assert world.order() == []
+    assert held(with_fork)
+
+
+def test_a_fork_that_cannot_be_dealt_with_has_the_workload_go_on(
+    box: Box, with_fork: Forked, world: standin.World, pids: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(forks, "_carry_out", lambda *_arguments: {})
+    failure = box.fails()
+    assert failure.code == "cuda_fork_not_detached"
+    assert "Tasks/Pause" not in box.fake.names()
+    running(box, world, pids)
+
+
+def test_without_cuda_nothing_is_taken_away(box: Box, with_fork: Forked) -> None:
+    """``gpu: none`` says that nobody wants the driver's part looked at."""
+    assert box.capture(gpu="none").detached == []
+    assert held(with_fork)
