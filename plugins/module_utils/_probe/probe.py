@@ -47,12 +47,12 @@ class ProbeParams:
     @classmethod
     def from_options(cls, options: Mapping[str, Any]) -> ProbeParams:
         """As a module's options have it; what is None has its default. Raises InputError ``probe_invalid``."""
+        container = options["container_id"]
         kinds = [kind for kind in (COMMAND, FILE, HTTP) if options.get(kind) is not None]
         if len(kinds) != 1:
             raise InputError(
                 "probe_invalid",
-                f"The probe of {options['container_id']} has "
-                f"{' and '.join(kinds) or 'none of command, file and http'}.",
+                f"The probe of {container} has {' and '.join(kinds) or 'none of command, file and http'}.",
                 "Give exactly one of command, file and http.",
             )
         given: dict[str, Any]
