@@ -244,6 +244,22 @@ def _relink(root: Path) -> None:
     path.symlink_to(root / "elsewhere")
 
 
+def _link_like_the_file(root: Path) -> None:
+    """A link whose own size and time are those of the file."""
+    path = root / NAME / "images/inventory.img"
+    stat = path.stat()
+    path.unlink()
+    path.symlink_to("./" * (stat.st_size // 2 - 1) + "xx")
+    os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns), follow_symlinks=False)
+    assert path.lstat().st_size == stat.st_size
+
+
+def _entry_of_another_kind(root: Path) -> None:
+    path = root / NAME / staging.MARKER
+    marker = json.loads(path.read_text())
+    path.write_text(json.dumps({**marker, "files": {**marker["files"], "inventory.img": [100, 0]}}))
+
+
 def _no_marker(root: Path) -> None:
     (root / NAME / staging.MARKER).unlink()
 
@@ -260,7 +276,17 @@ def _other_name(root: Path) -> None:
 
 @pytest.mark.parametrize(
     "damage",
-    [_shorten, _touch, _drop, _relink, _no_marker, _half_marker, _other_name],
+    [
+        _shorten,
+        _touch,
+        _drop,
+        _relink,
+        _link_like_the_file,
+        _entry_of_another_kind,
+        _no_marker,
+        _half_marker,
+        _other_name,
+    ],
     ids=lambda f: f.__name__,
 )
 def test_a_damaged_one_is_absent_and_made_anew(damage: Callable[[Path], None], root: Path) -> None:
