@@ -292,6 +292,8 @@ def _end_processes(name: str) -> None:
         for pid in inits or pids:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
+        # After the signal, so that a paused task does nothing more.
+        cgroups.thaw(name)
         if time.monotonic() > deadline:
             raise LabError(f"processes of node {name} do not end: {sorted(pids)}")
         time.sleep(0.02)

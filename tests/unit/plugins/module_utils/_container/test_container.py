@@ -165,6 +165,30 @@ def test_a_spec_that_nobody_recorded_is_generated(fake: FakeContainerd, client: 
     assert agree(client, fake, node, params(node)).container["spec_source"] == "generated"
 
 
+def test_the_image_is_recorded_by_the_name_that_it_has_here(fake: FakeContainerd, client: Client, node: Node) -> None:
+    """The recorded digest is there under another name than the recorded one."""
+    fake.state.images["here"] = fake.state.images.pop(BASE_NAME)
+    fake.state.images["here"].name = "here"
+    for without in ((), (CONFIG,)):
+        fake.state.containers.clear()
+        add_checkpoint(fake.state, base=node.base, without=without)
+        assert agree(client, fake, node, params(node)).container["image"] == "here"
+        assert fake.state.containers["train"].image == "here"
+    # A spec that is generated needs the image each time, so its name is known then, too.
+    assert agree(client, fake, node, params(node)).container["image"] == "here"
+
+
+def test_of_a_container_that_is_there_the_image_is_told_as_it_was_given(
+    fake: FakeContainerd, client: Client, node: Node
+) -> None:
+    """A container that is there needs no image any more, so nobody looks which name leads to it."""
+    agree(client, fake, node, params(node))
+    fake.state.images.pop(BASE_NAME)
+    assert agree(client, fake, node, params(node)).container["image"] == BASE_NAME
+    given = params(node, source=original.Source(CHECKPOINT_NAME, image="mine"))
+    assert agree(client, fake, node, given).container["image"] == "mine"
+
+
 def test_secrets_of_the_environment_are_not_in_the_diff(fake: FakeContainerd, client: Client, node: Node) -> None:
     done = container_steps.present(client, params(node), True)
     assert "hunter2" not in json.dumps(dataclasses.asdict(done))

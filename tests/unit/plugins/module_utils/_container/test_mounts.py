@@ -126,6 +126,18 @@ def test_nested_mounts(tmp_path: Path) -> None:
     assert found(named, mountinfo=info) == []
 
 
+def test_of_many_nested_mounts_the_first_five_are_named(tmp_path: Path) -> None:
+    def message(count: int) -> str:
+        lines = [f"{number} 1 0:30 / {tmp_path}/{number} rw - tmpfs tmpfs rw\n" for number in range(count)]
+        (problem,) = container_mounts.problems(spec_of(bind("/data", tmp_path)), mountinfo="".join(lines))
+        assert len(problem.details["nested"]) == count
+        return problem.message
+
+    five = ", ".join(f"{tmp_path}/{number}" for number in range(5))
+    assert f"below which {five} is mounted:" in message(5)
+    assert f"below which {five} and more is mounted:" in message(6)
+
+
 def test_devices(tmp_path: Path) -> None:
     devices = [
         {"path": "/dev/null", "type": "c", "major": 1, "minor": 3},

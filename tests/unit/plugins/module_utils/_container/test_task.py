@@ -284,8 +284,17 @@ def test_without_watching_a_dead_process_is_still_seen(fake: FakeContainerd, cli
     fake.state.dies_with = 1
     with pytest.raises(RestoreError) as caught:
         task_steps.started(client, dataclasses.replace(ready, alive_seconds=0), False)
-    assert caught.value.code == "process_died"
+    assert (caught.value.code, caught.value.details["exit_status"]) == ("process_died", 1)
     assert fake.count("Tasks/Wait") == 0
+
+
+def test_of_a_task_that_is_gone_altogether_no_exit_status_is_told(
+    fake: FakeContainerd, client: Client, ready: TaskParams
+) -> None:
+    with pytest.raises(RestoreError) as caught:
+        task_steps.stays_alive(client, ready, 77, 0.0)
+    assert (caught.value.code, caught.value.details["exit_status"]) == ("process_died", None)
+    assert "(pid 77)" in str(caught.value)
 
 
 def test_a_restore_that_outlasts_its_time_is_of_unknown_outcome(

@@ -151,6 +151,29 @@ def test_an_incremental_dump_stays_with_criu(images: Path) -> None:
     assert os.path.samefile(images / "pages-1.img", os.path.join(split.images, "pages-1.img"))
 
 
+@pytest.mark.parametrize(
+    ("runs", "surplus"),
+    [
+        # Pages that nothing accounts for; entries that have no page here although the sum is right.
+        ([(BIG, 8 * MIB, PRESENT)], PAGE),
+        ([(BIG, MIB, IN_PARENT), (BIG + MIB, 4 * MIB, PRESENT)], MIB),
+    ],
+)
+def test_pages_that_are_not_where_the_pagemap_has_them_stay_with_criu(
+    images: Path, runs: list[tuple[int, int, int]], surplus: int
+) -> None:
+    dump(
+        images,
+        Process(1, 0, [Vma(BIG, 8 * MIB)], runs),
+        Process(2, 0, [Vma(BIG, 8 * MIB)], [(BIG, 8 * MIB, PRESENT)]),
+    )
+    pages = images / "pages-1.img"
+    os.truncate(pages, pages.stat().st_size + surplus)
+    split = memory_split.of(staged(images))
+    assert [process["pid"] for process in plan(split)["processes"]] == [2]
+    assert os.path.samefile(pages, os.path.join(split.images, "pages-1.img"))
+
+
 def test_it_is_made_once_and_anew_for_another_checkpoint(images: Path) -> None:
     dump(images, Process(1, 0, PLAIN, RUNS))
     first = os.stat(memory_split.of(staged(images)).plan)

@@ -7,9 +7,10 @@
 from __future__ import annotations
 
 import json
+import queue
 import threading
 import time
-from typing import Any
+from typing import Any, Callable
 
 import pytest
 
@@ -28,11 +29,20 @@ from ansible_collections.gpuops.restore.tests.unit.helpers.gpu_node import Cuda,
 pytest_plugins = ["ansible_collections.gpuops.restore.tests.unit.helpers.cuda_fixtures"]
 
 GIB = standin.GIB
+#: Seconds after which a test that waits for what does not come gives up.
+LONG = 60.0
 GPU = standin.uuid(0)
 
 
 def add(gpus: GpuNode, name: str, gib: int, **more: Any) -> None:
     gpus.add(name, [Cuda(memory={GPU: gib * GIB}, more=more)], held=[{GPU: gib * GIB}])
+
+
+def wait_until(what: Callable[[], bool]) -> None:
+    give_up = time.monotonic() + LONG
+    while not what():
+        assert time.monotonic() < give_up
+        time.sleep(0.01)
 
 
 def codes(found: list[Result]) -> list[str | None]:
@@ -89,17 +99,27 @@ def test_what_runs_already_takes_nothing_more(gpus: GpuNode) -> None:
     assert gpus.one(gpus.job("first")).failure is None
 
 
-def test_workloads_are_restored_side_by_side_and_one_by_one_if_wanted(gpus: GpuNode) -> None:
-    for name in ("one", "two", "three"):
-        add(gpus, name, 1, delay_restore=700)
-    jobs = [gpus.job(name) for name in ("one", "two", "three")]
-    begun = time.monotonic()
-    found = restore_batch.restore_all(gpus.client.another, jobs, 0, False)
-    together = time.monotonic() - begun
-    assert [result.failure for result in found] == [None] * 3
-    begin = {call.pid: call.time for call in gpus.world.calls() if (call.what, call.detail) == ("restore", "begin")}
-    end = [call.time for call in gpus.world.calls() if call.what == "restore" and call.detail.startswith("end")]
-    assert max(begin.values()) < min(end), f"not side by side ({together:.1f} s)"
+def test_workloads_are_restored_side_by_side(gpus: GpuNode) -> None:
+    names = ("one", "two", "three")
+    for name in names:
+        add(gpus, name, 1, hang_restore=1)
+    at_once: list[int] = []
+
+    def let_go_when_all_are_at_it() -> None:
+        # Each call of the driver waits here for those of the others.
+        for name in names:
+            wait_until(lambda name=name: name in gpus.started)  # type: ignore[misc]
+            gpus.world.wait_for("restore", gpus.started[name][0][0])
+        at_once.extend(gpus.started[name][0][0] for name in names)
+        for pid in at_once:
+            gpus.world.unset(f"pids/{pid}/hang_restore")
+
+    watch = threading.Thread(target=let_go_when_all_are_at_it)
+    watch.start()
+    found = restore_batch.restore_all(gpus.client.another, [gpus.job(name) for name in names], 0, False)
+    watch.join()
+    assert codes(found) == [None] * 3
+    assert len(at_once) == 3
 
 
 def test_one_at_a_time(gpus: GpuNode) -> None:
@@ -143,38 +163,55 @@ class Admission:
     def __init__(self, free: int) -> None:
         self.free: int | None = free
         self.memory = restore_batch._Memory(lambda: self.free)
+        self.memory._changed = Watched(self._note)
         self.inside: list[str] = []
+        self._events: queue.Queue[tuple[str, str]] = queue.Queue()
         self._ends: dict[str, threading.Event] = {}
         self._threads: list[threading.Thread] = []
 
-    def begin(self, name: str, size: int) -> None:
+    def begin(self, name: str, size: int) -> str:
+        """A workload comes; ``begins`` or ``waits``."""
         self._ends[name] = threading.Event()
 
         def hold() -> None:
             with self.memory.room_for(size):
                 self.inside.append(name)
-                self._ends[name].wait(10)
+                self._note("begins")
+                self._ends[name].wait(LONG)
 
-        self._threads.append(threading.Thread(target=hold))
+        self._threads.append(threading.Thread(target=hold, name=name))
         self._threads[-1].start()
+        return self.next()[1]
 
     def end(self, name: str) -> None:
+        """A workload is done; each that waits then begins or waits again, see :meth:`next`."""
         self._ends[name].set()
 
-    def settle(self, *names: str) -> None:
-        """Those are in, and after a moment still nobody else."""
-        give_up = time.monotonic() + 5
-        while self.inside != list(names) and time.monotonic() < give_up:
-            time.sleep(0.01)
-        time.sleep(0.1)
-        assert self.inside == list(names)
+    def next(self) -> tuple[str, str]:
+        """What somebody does next, and who."""
+        return self._events.get(timeout=LONG)
+
+    def _note(self, what: str) -> None:
+        self._events.put((threading.current_thread().name, what))
 
     def finish(self) -> None:
         for end in self._ends.values():
             end.set()
         for thread in self._threads:
-            thread.join(10)
+            thread.join(LONG)
             assert not thread.is_alive()
+
+
+class Watched(threading.Condition):
+    """Tells each time when somebody begins to wait for it."""
+
+    def __init__(self, note: Callable[[str], None]) -> None:
+        super().__init__()
+        self._note = note
+
+    def wait(self, timeout: float | None = None) -> bool:
+        self._note("waits")
+        return super().wait(timeout)
 
 
 @pytest.fixture
@@ -185,27 +222,24 @@ def admission() -> Any:
 
 
 def test_one_waits_until_there_is_room_beside_the_others(admission: Admission) -> None:
-    admission.begin("a", 60)
-    admission.settle("a")
-    admission.begin("b", 60)
-    admission.settle("a")
-    admission.begin("c", 40)
-    admission.settle("a", "c")
+    assert admission.begin("a", 60) == "begins"
+    assert admission.begin("b", 60) == "waits"
+    assert admission.begin("c", 40) == "begins"
+    assert admission.inside == ["a", "c"]
+    admission.end("c")
+    assert admission.next() == ("b", "waits"), "40 is not enough"
     admission.end("a")
-    admission.settle("a", "c", "b")
+    assert admission.next() == ("b", "begins")
 
 
 def test_one_that_is_alone_never_waits(admission: Admission) -> None:
-    admission.begin("huge", 1000)
-    admission.settle("huge")
+    assert admission.begin("huge", 1000) == "begins"
 
 
 def test_a_node_that_does_not_tell_its_memory_holds_nobody_back(admission: Admission) -> None:
     admission.free = None
-    admission.begin("a", 60)
-    admission.settle("a")
-    admission.begin("b", 60)
-    admission.settle("a", "b")
+    assert admission.begin("a", 60) == "begins"
+    assert admission.begin("b", 60) == "begins"
 
 
 def test_one_that_fails_gives_its_room_back() -> None:
