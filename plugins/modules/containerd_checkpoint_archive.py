@@ -13,9 +13,10 @@ description:
   - Exports a checkpoint image from containerd's content store to an archive in OCI image layout, imports one from such an archive,
     or converts a checkpoint that another tool made into a checkpoint image.
   - Everything streams; memory use does not depend on the size of the checkpoint. The archive is written under a temporary name, synced and
-    renamed; its mode is 0600. A whole archive of the same digest is left alone, which is told without reading it through.
-  - An export that was killed is finished by the next one. What is there is compared by digest, and gone on with at the very byte, with
-    compression behind the last whole 256 MiB. An import does not read again what containerd's content store has already.
+    renamed; its mode is 0600. What a killed export left is removed by the next one, which begins anew.
+  - Beside the archive lies a small file, its name with C(.gpuops.json) appended, that records what the archive holds, and its digest, size and time.
+    By it a whole archive of the same checkpoint is left alone without being read. Where it lacks, or does not fit, the archive is read through.
+  - An import does not read again what containerd's content store has already.
   - An archive holds the memory of processes, with all the secrets in it, and is not encrypted. Keep it on an encrypted file system, or encrypt the
     file with a tool such as C(age) or C(gpg) when it leaves the node; C(docs/checkpoints.md) says why this module does not.
   - Archives to import or to convert are not trusted. Names, types, sizes, digests and how far they expand are checked before anything is created.
@@ -146,11 +147,10 @@ archive:
   description:
     - The archive. C(size) is in bytes, null where nothing is written yet or where it was not opened.
     - C(blobs) is the number of its blobs, C(kept) how many of them had not to be transferred, because they were there.
-    - C(kept_bytes) is for an export only - bytes, before compression, that a killed run had written and this one went on behind.
     - C(kind) is for a conversion only, one of V(kubelet), V(podman), V(directory) and V(oci).
   type: dict
   returned: success
-  sample: {path: /srv/checkpoints/pytorch-training-001.tar.zst, compression: zstd, size: 512340981, blobs: 9, kept: 0, kept_bytes: 0}
+  sample: {path: /srv/checkpoints/pytorch-training-001.tar.zst, compression: zstd, size: 512340981, blobs: 9, kept: 0}
 seconds:
   description: Seconds that it took.
   type: float

@@ -2,94 +2,100 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""An OCI image layout is written as one archive."""
+"""An OCI image layout is written as one archive, whole or not at all, with a record beside it."""
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import fcntl
 import os
+import re
 import stat as stat_module
-import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
 
 from .._core import files
 from .._core.errors import RETRYABLE, ConflictError, InputError, NodeError
-from . import compression as archive_compression
-from .tar_writer import Item, Progress, Read, StaleError, tar_size
+from .._streams.streams import Hasher
+from . import record as archive_record
+from .compression import compressed
+from .record import Record
+from .tar_writer import Item, Read, tar_chunks, tar_size
 
 _NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
-#: A killed run's zstd ends a moment after it, and holds the file until then.
-_LOCK_SECONDS = 5.0
 
 
-@dataclass(frozen=True)
-class Written:
-    """``size`` of the archive in bytes; ``kept``: members that an interrupted run had written already, ``kept_bytes``
-    of the tar.
-    """
-
-    size: int
-    kept: int
-    kept_bytes: int
+def partial_path(path: str) -> str:
+    """Where an archive is written before it gets its name."""
+    return os.path.join(os.path.dirname(path), f".{os.path.basename(path)}.partial")
 
 
-def partial_path(path: str, digest: str) -> str:
-    """Where the archive of the image with that digest is written before it gets its name."""
-    return os.path.join(os.path.dirname(path), f".{os.path.basename(path)}.{digest[-12:]}.partial")
+def write(path: str, checkpoint: str, items: Sequence[Item], read: Read, compression: str) -> Record:
+    """Write the archive with mode 0600 under a temporary name, sync it, and rename it over ``path``.
 
-
-def write(path: str, digest: str, items: Sequence[Item], read: Read, compression: str) -> Written:
-    """Write the archive with mode 0600 under a temporary name beside ``path``, sync it and rename it over ``path``.
-
-    What a killed run left there is gone on with. ``read`` gives the bytes of a member that has no ``data``. After a
-    failure the temporary file is gone. Raises InputError ``archive_directory_missing``, ConflictError ``archive_busy``,
+    ``read`` gives the bytes of a member that has no ``data``. What a killed run left is removed; after a failure
+    nothing of this one is left. Raises InputError ``archive_directory_missing``, ConflictError ``archive_busy``,
     NodeError ``archive_no_space``, ``archive_write_failed``, ``zstd_missing`` and what ``read`` raises.
     """
-    temporary = partial_path(path, digest)
+    remove_partial(path)
+    temporary = partial_path(path)
     with _errors(path), _opened(temporary) as descriptor:
         try:
-            progress, end = archive_compression.found(descriptor, compression, items)
-            kept, kept_bytes = progress.kept, progress.size
-            try:
-                _go_on(descriptor, progress, end, items, read, compression)
-            except StaleError:
-                kept, kept_bytes = 0, 0
-                _go_on(descriptor, Progress(items), 0, items, read, compression)
+            os.ftruncate(descriptor, 0)
+            with closing(compressed(tar_chunks(items, read), compression, tar_size(items))) as chunks:
+                digest = _write_all(descriptor, chunks)
             os.fsync(descriptor)
-            size = os.fstat(descriptor).st_size
-            os.rename(temporary, path)
+            stat = os.fstat(descriptor)
+            found = Record(checkpoint, archive_record.members_digest(items), digest, stat.st_size, stat.st_mtime_ns)
+            # First, so that there is never an archive without it; alone it says nothing, for no file fits it.
+            archive_record.write(path, found)
+            try:
+                os.rename(temporary, path)
+            except BaseException:
+                os.unlink(archive_record.record_path(path))
+                raise
         except BaseException:
             os.unlink(temporary)
             raise
         files.sync_directory(os.path.realpath(os.path.dirname(path)))
-    return Written(size, kept, kept_bytes)
+    return found
 
 
-def _go_on(descriptor: int, progress: Progress, end: int, items: Sequence[Item], read: Read, compression: str) -> None:
-    size = tar_size(items)
-    os.ftruncate(descriptor, end)
-    os.lseek(descriptor, end, os.SEEK_SET)
-    with closing(progress.rest(read)) as chunks:
-        archive_compression.append(descriptor, chunks, compression, size - progress.size, size)
+def _write_all(descriptor: int, chunks: Iterable[bytes]) -> str:
+    """Write the file; the digest of what was written."""
+    hasher = Hasher()
+    try:
+        for chunk in chunks:
+            hasher.update(chunk)
+            view = memoryview(chunk)
+            while view:
+                view = view[os.write(descriptor, view) :]
+    finally:
+        digest = hasher.close()
+    return "sha256:" + digest
 
 
-def remove_partial(path: str, digest: str) -> bool:
-    """Remove what a killed run left beside ``path``; False if there was nothing. ConflictError ``archive_busy``."""
-    temporary = partial_path(path, digest)
-    if not os.path.lexists(temporary):
-        return False
-    with _errors(path), _opened(temporary):
-        os.unlink(temporary)
-    return True
+def partials(path: str) -> list[str]:
+    """What killed runs left beside ``path``; version 0.1.0 put part of the checkpoint's digest into the name."""
+    directory, name = os.path.split(path)
+    left = re.compile(rf"\.{re.escape(name)}(\.[0-9a-f]{{12}})?\.partial")
+    with contextlib.suppress(FileNotFoundError):
+        return [os.path.join(directory, found) for found in os.listdir(directory) if left.fullmatch(found)]
+    return []
+
+
+def remove_partial(path: str) -> None:
+    """Remove what killed runs left beside ``path``. ConflictError ``archive_busy`` where one still writes it."""
+    with _errors(path):
+        for temporary in partials(path):
+            with _opened(temporary):
+                os.unlink(temporary)
 
 
 @contextmanager
 def _opened(temporary: str) -> Iterator[int]:
-    """The temporary file, locked: made, or the one that a killed run of the same user left."""
-    deadline = time.monotonic() + _LOCK_SECONDS
+    """The temporary file, made where it is not there, locked for as long as the block runs."""
     while True:
         descriptor = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK, 0o600)
         try:
@@ -99,10 +105,7 @@ def _opened(temporary: str) -> Iterator[int]:
             try:
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError as error:
-                if time.monotonic() > deadline:
-                    raise _busy(temporary, "is being written by another run") from error
-                time.sleep(0.1)
-                continue
+                raise _busy(temporary, "is being written by another run") from error
             # Whoever held the lock before may have given the file its name, or removed it.
             if not os.path.lexists(temporary) or not os.path.samestat(os.lstat(temporary), os.fstat(descriptor)):
                 continue

@@ -40,15 +40,15 @@ def stat(client: Client, digest: str) -> Blob | None:
     return Blob(info.digest, info.size, dict(info.labels))
 
 
-def read(client: Client, digest: str, size: int, timeout: float | None = None, offset: int = 0) -> Iterator[bytes]:
-    """Stream a blob of ``size`` bytes, from ``offset`` on. Raises InputError ``blob_missing`` or ``blob_truncated``.
+def read(client: Client, digest: str, size: int, timeout: float | None = None) -> Iterator[bytes]:
+    """Stream a blob of ``size`` bytes. Raises InputError ``blob_missing`` or ``blob_truncated``.
 
     ``timeout``: seconds for all of it, None for the client's default. The daemon does not verify on reading: whoever
     consumes the chunks has to compare the digest.
     """
-    seen = offset
+    seen = 0
     try:
-        for response in client.server_stream(f"{_SERVICE}/Read", timeout, digest=digest, offset=offset):
+        for response in client.server_stream(f"{_SERVICE}/Read", timeout, digest=digest):
             seen += len(response.data)
             yield response.data
     except NotFoundError as error:

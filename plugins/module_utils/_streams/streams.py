@@ -49,10 +49,10 @@ def check_digest(digest: str, what: str) -> str:
     return digest
 
 
-class _Hasher:
+class Hasher:
     """sha256 in a thread of its own: hashlib releases the GIL, so hashing overlaps reading and writing."""
 
-    def __init__(self, threaded: bool) -> None:
+    def __init__(self, threaded: bool = True) -> None:
         self._hash = hashlib.sha256()
         self._queue: queue.Queue[bytes | None] = queue.Queue(_QUEUED_CHUNKS)
         self._thread: threading.Thread | None = None
@@ -67,6 +67,7 @@ class _Hasher:
             chunk = self._queue.get()
 
     def update(self, chunk: bytes) -> None:
+        """Add these bytes."""
         if self._thread is None:
             self._hash.update(chunk)
         else:
@@ -89,7 +90,7 @@ def verified(chunks: Iterable[bytes], *, digest: str, size: int, what: str) -> G
     """
     check_digest(digest, what)
     seen = 0
-    hasher = _Hasher(size >= _THREAD_FROM)
+    hasher = Hasher(size >= _THREAD_FROM)
     try:
         for chunk in chunks:
             seen += len(chunk)

@@ -11,7 +11,7 @@ import selectors
 import shutil
 import subprocess
 import sys
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from typing import IO
 
 from .._core.errors import InputError, NodeError
@@ -81,10 +81,21 @@ if sys.version_info >= (3, 14):
 
 
 def _with_program(chunks: Iterable[bytes], what: str, program: str) -> Generator[bytes, None, None]:
-    """Feed and drain the program from this one thread, so that an error in ``chunks`` surfaces here."""
+    status, reason = yield from through_program([program, "-d", "-c", "-q"], chunks)
+    if status != 0:
+        if "premature" in reason or "unexpected end" in reason:
+            raise truncated(what)
+        raise invalid(what, reason or f"zstd ended with status {status}")
+
+
+def through_program(command: Sequence[str], chunks: Iterable[bytes]) -> Generator[bytes, None, tuple[int, str]]:
+    """What a program makes of ``chunks``; returns its exit status and the first line that it wrote to stderr.
+
+    The program is fed and drained from this one thread, so that an error in ``chunks`` surfaces here.
+    """
     # A step knows no AnsibleModule, whose run_command could not stream either.
     process = subprocess.Popen(  # pylint: disable=ansible-bad-function
-        [program, "-d", "-c", "-q"],
+        command,
         bufsize=0,  # closing must never flush, thus never block or fail
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
@@ -92,7 +103,8 @@ def _with_program(chunks: Iterable[bytes], what: str, program: str) -> Generator
     )
     complaint: list[bytes] = []
     try:
-        yield from _pump(process, iter(chunks), complaint)
+        # To the pump, an empty chunk is the end.
+        yield from _pump(process, (chunk for chunk in chunks if chunk), complaint)
         status = process.wait()
     finally:
         if process.poll() is None:
@@ -101,11 +113,7 @@ def _with_program(chunks: Iterable[bytes], what: str, program: str) -> Generator
             if pipe is not None:
                 pipe.close()
         process.wait()
-    if status != 0:
-        reason = b"".join(complaint).decode("utf-8", "replace").strip().partition("\n")[0].strip(" .\r")
-        if "premature" in reason or "unexpected end" in reason:
-            raise truncated(what)
-        raise invalid(what, reason or f"zstd ended with status {status}")
+    return status, b"".join(complaint).decode("utf-8", "replace").strip().partition("\n")[0].strip(" .\r")
 
 
 def _pump(process: subprocess.Popen[bytes], chunks: Iterator[bytes], complaint: list[bytes]) -> Iterator[bytes]:

@@ -15,7 +15,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from .._archive import compression as archive_compression, existing, tar_writer, writer as archive_writer
+from .._archive import (
+    compression as archive_compression,
+    existing,
+    record as archive_record,
+    tar_writer,
+    writer as archive_writer,
+)
 from .._archive.tar_writer import Item
 from .._checkpoint import reader as checkpoint_reader
 from .._containerd import content, images
@@ -66,7 +72,7 @@ class ExportResult:
 def run(client: Client, params: ExportParams, check: bool) -> ExportResult:
     """Have the archive. Raises InputError, ConflictError (``archive_other_content``, ``archive_busy``) and NodeError.
 
-    A file that already holds the image with this digest, whole and as wished, is left alone.
+    A file that already holds the image with this digest, whole and compressed as it should be, is left alone.
     """
     began = time.monotonic()
     packing = params.compression or compression_of(params.path)
@@ -81,25 +87,23 @@ def run(client: Client, params: ExportParams, check: bool) -> ExportResult:
     size = tar_writer.tar_size(items)
     result = ExportResult(digest=checkpoint.digest)
     result.after = {"digest": checkpoint.digest, "compression": packing, "base": params.base}
-    blobs = len(items) - 2
-    if _is_there(params, items, size, checkpoint.digest, packing, result):
+    blobs = len(items) - 2  # without the layout's own two
+    if _is_there(params, items, checkpoint.digest, packing, check, result):
         result.before = result.after
         result.archive = _result(params.path, packing, os.stat(params.path).st_size, blobs, blobs)
         _tighten(params.path, check, result)
         if not check:
             # Left by a run that was killed while it wrote the same archive another time.
-            archive_writer.remove_partial(params.path, checkpoint.digest)
+            archive_writer.remove_partial(params.path)
         result.seconds = round(time.monotonic() - began, 3)
         return result
-    _require_space(params.path, checkpoint.digest, size if packing == archive_compression.NONE else 0)
+    _require_space(params.path, size if packing == archive_compression.NONE else 0)
     result.changed = True
     result.actions.append(f"write {checkpoint.digest} to {params.path}")
     result.archive = _result(params.path, packing, None, blobs, 0)
     if not check:
         written = archive_writer.write(params.path, checkpoint.digest, items, _reader(client), packing)
-        # The first two members are the layout's own.
-        result.archive = _result(params.path, packing, written.size, blobs, max(0, written.kept - 2))
-        result.archive["kept_bytes"] = written.kept_bytes
+        result.archive["size"] = written.size
     result.seconds = round(time.monotonic() - began, 3)
     return result
 
@@ -115,11 +119,11 @@ def timeout_for(size: int) -> float:
 
 
 def _result(path: str, packing: str, size: int | None, blobs: int, kept: int) -> dict[str, Any]:
-    return {"path": path, "compression": packing, "size": size, "blobs": blobs, "kept": kept, "kept_bytes": 0}
+    return {"path": path, "compression": packing, "size": size, "blobs": blobs, "kept": kept}
 
 
 def _is_there(
-    params: ExportParams, items: list[Item], size: int, digest: str, packing: str, result: ExportResult
+    params: ExportParams, items: list[Item], digest: str, packing: str, check: bool, result: ExportResult
 ) -> bool:
     """Whether ``path`` is such an archive. Raises ConflictError ``archive_other_content`` for anything else there."""
     try:
@@ -131,8 +135,13 @@ def _is_there(
     if not stat_module.S_ISREG(found.st_mode):
         raise _other(params, "is there and is no regular file")
     there = existing.kind(params.path)
-    if existing.is_ours(params.path, items, size):
+    record = existing.find_export(params.path, digest, items)
+    if record is not None:
         result.before = {**result.after, "compression": there}
+        if there == packing and not check and record != archive_record.read(params.path):
+            # It took reading the file through; where the record cannot be written, the next run does so again.
+            with contextlib.suppress(OSError):
+                archive_record.write(params.path, record)
         return there == packing
     if params.base == INCLUDE and there == packing and existing.holds(params.path, digest):
         return True  # written by another tool, with all of its base
@@ -161,7 +170,7 @@ def _tighten(path: str, check: bool, result: ExportResult) -> None:
             os.chmod(path, 0o600)
 
 
-def _require_space(path: str, digest: str, needed: int) -> None:
+def _require_space(path: str, needed: int) -> None:
     directory = os.path.dirname(path)
     if not os.path.isdir(directory):
         raise InputError(
@@ -169,9 +178,9 @@ def _require_space(path: str, digest: str, needed: int) -> None:
             f"The archive {path} cannot be written: there is no directory {directory}.",
             "Make the directory first; it should be root's with mode 0700.",
         )
-    with contextlib.suppress(FileNotFoundError):
-        # What a killed run left is gone on with.
-        needed -= os.stat(archive_writer.partial_path(path, digest)).st_size
+    for partial in archive_writer.partials(path):
+        with contextlib.suppress(FileNotFoundError):
+            needed -= os.lstat(partial).st_size  # removed before anything is written
     if needed > files.free_bytes(directory):
         raise archive_writer.no_space(path, needed)
 
@@ -197,8 +206,8 @@ def _items(client: Client, checkpoint: checkpoint_reader.Checkpoint, base: str) 
     ordered = sorted(wanted.values(), key=lambda child: not child.has_children)
     index = _index(checkpoint, target, documents.get(target.digest, ()), base)
     return [
-        Item.of("oci-layout", _json({"imageLayoutVersion": "1.0.0"})),
-        Item.of("index.json", _json(index)),
+        Item.from_bytes("oci-layout", _json({"imageLayoutVersion": "1.0.0"})),
+        Item.from_bytes("index.json", _json(index)),
         *(Item(f"blobs/sha256/{child.digest.split(':', 1)[1]}", child.size, child.digest) for child in ordered),
     ]
 
@@ -252,10 +261,8 @@ def _lacking(child: Descriptor, name: str) -> InputError:
 
 
 def _reader(client: Client) -> tar_writer.Read:
-    def read(item: Item, offset: int) -> Iterable[bytes]:
-        chunks = content.read(client, item.digest, item.size, timeout_for(item.size), offset)
-        if offset:
-            return chunks
+    def read(item: Item) -> Iterable[bytes]:
+        chunks = content.read(client, item.digest, item.size, timeout_for(item.size))
         what = f"The blob {item.digest} in containerd's content store"
         return verified(chunks, digest=item.digest, size=item.size, what=what)
 

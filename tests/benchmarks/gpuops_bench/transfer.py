@@ -22,7 +22,7 @@ def run(bench: Bench) -> list[Comparison]:
         reference = bench.checkpoint_of(mib)
         for compared in (_staging(bench, mib, reference), _export(bench, mib, reference), _import(bench, mib)):
             found += [each for each in (compared, peaks(compared)) if each]
-        bench.timed(["rm", "-f", OURS, THEIRS])
+        bench.timed(["rm", "-f", OURS, f"{OURS}.gpuops.json", THEIRS])
     return found
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from ansible_collections.gpuops.restore.plugins.module_utils._containerd import daemon
+from ansible_collections.gpuops.restore.plugins.module_utils._core import files as core_files
 from ansible_collections.gpuops.restore.tests.unit.helpers.ansible_modules import Call
 from ansible_collections.gpuops.restore.tests.unit.helpers.containerd_node import Node
 from ansible_collections.gpuops.restore.tests.unit.helpers.containerd_samples import BASE_NAME, CHECKPOINT_NAME
@@ -21,7 +21,7 @@ ARCHIVE = "containerd_checkpoint_archive"
 
 @pytest.fixture(autouse=True)
 def room(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(daemon, "free_bytes", lambda _path: 1 << 40)
+    monkeypatch.setattr(core_files, "free_bytes", lambda _path: 1 << 40)
 
 
 def test_out_and_in_again(call: Call, fake: FakeContainerd, node: Node, tmp_path: Path) -> None:

@@ -189,25 +189,70 @@ def test_what_lies_there_already(client: Client, node: Node, tmp_path: Path) -> 
     assert code_of(exporting(client, "/nowhere/a.tar"), True) == "archive_directory_missing"
 
 
-def test_an_export_that_was_begun_reads_only_what_lacks(
-    fake: FakeContainerd, client: Client, node: Node, tmp_path: Path
-) -> None:
-    path = str(tmp_path / "a.tar")
-    exporting(client, path)(False)
-    whole = Path(path).read_bytes()
-    os.unlink(path)
-    criu = fake.state.blobs[node.checkpoint.parts[CRIU]].data
-    at = whole.index(criu[:4096]) + len(criu) // 2
-    Path(archive_writer.partial_path(path, node.checkpoint.digest)).write_bytes(whole[:at])
-    fake.seen.clear()
+def test_what_a_killed_export_left_goes(client: Client, node: Node, tmp_path: Path) -> None:
+    path = str(tmp_path / "out" / "a.tar")
+    partial = Path(archive_writer.partial_path(path))
+    partial.parent.mkdir()
+    partial.write_bytes(b"of a run that was killed")
+    assert exporting(client, path)(True).changed
+    assert partial.exists()
     done = exporting(client, path)(False)
-    assert Path(path).read_bytes() == whole
-    assert done.archive["kept_bytes"] == at and 0 < done.archive["kept"] < done.archive["blobs"]
-    reads = {call.request.digest: call.request.offset for call in fake.seen if call.name == "Content/Read"}
-    assert reads[node.checkpoint.parts[CRIU]] == len(criu) // 2
-    Path(archive_writer.partial_path(path, node.checkpoint.digest)).write_bytes(b"of another run")
-    assert not exporting(client, path)(False).changed
-    assert os.listdir(os.path.dirname(path)).count("a.tar") == 1 and not list(tmp_path.glob(".a*"))
+    assert (done.archive["kept"], sorted(os.listdir(partial.parent))) == (0, ["a.tar", "a.tar.gpuops.json"])
+    partial.write_bytes(b"of a run that was killed")
+    for check in (True, False):
+        assert not exporting(client, path)(check).changed
+        assert partial.exists() == check
+
+
+@pytest.mark.parametrize("ending", ["tar", "tgz", "tar.zst"])
+def test_a_whole_archive_without_its_record_is_left_alone(
+    fake: FakeContainerd, client: Client, node: Node, tmp_path: Path, ending: str
+) -> None:
+    """As version 0.1.0 left it, or a copy that came without; checked once, and then it has a record again."""
+    path, record = tmp_path / f"a.{ending}", tmp_path / f"a.{ending}.gpuops.json"
+    for base in ("include", "omit"):
+        exporting(client, str(path), base=base, force=True)(False)
+        whole, written = path.stat(), record.read_bytes()
+        record.unlink()
+        fake.seen.clear()
+        for check in (True, False):
+            assert not exporting(client, str(path), base=base)(check).changed
+            assert record.exists() != check
+        assert record.read_bytes() == written
+        assert (path.stat().st_ino, path.stat().st_mtime_ns) == (whole.st_ino, whole.st_mtime_ns)
+        assert not [
+            call for call in fake.seen if call.name == "Content/Read" and node.checkpoint.parts[CRIU] in str(call)
+        ]
+
+
+@pytest.mark.parametrize("base", ["include", "omit"])
+@pytest.mark.parametrize("ending", ["tar", "tgz", "tar.zst"])
+def test_a_damaged_archive_is_noticed(client: Client, node: Node, tmp_path: Path, ending: str, base: str) -> None:
+    """Cut off or altered: refused, since it may as well be another file by now; with force it is written anew."""
+    path = tmp_path / f"a.{ending}"
+    exporting(client, str(path), base=base)(False)
+    whole = path.read_bytes()
+    altered = bytearray(whole)
+    altered[whole.index(b"pppp") if ending == "tar" else len(whole) // 2] ^= 1
+    for damaged in (bytes(altered), whole[:-2000]):
+        path.write_bytes(damaged)
+        os.utime(path, (1, 1))
+        for check in (True, False):
+            assert code_of(exporting(client, str(path), base=base), check) == "archive_other_content"
+        assert path.read_bytes() == damaged
+        assert exporting(client, str(path), base=base, force=True)(True).changed
+        assert exporting(client, str(path), base=base, force=True)(False).changed
+        if ending != "tar.zst":
+            assert path.read_bytes() == whole
+        assert not exporting(client, str(path), base=base)(False).changed
+
+
+def test_a_record_that_cannot_be_written_is_no_failure(client: Client, node: Node, tmp_path: Path) -> None:
+    path, record = tmp_path / "a.tar", tmp_path / "a.tar.gpuops.json"
+    exporting(client, str(path))(False)
+    record.unlink()
+    record.mkdir()
+    assert not exporting(client, str(path))(False).changed
 
 
 @pytest.mark.parametrize("call", ["Content/Read", "Content/Info", "Images/Get"])
