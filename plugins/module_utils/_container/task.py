@@ -56,7 +56,7 @@ def started(client: Client, params: TaskParams, check: bool, checkpoint: Checkpo
     result.before = present.status if present else "absent"
     work = state_dir.work_dir(params.staging_dir, client.namespace, params.container_id)
     if present is not None and present.status == "RUNNING":
-        memory_hook.require_no_hole(params.container_id, work)
+        memory_hook.require_memory_written(params.container_id, work)
         result.after = present.status
         result.task = _result(present)
         return result

@@ -17,7 +17,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import re
 import shlex
 import sys
 from typing import Any
@@ -28,8 +27,6 @@ from .._criu import config as criu_config
 from . import policy, writer_worker
 from .split import Split
 
-#: The first CRIU that runs scripts when runc starts it.
-_OLDEST_CRIU = (3, 19)
 _SCRIPT, _WRITER, _REPORT = "memory.sh", "memory.py", "memory.json"
 _TEXT = """\
 #!/bin/sh
@@ -39,19 +36,7 @@ exec {command} "$CRTOOLS_INIT_PID"
 """
 
 
-def problem(criu_version: str, work: str) -> str:
-    """Why CRIU cannot start the writer here, empty where it can; ``work``: where the script would be."""
-    found = re.match(r"(\d+)\.(\d+)", criu_version)
-    if not found or (int(found.group(1)), int(found.group(2))) < _OLDEST_CRIU:
-        return f"CRIU {criu_version or 'of an unknown version'} runs no scripts under runc; 3.19 does"
-    while not os.path.isdir(work):
-        work = os.path.dirname(work)
-    if os.statvfs(work).f_flag & os.ST_NOEXEC:
-        return f"the file system of {work} allows no programs (noexec)"
-    return ""
-
-
-def require_no_hole(container_id: str, work: str) -> None:
+def require_memory_written(container_id: str, work: str) -> None:
     """Raise RestoreError ``memory_unwritten`` if the process runs and a run that was killed did not see to its memory.
 
     CRIU lets no process go before the writer is done; this is for a runtime that does not ask it to start one.

@@ -64,7 +64,7 @@ class _Process:
     rest: list[tuple[Run, int]]
 
 
-def of(staged: Staged) -> Split:
+def split_checkpoint(staged: Staged) -> Split:
     """The two parts, found or made. Raises NotSplitError, OSError."""
     above = os.path.dirname(staged.directory)
     home, partial = os.path.join(above, MEMORY), os.path.join(above, f".{MEMORY}.partial")

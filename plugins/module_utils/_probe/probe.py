@@ -132,7 +132,7 @@ def probe(client: Client, params: ProbeParams, check: bool) -> ProbeResult:
     elif params.kind == FILE:
         result = watch_file(params, f"/proc/{task.pid}/root")
     else:
-        result = ask(params, f"/proc/{task.pid}/ns/net" if params.in_container else "")
+        result = watch_url(params, f"/proc/{task.pid}/ns/net" if params.in_container else "")
     result.seconds = round(time.monotonic() - begun, 3)
     return result
 
@@ -233,7 +233,7 @@ def fingerprint(root: str, path: str) -> tuple[int, str]:
         return size, hashlib.sha256(stream.read(_READ_BYTES)).hexdigest()
 
 
-def ask(
+def watch_url(
     params: ProbeParams,
     namespace: str,
     clock: Callable[[], float] = time.monotonic,

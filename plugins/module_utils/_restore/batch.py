@@ -17,11 +17,11 @@ from typing import Callable
 from .._containerd.client import Client
 from .._core.errors import RestoreError, combined
 from .._host import huge_pages as host_huge_pages
-from . import demand as restore_demand, gpu, prediction, prepare, rates, workload
+from . import demand as restore_demand, gpu, preparation, rates, workload
 from .demand import Demand, Verdict
 from .forecast import Forecast
 from .params import Job
-from .prediction import Prediction
+from .prediction import Prediction, Sample
 from .result import Result
 
 OpenClient = Callable[[], AbstractContextManager[Client]]
@@ -41,7 +41,7 @@ def check_all(
         demands = [restore_demand.look(client, job) for job in jobs]
     verdict = restore_demand.judge(demands, restore_demand.available_memory(), thorough=True)
     forecast = _forecast(demands, verdict, parallel, check)
-    return verdict, {demand.job.name: forecast.of(demand) for demand in demands}
+    return verdict, {demand.job.name: forecast.predict(demand) for demand in demands}
 
 
 def restore_all(open_client: OpenClient, jobs: Sequence[Job], parallel: int, check: bool) -> list[Result]:
@@ -51,7 +51,7 @@ def restore_all(open_client: OpenClient, jobs: Sequence[Job], parallel: int, che
     """
     with open_client() as client:
         demands = [restore_demand.look(client, job) for job in jobs]
-    # A run asks the driver in each workload's turn; to foretell what it will say there is only this.
+    # A run asks the driver in each workload's turn; only check mode has to predict what it will say.
     verdict = restore_demand.judge(demands, restore_demand.available_memory(), thorough=check)
     forecast = _forecast(demands, verdict, parallel, check)
     memory = _Memory()
@@ -66,10 +66,10 @@ def restore_all(open_client: OpenClient, jobs: Sequence[Job], parallel: int, che
             with memory.room_for(0 if demand.live or check else demand.memory), open_client() as client:
                 # Where nothing is to be restored, nothing is made ready either.
                 if demand.live or check:
-                    ahead = prepare.Ahead(predicted=forecast.of(demand))
+                    prepared = preparation.Preparation(prediction=forecast.predict(demand))
                 else:
-                    ahead = prepare.prepare(client, demand, huge_pages, forecast)
-                return workload.restore(client, demand, verdict.reading, check, ahead)
+                    prepared = preparation.prepare(client, demand, huge_pages, forecast)
+                return workload.restore(client, demand, verdict.reading, check, prepared)
         except RestoreError as error:
             # No channel for this one; what the others have done must still be told.
             lost = Result(demand.job)
@@ -97,9 +97,9 @@ def _forecast(demands: Sequence[Demand], verdict: Verdict, parallel: int, check:
 
 
 def _learn(found: Sequence[Result]) -> None:
-    """What these restores took is what the next ones will be foretold by."""
+    """What these restores took is what the next predictions rest on."""
     done = [result for result in found if result.task.created and not result.failure]
-    samples = [prediction.of_receipt(result.receipt) for result in done]
+    samples = [Sample.from_receipt(result.receipt) for result in done]
     if done:
         rates.note(done[0].job.settings.rates_file, [one for one in samples if one is not None])
 

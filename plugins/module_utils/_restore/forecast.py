@@ -21,7 +21,9 @@ from .prediction import Prediction, Rates
 
 
 class Forecast:
-    """``coming``: the workloads that this call will restore, at most ``at_once`` at a time.
+    """Predicts the window of each workload of one call.
+
+    ``coming``: those that it will restore, at most ``at_once`` at a time.
 
     Where the node has restored nothing yet, it is measured for a moment; ``check``: also where little is restored.
     """
@@ -29,7 +31,7 @@ class Forecast:
     def __init__(self, coming: Sequence[Demand], at_once: int, check: bool) -> None:
         enough = check or sum(demand.memory for demand in coming) >= huge_pages.WORTH_A_LOOK
         self._measure = enough and bool(coming and coming[0].job.settings.rates_file)
-        self._crowd = prediction.crowd(len(coming), at_once, os.cpu_count() or 1)
+        self._concurrency = prediction.concurrency(len(coming), at_once, os.cpu_count() or 1)
         self._rates = Rates()
         if coming:
             settings = coming[0].job.settings
@@ -37,39 +39,39 @@ class Forecast:
             if self._measure and not self._rates.samples and not self._rates.copy:
                 self._rates = dataclasses.replace(self._rates, copy=restore_rates.copy_rate())
 
-    def of(
-        self, demand: Demand, prewarmed: prewarm.Report | None = None, beside: bool | None = None
+    def predict(
+        self, demand: Demand, prewarmed: prewarm.Report | None = None, parallel_memory: bool | None = None
     ) -> Prediction | None:
         """The window of one workload; None where its checkpoint is not known, or where no staged files are used.
 
-        ``prewarmed``: what was read ahead already; ``beside``: whether memory is written beside CRIU, None where that
-        is not known yet.
+        ``prewarmed``: what was read ahead already; ``parallel_memory``: whether several threads write the memory, None
+        where that is not known yet.
         """
         if demand.live or not demand.memory or demand.job.task.route != STAGED:
             return None
-        if beside is None:
-            beside = not memory_policy.refusal(demand.job.settings.parallel_memory, demand.memory, staged=True)
-        report, rates = (prewarmed, self._rates) if prewarmed else self._look(demand)
+        if parallel_memory is None:
+            parallel_memory = not memory_policy.refusal(demand.job.settings.parallel_memory, demand.memory, staged=True)
+        report, rates = (prewarmed, self._rates) if prewarmed else self._prewarm(demand)
         load = prediction.Load(
             # Staged or not, CRIU reads the same; a tar is about as long as its files.
             size=report.bytes or demand.memory,
             vram=demand.vram.total if demand.gpu_expected else 0,
-            late=report.late,
-            ahead=0 if prewarmed else report.read,
-            crowd=self._crowd,
-            writers=memory_policy.writers() if beside else 0,
+            uncached=report.uncached,
+            prewarm=0 if prewarmed else report.read,
+            concurrency=self._concurrency,
+            writers=memory_policy.writers() if parallel_memory else 0,
         )
         return prediction.predict(load, rates)
 
-    def _look(self, demand: Demand) -> tuple[prewarm.Report, Rates]:
+    def _prewarm(self, demand: Demand) -> tuple[prewarm.Report, Rates]:
         """What reading ahead will do, and the disk's rate where that matters and nothing tells it."""
         settings = demand.job.settings
         try:
             staged = staging.find(settings.staging_dir, demand.key) if demand.key else None
             if staged is None:
                 return prewarm.Report(), self._rates
-            missing = prewarm.uncached(staged.directory)
-            report = prewarm.foretell([staged.directory], settings.prewarm, demand.memory, missing)
+            missing = prewarm.uncached_pieces(staged.directory)
+            report = prewarm.predict([staged.directory], settings.prewarm, demand.memory, missing)
         except (OSError, RestoreError):
             # The workload's own steps say it.
             return prewarm.Report(), self._rates

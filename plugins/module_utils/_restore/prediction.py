@@ -34,22 +34,69 @@ _APART = 128 << 20
 
 @dataclass(frozen=True)
 class Sample:
-    """One restore of the node: bytes of memory images and of VRAM, seconds until CRIU had done, and of the GPU.
+    """What one restore of the node took."""
 
-    ``crowd``: how many workloads each processor had to restore at a time, at least 1. ``disk``: bytes per second of the
-    read ahead, 0 where there was none to speak of.
-    """
-
+    #: Bytes of memory images.
     size: int
+    #: Until CRIU had done.
     seconds: float
+    #: Bytes.
     vram: int = 0
     gpu_seconds: float = 0.0
-    crowd: float = 1.0
+    #: How many workloads each processor had to restore at a time, at least 1.
+    concurrency: float = 1.0
+    #: Bytes per second of the read ahead, 0 where there was none to speak of.
     disk: float = 0.0
 
     def document(self) -> dict[str, Any]:
         """As it is kept."""
-        return dict(vars(self))
+        return {
+            "size": self.size,
+            "seconds": self.seconds,
+            "vram": self.vram,
+            "gpu_seconds": self.gpu_seconds,
+            "crowd": self.concurrency,
+            "disk": self.disk,
+        }
+
+    @classmethod
+    def from_document(cls, document: Any) -> Sample | None:
+        """What :meth:`document` has made; None for anything else."""
+        try:
+            found = cls(
+                size=int(document["size"]),
+                seconds=float(document["seconds"]),
+                vram=int(document["vram"]),
+                gpu_seconds=float(document["gpu_seconds"]),
+                concurrency=float(document["crowd"]),
+                disk=float(document["disk"]),
+            )
+        except (KeyError, TypeError, ValueError):
+            return None
+        sound = found.size > 0 and found.seconds > 0 and found.concurrency >= 1
+        return found if sound and min(found.vram, found.gpu_seconds) >= 0 else None
+
+    @classmethod
+    def from_receipt(cls, receipt: Mapping[str, Any]) -> Sample | None:
+        """What a receipt tells; None where it lacks something, or where CRIU had to wait for the disk."""
+        try:
+            seconds, prewarm = receipt["seconds"], receipt["prewarm"]
+            if prewarm["skipped"]:
+                return None
+            pages = float(seconds["container"]) + float(seconds["create"]) + float(seconds["start"])
+            read, took = int(prewarm["read"]), float(prewarm["seconds"])
+            return cls.from_document(
+                {
+                    "size": prewarm["bytes"],
+                    "seconds": pages,
+                    "vram": (receipt.get("gpu") or {}).get("bytes") or 0,
+                    "gpu_seconds": max(0.0, float(seconds["window"]) - pages),
+                    "crowd": (receipt.get("predicted") or {}).get("crowd", 1.0),
+                    "disk": read / took if read >= _APART and took > 0 else 0.0,
+                }
+            )
+        except (KeyError, TypeError, ValueError):
+            return None
 
 
 @dataclass(frozen=True)
@@ -63,106 +110,77 @@ class Rates:
 
 @dataclass(frozen=True)
 class Load:
-    """What is to be restored. ``late``: bytes that CRIU itself has to wait for the disk for; ``ahead``: those that are
-    read before the window; ``writers``: threads that write the memory beside CRIU."""
+    """What is to be restored, in bytes."""
 
     size: int
     vram: int = 0
-    late: int = 0
-    ahead: int = 0
-    crowd: float = 1.0
+    #: What CRIU itself has to wait for the disk for.
+    uncached: int = 0
+    #: What is read into the page cache before the window.
+    prewarm: int = 0
+    #: As of :class:`Sample`.
+    concurrency: float = 1.0
+    #: Threads that write the memory beside CRIU.
     writers: int = 0
 
 
 @dataclass(frozen=True)
 class Prediction:
-    """``seconds`` of the window, ``ahead`` of the reading before it."""
+    """How long a window will take."""
 
     seconds: float
-    ahead: float
+    #: Of the reading before it.
+    prewarm_seconds: float
+    #: One of those above.
     basis: str
-    crowd: float = 1.0
+    #: As of :class:`Sample`.
+    concurrency: float = 1.0
 
     def result(self) -> dict[str, Any]:
         """As modules return it."""
-        return {"seconds": self.seconds, "ahead": self.ahead, "basis": self.basis, "crowd": self.crowd}
+        return {
+            "seconds": self.seconds,
+            "ahead": self.prewarm_seconds,
+            "basis": self.basis,
+            "crowd": self.concurrency,
+        }
 
 
 def predict(load: Load, rates: Rates) -> Prediction:
     """The window of one workload."""
-    near = _alike(rates.samples, load.crowd)
-    # Those that were restored in another crowd say how long it takes, less or more what the processors were shared.
-    stretch = load.crowd / near[0].crowd if near else load.crowd
+    near = _nearest(rates.samples, load.concurrency)
+    # Those that shared their processors with more or with fewer tell how long it takes, less or more that share.
+    stretch = load.concurrency / near[0].concurrency if near else load.concurrency
     pages_rate = rates.copy / CRIU_FACTOR if rates.copy else PAGES_RATE
     if load.writers:
         pages_rate = min(MOST_RATE, pages_rate * CRIU_FACTOR * load.writers)
-    seconds = _line([(one.size, one.seconds) for one in near], FIXED, 1 / pages_rate, load.size)
+    seconds = _fitted([(one.size, one.seconds) for one in near], FIXED, 1 / pages_rate, load.size)
     if load.vram:
         gpu = [(one.vram, one.gpu_seconds) for one in near if one.vram]
-        seconds += _line(gpu, GPU_FIXED, 1 / GPU_RATE, load.vram)
+        seconds += _fitted(gpu, GPU_FIXED, 1 / GPU_RATE, load.vram)
         known = bool(gpu)
     else:
         known = bool(near)
-    disk = _disk(rates)
-    seconds = seconds * stretch + load.late / disk
+    disk = _disk_rate(rates)
+    seconds = seconds * stretch + load.uncached / disk
     basis = RESTORES if known else MEASURED if rates.copy and not load.vram else ESTIMATE
-    return Prediction(round(seconds, 2), round(load.ahead / disk, 2), basis, load.crowd)
+    return Prediction(round(seconds, 2), round(load.prewarm / disk, 2), basis, load.concurrency)
 
 
-def crowd(workloads: int, at_once: int, processors: int) -> float:
+def concurrency(workloads: int, at_once: int, processors: int) -> float:
     """How many workloads each processor restores at a time."""
     return max(1.0, min(workloads, at_once) / max(1, processors))
 
 
-def of_receipt(receipt: Mapping[str, Any]) -> Sample | None:
-    """What a receipt tells; None where it lacks something, or where CRIU had to wait for the disk."""
-    try:
-        seconds, prewarm = receipt["seconds"], receipt["prewarm"]
-        if prewarm["skipped"]:
-            return None
-        pages = float(seconds["container"]) + float(seconds["create"]) + float(seconds["start"])
-        vram = (receipt.get("gpu") or {}).get("bytes") or 0
-        read, took = int(prewarm["read"]), float(prewarm["seconds"])
-        return sample(
-            {
-                "size": prewarm["bytes"],
-                "seconds": pages,
-                "vram": vram,
-                "gpu_seconds": max(0.0, float(seconds["window"]) - pages),
-                "crowd": (receipt.get("predicted") or {}).get("crowd", 1.0),
-                "disk": read / took if read >= _APART and took > 0 else 0.0,
-            }
-        )
-    except (KeyError, TypeError, ValueError):
-        return None
-
-
-def sample(document: Any) -> Sample | None:
-    """What :meth:`Sample.document` has made; None for anything else."""
-    try:
-        found = Sample(
-            size=int(document["size"]),
-            seconds=float(document["seconds"]),
-            vram=int(document["vram"]),
-            gpu_seconds=float(document["gpu_seconds"]),
-            crowd=float(document["crowd"]),
-            disk=float(document["disk"]),
-        )
-    except (KeyError, TypeError, ValueError):
-        return None
-    sound = found.size > 0 and found.seconds > 0 and found.crowd >= 1 and min(found.vram, found.gpu_seconds) >= 0
-    return found if sound else None
-
-
-def _alike(samples: Sequence[Sample], wanted: float) -> list[Sample]:
-    """Those whose crowd is nearest to the wanted one; they are all of one crowd."""
+def _nearest(samples: Sequence[Sample], wanted: float) -> list[Sample]:
+    """Those whose concurrency is nearest to the wanted one; they all have the same."""
     if not samples:
         return []
-    nearest = min((one.crowd for one in samples), key=lambda crowd_: max(crowd_, wanted) / min(crowd_, wanted))
-    return [one for one in samples if one.crowd == nearest]
+    nearest = min((one.concurrency for one in samples), key=lambda other: max(other, wanted) / min(other, wanted))
+    return [one for one in samples if one.concurrency == nearest]
 
 
-def _line(points: Sequence[tuple[int, float]], fixed: float, slope: float, size: int) -> float:
+def _fitted(points: Sequence[tuple[int, float]], fixed: float, slope: float, size: int) -> float:
     """Seconds for ``size``, from what other sizes took; ``fixed`` and ``slope`` where these do not tell."""
     if points:
         slopes = [
@@ -184,6 +202,6 @@ def _line(points: Sequence[tuple[int, float]], fixed: float, slope: float, size:
     return fixed + slope * size
 
 
-def _disk(rates: Rates) -> float:
+def _disk_rate(rates: Rates) -> float:
     seen = [one.disk for one in rates.samples if one.disk > 0]
     return statistics.median(seen) if seen else rates.disk or DISK_RATE

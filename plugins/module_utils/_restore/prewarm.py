@@ -21,34 +21,37 @@ from .._host import memory as host_memory, page_cache
 from .._host.page_cache import Piece
 
 AUTO, ALWAYS, NEVER = "auto", "always", "never"
-#: Bytes that stay free beside the cached files and what the restored process takes.
+#: Bytes that stay free when the files are cached and the process has its memory.
 RESERVE = 512 << 20
 
 
 @dataclass(frozen=True)
 class Report:
-    """``bytes`` of the files, ``read`` of them from the disk in ``seconds``; ``skipped`` says why nothing was read."""
+    """What was, or would be, read."""
 
+    #: Of the files.
     bytes: int = 0
+    #: Of these, from the disk.
     read: int = 0
     seconds: float = 0.0
+    #: Why nothing was read; else empty.
     skipped: str = ""
     #: Bytes that CRIU will have to wait for the disk for.
-    late: int = 0
+    uncached: int = 0
 
     def result(self) -> dict[str, object]:
         """As modules return it."""
         return {"bytes": self.bytes, "read": self.read, "seconds": self.seconds, "skipped": self.skipped}
 
 
-def warm(directories: Sequence[str], params: str, process_bytes: int) -> Report:
-    """Have the files of ``directories`` in the page cache. ``process_bytes``: memory that the restore will take beside.
+def warm(directories: Sequence[str], mode: str, process_bytes: int) -> Report:
+    """Have the files of ``directories`` in the page cache.
 
-    Raises OSError when one cannot be read.
+    ``process_bytes``: memory that the restored process will take. Raises OSError when one cannot be read.
     """
     begun = time.monotonic()
-    missing = uncached(*directories)
-    report = foretell(directories, params, process_bytes, missing)
+    missing = uncached_pieces(*directories)
+    report = predict(directories, mode, process_bytes, missing)
     if report.skipped:
         return report
     for path, pieces in missing.items():
@@ -57,24 +60,24 @@ def warm(directories: Sequence[str], params: str, process_bytes: int) -> Report:
     return dataclasses.replace(report, seconds=round(time.monotonic() - begun, 3))
 
 
-def foretell(
-    directories: Sequence[str], params: str, process_bytes: int, missing: Mapping[str, Sequence[Piece]]
+def predict(
+    directories: Sequence[str], mode: str, process_bytes: int, missing: Mapping[str, Sequence[Piece]]
 ) -> Report:
-    """What :func:`warm` would do; ``missing`` as :func:`uncached` tells. Raises OSError."""
+    """What :func:`warm` would do; ``missing`` as :func:`uncached_pieces` tells. Raises OSError."""
     total = sum(os.stat(path).st_size for path in _paths(directories))
     wanted = sum(end - start for pieces in missing.values() for start, end in pieces)
-    if params == NEVER:
-        return Report(total, skipped="prewarm is never", late=wanted)
+    if mode == NEVER:
+        return Report(total, skipped="prewarm is never", uncached=wanted)
     # Cache counts as available, so what is cached already is not asked for twice.
     free = host_memory.available()
     needed = total + process_bytes + RESERVE
-    if params == AUTO and wanted and free is not None and needed > free:
+    if mode == AUTO and wanted and free is not None and needed > free:
         reason = f"{gib(needed)} of memory would be needed, {gib(free)} are available"
-        return Report(total, skipped=reason, late=wanted)
+        return Report(total, skipped=reason, uncached=wanted)
     return Report(total, wanted)
 
 
-def uncached(*directories: str) -> dict[str, list[Piece]]:
+def uncached_pieces(*directories: str) -> dict[str, list[Piece]]:
     """The pieces of each file that the page cache lacks. Raises OSError."""
     return {path: page_cache.missing(path) for path in _paths(directories)}
 

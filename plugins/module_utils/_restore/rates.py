@@ -21,7 +21,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from .._host import huge_pages
-from . import prediction, records
+from . import records
 from .prediction import Rates, Sample
 
 FILE = os.path.join(huge_pages.DIRECTORY, "rates.json")
@@ -37,7 +37,7 @@ def load(file: str, staging_dir: str) -> Rates:
 
 
 def note(file: str, samples: Sequence[Sample]) -> None:
-    """Keep what restores took, beside those before."""
+    """Add what restores took to those before."""
     if not file or not samples:
         return
     with contextlib.suppress(OSError):
@@ -96,7 +96,7 @@ def disk_rate(path: str, start: int, end: int) -> float:
 
 def _kept(file: str) -> list[Sample]:
     found = _read(file) if file else None
-    samples = [prediction.sample(entry) for entry in found] if isinstance(found, list) else []
+    samples = [Sample.from_document(entry) for entry in found] if isinstance(found, list) else []
     return [one for one in samples if one is not None][-_KEPT:]
 
 
@@ -107,7 +107,7 @@ def _of_receipts(staging_dir: str) -> list[Sample]:
         newest = sorted(entries, key=lambda entry: entry.stat(follow_symlinks=False).st_mtime)[-_KEPT:]
     except OSError:
         return []
-    samples = [prediction.of_receipt(_read(entry.path) or {}) for entry in newest]
+    samples = [Sample.from_receipt(_read(entry.path) or {}) for entry in newest]
     return [one for one in samples if one is not None]
 
 

@@ -94,7 +94,8 @@ class Result:
     gpu: restore_gpu.GpuResult = field(default_factory=restore_gpu.GpuResult)
     gpu_seen: nvml.Reading | None = None
     probe: dict[str, Any] | None = None
-    ahead: dict[str, Any] = field(default_factory=dict)
+    #: :meth:`Preparation.result` as it was in the window.
+    preparation: dict[str, Any] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)
     receipt: dict[str, Any] = field(default_factory=dict)
     receipt_written: bool = False
@@ -119,7 +120,7 @@ class Result:
             "task": self.task.task,
             "gpu": self.gpu.result(after=self.gpu_seen) if self.gpu.processes else None,
             "probe": self.probe,
-            **self.ahead,
+            **self.preparation,
             "seconds": self.seconds,
             "receipt": self.receipt,
             "failure": self.failure.result() if self.failure else None,

@@ -23,7 +23,7 @@ from .._probe import probe as probes
 from . import gpu, records
 from .demand import Demand
 from .params import Job
-from .prepare import Ahead
+from .preparation import Preparation
 from .result import Result, WorkloadFailure
 
 CONTAINER, TASK, GPU, ALIVE, PROBE, RECEIPT = "container", "task", "gpu", "alive", "probe", "receipt"
@@ -32,31 +32,31 @@ _MAY_HAVE_DIED = frozenset({"no_cuda_process", "cuda_process_gone", "vram_not_ba
 
 
 def restore(
-    client: Client, demand: Demand, reading: nvml.Reading | None, check: bool, ahead: Ahead | None = None
+    client: Client, demand: Demand, reading: nvml.Reading | None, check: bool, preparation: Preparation | None = None
 ) -> Result:
     """Have the workload run from its checkpoint; after a failure nothing that this call made is left.
 
-    ``reading``: the GPUs before the restore, where they were looked at; ``ahead``: what was made ready for the window.
+    ``reading``: the GPUs before the restore, where they were looked at; ``preparation``: what is ready for the window.
     Never raises RestoreError; it is in the result.
     """
     job = demand.job
     left = job.gpu.retries
-    ahead = ahead or Ahead()
-    result = _attempt(client, demand, reading, check, ahead)
+    preparation = preparation or Preparation()
+    result = _attempt(client, demand, reading, check, preparation)
     if result.failure and result.failure.code == "memory_write_failed" and not result.failure.left_behind:
         warnings = [
             *result.warnings,
             f"The restore of {job.name} was begun anew, by CRIU alone: {result.failure.msg}",
         ]
-        ahead = ahead.plainly(result.failure.msg)
-        result = _attempt(client, _anew(demand), reading, check, ahead)
+        preparation = preparation.without_split(result.failure.msg)
+        result = _attempt(client, _anew(demand), reading, check, preparation)
         result.warnings[:0] = warnings
     while result.failure and left > 0 and _may_begin_anew(client, demand, result, result.failure, check):
         left -= 1
         if check:
             return _foretold(client, result)
         warnings = [*result.warnings, f"The restore of {job.name} was begun anew: {result.failure.msg}"]
-        result = _attempt(client, _anew(demand), reading, check, ahead)
+        result = _attempt(client, _anew(demand), reading, check, preparation)
         result.warnings[:0] = warnings
     return result
 
@@ -78,10 +78,12 @@ def _foretold(client: Client, failed: Result) -> Result:
     return Result(job, container=failed.container, task=task, warnings=failed.warnings, receipt_written=True)
 
 
-def _attempt(client: Client, demand: Demand, reading: nvml.Reading | None, check: bool, ahead: Ahead) -> Result:
-    result = Result(demand.job, ahead=ahead.result())
+def _attempt(
+    client: Client, demand: Demand, reading: nvml.Reading | None, check: bool, preparation: Preparation
+) -> Result:
+    result = Result(demand.job, preparation=preparation.result())
     try:
-        _go(client, demand, result, reading, check, ahead)
+        _go(client, demand, result, reading, check, preparation)
     except RestoreError as error:
         result.fail(error)
     except OSError as error:
@@ -94,13 +96,13 @@ def _attempt(client: Client, demand: Demand, reading: nvml.Reading | None, check
 
 
 def _go(
-    client: Client, demand: Demand, result: Result, reading: nvml.Reading | None, check: bool, ahead: Ahead
+    client: Client, demand: Demand, result: Result, reading: nvml.Reading | None, check: bool, preparation: Preparation
 ) -> None:
     job = demand.job
-    with ahead.huge_pages:
-        result.ahead = ahead.result()
+    with preparation.huge_pages:
+        result.preparation = preparation.result()
         begun = time.monotonic()
-        running = _window(client, demand, result, check, ahead)
+        running = _window(client, demand, result, check, preparation)
         result.seconds["window"] = round((result.gpu.reached_at or time.monotonic()) - begun, 3)
     if result.task.created and not check:
         with result.timed(ALIVE):
@@ -113,7 +115,7 @@ def _go(
         _receipt(client, job, result, reading, check)
 
 
-def _window(client: Client, demand: Demand, result: Result, check: bool, ahead: Ahead) -> float:
+def _window(client: Client, demand: Demand, result: Result, check: bool, preparation: Preparation) -> float:
     """From nothing to a process with its GPU memory; when the process ran, as time.monotonic() tells."""
     job = demand.job
     facts = demand.original.checkpoint.facts if demand.original else {}
@@ -129,12 +131,12 @@ def _window(client: Client, demand: Demand, result: Result, check: bool, ahead: 
         with result.timed(TASK):
             # What this call would have made counts as made.
             params = dataclasses.replace(
-                job.task, alive_seconds=0.0, assume_prepared=check and result.container.changed, split=ahead.split
+                job.task, alive_seconds=0.0, assume_prepared=check and result.container.changed, split=preparation.split
             )
             checkpoint = demand.original.checkpoint if demand.original else None
             result.task = task_steps.started(client, params, check, checkpoint)
             result.warnings += result.task.warnings
-            result.ahead["parallel_memory"].update(result.task.memory)
+            result.preparation["parallel_memory"].update(result.task.memory)
         running = time.monotonic()
         if concerned:
             with result.timed(GPU):
@@ -202,7 +204,7 @@ def _compose(client: Client, job: Job, result: Result, reading: nvml.Reading | N
         PROBE: result.seconds.get(PROBE, 0.0),
     }
     base = record.pop("base_image", {})
-    foretold = result.ahead.get("predicted")
+    predicted = result.preparation.get("predicted")
     return {
         **job.settings.record,
         **record,
@@ -220,12 +222,12 @@ def _compose(client: Client, job: Job, result: Result, reading: nvml.Reading | N
         "output": list(dict.fromkeys(path for path in (job.task.stdout, job.task.stderr) if path)),
         "gpu": result.gpu.result(reading, result.gpu_seen) if result.gpu.processes else None,
         "probe": result.probe,
-        **result.ahead,
+        **result.preparation,
         # Side by side with others, so not their sum over workloads; window: until the GPU memory was back.
         "seconds": {
             **{name: float(value) for name, value in seconds.items()},
             "window": result.seconds["window"],
-            **({"predicted": foretold["seconds"]} if foretold else {}),
+            **({"predicted": predicted["seconds"]} if predicted else {}),
             "total": round(sum(float(value) for value in seconds.values()), 3),
         },
     }

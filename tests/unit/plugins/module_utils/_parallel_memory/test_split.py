@@ -88,7 +88,7 @@ def whole(images: Path, split: Split, pid: int) -> set[int]:
 
 def test_large_pieces_of_plain_memory_are_left_out_and_planned(images: Path) -> None:
     dump(images, Process(1, 0, PLAIN, RUNS))
-    split = memory_split.of(staged(images))
+    split = memory_split.split_checkpoint(staged(images))
     assert whole(images, split, 1) == set(range(BIG, BIG + 12 * MIB, PAGE))
     assert split.bytes == plan(split)["bytes"] == 12 * MIB
     assert [process["pieces"] for process in plan(split)["processes"]] == [[[BIG, 3 * PAGE, 12 * MIB]]], "in one piece"
@@ -112,14 +112,14 @@ def test_large_pieces_of_plain_memory_are_left_out_and_planned(images: Path) -> 
 )
 def test_what_is_not_plain_stays_with_criu(images: Path, vma: Vma) -> None:
     dump(images, Process(1, 0, [Vma(BIG, 16 * MIB), vma], [(BIG, 16 * MIB, PRESENT), (BIG2, 4 * MIB, PRESENT)]))
-    split = memory_split.of(staged(images))
+    split = memory_split.split_checkpoint(staged(images))
     assert whole(images, split, 1) == set(range(BIG, BIG + 16 * MIB, PAGE))
 
 
 def test_a_run_over_several_areas_is_cut_at_their_borders(images: Path) -> None:
     vmas = [Vma(BIG, 8 * MIB), Vma(BIG + 8 * MIB, 3 * MIB, prot=READ), Vma(BIG + 11 * MIB, 8 * MIB)]
     dump(images, Process(1, 0, vmas, [(BIG + MIB, 17 * MIB, PRESENT)]))
-    split = memory_split.of(staged(images))
+    split = memory_split.split_checkpoint(staged(images))
     expected = {*range(BIG + MIB, BIG + 8 * MIB, PAGE), *range(BIG + 11 * MIB, BIG + 18 * MIB, PAGE)}
     assert whole(images, split, 1) == expected
 
@@ -134,7 +134,7 @@ def test_what_may_be_shared_with_a_parent_stays_with_criu(images: Path) -> None:
         # Siblings' areas begin at the same address, and share nothing.
         Process(3, 1, [own], runs[:1]),
     )
-    split = memory_split.of(staged(images))
+    split = memory_split.split_checkpoint(staged(images))
     assert whole(images, split, 1) == set()
     assert whole(images, split, 2) == whole(images, split, 3) == set(range(BIG, BIG + 8 * MIB, PAGE))
 
@@ -146,7 +146,7 @@ def test_an_incremental_dump_stays_with_criu(images: Path) -> None:
         Process(1, 0, big, [(BIG, MIB, IN_PARENT), (BIG + MIB, 4 * MIB, PRESENT)]),
         Process(2, 0, big, [(BIG, 8 * MIB, PRESENT)]),
     )
-    split = memory_split.of(staged(images))
+    split = memory_split.split_checkpoint(staged(images))
     assert [process["pid"] for process in plan(split)["processes"]] == [2]
     assert os.path.samefile(images / "pages-1.img", os.path.join(split.images, "pages-1.img"))
 
@@ -169,20 +169,20 @@ def test_pages_that_are_not_where_the_pagemap_has_them_stay_with_criu(
     )
     pages = images / "pages-1.img"
     os.truncate(pages, pages.stat().st_size + surplus)
-    split = memory_split.of(staged(images))
+    split = memory_split.split_checkpoint(staged(images))
     assert [process["pid"] for process in plan(split)["processes"]] == [2]
     assert os.path.samefile(pages, os.path.join(split.images, "pages-1.img"))
 
 
 def test_it_is_made_once_and_anew_for_another_checkpoint(images: Path) -> None:
     dump(images, Process(1, 0, PLAIN, RUNS))
-    first = os.stat(memory_split.of(staged(images)).plan)
-    assert os.stat(memory_split.of(staged(images)).plan) == first
-    assert plan(memory_split.of(staged(images, "sha256:two")))["digest"] == "sha256:two"
+    first = os.stat(memory_split.split_checkpoint(staged(images)).plan)
+    assert os.stat(memory_split.split_checkpoint(staged(images)).plan) == first
+    assert plan(memory_split.split_checkpoint(staged(images, "sha256:two")))["digest"] == "sha256:two"
     # A run that was killed has left half of it.
     (images.parent / ".memory.partial" / "images").mkdir(parents=True)
     (images.parent / "memory" / "plan.json").write_text('{"format"', encoding="utf-8")
-    split = memory_split.of(staged(images))
+    split = memory_split.split_checkpoint(staged(images))
     assert whole(images, split, 1)
     assert sorted(os.listdir(images.parent)) == ["images", "memory"]
 
@@ -190,7 +190,9 @@ def test_it_is_made_once_and_anew_for_another_checkpoint(images: Path) -> None:
 def test_several_at_a_time_get_the_same(images: Path) -> None:
     dump(images, Process(1, 0, PLAIN, RUNS))
     found: list[Split] = []
-    threads = [threading.Thread(target=lambda: found.append(memory_split.of(staged(images)))) for _n in range(4)]
+    threads = [
+        threading.Thread(target=lambda: found.append(memory_split.split_checkpoint(staged(images)))) for _n in range(4)
+    ]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -203,7 +205,7 @@ def test_scattered_memory_is_not_split(images: Path) -> None:
     runs = [(BIG + number * 2 * MIB, MIB // 2, PRESENT) for number in range(32)]
     dump(images, Process(1, 0, [Vma(BIG, 128 * MIB)], [*runs, (BIG + 100 * MIB, 2 * MIB, PRESENT)]))
     with pytest.raises(NotSplitError, match="16 MiB of the memory lie in small pieces, 2 MiB in large ones"):
-        memory_split.of(staged(images))
+        memory_split.split_checkpoint(staged(images))
     assert os.listdir(images.parent) == ["images"]
 
 
@@ -211,14 +213,14 @@ def test_a_pagemap_that_is_too_long_is_not_read(images: Path, monkeypatch: pytes
     dump(images, Process(1, 0, PLAIN, RUNS))
     monkeypatch.setattr(memory_split, "_LONGEST_PAGEMAP", 20)
     with pytest.raises(NotSplitError, match="scattered over too many pieces"):
-        memory_split.of(staged(images))
+        memory_split.split_checkpoint(staged(images))
 
 
 def test_without_room_nothing_is_copied(images: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     dump(images, Process(1, 0, PLAIN, RUNS))
     monkeypatch.setattr(core_files, "free_bytes", lambda _path: core_files.RESERVE)
     with pytest.raises(NotSplitError, match="no room for a copy of 2 MiB"):
-        memory_split.of(staged(images))
+        memory_split.split_checkpoint(staged(images))
 
 
 @pytest.mark.parametrize(
@@ -241,5 +243,5 @@ def test_files_that_are_not_known_are_left_to_criu(images: Path, name: str, data
     else:
         path.write_bytes(broken.get(data, data))
     with pytest.raises(NotSplitError):
-        memory_split.of(staged(images))
+        memory_split.split_checkpoint(staged(images))
     assert os.listdir(images.parent) == ["images"]

@@ -142,19 +142,19 @@ def address() -> Iterator[str]:
 
 def test_http_is_asked_until_it_answers(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("http_proxy", "http://127.0.0.1:1")
-    found = probes.ask(ProbeParams("c", url=address + "/", seconds=5.0), "")
+    found = probes.watch_url(ProbeParams("c", url=address + "/", seconds=5.0), "")
     assert found.ok and Handler.asked == 3
 
 
 def test_a_redirect_is_an_answer(address: str) -> None:
-    assert probes.ask(ProbeParams("c", url=address + "/away", statuses=(302,), seconds=5.0), "").ok
+    assert probes.watch_url(ProbeParams("c", url=address + "/away", statuses=(302,), seconds=5.0), "").ok
     assert Handler.asked == 1
 
 
 def test_http_without_proof(address: str) -> None:
     for url, status in ((address + "/away", 302), ("http://127.0.0.1:1/", None)):
         with pytest.raises(RestoreError) as caught:
-            probes.ask(ProbeParams("c", url=url, seconds=0.2), "")
+            probes.watch_url(ProbeParams("c", url=url, seconds=0.2), "")
         assert caught.value.details == {"kind": "http", "status": status}
         assert caught.value.outcome == "retryable"
 

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Windows are foretold, and what they took is learned; on the STAND-INS for containerd and the driver's libraries."""
+"""Windows are predicted, and what they took is learned; on the STAND-INS for containerd and the driver's libraries."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def rates(tmp_path: pathlib.Path) -> pathlib.Path:
     return tmp_path / "rates" / "rates.json"
 
 
-def test_a_window_is_foretold_compared_and_learned_from(
+def test_a_window_is_predicted_compared_and_learned_from(
     gpus: GpuNode, rates: pathlib.Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(restore_rates, "copy_rate", lambda: 2.0 * standin.GIB)
@@ -55,7 +55,7 @@ def test_a_window_is_foretold_compared_and_learned_from(
     assert (again.changed, again.shown()["predicted"]) == (False, None)
     assert again.receipt == done.receipt
     assert len(json.loads(rates.read_text())) == 1
-    # The next one of its kind is foretold by it.
+    # The prediction of the next one of its kind rests on it.
     gpus.add("next", [Cuda(memory=HELD)], held=[HELD])
     next_ = gpus.job("next", {"rates_file": str(rates), "prewarm": prewarm.AUTO})
     (planned,) = restore_batch.restore_all(gpus.client.another, [next_], 0, True)
@@ -72,27 +72,29 @@ def test_what_the_cache_lacks_is_read_before_the_window_or_in_it(
     monkeypatch.setattr(page_cache, "missing", lambda path: [(0, half)] if path.endswith("inventory.img") else [])
     monkeypatch.setattr(restore_rates, "disk_rate", lambda *_piece: float(half))
     found = {}
-    for params in (prewarm.AUTO, prewarm.ALWAYS, prewarm.NEVER):
-        job = gpus.job("plain", {"rates_file": str(rates), "prewarm": params})
+    for mode in (prewarm.AUTO, prewarm.ALWAYS, prewarm.NEVER):
+        job = gpus.job("plain", {"rates_file": str(rates), "prewarm": mode})
         (planned,) = restore_batch.restore_all(gpus.client.another, [job], 0, True)
-        found[params] = planned.shown()["predicted"]
+        found[mode] = planned.shown()["predicted"]
     assert found[prewarm.AUTO]["ahead"] == found[prewarm.ALWAYS]["ahead"] == 1.0
     assert found[prewarm.NEVER]["ahead"] == 0.0
     assert found[prewarm.NEVER]["seconds"] == pytest.approx(found[prewarm.AUTO]["seconds"] + 1.0, abs=0.1)
 
 
-def test_many_side_by_side_are_a_crowd(gpus: GpuNode, rates: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_many_side_by_side_share_the_processors(
+    gpus: GpuNode, rates: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("os.cpu_count", lambda: 2)
     names = [f"w{number}" for number in range(8)]
     for name in names:
         gpus.add(name, [Cuda(None)])
     jobs = [gpus.job(name, {"rates_file": str(rates)}) for name in names]
-    for parallel, crowd in ((0, 4.0), (1, 1.0), (4, 2.0)):
+    for parallel, concurrency in ((0, 4.0), (1, 1.0), (4, 2.0)):
         found = restore_batch.restore_all(gpus.client.another, jobs, parallel, True)
-        assert {result.shown()["predicted"]["crowd"] for result in found} == {crowd}
+        assert {result.shown()["predicted"]["crowd"] for result in found} == {concurrency}
 
 
-def test_nothing_is_foretold_of_what_is_not_known(gpus: GpuNode, rates: pathlib.Path) -> None:
+def test_nothing_is_predicted_of_what_is_not_known(gpus: GpuNode, rates: pathlib.Path) -> None:
     gpus.add("train", [Cuda(None)])
     gpus.add("later", [Cuda(None)], stage=False)
     options = {"rates_file": str(rates)}

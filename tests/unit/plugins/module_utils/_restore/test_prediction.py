@@ -69,21 +69,21 @@ def test_the_gpu_has_a_line_of_its_own() -> None:
 
 def test_the_disk_counts_before_the_window_or_in_it() -> None:
     rates = Rates([Sample(GIB, 1.0)], disk=0.5 * GIB)
-    ahead, late = predict(Load(GIB, ahead=GIB), rates), predict(Load(GIB, late=GIB), rates)
-    assert (ahead.seconds, ahead.ahead) == (pytest.approx(1.0), 2.0)
-    assert (late.seconds, late.ahead) == (pytest.approx(3.0), 0.0)
+    prewarmed, uncached = predict(Load(GIB, prewarm=GIB), rates), predict(Load(GIB, uncached=GIB), rates)
+    assert (prewarmed.seconds, prewarmed.prewarm_seconds) == (pytest.approx(1.0), 2.0)
+    assert (uncached.seconds, uncached.prewarm_seconds) == (pytest.approx(3.0), 0.0)
     seen = Rates([Sample(GIB, 1.0, disk=2.0 * GIB)], disk=0.5 * GIB)
-    assert predict(Load(GIB, ahead=GIB), seen).ahead == 0.5
+    assert predict(Load(GIB, prewarm=GIB), seen).prewarm_seconds == 0.5
 
 
-def test_in_a_crowd_each_takes_longer() -> None:
-    assert prediction.crowd(1, 8, 2) == 1.0
-    assert prediction.crowd(8, 8, 2) == 4.0
-    assert prediction.crowd(8, 2, 2) == 1.0
+def test_those_that_share_processors_take_longer() -> None:
+    assert prediction.concurrency(1, 8, 2) == 1.0
+    assert prediction.concurrency(8, 8, 2) == 4.0
+    assert prediction.concurrency(8, 2, 2) == 1.0
     alone = Rates([Sample(GIB, 1.0)])
-    assert predict(Load(GIB, crowd=4.0), alone).seconds == pytest.approx(4.0)
-    both = Rates([Sample(GIB, 1.0), Sample(GIB, 2.5, crowd=4.0)])
-    assert predict(Load(GIB, crowd=4.0), both).seconds == pytest.approx(2.5)
+    assert predict(Load(GIB, concurrency=4.0), alone).seconds == pytest.approx(4.0)
+    both = Rates([Sample(GIB, 1.0), Sample(GIB, 2.5, concurrency=4.0)])
+    assert predict(Load(GIB, concurrency=4.0), both).seconds == pytest.approx(2.5)
     assert predict(Load(GIB), both).seconds == pytest.approx(1.0)
 
 
@@ -98,11 +98,15 @@ def test_with_writers_beside_criu_the_pages_take_a_fraction() -> None:
 
 
 def test_a_receipt_tells_what_the_restore_took() -> None:
-    found = prediction.of_receipt(receipt(predicted={"crowd": 2.0}))
+    found = Sample.from_receipt(receipt(predicted={"crowd": 2.0}))
     assert found == Sample(GIB, pytest.approx(1.2), GIB // 2, pytest.approx(2.0), 2.0)
-    assert prediction.sample(found.document() if found else None) == found
-    read = prediction.of_receipt(receipt(prewarm={"bytes": GIB, "read": GIB, "seconds": 2.0, "skipped": ""}, gpu=None))
-    assert read and (read.disk, read.vram, read.crowd) == (GIB / 2, 0, 1.0)
+    assert found is not None
+    assert Sample.from_document(found.document()) == found
+    assert set(found.document()) == {"size", "seconds", "vram", "gpu_seconds", "crowd", "disk"}, (
+        "as older files have it"
+    )
+    read = Sample.from_receipt(receipt(prewarm={"bytes": GIB, "read": GIB, "seconds": 2.0, "skipped": ""}, gpu=None))
+    assert read and (read.disk, read.vram, read.concurrency) == (GIB / 2, 0, 1.0)
 
 
 @pytest.mark.parametrize(
@@ -117,9 +121,9 @@ def test_a_receipt_tells_what_the_restore_took() -> None:
     ],
 )
 def test_a_receipt_that_lacks_something_tells_nothing(document: dict[str, Any]) -> None:
-    assert prediction.of_receipt(document) is None
+    assert Sample.from_receipt(document) is None
 
 
-@pytest.mark.parametrize("document", [None, 7, [], {"size": 1}, {**vars(Sample(1, 1.0)), "crowd": 0.0}])
+@pytest.mark.parametrize("document", [None, 7, [], {"size": 1}, {**Sample(1, 1.0).document(), "crowd": 0.0}])
 def test_what_is_no_sample_is_none(document: Any) -> None:
-    assert prediction.sample(document) is None
+    assert Sample.from_document(document) is None

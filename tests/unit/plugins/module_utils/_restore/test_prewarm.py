@@ -58,13 +58,13 @@ def test_fresh_files_are_cached_and_chilled_ones_are_not(staged: pathlib.Path) -
     assert page_cache.missing(str(path)) == []
 
 
-@pytest.mark.parametrize(("params", "read"), [(prewarm.AUTO, 0), (prewarm.ALWAYS, SIZE)])
+@pytest.mark.parametrize(("mode", "read"), [(prewarm.AUTO, 0), (prewarm.ALWAYS, SIZE)])
 def test_without_memory_auto_reads_nothing_and_says_so(
-    staged: pathlib.Path, monkeypatch: pytest.MonkeyPatch, params: str, read: int
+    staged: pathlib.Path, monkeypatch: pytest.MonkeyPatch, mode: str, read: int
 ) -> None:
     monkeypatch.setattr(page_cache, "missing", lambda path: [(0, SIZE)] if "pages" in path else [])
     monkeypatch.setattr(host_memory, "available", lambda: SIZE + prewarm.RESERVE)
-    found = prewarm.warm([str(staged)], params, 1 << 30)
+    found = prewarm.warm([str(staged)], mode, 1 << 30)
     assert found.read == read
     assert bool(found.skipped) == (read == 0)
     if found.skipped:

@@ -18,7 +18,7 @@ from .._containerd.client import Client
 from .._core import state_dir
 from .._host import huge_pages as host_huge_pages
 from .._host.huge_pages import HugePages
-from .._parallel_memory import hook as memory_hook, policy as memory_policy, split as memory_split
+from .._parallel_memory import policy as memory_policy, split as memory_split
 from .._parallel_memory.split import NotSplitError, Split
 from . import prewarm as restore_prewarm
 from .demand import Demand
@@ -27,46 +27,49 @@ from .prediction import Prediction
 
 
 @dataclass(frozen=True)
-class Ahead:
-    """``huge_pages`` is entered for the window; ``prewarm`` is done already; ``predicted``: how long it will take."""
+class Preparation:
+    """What is ready for the window of one workload."""
 
+    #: Entered for the window.
     huge_pages: HugePages = field(default_factory=lambda: HugePages(host_huge_pages.KEEP))
+    #: Done already.
     prewarm: restore_prewarm.Report = field(default_factory=restore_prewarm.Report)
-    predicted: Prediction | None = None
-    #: The checkpoint in two parts, where several threads are to write its memory; else ``alone`` says why not.
+    prediction: Prediction | None = None
+    #: The checkpoint in two parts, where several threads are to write its memory.
     split: Split | None = None
-    alone: str = "nothing is restored"
+    #: Why it is not split.
+    unsplit: str = "nothing is restored"
 
     def result(self) -> dict[str, Any]:
         """As results and receipts have it."""
         return {
             "huge_pages": self.huge_pages.report.result(),
             "prewarm": self.prewarm.result(),
-            "predicted": self.predicted.result() if self.predicted else None,
-            "parallel_memory": {"bytes": 0, "seconds": 0.0, "writers": 0, "skipped": self.alone},
+            "predicted": self.prediction.result() if self.prediction else None,
+            "parallel_memory": {"bytes": 0, "seconds": 0.0, "writers": 0, "skipped": self.unsplit},
         }
 
-    def plainly(self, why: str) -> Ahead:
-        """The same, but CRIU restores the memory."""
-        return dataclasses.replace(self, split=None, alone=why)
+    def without_split(self, why: str) -> Preparation:
+        """The same, but CRIU restores all of the memory."""
+        return dataclasses.replace(self, split=None, unsplit=why)
 
 
-def prepare(client: Client, demand: Demand, huge_pages: HugePages, forecast: Forecast) -> Ahead:
+def prepare(client: Client, demand: Demand, huge_pages: HugePages, forecast: Forecast) -> Preparation:
     """Have the staged files of one workload ready for CRIU. What cannot be made ready only costs time."""
     settings = demand.job.settings
     staged = staging.find(settings.staging_dir, demand.key) if demand.key else None
     if staged is None:
         report = restore_prewarm.Report(skipped="nothing is staged")
-        return Ahead(huge_pages, report, forecast.of(demand, report), alone=report.skipped)
-    split, alone = _split(client, demand, staged)
+        return Preparation(huge_pages, report, forecast.predict(demand, report), unsplit=report.skipped)
+    split, unsplit = _split(client, demand, staged)
     try:
         # Before the window is entered, and after the split: what that has copied is read, too.
         directories = [staged.directory, *([split.images] if split else [])]
         report = restore_prewarm.warm(directories, settings.prewarm, demand.memory)
     except OSError as error:
         report = restore_prewarm.Report(skipped=str(error))
-    predicted = forecast.of(demand, report, beside=split is not None)
-    return Ahead(huge_pages, report, predicted, split, alone)
+    prediction = forecast.predict(demand, report, parallel_memory=split is not None)
+    return Preparation(huge_pages, report, prediction, split, unsplit)
 
 
 def _split(client: Client, demand: Demand, staged: Staged) -> tuple[Split | None, str]:
@@ -77,10 +80,10 @@ def _split(client: Client, demand: Demand, staged: Staged) -> tuple[Split | None
         return None, refusal
     criu = daemon.find_program("criu", daemon.daemon_environment(client)["PATH"])
     work = state_dir.work_dir(job.settings.staging_dir, client.namespace, job.name)
-    problem = memory_hook.problem(criu.version, work)
+    problem = memory_policy.problem(criu.version, work)
     if problem:
         return None, problem
     try:
-        return memory_split.of(staged), ""
+        return memory_split.split_checkpoint(staged), ""
     except (NotSplitError, OSError) as error:
         return None, str(error)

@@ -34,11 +34,11 @@ from ansible_collections.gpuops.restore.plugins.module_utils._parallel_memory im
 from ansible_collections.gpuops.restore.plugins.module_utils._parallel_memory.split import NotSplitError, Split
 from ansible_collections.gpuops.restore.plugins.module_utils._restore import (
     demand as restore_demand,
-    prepare as restore_prepare,
+    preparation,
 )
 from ansible_collections.gpuops.restore.plugins.module_utils._restore.forecast import Forecast
 from ansible_collections.gpuops.restore.plugins.module_utils._restore.params import Job, Settings
-from ansible_collections.gpuops.restore.plugins.module_utils._restore.prepare import Ahead
+from ansible_collections.gpuops.restore.plugins.module_utils._restore.preparation import Preparation
 from ansible_collections.gpuops.restore.tests.unit.helpers.containerd_node import Node
 from ansible_collections.gpuops.restore.tests.unit.helpers.containerd_samples import CHECKPOINT_NAME
 from ansible_collections.gpuops.restore.tests.unit.helpers.fake_containerd import FakeContainerd
@@ -53,23 +53,23 @@ def processors(monkeypatch: pytest.MonkeyPatch) -> set[int]:
     found = set(range(16))
     monkeypatch.setattr(os, "sched_getaffinity", lambda _pid: found)
     monkeypatch.setattr(daemon, "find_program", lambda *_arguments: daemon.Program("/usr/sbin/criu", "4.1.1"))
-    monkeypatch.setattr(memory_split, "of", lambda _staged: SPLIT)
+    monkeypatch.setattr(memory_split, "split_checkpoint", lambda _staged: SPLIT)
     return found
 
 
-def prepared(client: Client, node: Node, memory: int = GIB, params: str = "auto", **workload: Any) -> Ahead:
+def prepared(client: Client, node: Node, memory: int = GIB, mode: str = "auto", **workload: Any) -> Preparation:
     stage_steps.present(client, CHECKPOINT_NAME, node.root, None, False)
-    settings = Settings(staging_dir=node.root, parallel_memory=params)
+    settings = Settings(staging_dir=node.root, parallel_memory=mode)
     job = Job.from_options({"name": "train", "checkpoint": CHECKPOINT_NAME, **workload}, settings)
     demand = dataclasses.replace(restore_demand.look(client, job), memory=memory)
-    return restore_prepare.prepare(client, demand, huge_pages.for_size("keep", 0), Forecast([], 1, False))
+    return preparation.prepare(client, demand, huge_pages.for_size("keep", 0), Forecast([], 1, False))
 
 
-def skipped(found: Ahead) -> str:
+def skipped(found: Preparation) -> str:
     assert found.split is None
     told = found.result()["parallel_memory"]
-    assert told == {"bytes": 0, "seconds": 0.0, "writers": 0, "skipped": found.alone}
-    return found.alone
+    assert told == {"bytes": 0, "seconds": 0.0, "writers": 0, "skipped": found.unsplit}
+    return found.unsplit
 
 
 def test_large_memory_is_split_on_a_large_node(client: Client, node: Node, processors: set[int]) -> None:
@@ -81,9 +81,9 @@ def test_auto_leaves_what_is_not_worth_it_and_always_does_not(client: Client, no
     assert "smaller than 256 MiB" in skipped(prepared(client, node, 255 << 20))
     processors -= set(range(3, 16))
     assert "has 3 processors" in skipped(prepared(client, node))
-    assert prepared(client, node, 1 << 20, params="always").split == SPLIT
-    assert skipped(prepared(client, node, params="never")) == "parallel_memory is never"
-    assert "staged files" in skipped(prepared(client, node, params="always", route="descriptor"))
+    assert prepared(client, node, 1 << 20, mode="always").split == SPLIT
+    assert skipped(prepared(client, node, mode="never")) == "parallel_memory is never"
+    assert "staged files" in skipped(prepared(client, node, mode="always", route="descriptor"))
 
 
 def test_what_the_node_cannot_do_is_told(
@@ -96,13 +96,13 @@ def test_what_the_node_cannot_do_is_told(
     def refuse(_staged: Any) -> Split:
         raise NotSplitError("none of the memory lies in large pieces")
 
-    monkeypatch.setattr(memory_split, "of", refuse)
+    monkeypatch.setattr(memory_split, "split_checkpoint", refuse)
     assert "none of the memory" in skipped(prepared(client, node))
 
 
 def test_nothing_staged_is_nothing_to_split(client: Client, node: Node) -> None:
     job = Job.from_options({"name": "train", "checkpoint": "x:1"}, Settings(staging_dir=node.root))
-    found = restore_prepare.prepare(
+    found = preparation.prepare(
         client, restore_demand.Demand(job), huge_pages.for_size("keep", 0), Forecast([], 1, False)
     )
     assert skipped(found) == "nothing is staged"
