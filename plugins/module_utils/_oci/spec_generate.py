@@ -11,6 +11,7 @@ for a container that was started without further options. Anything else needs th
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -40,6 +41,7 @@ _READONLY = ("/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-tri
 _DEFAULT_ENV = ("PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",)
 # runc takes ids up to the largest signed 32 bit number.
 _ID_MAX = 2**31 - 1
+_NUMBER = re.compile(r"[0-9]{1,10}\Z")
 _REMEDY = "Give metadata with the original's ociSpec."
 
 
@@ -65,10 +67,10 @@ def _user(text: str) -> dict[str, Any]:
     """``uid`` or ``uid:gid`` as numbers; names would need the image's /etc/passwd."""
     uid, colon, gid = text.partition(":")
     numbers = [uid or "0", gid if colon else "0"]
-    if not all(word.isascii() and word.isdigit() and int(word) <= _ID_MAX for word in numbers):
+    if not all(_NUMBER.match(word) and int(word) <= _ID_MAX for word in numbers):
         raise InputError(
             "image_user_not_numeric",
-            f"The image runs as the user {text!r}, which is not a numeric uid or uid:gid.",
+            f"The image runs as the user {text[:80]!r}, which is not a numeric uid or uid:gid.",
             _REMEDY,
         )
     group = int(numbers[1])

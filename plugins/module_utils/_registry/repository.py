@@ -145,8 +145,8 @@ class Repository:
                 f"The manifest of {self._reference} in the registry has more than {MAX_MANIFEST} bytes.",
                 "A checkpoint's has a few thousand: see that the reference is the right one.",
             )
-        if length.isdigit() and int(length) != len(data):
-            raise unreachable(url, f"only {len(data)} of {length} bytes came")
+        if length.isdecimal() and length != str(len(data)):
+            raise unreachable(url, f"only {len(data)} of {length[:20]} bytes came")
         found = digest_of(data)
         for wanted in (self._reference.digest, told):
             if wanted.startswith("sha256:") and wanted != found:
@@ -246,7 +246,7 @@ class Repository:
         if error.outcome != RETRYABLE or failed >= _TRIES:
             raise error
         asked = str(error.details.get("retry_after", ""))
-        seconds = float(asked) if asked.isdigit() else 0.25 * 2**failed
+        seconds = float(asked) if asked.isdecimal() else 0.25 * 2**failed
         self._sleep(min(seconds, _LONGEST_PAUSE))
 
 

@@ -81,7 +81,7 @@ def test_defaults_of_a_bare_image() -> None:
     assert spec["process"]["env"][0].startswith("PATH=")
 
 
-@pytest.mark.parametrize("user", ["nobody", "1000:staff", "-1", "2147483648", "1:", "\u0663", "1:2:3"])
+@pytest.mark.parametrize("user", ["nobody", "1000:staff", "-1", "2147483648", "1:", "\u0663", "1:2:3", "9" * 5000])
 def test_users_by_name_need_the_original_spec(user: str) -> None:
     with pytest.raises(InputError) as caught:
         spec_generate.generate(config(User=user), "c1")

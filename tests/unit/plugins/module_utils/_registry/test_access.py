@@ -54,6 +54,24 @@ def refusal(act: Any, *arguments: Any) -> RestoreError:
     return caught.value
 
 
+# --- manifests
+
+
+@pytest.mark.parametrize(("length", "whole"), [("2", True), ("\xb2", True), ("3", False), ("9" * 5000, False)])
+def test_a_manifest_as_long_as_announced(registry: FakeRegistry, length: str, whole: bool) -> None:
+    registry.answer("GET", "/manifests/", 200, body=b"{}", Content_Length=length)
+    if whole:
+        assert repository(registry).manifest() == b"{}"
+    else:
+        assert refusal(repository(registry).manifest).code == "registry_unreachable"
+
+
+@pytest.mark.parametrize("header", ["\xb2", "-1", "nan", "soon"])
+def test_a_pause_that_is_no_number_of_seconds(registry: FakeRegistry, header: str) -> None:
+    registry.answer("GET", "/manifests/", 503, times=1, Retry_After=header)
+    assert repository(registry).manifest() is None
+
+
 # --- references
 
 
