@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Credentials for a registry, and what it challenges us for.
+"""Credentials for a registry, and its challenges.
 
 Challenges as in RFC 9110, 11.6.1; auth files as ``docker login`` and ``podman login`` write them
 (containers-auth.json(5)).

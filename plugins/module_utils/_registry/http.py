@@ -20,23 +20,22 @@ from dataclasses import dataclass
 from typing import Any, Callable
 
 from .._core import strict_json
-from .._core.errors import RETRYABLE, InputError, NodeError, RestoreError
+from .._core.errors import RETRYABLE, TERMINAL, InputError, NodeError, RestoreError
 from .._core.strict_json import StrictJsonError
 from .credentials import Credentials, challenges
-from .errors import answer_invalid, denied, redirect_refused, unreachable
-from .reference import is_loopback, origin, require_safe, usable, without_query
+from .reference import is_loopback, is_usable_url, origin, require_safe, without_query
 
 CHUNK = 1 << 20
 _MAX_HOPS = 5
 _MAX_TOKEN = 1 << 20
-_MAX_COMPLAINT = 1 << 16
+_MAX_ERROR_BODY = 1 << 16
 _REDIRECTS = (301, 302, 303, 307, 308)
-_PASSING = (408, 425, 429, 500, 502, 503, 504, 507)
+_TRANSIENT_STATUSES = (408, 425, 429, 500, 502, 503, 504, 507)
 
 Body = Callable[[], Iterable[bytes]]
 
 
-class Answer:
+class Response:
     """A response whose body is read as it comes; close it, or use it as a context manager."""
 
     def __init__(self, response: Any, url: str) -> None:
@@ -44,7 +43,7 @@ class Answer:
         self.url = url
         self.status = int(response.status)
 
-    def __enter__(self) -> Answer:
+    def __enter__(self) -> Response:
         return self
 
     def __exit__(self, *_unused: object) -> None:
@@ -82,13 +81,18 @@ class Answer:
 
 @dataclass(frozen=True)
 class Settings:
-    """How to talk to the registry. ``server`` is a checked URL; ``timeout``: seconds of silence that are borne."""
+    """How to talk to the registry."""
 
+    #: A checked URL, as ``reference.server_url`` gives it.
     server: str
     credentials: Credentials
+    #: What a token is requested for, as ``repository:team/app:pull``.
     scope: str
+    #: A file of PEM certificates; empty: those of the system.
     ca_file: str = ""
+    #: Whether plain HTTP is allowed beyond the node itself.
     insecure: bool = False
+    #: Seconds that the registry may be silent.
     timeout: float = 60.0
 
 
@@ -119,31 +123,31 @@ class Transport:
         headers: Mapping[str, str] | None = None,
         body: Body | None = None,
         length: int = 0,
-        patience: float | None = None,
-    ) -> Answer:
-        """One request, redirects of reads and one challenge included; the answer has one of the statuses ``accept``.
+        timeout: float | None = None,
+    ) -> Response:
+        """One request, redirects of reads and one challenge included; the response has one of the statuses ``accept``.
 
-        ``body`` is called for each try and gives ``length`` bytes. ``patience`` replaces the timeout.
+        ``body`` is called for each attempt and gives ``length`` bytes. ``timeout``: instead of that of the settings.
         """
         challenged = False
         hops = 0
         while True:
-            answer = self._once(method, url, headers or {}, body, length, patience)
+            response = self._send_once(method, url, headers or {}, body, length, timeout)
             try:
-                if answer.status in _REDIRECTS:
+                if response.status in _REDIRECTS:
                     hops += 1
-                    url = self._redirected(method, answer, hops)
-                elif answer.status == 401 and not challenged and origin(url) == self._origin:
+                    url = self._redirected(method, response, hops)
+                elif response.status == 401 and not challenged and origin(url) == self._origin:
                     challenged = True
-                    self._authorize(url, challenges(answer.headers("WWW-Authenticate")))
-                elif answer.status in accept:
-                    return answer
+                    self._authorize(url, challenges(response.headers("WWW-Authenticate")))
+                elif response.status in accept:
+                    return response
                 else:
-                    raise self._refused(method, answer)
+                    raise self._refused(method, response)
             except BaseException:
-                answer.close()
+                response.close()
                 raise
-            answer.close()
+            response.close()
 
     def conceal(self, text: str) -> str:
         """``text`` of the server for a message: printable, short, and without our secrets."""
@@ -153,15 +157,15 @@ class Transport:
             text = text.replace(secret, "(hidden)")
         return "".join(letter if letter.isprintable() else " " for letter in text[:300]).strip(" .")
 
-    def _once(
+    def _send_once(
         self,
         method: str,
         url: str,
         headers: Mapping[str, str],
         body: Body | None,
         length: int,
-        patience: float | None,
-    ) -> Answer:
+        timeout: float | None,
+    ) -> Response:
         request = urllib.request.Request(url, method=method, headers={"User-Agent": "gpuops.restore", **headers})
         if body is not None:
             request.data = body()
@@ -169,25 +173,25 @@ class Transport:
         if self._authorization and origin(url) == self._origin:
             request.add_header("Authorization", self._authorization)
         try:
-            return Answer(self._opener.open(request, timeout=patience or self.settings.timeout), url)
+            return Response(self._opener.open(request, timeout=timeout or self.settings.timeout), url)
         except urllib.error.URLError as error:
             raise unreachable(url, error.reason) from error
         except (OSError, http.client.HTTPException, ValueError) as error:
             raise unreachable(url, error) from error
 
-    def _redirected(self, method: str, answer: Answer, hops: int) -> str:
-        target = urllib.parse.urljoin(answer.url, answer.header("Location"))
+    def _redirected(self, method: str, response: Response, hops: int) -> str:
+        target = urllib.parse.urljoin(response.url, response.header("Location"))
         why = ""
         if method not in ("GET", "HEAD"):
             why = "a request that changes something is not sent elsewhere"
         elif hops > _MAX_HOPS:
             why = f"this is redirect number {hops}"
-        elif not usable(target):
+        elif not is_usable_url(target):
             why = "that is no URL to follow"
-        elif not target.startswith("https:") and not answer.url.startswith("http:"):
+        elif not target.startswith("https:") and not response.url.startswith("http:"):
             why = "it leads from HTTPS to plain HTTP"
         if why:
-            raise redirect_refused(answer.url, target, why)
+            raise redirect_refused(response.url, target, why)
         require_safe(target, self.settings.insecure)
         return target
 
@@ -210,7 +214,7 @@ class Transport:
 
     def _fetch_token(self, bearer: Mapping[str, str]) -> str:
         realm = bearer["realm"]
-        if not usable(realm) or (self._origin[0] == "https" and not realm.startswith("https:")):
+        if not is_usable_url(realm) or (self._origin[0] == "https" and not realm.startswith("https:")):
             raise redirect_refused(
                 self.settings.server, realm, "it is named as the token server, and passwords go by HTTPS"
             )
@@ -224,39 +228,39 @@ class Transport:
         # What was valid before must not go to the token server, should that be at the registry's origin.
         self._authorization = ""
         headers = {"Authorization": self.settings.credentials.basic()} if self.settings.credentials else {}
-        with self._once("GET", url, headers, None, 0, None) as answer:
-            if answer.status in (401, 403):
+        with self._send_once("GET", url, headers, None, 0, None) as response:
+            if response.status in (401, 403):
                 raise denied(url, "the token server does not know this user and password")
-            if answer.status != 200:
-                raise self._refused("GET", answer)
-            data = answer.read(_MAX_TOKEN)
+            if response.status != 200:
+                raise self._refused("GET", response)
+            data = response.read(_MAX_TOKEN)
         try:
             document = strict_json.parse_object(data, _MAX_TOKEN)
         except StrictJsonError:
             document = {}
         token = document.get("token") or document.get("access_token")
         if not isinstance(token, str) or not token.isascii() or not token.isprintable():
-            raise answer_invalid(url, "the token server's answer holds no token")
+            raise response_invalid(url, "the token server's answer holds no token")
         return token
 
-    def _refused(self, method: str, answer: Answer) -> RestoreError:
+    def _refused(self, method: str, response: Response) -> RestoreError:
         """The failure that an unexpected status is."""
-        text = self.conceal(_complaint(answer)) or "no reason given"
-        shown = without_query(answer.url)
-        details = {"status": answer.status, "url": shown, "retry_after": answer.header("Retry-After")[:40]}
-        if answer.status in (401, 403):
-            return denied(answer.url, text)
-        if answer.status in _PASSING:
+        text = self.conceal(_error_text(response)) or "no reason given"
+        shown = without_query(response.url)
+        details = {"status": response.status, "url": shown, "retry_after": response.header("Retry-After")[:40]}
+        if response.status in (401, 403):
+            return denied(response.url, text)
+        if response.status in _TRANSIENT_STATUSES:
             return NodeError(
                 "registry_failed",
-                f"The registry answered {answer.status} to {method} {shown}: {text}.",
+                f"The registry answered {response.status} to {method} {shown}: {text}.",
                 "Run again later; look at the registry's log if it stays so.",
                 outcome=RETRYABLE,
                 details=details,
             )
         return NodeError(
             "registry_refused",
-            f"The registry answered {answer.status} to {method} {shown}: {text}.",
+            f"The registry answered {response.status} to {method} {shown}: {text}.",
             "Look up what the registry allows: names, sizes and kinds of manifests may be restricted.",
             details=details,
         )
@@ -272,11 +276,63 @@ class Transport:
             ) from error
 
 
-def _complaint(answer: Answer) -> str:
+def denied(url: str, why: str) -> InputError:
+    """The error for a registry that refuses the user."""
+    return InputError(
+        "registry_denied",
+        f"The registry at {without_query(url)} denies it: {why}.",
+        "Give username and password, token or auth_file of a user who may do this in that repository.",
+    )
+
+
+def response_invalid(url: str, why: str) -> InputError:
+    """The error for a registry that does not keep to the protocol."""
+    return InputError(
+        "registry_answer_invalid",
+        f"The answer of the registry at {without_query(url)} is not usable: {why}.",
+        "See that a registry is what answers there, and that it is the right one.",
+    )
+
+
+def redirect_refused(url: str, target: str, why: str) -> InputError:
+    """The error for a redirect that is not followed."""
+    return InputError(
+        "registry_redirect_refused",
+        f"The registry at {without_query(url)} leads to {without_query(target)}: {why}.",
+        "Mend the registry's own idea of its URL (behind a proxy: its host and X-Forwarded-Proto), or use another.",
+    )
+
+
+def unreachable(url: str, reason: object) -> RestoreError:
+    """The error for a registry that does not respond, or not to the end."""
+    if isinstance(reason, ssl.SSLCertVerificationError):
+        return NodeError(
+            "registry_tls",
+            f"The certificate of {without_query(url)} is not trusted: {reason.verify_message}.",
+            "Give ca_file with the certificate of the authority that signed it, or use the name that it is for.",
+        )
+    if isinstance(reason, ssl.SSLError) and "EOF" not in str(reason.reason):
+        return NodeError(
+            "registry_tls",
+            f"There is no TLS with {without_query(url)}: {reason.reason or reason}.",
+            "See that it speaks HTTPS; a registry with plain HTTP is given by server: http://...",
+        )
+    why = str(getattr(reason, "strerror", None) or reason) or type(reason).__name__
+    transient = not isinstance(reason, ValueError)
+    return NodeError(
+        "registry_unreachable",
+        f"The registry at {without_query(url)} does not answer: {why.strip('. ')}.",
+        "See that it runs and that this node reaches it, then run again.",
+        outcome=RETRYABLE if transient else TERMINAL,
+        details={"url": without_query(url)},
+    )
+
+
+def _error_text(response: Response) -> str:
     """What the body of an error says, as the distribution specification lays it out."""
     try:
-        data = answer.read(_MAX_COMPLAINT)
-        errors = strict_json.parse_object(data, _MAX_COMPLAINT)["errors"]
+        data = response.read(_MAX_ERROR_BODY)
+        errors = strict_json.parse_object(data, _MAX_ERROR_BODY)["errors"]
         return "; ".join(f"{entry.get('code')}: {entry.get('message')}" for entry in errors[:3])
     except (RestoreError, StrictJsonError, KeyError, TypeError, AttributeError):
         return ""

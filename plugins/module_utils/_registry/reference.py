@@ -80,7 +80,7 @@ def server_url(reference: Reference, server: str, insecure: bool) -> str:
     """
     if not server:
         return _DOCKER_HUB_SERVER if reference.host == _DOCKER_HUB else f"https://{reference.host}"
-    if not usable(server) or urllib.parse.urlsplit(server).query or urllib.parse.urlsplit(server).fragment:
+    if not is_usable_url(server) or urllib.parse.urlsplit(server).query or urllib.parse.urlsplit(server).fragment:
         raise InputError(
             "registry_server_invalid",
             f"The option server is {without_query(server)!r}, which is not the URL of a registry.",
@@ -102,7 +102,7 @@ def require_safe(url: str, insecure: bool) -> None:
         )
 
 
-def usable(url: str) -> bool:
+def is_usable_url(url: str) -> bool:
     """Whether it is an http or https URL with a host and without a user in it."""
     try:
         parts = urllib.parse.urlsplit(url)

@@ -5,7 +5,7 @@
 """Manifests and blobs of one repository, by the OCI distribution specification 1.1.
 
 Uploads go as one request per blob, the way that Docker, Podman and skopeo do and every registry takes. Where a
-connection breaks, a read goes on by a range, and a write where the registry says that it stands, or from the start.
+connection breaks, a read is resumed by a range, and a write at the offset that the registry reports, or from the start.
 """
 
 from __future__ import annotations
@@ -19,8 +19,7 @@ from collections.abc import Generator, Iterable, Iterator
 from typing import Callable, TypeVar
 
 from .._core.errors import RETRYABLE, InputError, RestoreError
-from .errors import answer_invalid, redirect_refused, unreachable
-from .http import Answer, Transport
+from .http import Response, Transport, redirect_refused, response_invalid, unreachable
 from .reference import Reference, origin
 
 MANIFEST = "application/vnd.oci.image.manifest.v1+json"
@@ -33,11 +32,11 @@ _OTHERS = (
 #: Registries promise no more (distribution specification, "Pushing Manifests").
 MAX_MANIFEST = 4 << 20
 #: Seconds that a registry may take over what it got: it computes the digest, and moves the blob to its place.
-_COMMIT_SECONDS = 1800.0
-#: Seconds that it may take to answer when the last byte of a blob has come.
-_SETTLE_SECONDS = 300.0
-_TRIES = 5
-_LONGEST_PAUSE = 30.0
+_COMMIT_TIMEOUT = 1800.0
+#: Seconds that it may take to respond when the last byte of a blob has come.
+_LAST_BYTE_TIMEOUT = 300.0
+_MAX_TRIES = 5
+_MAX_PAUSE = 30.0
 _RANGE = re.compile(r"(?:bytes=)?0-(\d{1,18})\Z")
 _OCTETS = {"Content-Type": "application/octet-stream"}
 
@@ -56,77 +55,78 @@ class Repository:
 
     def manifest(self) -> bytes | None:
         """The manifest that the reference names, None when there is none; verified if a digest names it."""
-        return self._patiently(self._manifest)
+        return self._retried(self._manifest)
 
     def put_manifest(self, data: bytes) -> None:
-        """Have the tag stand for this manifest."""
+        """Make the tag name this manifest."""
 
         def put() -> None:
             url = f"{self._base}/manifests/{self._reference.tag}"
             headers = {"Content-Type": MANIFEST}
-            with self._transport.send("PUT", url, (200, 201), headers, lambda: [data], len(data)) as answer:
-                told = answer.header("Docker-Content-Digest")
+            with self._transport.send("PUT", url, (200, 201), headers, lambda: [data], len(data)) as response:
+                announced = response.header("Docker-Content-Digest")
             wanted = digest_of(data)
-            if told and told != wanted:
-                raise answer_invalid(url, f"it took the manifest {wanted} for {told[:80]!r}")
+            if announced and announced != wanted:
+                raise response_invalid(url, f"it took the manifest {wanted} for {announced[:80]!r}")
 
-        self._patiently(put)
+        self._retried(put)
 
     def has_blob(self, digest: str, size: int) -> bool:
         """Whether the blob is there, with that size."""
 
-        def ask() -> bool:
+        def head() -> bool:
             url = f"{self._base}/blobs/{digest}"
-            with self._transport.send("HEAD", url, (200, 404)) as answer:
-                if answer.status == 404:
+            with self._transport.send("HEAD", url, (200, 404)) as response:
+                if response.status == 404:
                     return False
-                told = answer.header("Content-Length")
-            if told and told != str(size):
-                raise answer_invalid(url, f"it has {told[:20]} bytes where {size} are expected")
+                announced = response.header("Content-Length")
+            if announced and announced != str(size):
+                raise response_invalid(url, f"it has {announced[:20]} bytes where {size} are expected")
             return True
 
-        return self._patiently(ask)
+        return self._retried(head)
 
     def blob(self, digest: str, size: int) -> Generator[bytes, None, None]:
-        """The bytes of a blob, gone on with where a connection broke; digest and size are the consumer's to verify.
+        """The bytes of a blob, resumed where a connection broke; the consumer verifies digest and size.
 
         Raises InputError ``registry_blob_missing``, ``registry_answer_invalid``.
         """
-        at, failed = 0, 0
-        while at < size:
-            before = at
+        offset, failed = 0, 0
+        while offset < size:
+            before = offset
             try:
-                for chunk in self._part(digest, size, at):
-                    at += len(chunk)
+                for chunk in self._part(digest, size, offset):
+                    offset += len(chunk)
                     yield chunk
-                if at < size:
-                    raise unreachable(f"{self._base}/blobs/{digest}", f"only {at} of {size} bytes came")
+                if offset < size:
+                    raise unreachable(f"{self._base}/blobs/{digest}", f"only {offset} of {size} bytes came")
             except RestoreError as error:
-                failed = 1 if at > before else failed + 1
+                failed = 1 if offset > before else failed + 1
                 self._pause(error, failed)
 
     def upload(self, digest: str, size: int, source: Source) -> None:
-        """Bring a blob in. ``source`` gives its bytes from the start, as often as it is called, and verifies them.
+        """Upload a blob. ``source`` gives its bytes from the start, as often as it is called, and verifies them.
 
         What was begun is cancelled after a failure, so that no memory stays in the registry unnamed.
         """
-        location, at, failed = "", 0, 0
+        location, offset, failed = "", 0, 0
         try:
             while True:
                 try:
                     location = location or self._begin()
-                    if at < size:
-                        location = self._patch(location, at, size, source)
-                        at = size
+                    if offset < size:
+                        location = self._patch(location, offset, size, source)
+                        offset = size
                     self._commit(location, digest)
                     return
                 except RestoreError as error:
-                    before = at
-                    location, at = self._standing(location, size) if error.outcome == RETRYABLE else (location, at)
-                    failed = 1 if location and at > before else failed + 1
+                    before = offset
+                    if error.outcome == RETRYABLE:
+                        location, offset = self._resume_point(location, size)
+                    failed = 1 if location and offset > before else failed + 1
                     self._pause(error, failed)
                 if not location and self.has_blob(digest, size):
-                    return  # the answer to the last step was lost, not the step
+                    return  # the response to the last step was lost, not the step
         except BaseException:
             self._cancel(location)
             raise
@@ -134,11 +134,11 @@ class Repository:
     def _manifest(self) -> bytes | None:
         url = f"{self._base}/manifests/{self._reference.target}"
         accept = ", ".join((MANIFEST, *_OTHERS))
-        with self._transport.send("GET", url, (200, 404), {"Accept": accept}) as answer:
-            if answer.status == 404:
+        with self._transport.send("GET", url, (200, 404), {"Accept": accept}) as response:
+            if response.status == 404:
                 return None
-            data = answer.read(MAX_MANIFEST)
-            told, length = answer.header("Docker-Content-Digest"), answer.header("Content-Length")
+            data = response.read(MAX_MANIFEST)
+            announced, length = response.header("Docker-Content-Digest"), response.header("Content-Length")
         if len(data) > MAX_MANIFEST:
             raise InputError(
                 "manifest_too_large",
@@ -148,7 +148,7 @@ class Repository:
         if length.isdecimal() and length != str(len(data)):
             raise unreachable(url, f"only {len(data)} of {length[:20]} bytes came")
         found = digest_of(data)
-        for wanted in (self._reference.digest, told):
+        for wanted in (self._reference.digest, announced):
             if wanted.startswith("sha256:") and wanted != found:
                 raise InputError(
                     "digest_mismatch",
@@ -158,61 +158,63 @@ class Repository:
                 )
         return data
 
-    def _part(self, digest: str, size: int, at: int) -> Iterator[bytes]:
+    def _part(self, digest: str, size: int, offset: int) -> Iterator[bytes]:
         """The blob from ``at`` on; a server without ranges sends it from its start."""
         url = f"{self._base}/blobs/{digest}"
-        headers = {"Range": f"bytes={at}-"} if at else {}
-        with self._transport.send("GET", url, (200, 206, 404), headers) as answer:
-            if answer.status == 404:
+        headers = {"Range": f"bytes={offset}-"} if offset else {}
+        with self._transport.send("GET", url, (200, 206, 404), headers) as response:
+            if response.status == 404:
                 raise InputError(
                     "registry_blob_missing",
                     f"The registry names the blob {digest} of {self._reference} and does not have it.",
                     "Push the checkpoint again.",
                     details={"digest": digest},
                 )
-            skip = 0 if answer.status == 206 else at
-            _check_length(answer, size - at if answer.status == 206 else size)
-            if answer.status == 206 and not answer.header("Content-Range").startswith(f"bytes {at}-"):
-                raise answer_invalid(url, f"asked from byte {at} on, it has {answer.header('Content-Range')[:60]!r}")
-            for chunk in answer.chunks():
-                fresh = chunk[skip:]
-                skip -= len(chunk) - len(fresh)
-                if fresh:
-                    yield fresh
+            skip = 0 if response.status == 206 else offset
+            _check_length(response, size - offset if response.status == 206 else size)
+            if response.status == 206 and not response.header("Content-Range").startswith(f"bytes {offset}-"):
+                sent = response.header("Content-Range")[:60]
+                raise response_invalid(url, f"asked from byte {offset} on, it has {sent!r}")
+            for chunk in response.chunks():
+                unread = chunk[skip:]
+                skip -= len(chunk) - len(unread)
+                if unread:
+                    yield unread
 
     def _begin(self) -> str:
         url = f"{self._base}/blobs/uploads/"
-        with self._transport.send("POST", url, (202,), {}, list, 0) as answer:
-            return self._location(answer)
+        with self._transport.send("POST", url, (202,), {}, list, 0) as response:
+            return self._location(response)
 
-    def _patch(self, location: str, at: int, size: int, source: Source) -> str:
+    def _patch(self, location: str, offset: int, size: int, source: Source) -> str:
         headers = dict(_OCTETS)
-        if at:
-            headers["Content-Range"] = f"{at}-{size - 1}"
-        rest = size - at
+        if offset:
+            headers["Content-Range"] = f"{offset}-{size - 1}"
+        rest = size - offset
 
         def body() -> Iterable[bytes]:
-            return _skipping(source(), at)
+            return _skipping(source(), offset)
 
-        with self._transport.send("PATCH", location, (202,), headers, body, rest, _SETTLE_SECONDS) as answer:
-            told = _RANGE.match(answer.header("Range"))
-            if told is not None and int(told.group(1)) != size - 1:
-                raise answer_invalid(location, f"it has {int(told.group(1)) + 1} bytes of the {size} that were sent")
-            return self._location(answer)
+        with self._transport.send("PATCH", location, (202,), headers, body, rest, _LAST_BYTE_TIMEOUT) as response:
+            announced = _RANGE.match(response.header("Range"))
+            if announced is not None and int(announced.group(1)) != size - 1:
+                received = int(announced.group(1)) + 1
+                raise response_invalid(location, f"it has {received} bytes of the {size} that were sent")
+            return self._location(response)
 
     def _commit(self, location: str, digest: str) -> None:
         url = location + ("&" if "?" in location else "?") + urllib.parse.urlencode({"digest": digest})
-        self._transport.send("PUT", url, (201, 204), _OCTETS, list, 0, _COMMIT_SECONDS).close()
+        self._transport.send("PUT", url, (201, 204), _OCTETS, list, 0, _COMMIT_TIMEOUT).close()
 
-    def _standing(self, location: str, size: int) -> tuple[str, int]:
-        """Where to go on with an upload that broke off; ("", 0) where it has to begin anew."""
+    def _resume_point(self, location: str, size: int) -> tuple[str, int]:
+        """Location and offset at which to resume an upload that broke off; ("", 0) where it has to start again."""
         if not location:
             return "", 0
-        with contextlib.suppress(RestoreError), self._transport.send("GET", location, (204,)) as answer:
-            told = _RANGE.match(answer.header("Range"))
+        with contextlib.suppress(RestoreError), self._transport.send("GET", location, (204,)) as response:
+            announced = _RANGE.match(response.header("Range"))
             # "0-0" is one byte or none: no registry tells them apart.
-            if told is not None and 0 < int(told.group(1)) < size:
-                return self._location(answer), int(told.group(1)) + 1
+            if announced is not None and 0 < int(announced.group(1)) < size:
+                return self._location(response), int(announced.group(1)) + 1
         self._cancel(location)
         return "", 0
 
@@ -222,53 +224,53 @@ class Repository:
             with contextlib.suppress(RestoreError):
                 self._transport.send("DELETE", location, (200, 202, 204, 404)).close()
 
-    def _location(self, answer: Answer) -> str:
-        """Where an upload goes on: never elsewhere, for it is memory that is sent there."""
-        found = urllib.parse.urljoin(answer.url, answer.header("Location"))
-        if not answer.header("Location"):
-            raise answer_invalid(answer.url, "it does not say where to upload to")
-        if origin(found) != origin(answer.url):
-            raise redirect_refused(answer.url, found, "memory is not uploaded to another server")
+    def _location(self, response: Response) -> str:
+        """Where an upload continues: never on another server, since process memory is sent there."""
+        found = urllib.parse.urljoin(response.url, response.header("Location"))
+        if not response.header("Location"):
+            raise response_invalid(response.url, "it does not say where to upload to")
+        if origin(found) != origin(response.url):
+            raise redirect_refused(response.url, found, "memory is not uploaded to another server")
         return found
 
-    def _patiently(self, act: Callable[[], T]) -> T:
-        """Again after failures that may pass; for what may be done twice."""
+    def _retried(self, request: Callable[[], T]) -> T:
+        """Repeat a request after transient failures; for requests that may be sent twice."""
         failed = 0
         while True:
             try:
-                return act()
+                return request()
             except RestoreError as error:
                 failed += 1
                 self._pause(error, failed)
 
     def _pause(self, error: RestoreError, failed: int) -> None:
-        """Wait before the next try, or raise what there is to raise."""
-        if error.outcome != RETRYABLE or failed >= _TRIES:
+        """Wait before the next attempt, or raise the error where there is none."""
+        if error.outcome != RETRYABLE or failed >= _MAX_TRIES:
             raise error
-        asked = str(error.details.get("retry_after", ""))
-        seconds = float(asked) if asked.isdecimal() else 0.25 * 2**failed
-        self._sleep(min(seconds, _LONGEST_PAUSE))
+        retry_after = str(error.details.get("retry_after", ""))
+        seconds = float(retry_after) if retry_after.isdecimal() else 0.25 * 2**failed
+        self._sleep(min(seconds, _MAX_PAUSE))
 
 
 def digest_of(data: bytes) -> str:
     return "sha256:" + hashlib.sha256(data).hexdigest()
 
 
-def _check_length(answer: Answer, expected: int) -> None:
-    told = answer.header("Content-Length")
-    if told and told != str(expected):
+def _check_length(response: Response, expected: int) -> None:
+    announced = response.header("Content-Length")
+    if announced and announced != str(expected):
         raise InputError(
             "size_mismatch",
-            f"The registry announces {told[:20]} bytes of a blob where {expected} were declared.",
+            f"The registry announces {announced[:20]} bytes of a blob where {expected} were declared.",
             "Push the checkpoint again: the registry is damaged or hostile.",
-            details={"expected": expected, "actual": told[:20]},
+            details={"expected": expected, "actual": announced[:20]},
         )
 
 
 def _skipping(chunks: Iterable[bytes], count: int) -> Iterator[bytes]:
     """Without the first ``count`` bytes, which are still read: their digest counts."""
     for chunk in chunks:
-        fresh = chunk[count:]
-        count -= len(chunk) - len(fresh)
-        if fresh:
-            yield fresh
+        unread = chunk[count:]
+        count -= len(chunk) - len(unread)
+        if unread:
+            yield unread
