@@ -20,7 +20,7 @@ from .._core import labels, state_dir
 from .._core.errors import ConflictError, InputError, RestoreError, combined
 from .._criu import config as criu_config
 from .._host import cgroup
-from .._oci import spec_adapt, spec_namespaces
+from .._oci import spec_adapt, spec_namespaces, spec_summary, spec_validate
 from . import build, files as container_files, mounts, netns
 from .params import ContainerParams, ContainerResult
 
@@ -43,7 +43,7 @@ def plan_spec(client: Client, params: ContainerParams, original: Original, image
             "that one could be generated from is not on the node.",
             "Import or pull the base image first, or give the spec in metadata (ociSpec).",
         )
-    spec_adapt.check(before)
+    spec_validate.check(before)
     fresh = spec_namespaces.needs_fresh_netns(before, params.network)
     path = params.cgroups_path or cgroup.cgroups_path(params.container_id, original.cgroup_driver)
     return spec_adapt.adapt(
@@ -103,8 +103,8 @@ def present(client: Client, params: ContainerParams, check: bool, original: Orig
     )
     result.warnings.extend(adapted.warnings)
     result.spec_changes = list(adapted.changes)
-    result.spec_before = spec_adapt.redacted(original.stored_spec) if original.stored_spec else {}
-    result.spec_after = spec_adapt.redacted(adapted.spec)
+    result.spec_before = spec_summary.redacted(original.stored_spec) if original.stored_spec else {}
+    result.spec_after = spec_summary.redacted(adapted.spec)
     result.container = _result(wanted, original.spec_source)
     files = container_files.Files(
         params.container_id, params.staging_dir, client.namespace, config_text, _uses_own_netns(params, adapted.spec)

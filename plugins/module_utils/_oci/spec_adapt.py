@@ -4,8 +4,8 @@
 
 """The OCI spec of a container, adapted to be restored beside CRI.
 
-Pure functions over the spec as JSON gives it; what the node has to offer is asked in ``_container.mounts``. The hazards
-that each rule answers are those of a restore into ``k8s.io``: see ``_oci.spec_namespaces`` and the comments here.
+Pure functions over the spec as JSON gives it; ``_container.mounts`` compares with the node. The rules prevent the
+hazards of a restore into ``k8s.io``: see ``_oci.spec_namespaces`` and the comments here.
 """
 
 from __future__ import annotations
@@ -21,57 +21,40 @@ from typing import Any
 from .._core.errors import InputError
 from .._host import cgroup
 from . import spec_namespaces, spec_validate
-from .spec_summary import redacted, summary
-
-__all__ = [
-    "Adaptation",
-    "Adapted",
-    "adapt",
-    "canonical",
-    "check",
-    "digest",
-    "mount_label",
-    "redacted",
-    "summary",
-]
 
 CRIU_CONFIG_ANNOTATION = "org.criu.config"
 # A sandbox id makes the shim join that pod's shim; CDI names would have devices injected a second time.
 DROPPED_ANNOTATIONS = ("io.kubernetes.cri.", "io.kubernetes.cri-o.", "cdi.k8s.io")
 
-check = spec_validate.check
-
 
 @dataclass(frozen=True)
 class Adaptation:
-    """What is asked of a restored container.
-
-    ``mounts``: old bind source -> new source, absolute paths; holds for everything below the old source too,
-    the longest match wins. ``network``: None, ``host``, ``none`` or the path of a network namespace.
-    ``fresh_netns``: path of an empty network namespace for where ``_oci.spec_namespaces.needs_fresh_netns`` says
-    that one is needed. ``env``: added or replaced; only processes executed in the container later see it, a
-    restored process keeps the environment that is in its memory. ``allow_annotations``: names, or beginnings
-    that end in ``*``, to keep of those that are dropped otherwise.
-    """
+    """How the restored container is to differ from the original."""
 
     container_id: str
     cgroups_path: str
     criu_config_path: str
+    #: Old bind source -> new source, absolute paths; for everything below the old source too, the longest match wins.
     mounts: Mapping[str, str] = field(default_factory=dict)
+    #: None, ``host``, ``none`` or the path of a network namespace.
     network: str | None = None
+    #: Path of an empty network namespace, where ``spec_namespaces.needs_fresh_netns`` says that one is needed.
     fresh_netns: str = ""
+    #: Added or replaced. Only processes executed later see it; a restored one keeps the environment in its memory.
     env: Mapping[str, str] = field(default_factory=dict)
     allow_hooks: bool = False
+    #: Names, or prefixes that end in ``*``, to keep of those that are dropped otherwise.
     allow_annotations: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
 class Adapted:
-    """The new spec, what was changed against the original and what an operator should know: plain
-    sentences."""
+    """The new spec."""
 
     spec: dict[str, Any]
+    #: What differs from the original, in sentences.
     changes: list[str]
+    #: What an operator should know, in sentences.
     warnings: list[str]
 
 
@@ -130,7 +113,7 @@ def _map_mounts(spec: dict[str, Any], mapping: Mapping[str, str], changes: list[
 
 
 def _allowed(name: str, patterns: tuple[str, ...]) -> bool:
-    """Whether an annotation is among the names and beginnings given."""
+    """Whether an annotation is among the names and prefixes given."""
     return any(name.startswith(pattern[:-1]) if pattern.endswith("*") else name == pattern for pattern in patterns)
 
 
@@ -203,7 +186,7 @@ def adapt(original: Mapping[str, Any], adaptation: Adaptation) -> Adapted:
     ``criu_config_path_invalid``, ``cgroups_path_invalid``, ``cgroups_path_kubepods`` and those of
     ``_oci.spec_namespaces.choose``.
     """
-    check(original)
+    spec_validate.check(original)
     spec = copy.deepcopy(dict(original))
     changes: list[str] = []
     warnings: list[str] = []

@@ -39,14 +39,14 @@ HOST_NETNS = "/proc/1/ns/net"
 
 @dataclass
 class Chosen:
-    """The new ``linux.namespaces`` and what there is to say about them."""
+    """The new ``linux.namespaces``, with changes and warnings in sentences."""
 
     entries: list[dict[str, Any]] = field(default_factory=list)
     changes: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
 
 
-def _of_process(path: str) -> bool:
+def _is_below_proc(path: str) -> bool:
     """Whether a path goes through /proc, and so names a process that may be another by now."""
     # normpath keeps two leading slashes, the kernel does not.
     return (posixpath.normpath("/" + path.lstrip("/")) + "/").startswith("/proc/")
@@ -79,11 +79,11 @@ def needs_fresh_netns(spec: Mapping[str, Any], network: str | None) -> bool:
     if network_origin(spec) != EXTERNAL:
         return False
     entry = _entry(spec, "network") or {}
-    return network == NONE or (network is None and _of_process(entry["path"]))
+    return network == NONE or (network is None and _is_below_proc(entry["path"]))
 
 
 def _unmovable(origin: str, network: str) -> InputError:
-    """A network was asked for that the images do not allow."""
+    """The error for a network that the CRIU images do not allow."""
     where = "the node's own network" if origin == HOST else "a network namespace of its own"
     keep = HOST if origin == HOST else NONE
     return InputError(
@@ -97,7 +97,7 @@ def _unmovable(origin: str, network: str) -> InputError:
 
 def _network(entry: Mapping[str, Any] | None, network: str | None, fresh_netns: str, chosen: Chosen) -> None:
     """Decides the network entry."""
-    if network not in (None, HOST, NONE) and (not str(network).startswith("/") or _of_process(str(network))):
+    if network not in (None, HOST, NONE) and (not str(network).startswith("/") or _is_below_proc(str(network))):
         raise InputError(
             "network_invalid",
             f"network={network} is neither host nor none nor the absolute path of a lasting network namespace.",
@@ -115,7 +115,7 @@ def _network(entry: Mapping[str, Any] | None, network: str | None, fresh_netns: 
         return
     if network == HOST:
         new = HOST_NETNS
-    elif network in (None, NONE) and (network == NONE or _of_process(old)):
+    elif network in (None, NONE) and (network == NONE or _is_below_proc(old)):
         if not fresh_netns:
             raise InputError(
                 "network_path_required",

@@ -24,7 +24,7 @@ def invalid(what: str) -> InputError:
     return InputError("spec_invalid", f"The OCI spec is not usable: {what}.", _REMEDY)
 
 
-def _want(value: Any, kind: type, name: str) -> None:
+def _require_type(value: Any, kind: type, name: str) -> None:
     """One value of one JSON type; bool is no number here."""
     if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
         wanted = {dict: "an object", list: "a list", str: "a string", int: "a number", bool: "true or false"}[kind]
@@ -36,9 +36,9 @@ def _strings(parent: Mapping[str, Any], key: str, name: str) -> None:
     value = parent.get(key)
     if value is None:
         return
-    _want(value, list, name)
+    _require_type(value, list, name)
     for position, item in enumerate(value):
-        _want(item, str, f"{name}[{position}]")
+        _require_type(item, str, f"{name}[{position}]")
 
 
 def _objects(parent: Mapping[str, Any], key: str, name: str, required: tuple[str, ...]) -> list[dict[str, Any]]:
@@ -46,11 +46,11 @@ def _objects(parent: Mapping[str, Any], key: str, name: str, required: tuple[str
     value = parent.get(key)
     if value is None:
         return []
-    _want(value, list, name)
+    _require_type(value, list, name)
     for position, item in enumerate(value):
-        _want(item, dict, f"{name}[{position}]")
+        _require_type(item, dict, f"{name}[{position}]")
         for field in required:
-            _want(item.get(field), str, f"{name}[{position}].{field}")
+            _require_type(item.get(field), str, f"{name}[{position}].{field}")
             if not item[field]:
                 raise invalid(f"{name}[{position}].{field} is empty")
     return list(value)
@@ -60,7 +60,7 @@ def _optional(parent: Mapping[str, Any], key: str, kind: type, name: str) -> Any
     """An optional value of one type."""
     value = parent.get(key)
     if value is not None:
-        _want(value, kind, name)
+        _require_type(value, kind, name)
     return value
 
 
@@ -100,15 +100,15 @@ def check(spec: Any) -> None:
     for key, kind in (("ociVersion", str), ("process", dict), ("root", dict), ("linux", dict)):
         if key not in spec:
             raise invalid(f"it lacks {key}")
-        _want(spec[key], kind, key)
-    _want(spec["root"].get("path"), str, "root.path")
+        _require_type(spec[key], kind, key)
+    _require_type(spec["root"].get("path"), str, "root.path")
     _process(spec["process"])
     for position, mount in enumerate(_objects(spec, "mounts", "mounts", ("destination",))):
         for field in ("source", "type"):
             _optional(mount, field, str, f"mounts[{position}].{field}")
         _strings(mount, "options", f"mounts[{position}].options")
     for name, value in (_optional(spec, "annotations", dict, "annotations") or {}).items():
-        _want(value, str, f"the annotation {name}")
+        _require_type(value, str, f"the annotation {name}")
     hooks = _optional(spec, "hooks", dict, "hooks") or {}
     for stage in hooks:
         for position, hook in enumerate(_objects(hooks, stage, f"hooks.{stage}", ("path",))):

@@ -18,7 +18,7 @@ from .._core.errors import RETRYABLE, NodeError, RestoreError
 from .._core.units import gib
 from .._gpu import gpu_map, info as gpu_info, nvml, vram as gpu_vram
 from .._host import memory as host_memory
-from .._oci import spec_adapt
+from .._oci import spec_validate
 from . import gpu as restore_gpu
 from .params import Job
 
@@ -67,7 +67,7 @@ def look(client: Client, job: Job) -> Demand:
     spec: Mapping[str, Any] = original.stored_spec or {}
     try:
         if spec:
-            spec_adapt.check(spec)
+            spec_validate.check(spec)
     except RestoreError:
         # Told by the step that adapts it.
         return Demand(job, original)

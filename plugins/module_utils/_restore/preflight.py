@@ -21,7 +21,7 @@ from .._containerd.images import Image
 from .._core import files
 from .._core.errors import InputError, NodeError, RestoreError
 from .._gpu import nvml
-from .._oci import spec_adapt
+from .._oci import spec_summary, spec_validate
 from .._oci.image import Descriptor
 
 
@@ -132,10 +132,12 @@ def _spec_problems(
     stderr: str,
 ) -> None:
     if original.stored_spec is not None and found.checkpoint is not None:
-        valid = _collect(found, lambda: spec_adapt.check(original.stored_spec) or True)
-        if not valid:
+        try:
+            spec_validate.check(original.stored_spec)
+        except InputError as error:
+            found.add(error)
             return
-        found.checkpoint["spec"] = spec_adapt.summary(original.stored_spec)
+        found.checkpoint["spec"] = spec_summary.summary(original.stored_spec)
     if not params.container_id or (original.stored_spec is None and image is None):
         return
     live = _present(client, found, original, params)
