@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The examples of the documentation: tasks that the modules would take."""
+"""The examples and samples of the documentation: tasks that the modules take, failures that they can give."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ import yaml
 
 from ansible_collections.gpuops.restore.tests.unit.helpers import ansible_modules
 from ansible_collections.gpuops.restore.tests.unit.helpers.ansible_modules import COLLECTION, NAMES, TREE
+from ansible_collections.gpuops.restore.tests.unit.test_failure_codes import listed
 
 GUIDES = sorted([TREE / "README.md", *(TREE / "docs").glob("*.md")])
 BLOCK = re.compile(r"^```ya?ml\n(.*?)^```", re.MULTILINE | re.DOTALL)
@@ -86,3 +87,19 @@ def test_what_a_module_would_refuse_is_noticed(name: str, options: dict[str, Any
 def test_the_action_group_names_all_modules() -> None:
     runtime = yaml.safe_load((TREE / "meta" / "runtime.yml").read_text())
     assert sorted(runtime["action_groups"]["restore"]) == NAMES
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_sample_of_a_failure_is_one_of_the_documented(name: str) -> None:
+    sample = ansible_modules.document(name, "RETURN")["failure"]["sample"]
+    assert sample["code"] in listed()
+    assert set(sample) == {"code", "outcome", "rpc", "hint", "details"}
+
+
+def test_answers_that_are_not_as_documented_are_noticed() -> None:
+    assert ansible_modules.undocumented("containerd_lease", {"changed": True, "actions": "none", "odd": 1}) == [
+        "odd is documented nowhere",
+        "lease lacks",
+        "actions is no list",
+    ]
+    assert ansible_modules.undocumented("containerd_lease", {"failed": True, "msg": "No.", "failure": None}) == []
