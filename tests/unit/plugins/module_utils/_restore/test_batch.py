@@ -108,15 +108,16 @@ def test_workloads_are_restored_side_by_side(gpus: GpuNode) -> None:
     def let_go_when_all_are_at_it() -> None:
         # Each call of the driver waits here for those of the others.
         for name in names:
-            wait_until(lambda name=name: name in gpus.started)  # type: ignore[misc]
-            gpus.world.wait_for("restore", gpus.started[name][0][0])
+            wait_until(lambda name=name: bool(gpus.started.get(name)))  # type: ignore[misc]
+            gpus.world.wait_for("restore", gpus.started[name][0][0], LONG)
         at_once.extend(gpus.started[name][0][0] for name in names)
         for pid in at_once:
             gpus.world.unset(f"pids/{pid}/hang_restore")
 
     watch = threading.Thread(target=let_go_when_all_are_at_it)
     watch.start()
-    found = restore_batch.restore_all(gpus.client.another, [gpus.job(name) for name in names], 0, False)
+    jobs = [gpus.job(name, {"cuda_timeout": 2 * LONG}) for name in names]
+    found = restore_batch.restore_all(gpus.client.another, jobs, 0, False)
     watch.join()
     assert codes(found) == [None] * 3
     assert len(at_once) == 3

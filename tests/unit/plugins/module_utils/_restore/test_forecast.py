@@ -81,7 +81,7 @@ def test_what_the_cache_lacks_is_read_before_the_window_or_in_it(
     assert found[prewarm.NEVER]["seconds"] == pytest.approx(found[prewarm.AUTO]["seconds"] + 1.0, abs=0.1)
 
 
-def test_many_side_by_side_share_the_processors(
+def test_many_workloads_share_the_processors(
     gpus: GpuNode, rates: pathlib.Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("os.cpu_count", lambda: 2)
