@@ -264,6 +264,7 @@ from ansible_collections.gpuops.restore.plugins.module_utils._capture import (
 from ansible_collections.gpuops.restore.plugins.module_utils._capture.preflight import CriuOptions
 from ansible_collections.gpuops.restore.plugins.module_utils._containerd.client import Client
 from ansible_collections.gpuops.restore.plugins.module_utils._gpu import forks
+from ansible_collections.gpuops.restore.plugins.module_utils._gpu.access import GpuAccess
 
 
 def step(module: AnsibleModule, client: Client) -> dict[str, Any]:
@@ -282,9 +283,7 @@ def step(module: AnsibleModule, client: Client) -> dict[str, Any]:
         lease=parameters["lease"],
         lease_seconds=parameters["lease_seconds"],
         checkpoint_timeout=float(parameters["checkpoint_timeout"]),
-        cuda_timeout=float(parameters["cuda_timeout"]),
-        lock_timeout=parameters["lock_timeout"],
-        driver_root=parameters["driver_root"] or "",
+        access=GpuAccess.from_options(parameters),
         owner=parameters["owner"],
         force=parameters["force"],
         huge_pages=parameters["huge_pages"],

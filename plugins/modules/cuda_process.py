@@ -147,6 +147,7 @@ from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.gpuops.restore.plugins.module_utils import _cuda_module, _options
 from ansible_collections.gpuops.restore.plugins.module_utils._containerd.client import Client
 from ansible_collections.gpuops.restore.plugins.module_utils._gpu import state as gpu_state, vram
+from ansible_collections.gpuops.restore.plugins.module_utils._gpu.access import GpuAccess
 
 
 def step(module: AnsibleModule, client: Client | None) -> dict[str, Any]:
@@ -158,12 +159,10 @@ def step(module: AnsibleModule, client: Client | None) -> dict[str, Any]:
         pids=tuple(parameters["pids"] or ()),
         gpu_map=dict(parameters["gpu_map"]),
         vram=vram.sizes(parameters["vram"]),
-        cuda_timeout=float(parameters["cuda_timeout"]),
-        lock_timeout=parameters["lock_timeout"],
-        driver_root=parameters["driver_root"] or "",
         owner=parameters["owner"],
         force=parameters["force"],
         assume_prepared=parameters["assume_prepared"],
+        access=GpuAccess.from_options(parameters),
     )
     done = gpu_state.reach(client, params, module.check_mode)
     for warning in done.warnings:

@@ -140,18 +140,18 @@ from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.gpuops.restore.plugins.module_utils import _cuda_module, _options
 from ansible_collections.gpuops.restore.plugins.module_utils._containerd.client import Client
 from ansible_collections.gpuops.restore.plugins.module_utils._gpu import info as gpu_info
+from ansible_collections.gpuops.restore.plugins.module_utils._gpu.access import GpuAccess
 
 
 def step(module: AnsibleModule, client: Client | None) -> dict[str, Any]:
     """Carry out one call of the module."""
     parameters = module.params
-    question = gpu_info.Question(
+    params = gpu_info.InfoParams(
         container_id=parameters["container_id"] or "",
         pids=tuple(parameters["pids"] or ()),
-        cuda_timeout=float(parameters["cuda_timeout"]),
-        driver_root=parameters["driver_root"] or "",
+        access=GpuAccess.from_options(parameters),
     )
-    return {"changed": False, **gpu_info.gather(client, question)}
+    return {"changed": False, **gpu_info.gather(client, params)}
 
 
 ARGUMENT_SPEC: dict[str, Any] = {

@@ -93,7 +93,7 @@ def _captured(client: Client, params: CaptureParams, slot: Slot | None, mark: Ma
     result.after = {"digest": "to be taken"}
     task = tasks.get(client, params.container_id)
     stands_still = slot is None and mark is not None and recovery.is_paused(task)
-    if stands_still and mark is not None and recovery.same_task(client, params.container_id, mark, params.proc):
+    if stands_still and mark is not None and recovery.same_task(client, params.container_id, mark, params.access.proc):
         # What a paused task holds can only be asked once it goes on again.
         result.actions.append(f"capture {params.container_id} as {params.name}")
         return result
@@ -155,9 +155,9 @@ def _preflight(
     base: images.Image | None = None
     written: int | None = None
     try:
-        processes = gpu_processes.Scope(task_pid=task.pid, proc=params.proc, cgroup_root=params.cgroup_root).processes()
-        gpus = gpu.examine(client, params.cuda(), params.gpu, processes)
-        problems += forks.problems(gpus.forks, params.cuda_forks, params.container_id, params.proc)
+        scope = gpu_processes.Scope(task_pid=task.pid, proc=params.access.proc, cgroup_root=params.access.cgroup_root)
+        gpus = gpu.examine(client, params.cuda(), params.gpu, scope.processes())
+        problems += forks.problems(gpus.forks, params.cuda_forks, params.container_id, params.access.proc)
         if gpus.suspend:
             result.warnings += gpu_state.reach(client, params.cuda(), check=True).warnings
     except RestoreError as error:
@@ -176,8 +176,8 @@ def _preflight(
         params.criu,
         params.staging_dir,
         preflight.Sizes(gpus.vram, written or 0),
-        params.proc,
-        params.cgroup_root,
+        params.access.proc,
+        params.access.cgroup_root,
     )
     problems.extend(findings.problems)
     if problems:

@@ -38,18 +38,10 @@ def examine(client: Client, params: gpu_state.StateParams, mode: str, processes:
     """
     if mode == NONE:
         return Gpus()
-    question = gpu_info.Question(
-        container_id=params.container_id,
-        cuda_timeout=min(60.0, params.cuda_timeout),
-        driver_root=params.driver_root,
-        proc=params.proc,
-        cgroup_root=params.cgroup_root,
-        marks_root=params.marks_root,
-        driver_container=params.driver_container,
-    )
-    info = gpu_info.gather(client, question)
+    access = params.access.limited_to(gpu_info.SECONDS)
+    info = gpu_info.gather(client, gpu_info.InfoParams(params.container_id, access=access))
     pids = [process.pid for process in processes]
-    using = resources.nvidia_devices(pids, params.proc) if not info["available"] else []
+    using = resources.nvidia_devices(pids, params.access.proc) if not info["available"] else []
     if not info["available"] and (mode == REQUIRED or using):
         why = info["reason_code"] or "cuda_init_failed"
         raise NodeError(
@@ -59,7 +51,7 @@ def examine(client: Client, params: gpu_state.StateParams, mode: str, processes:
             details={"pids": using},
         )
     found = info["processes"]
-    inherited = tuple(forks.find(without_cuda(processes, found), params.proc))
+    inherited = tuple(forks.find(without_cuda(processes, found), params.access.proc))
     if not found:
         if mode == REQUIRED:
             raise InputError(

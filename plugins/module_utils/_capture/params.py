@@ -11,8 +11,9 @@ from typing import Any
 
 from .._containerd.client import DATA_TIMEOUT
 from .._core import labels, state_dir
-from .._gpu import devices, driver, driver_library, forks, marks, state as gpu_state
-from .._host import cgroup, huge_pages as host_huge_pages
+from .._gpu import devices, driver, forks, state as gpu_state
+from .._gpu.access import GpuAccess
+from .._host import huge_pages as host_huge_pages
 from . import mark
 from .preflight import CriuOptions
 
@@ -36,31 +37,19 @@ class CaptureParams:
     lease: str | None = None
     lease_seconds: int = 7200
     checkpoint_timeout: float = DATA_TIMEOUT
-    cuda_timeout: float = 600.0
-    lock_timeout: float = 10.0
-    driver_root: str = ""
     owner: str = labels.DEFAULT_OWNER
     force: bool = False
     huge_pages: str = host_huge_pages.KEEP
-    proc: str = "/proc"
-    cgroup_root: str = cgroup.ROOT
     marks_root: str = field(default_factory=mark.default_root)
-    cuda_marks_root: str = field(default_factory=marks.default_root)
-    driver_container: str = driver_library.DRIVER_CONTAINER
+    access: GpuAccess = field(default_factory=GpuAccess)
 
     def cuda(self, state: str = driver.CHECKPOINTED) -> gpu_state.StateParams:
         """What is asked of the CUDA processes. Whose the container is was decided before."""
         return gpu_state.StateParams(
             state=state,
             container_id=self.container_id,
-            cuda_timeout=self.cuda_timeout,
-            lock_timeout=self.lock_timeout,
-            driver_root=self.driver_root,
             force=True,
-            proc=self.proc,
-            cgroup_root=self.cgroup_root,
-            marks_root=self.cuda_marks_root,
-            driver_container=self.driver_container,
+            access=self.access,
         )
 
 

@@ -49,8 +49,8 @@ def recover(
     ``seconds``: how long to wait for a CRIU that is still at it. Raises ConflictError ``capture_busy`` then, and what
     :func:`_gpu.state.reach` raises; the mark stays in both cases.
     """
-    if same_task(client, container_id, mark, cuda.proc) is not None:
-        await_dump(container_id, mark.directory, seconds, cuda.proc)
+    if same_task(client, container_id, mark, cuda.access.proc) is not None:
+        await_dump(container_id, mark.directory, seconds, cuda.access.proc)
         # Its pause may have come after the run was killed.
         task = tasks.get(client, container_id)
         if is_paused(task):

@@ -119,7 +119,7 @@ class Capture:
         pid = self._subject.task.pid
         return Mark(
             pid=pid,
-            start_time=host_processes.start_time(pid, self._params.proc) or 0,
+            start_time=host_processes.start_time(pid, self._params.access.proc) or 0,
             directory=self._directory,
             staging_dir=self._params.staging_dir,
             lease="" if self._params.lease else leases.own_id(self._purpose),
@@ -186,8 +186,8 @@ class Capture:
     def _suspend(self, stack: ExitStack) -> None:
         """The driver stays open for the way back, which would otherwise wait for its initialisation."""
         params = self._params
-        deadline = time.monotonic() + params.cuda_timeout
-        driver = stack.enter_context(gpu_driver.opened(deadline, params.driver_root, params.driver_container))
+        deadline = time.monotonic() + params.access.cuda_timeout
+        driver = stack.enter_context(params.access.open_driver(deadline))
         self._suspended = True
         try:
             done = gpu_state.reach(self._client, params.cuda(), False, driver)
@@ -204,12 +204,12 @@ class Capture:
 
     def _detach_forks(self) -> None:
         """Once the CUDA processes have left their GPUs: what is forked from then on inherits nothing of the driver."""
-        params = self._params
+        access = self._params.access
         begun = time.monotonic()
-        scope = Scope(task_pid=self._subject.task.pid, proc=params.proc, cgroup_root=params.cgroup_root)
-        found = forks.find((one for one in scope.processes() if one.pid not in self._cuda), params.proc)
+        scope = Scope(task_pid=self._subject.task.pid, proc=access.proc, cgroup_root=access.cgroup_root)
+        found = forks.find((one for one in scope.processes() if one.pid not in self._cuda), access.proc)
         if found:
-            forks.detach(found, sorted(self._cuda), params.container_id, params.proc)
+            forks.detach(found, sorted(self._cuda), self._params.container_id, access.proc)
             self._result.detached = [fork.result() for fork in found]
             self._count("detach", time.monotonic() - begun)
 
@@ -307,7 +307,7 @@ class Capture:
             if self._paused:
                 # A CRIU that is still at it cannot be ended without harm to the processes that it holds.
                 seconds = self._params.checkpoint_timeout
-                recovery.await_dump(self._params.container_id, mark.directory, seconds, self._params.proc)
+                recovery.await_dump(self._params.container_id, mark.directory, seconds, self._params.access.proc)
                 recovery.thaw(self._client, self._params.container_id)
                 self._paused = False
             if self._suspended and self._trouble is None:

@@ -25,7 +25,7 @@ def holds(client: Client, params: CaptureParams, mark: Mark) -> bool:
     """Whether the task is the one that the mark speaks of, and paused because somebody wanted it so."""
     if mark.phase != capture_mark.HELD:
         return False
-    task = recovery.same_task(client, params.container_id, mark, params.proc)
+    task = recovery.same_task(client, params.container_id, mark, params.access.proc)
     return task is not None and recovery.is_paused(task)
 
 

@@ -15,6 +15,7 @@ from .._containerd.client import DATA_TIMEOUT
 from .._core import labels, state_dir
 from .._criu import config as criu_config
 from .._gpu import devices, teardown
+from .._gpu.access import GpuAccess
 from .._parallel_memory.split import Split
 
 #: The task is restored from the staged files, or from the checkpoint's blob.
@@ -108,8 +109,8 @@ class TaskParams:
     split: Split | None = None
 
     @classmethod
-    def from_options(cls, options: Mapping[str, Any]) -> TaskParams:
-        """As a module's options have it; what some modules lack has its default."""
+    def from_options(cls, options: Mapping[str, Any], access: GpuAccess | None = None) -> TaskParams:
+        """As a module's options have it; what some modules lack has its default. ``access``: one that is known."""
         return cls(
             container_id=options["container_id"],
             checkpoint=options["checkpoint"] or "",
@@ -123,11 +124,7 @@ class TaskParams:
             owner=options["owner"],
             force=options["force"],
             assume_prepared=options["assume_prepared"],
-            gpu=teardown.Policy(
-                mode=options.get("gpu") or devices.AUTO,
-                driver_root=options["driver_root"] or "",
-                cuda_timeout=float(options["cuda_timeout"]),
-            ),
+            gpu=teardown.Policy(options.get("gpu") or devices.AUTO, access or GpuAccess.from_options(options)),
         )
 
 

@@ -185,8 +185,8 @@ def opened(deadline: float, driver_root: str = "", fallback: str = driver_librar
 class Opening:
     """A driver that is opened while something else is done; to be used with ``with``, which closes it."""
 
-    def __init__(self, deadline: float, driver_root: str, fallback: str) -> None:
-        self._arguments = (deadline, driver_root, fallback)
+    def __init__(self, opened: contextlib.AbstractContextManager[Driver]) -> None:
+        self._opened = opened
         self._stack = contextlib.ExitStack()
         self._driver: Driver | None = None
         self._error: Exception | None = None
@@ -211,7 +211,7 @@ class Opening:
 
     def _open(self) -> None:
         try:
-            self._driver = self._stack.enter_context(opened(*self._arguments))
+            self._driver = self._stack.enter_context(self._opened)
         except Exception as error:  # noqa: BLE001 - whoever asks for the driver gets it
             self._error = error
 

@@ -13,24 +13,23 @@ from typing import Any
 
 from .._containerd.client import Client
 from .._core.errors import NodeError
-from .._host import cgroup, memory as host_memory
+from .._host import memory as host_memory
 from .._host.processes import Process
-from . import devices, driver as gpu_driver, driver_library, marks, nvml, processes as gpu_processes
+from . import devices, driver as gpu_driver, marks, nvml, processes as gpu_processes
+from .access import GpuAccess
 from .processes import Found, Scope
+
+#: Seconds for a look, as long as it may take to wake GPUs without persistence mode.
+SECONDS = 60.0
 
 
 @dataclass(frozen=True)
-class Question:
-    """Whose processes: a container's, ``pids``, or without both all that hold VRAM now. ``cuda_timeout`` in seconds."""
+class InfoParams:
+    """Whose processes: a container's, ``pids``, or without both all that hold VRAM now."""
 
     container_id: str = ""
     pids: tuple[int, ...] = ()
-    cuda_timeout: float = 60.0
-    driver_root: str = ""
-    proc: str = "/proc"
-    cgroup_root: str = cgroup.ROOT
-    marks_root: str = field(default_factory=marks.default_root)
-    driver_container: str = driver_library.DRIVER_CONTAINER
+    access: GpuAccess = field(default_factory=lambda: GpuAccess(cuda_timeout=SECONDS))
 
 
 @dataclass(frozen=True)
@@ -43,14 +42,14 @@ class _Answer:
     found: tuple[Found, ...]
 
 
-def gather(client: Client | None, question: Question) -> dict[str, Any]:
+def gather(client: Client | None, params: InfoParams) -> dict[str, Any]:
     """Everything that ``cuda_process_info`` returns; a node without GPU, driver or bindings is no error.
 
     Raises InputError ``container_absent``, ``task_absent``, ``process_gone``, ConflictError ``task_paused`` (a call
     for a frozen process would hang) and RestoreError ``cuda_timeout``.
     """
-    reading = nvml.read(question.driver_root, question.cuda_timeout, question.driver_container)
-    answer = _ask_driver(question, _processes(client, question, reading))
+    reading = params.access.read_nvml(params.access.cuda_timeout)
+    answer = _query_driver(params, _processes(client, params, reading))
     version = answer.version if answer.version is not None else reading.cuda
     return {
         "available": answer.available,
@@ -64,37 +63,37 @@ def gather(client: Client | None, question: Question) -> dict[str, Any]:
         },
         "nvml": {"available": not reading.reason, "reason": reading.reason or None},
         "gpus": [gpu.result() for gpu in reading.gpus],
-        "processes": [_result(question, entry, reading) for entry in answer.found],
+        "processes": [_result(params, entry, reading) for entry in answer.found],
     }
 
 
-def _processes(client: Client | None, question: Question, reading: nvml.Reading) -> list[Process]:
+def _processes(client: Client | None, params: InfoParams, reading: nvml.Reading) -> list[Process]:
     scope: Scope | None
-    if question.container_id and client is not None:
+    if params.container_id and client is not None:
         scope = gpu_processes.scope_of_container(
-            client, question.container_id, None, proc=question.proc, cgroup_root=question.cgroup_root
+            client, params.container_id, None, proc=params.access.proc, cgroup_root=params.access.cgroup_root
         )
-    elif question.pids:
-        scope = gpu_processes.scope_of_pids(question.pids, question.proc, question.cgroup_root)
+    elif params.pids:
+        scope = gpu_processes.scope_of_pids(params.pids, params.access.proc, params.access.cgroup_root)
     else:
-        scope = Scope(pids=tuple({holder.pid for holder in reading.holders}), proc=question.proc)
+        scope = Scope(pids=tuple({holder.pid for holder in reading.holders}), proc=params.access.proc)
     if scope is None:
         return []
     scope.refuse_frozen()
     return scope.processes()
 
 
-def _ask_driver(question: Question, processes: Sequence[Process]) -> _Answer:
-    deadline = time.monotonic() + question.cuda_timeout
+def _query_driver(params: InfoParams, processes: Sequence[Process]) -> _Answer:
+    deadline = time.monotonic() + params.access.cuda_timeout
     try:
-        with gpu_driver.opened(deadline, question.driver_root, question.driver_container) as driver:
+        with params.access.open_driver(deadline) as driver:
             found = tuple(gpu_processes.ask(driver, processes, deadline)) if processes else ()
             return _Answer(True, None, None, driver.version, str(driver.place), found)
     except NodeError as error:
         return _Answer(False, error.message, error.code, error.details.get("version"), None, ())
 
 
-def _result(question: Question, entry: Found, reading: nvml.Reading) -> dict[str, Any]:
+def _result(params: InfoParams, entry: Found, reading: nvml.Reading) -> dict[str, Any]:
     process = entry.process
     checkpointed = entry.state == gpu_driver.CHECKPOINTED
     return {
@@ -103,9 +102,9 @@ def _result(question: Question, entry: Found, reading: nvml.Reading) -> dict[str
         "state": entry.state,
         "problem": entry.problem or None,
         "restore_thread_id": entry.thread,
-        "restore_failed": (marks.read(question.marks_root, process) or None) if checkpointed else None,
+        "restore_failed": (marks.read(params.access.marks_root, process) or None) if checkpointed else None,
         "gpus": reading.shares_of(process.pid),
-        "visible": devices.visible_gpus(process.pid, reading, question.proc),
+        "visible": devices.visible_gpus(process.pid, reading, params.access.proc),
         "memory": reading.bytes_of(process.pid),
-        "host_memory": host_memory.resident(process.pid, question.proc),
+        "host_memory": host_memory.resident(process.pid, params.access.proc),
     }

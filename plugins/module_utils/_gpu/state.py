@@ -20,11 +20,9 @@ from typing import Any
 from .._containerd.client import Client
 from .._core import labels
 from .._core.errors import RETRYABLE, UNKNOWN, InputError, RestoreError
-from .._host import cgroup, memory as host_memory
+from .._host import memory as host_memory
 from .._host.processes import Process
 from . import (
-    driver as gpu_driver,
-    driver_library,
     gpu_map as gpu_maps,
     marks,
     nvml,
@@ -32,6 +30,7 @@ from . import (
     transitions,
     vram,
 )
+from .access import GpuAccess
 from .driver import CHECKPOINT, CHECKPOINTED, LOCK, LOCKED, RESTORE, RUNNING, Done, Driver
 from .processes import Found, Scope
 from .run import UNANSWERED, Run
@@ -44,8 +43,7 @@ _ROUNDS = 5
 class StateParams:
     """The state that is wanted: RUNNING, LOCKED or CHECKPOINTED; of a container's task or of ``pids``.
 
-    Times in seconds: ``cuda_timeout`` for all calls of the driver together, ``lock_timeout`` for a process to come to
-    a rest. ``gpu_map`` and ``vram`` (bytes that the checkpoint held) by old GPU UUIDs.
+    ``gpu_map`` and ``vram`` (bytes that the checkpoint held) by old GPU UUIDs.
     """
 
     state: str = RUNNING
@@ -55,16 +53,10 @@ class StateParams:
     vram: Mapping[str, int] = field(default_factory=dict)
     #: The GPUs that the processes could see when they were captured, where that is known.
     visible: tuple[str, ...] = ()
-    cuda_timeout: float = 600.0
-    lock_timeout: float = 10.0
-    driver_root: str = ""
     owner: str = labels.DEFAULT_OWNER
     force: bool = False
     assume_prepared: bool = False
-    proc: str = "/proc"
-    cgroup_root: str = cgroup.ROOT
-    marks_root: str = field(default_factory=marks.default_root)
-    driver_container: str = driver_library.DRIVER_CONTAINER
+    access: GpuAccess = field(default_factory=GpuAccess)
 
 
 @dataclass
@@ -103,18 +95,18 @@ def reach(client: Client | None, params: StateParams, check: bool, driver: Drive
     if scope is None or not processes:
         return result
     scope.refuse_frozen()
-    deadline = begun + params.cuda_timeout
-    opening = gpu_driver.opened(deadline, params.driver_root, params.driver_container)
+    deadline = begun + params.access.cuda_timeout
+    opening = params.access.open_driver(deadline)
     with contextlib.nullcontext(driver) if driver else opening as driver:
         found = gpu_processes.ask(driver, processes, deadline)
         _require_cuda(params, found)
         if not check:
-            marks.forget_gone(params.marks_root, params.proc)
+            marks.forget_gone(params.access.marks_root, params.access.proc)
             # They have come back after all, or by another's hand.
             back = [entry.process for entry in found if entry.state in (RUNNING, LOCKED)]
-            marks.clear(params.marks_root, back)
-        transitions.refuse(params.state, found, params.marks_root)
-        run = Run(driver, params.lock_timeout, pairs, params.marks_root, found)
+            marks.clear(params.access.marks_root, back)
+        transitions.refuse(params.state, found, params.access.marks_root)
+        run = Run(driver, params.access.lock_timeout, pairs, params.access.marks_root, found)
         result.actions = run.actions(params.state)
         result.changed = bool(result.actions)
         reading = None
@@ -124,9 +116,9 @@ def reach(client: Client | None, params: StateParams, check: bool, driver: Drive
             _carry_out(params, scope, run, deadline, result)
             result.reached_at = time.monotonic()
             if params.state == RUNNING or reading is None:
-                reading = _read(params)
+                reading = params.access.read_nvml()
         result.seconds = {"init": round(driver.init_seconds, 3), **run.seconds}
-    result.processes = run.results(reading or _read(params), None if not check else params.state)
+    result.processes = run.results(reading or params.access.read_nvml(), None if not check else params.state)
     result.seconds["total"] = round(time.monotonic() - begun, 3)
     return result
 
@@ -136,9 +128,9 @@ def _scope(client: Client | None, params: StateParams) -> Scope | None:
         if client is None:
             raise InputError("no_containerd", "A container can only be found with containerd.", "Give pids instead.")
         return gpu_processes.scope_of_container(
-            client, params.container_id, params.owner, params.force, params.proc, params.cgroup_root
+            client, params.container_id, params.owner, params.force, params.access.proc, params.access.cgroup_root
         )
-    return gpu_processes.scope_of_pids(params.pids, params.proc, params.cgroup_root)
+    return gpu_processes.scope_of_pids(params.pids, params.access.proc, params.access.cgroup_root)
 
 
 def _require_cuda(params: StateParams, found: Sequence[Found]) -> None:
@@ -154,10 +146,6 @@ def _require_cuda(params: StateParams, found: Sequence[Found]) -> None:
             )
 
 
-def _read(params: StateParams) -> nvml.Reading:
-    return nvml.read(params.driver_root, fallback=params.driver_container)
-
-
 def _preflight(
     params: StateParams, found: Sequence[Found], pairs: Sequence[tuple[str, str]], driver: Driver, result: StateResult
 ) -> nvml.Reading | None:
@@ -169,12 +157,12 @@ def _preflight(
             driver.require_map()
         if not pairs and not params.vram:
             return None
-        reading = _read(params)
+        reading = params.access.read_nvml()
         gpu_maps.require_targets(tuple(pairs), reading)
         needed = vram.mapped(params.vram, params.gpu_map)
         result.warnings.extend(vram.require_room(_name(params, restored), needed, {}, reading))
         return reading
-    reading = _read(params)
+    reading = params.access.read_nvml()
     coming = {}
     for pid, calls in todo.items():
         size = reading.bytes_of(pid)
@@ -186,7 +174,7 @@ def _preflight(
     for gpu in reading.gpus:
         if gpu.mig and any(holder.gpu == gpu.uuid and holder.pid in todo for holder in reading.holders):
             result.warnings.append(f"The GPU {gpu.index} is in MIG mode, which driver checkpoints do not support.")
-    host_memory.require(coming, params.proc, params.cgroup_root)
+    host_memory.require(coming, params.access.proc, params.access.cgroup_root)
     return reading
 
 
@@ -209,13 +197,13 @@ def _carry_out(params: StateParams, scope: Scope, run: Run, deadline: float, res
                 try:
                     failed = _lock_new_ones(params, scope, run, deadline, result)
                 except RestoreError as error:
-                    _roll_back(run, error, params.cuda_timeout)
+                    _roll_back(run, error, params.access.cuda_timeout)
                     raise run.explained(error) from error
         if not failed:
             continue
         problem = transitions.summary(operation, failed, run.mapped)
         if operation in (LOCK, CHECKPOINT):
-            _roll_back(run, problem, params.cuda_timeout)
+            _roll_back(run, problem, params.access.cuda_timeout)
         elif operation == RESTORE:
             locked = [str(process.pid) for process in run.processes if run.state(process) == LOCKED]
             if locked:
@@ -233,7 +221,7 @@ def _lock_new_ones(params: StateParams, scope: Scope, run: Run, deadline: float,
         found = gpu_processes.ask(run.driver, fresh, deadline) if fresh else []
         if not found:
             return []
-        transitions.refuse(params.state, found, params.marks_root)
+        transitions.refuse(params.state, found, params.access.marks_root)
         run.add(found)
         result.actions = run.actions(params.state)
         to_lock = [entry.process for entry in found if LOCK in transitions.calls(params.state, entry.state)]

@@ -17,7 +17,8 @@ from typing import Callable
 from .._containerd import tasks
 from .._containerd.client import Client
 from .._core.errors import UNKNOWN, InputError, RestoreError
-from . import devices, driver, driver_library, nvml, state
+from . import devices, driver, state
+from .access import GpuAccess
 
 #: Seconds within which the card shows its memory free again.
 _DROP_SECONDS = 10.0
@@ -26,14 +27,11 @@ _INTERVAL = 0.2
 
 @dataclass(frozen=True)
 class Policy:
-    """How the GPU memory of a task is dealt with; ``mode`` as in :mod:`_gpu.devices`. Times in seconds."""
+    """Whether the GPU memory of a task is dealt with, and how."""
 
+    #: As in :mod:`_gpu.devices`.
     mode: str = devices.AUTO
-    driver_root: str = ""
-    cuda_timeout: float = 600.0
-    lock_timeout: float = 10.0
-    control_device: str = devices.CONTROL_DEVICE
-    driver_container: str = driver_library.DRIVER_CONTAINER
+    access: GpuAccess = field(default_factory=GpuAccess)
 
 
 @dataclass
@@ -53,6 +51,7 @@ def suspend(
     force: bool,
     check: bool,
     sleep: Callable[[float], None] = time.sleep,
+    clock: Callable[[], float] = time.monotonic,
 ) -> Suspended:
     """Lock and checkpoint the CUDA processes of a task that is about to be killed.
 
@@ -60,7 +59,9 @@ def suspend(
     did not return: then RestoreError with the outcome ``unknown`` is raised, and the task stays.
     """
     done = Suspended()
-    if policy.mode == devices.NONE or (policy.mode == devices.AUTO and not devices.has_driver(policy.control_device)):
+    if policy.mode == devices.NONE or (
+        policy.mode == devices.AUTO and not devices.has_driver(policy.access.control_device)
+    ):
         return done
     task = tasks.get(client, container_id)
     if task is not None and task.status in ("PAUSED", "PAUSING"):
@@ -72,12 +73,9 @@ def suspend(
     params = state.StateParams(
         state=driver.CHECKPOINTED,
         container_id=container_id,
-        cuda_timeout=policy.cuda_timeout,
-        lock_timeout=policy.lock_timeout,
-        driver_root=policy.driver_root,
         owner=owner,
         force=force,
-        driver_container=policy.driver_container,
+        access=policy.access,
     )
     try:
         found = state.reach(client, params, check)
@@ -94,23 +92,28 @@ def suspend(
         return done
     done.actions, done.warnings, done.processes = found.actions, found.warnings, bool(found.processes)
     if found.changed and not check:
-        _await_drop({process["pid"] for process in found.processes}, container_id, policy, done, sleep)
+        _await_drop({process["pid"] for process in found.processes}, container_id, policy, done, sleep, clock)
     return done
 
 
 def _await_drop(
-    pids: set[int], container_id: str, policy: Policy, done: Suspended, sleep: Callable[[float], None]
+    pids: set[int],
+    container_id: str,
+    policy: Policy,
+    done: Suspended,
+    sleep: Callable[[float], None],
+    clock: Callable[[], float],
 ) -> None:
-    give_up = time.monotonic() + _DROP_SECONDS
+    give_up = clock() + _DROP_SECONDS
     while True:
-        reading = nvml.read(policy.driver_root, fallback=policy.driver_container)
+        reading = policy.access.read_nvml()
         if reading.reason:
             done.warnings.append(f"Whether the VRAM of {container_id} is free was not seen: {reading.reason}.")
             return
         left = [holder for holder in reading.holders if holder.pid in pids]
         if not left:
             return
-        if time.monotonic() >= give_up:
+        if clock() >= give_up:
             done.warnings.append(
                 f"The GPUs still show memory of process {', '.join(str(holder.pid) for holder in left)} of "
                 f"{container_id} {_DROP_SECONDS:g} s after it was checkpointed."

@@ -104,8 +104,7 @@ def judge(demands: Sequence[Demand], available: int | None, thorough: bool) -> V
     expected = [demand for demand in coming if demand.gpu_expected]
     if not expected:
         return verdict
-    policy = expected[0].job.gpu.policy
-    verdict.reading = nvml.read(policy.driver_root, fallback=policy.driver_container)
+    verdict.reading = expected[0].job.gpu.policy.access.read_nvml()
     if thorough:
         _judge_driver(expected, verdict)
     taken: dict[str, int] = {}
@@ -141,10 +140,8 @@ def _judge_memory(coming: Sequence[Demand], available: int | None, verdict: Verd
 
 
 def _judge_driver(expected: Sequence[Demand], verdict: Verdict) -> None:
-    policy = expected[0].job.gpu.policy
-    found = gpu_info.gather(
-        None, gpu_info.Question(driver_root=policy.driver_root, driver_container=policy.driver_container)
-    )
+    access = expected[0].job.gpu.policy.access.limited_to(gpu_info.SECONDS)
+    found = gpu_info.gather(None, gpu_info.InfoParams(access=access))
     code = str(found.get("reason_code"))
     for demand in expected:
         if not found["available"]:

@@ -66,7 +66,7 @@ def concerned(params: GpuParams, spec: Mapping[str, Any], facts: Mapping[str, An
     policy = params.policy
     if policy.mode == devices.NONE:
         return False
-    return expected(params, spec, facts) or devices.has_driver(policy.control_device)
+    return expected(params, spec, facts) or devices.has_driver(policy.access.control_device)
 
 
 def expected(params: GpuParams, spec: Mapping[str, Any], facts: Mapping[str, Any]) -> bool:
@@ -85,8 +85,8 @@ def certain(params: GpuParams, facts: Mapping[str, Any]) -> bool:
 
 def opening(params: GpuParams) -> driver.Opening:
     """The driver, to be opened while CRIU is at work: that takes as long as a gigabyte's restore."""
-    policy = params.policy
-    return driver.Opening(time.monotonic() + policy.cuda_timeout, policy.driver_root, policy.driver_container)
+    access = params.policy.access
+    return driver.Opening(access.open_driver(time.monotonic() + access.cuda_timeout))
 
 
 def bring_back(
@@ -120,13 +120,10 @@ def bring_back(
                 gpu_map=params.gpu_map,
                 vram=params.vram,
                 visible=params.visible,
-                cuda_timeout=policy.cuda_timeout,
-                lock_timeout=policy.lock_timeout,
-                driver_root=policy.driver_root,
                 owner=ownership[0],
                 force=ownership[1],
                 assume_prepared=assume_prepared,
-                driver_container=policy.driver_container,
+                access=policy.access,
             ),
             check,
             ahead.driver() if ahead else None,
@@ -163,7 +160,7 @@ def verify(
         return None
     give_up = time.monotonic() + _SEEN_SECONDS
     while True:
-        reading = nvml.read(policy.driver_root, fallback=policy.driver_container)
+        reading = policy.access.read_nvml()
         if reading.reason:
             result.warnings.append(f"That the VRAM is back was not seen: {reading.reason}.")
             return None

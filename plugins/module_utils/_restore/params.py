@@ -14,6 +14,7 @@ from .._container import params as container_params
 from .._core import labels, state_dir
 from .._core.errors import InputError
 from .._gpu import vram
+from .._gpu.access import GpuAccess
 from .._host import cgroup, huge_pages as host_huge_pages
 from .._parallel_memory import policy as memory_policy
 from .._probe import probe as probes
@@ -31,8 +32,7 @@ class Settings:
     rebuild: bool = True
     alive_seconds: float = 1.0
     restore_timeout: float = 1800.0
-    cuda_timeout: float = 600.0
-    driver_root: str = ""
+    access: GpuAccess = field(default_factory=GpuAccess)
     gpu_retries: int = 1
     keep_evidence: int = 3
     huge_pages: str = host_huge_pages.KEEP
@@ -54,8 +54,7 @@ class Settings:
             rebuild=options["rebuild"],
             alive_seconds=options["alive_seconds"],
             restore_timeout=float(options["restore_timeout"]),
-            cuda_timeout=float(options["cuda_timeout"]),
-            driver_root=options["driver_root"] or "",
+            access=GpuAccess.from_options(options),
             gpu_retries=options["gpu_retries"],
             keep_evidence=options["keep_evidence"],
             huge_pages=options["huge_pages"],
@@ -90,7 +89,7 @@ class Job:
         cgroup.cgroups_path(name, cgroup.CGROUPFS)
         # What the modules of the single steps take; what they call alike holds for all workloads of the call.
         options = {**workload, **vars(settings), "container_id": name, "metadata": None}
-        task = container_params.TaskParams.from_options(options)
+        task = container_params.TaskParams.from_options(options, settings.access)
         return cls(
             name=name,
             checkpoint=workload["checkpoint"],

@@ -295,7 +295,7 @@ def _may_begin_anew(client: Client, demand: Demand, result: Result, failure: Wor
     codes = ("cuda_restore_failed",) if check else ("cuda_restore_failed", "vram_short")
     if failure.code not in codes or failure.left_behind or demand.original is None:
         return False
-    reading = nvml.read(job.gpu.policy.driver_root, fallback=job.gpu.policy.driver_container)
+    reading = job.gpu.policy.access.read_nvml()
     if reading.reason:
         return False
     try:

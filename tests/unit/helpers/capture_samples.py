@@ -6,7 +6,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import os
 import subprocess
@@ -22,11 +21,13 @@ from ansible_collections.gpuops.restore.plugins.module_utils._containerd.client 
 from ansible_collections.gpuops.restore.plugins.module_utils._containerd.containers import SPEC_TYPE
 from ansible_collections.gpuops.restore.plugins.module_utils._containerd.messages import message, pack
 from ansible_collections.gpuops.restore.plugins.module_utils._core.errors import RestoreError
+from ansible_collections.gpuops.restore.plugins.module_utils._gpu.access import GpuAccess
 from ansible_collections.gpuops.restore.tests.unit.helpers.containerd_node import Node
 from ansible_collections.gpuops.restore.tests.unit.helpers.containerd_samples import BASE_NAME, CRIU_FILES, spec
 from ansible_collections.gpuops.restore.tests.unit.helpers.cuda_node import FakeNode
 from ansible_collections.gpuops.restore.tests.unit.helpers.fake_containerd import FakeContainerd
 from ansible_collections.gpuops.restore.tests.unit.helpers.fake_state import Snapshot, State, Task
+from ansible_collections.gpuops.restore.tests.unit.helpers.gpu_access import changed
 
 BOX, NAME = "box", "example.test/box:1"
 RUNNING, STOPPED, PAUSED = 2, 3, 4
@@ -52,11 +53,13 @@ class Box:
             NAME,
             staging_dir=node.root,
             checkpoint_timeout=5.0,
-            cuda_timeout=30.0,
             marks_root=str(self.run),
-            cuda_marks_root=str(tmp_path / "run" / "cuda"),
-            driver_container="/nonexistent",
-            **self.here.options,
+            access=GpuAccess(
+                cuda_timeout=30.0,
+                marks_root=str(tmp_path / "run" / "cuda"),
+                driver_container="/nonexistent",
+                **self.here.options,
+            ),
         )
         self.before = self.kept(state)
 
@@ -69,7 +72,7 @@ class Box:
 
     def capture(self, check: bool = False, **changes: Any) -> CaptureResult:
         """One run of the step."""
-        return capture_steps.captured(self.client, dataclasses.replace(self.params, **changes), check)
+        return capture_steps.captured(self.client, changed(self.params, **changes), check)
 
     def fails(self, check: bool = False, **changes: Any) -> RestoreError:
         """A run that fails."""

@@ -9,14 +9,13 @@ What these tests show holds for our own code; that the driver does its part is s
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from ansible_collections.gpuops.restore.plugins.module_utils._gpu import devices, marks as gpu_marks, state as gpu_state
+from ansible_collections.gpuops.restore.plugins.module_utils._gpu import devices, marks as gpu_marks
 from ansible_collections.gpuops.restore.plugins.module_utils._host import memory as host_memory
 from ansible_collections.gpuops.restore.tests.standin import standin
 
@@ -67,8 +66,6 @@ def gpus(
     from ansible_collections.gpuops.restore.tests.unit.helpers.gpu_node import GpuNode
 
     found = GpuNode(fake, client, node, world, tmp_path / "gpus")
-    options = {"proc": str(found.proc), "cgroup_root": str(found.cgroup), "marks_root": str(found.marks)}
-    monkeypatch.setattr(gpu_state, "StateParams", functools.partial(gpu_state.StateParams, **options))
     monkeypatch.setattr(gpu_marks, "default_root", lambda: str(found.marks))
     available = host_memory.available
     monkeypatch.setattr(host_memory, "available", lambda _proc="": available(str(found.proc)))

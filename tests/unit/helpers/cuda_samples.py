@@ -6,7 +6,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import time
 from pathlib import Path
 from typing import Any
@@ -15,10 +14,12 @@ import pytest
 
 from ansible_collections.gpuops.restore.plugins.module_utils._core.errors import RestoreError
 from ansible_collections.gpuops.restore.plugins.module_utils._gpu import state as gpu_state
+from ansible_collections.gpuops.restore.plugins.module_utils._gpu.access import GpuAccess
 from ansible_collections.gpuops.restore.plugins.module_utils._gpu.state import StateParams, StateResult
 from ansible_collections.gpuops.restore.plugins.module_utils._host import processes as host_processes
 from ansible_collections.gpuops.restore.plugins.module_utils._host.processes import Process
 from ansible_collections.gpuops.restore.tests.standin import standin
+from ansible_collections.gpuops.restore.tests.unit.helpers.gpu_access import changed
 
 
 def process(pid: int) -> Process:
@@ -40,8 +41,8 @@ class Steps:
         self.marks = marks
 
     def params(self, *pids: int, **changes: Any) -> StateParams:
-        plain = StateParams(pids=pids, marks_root=str(self.marks), driver_container="/nonexistent", cuda_timeout=30.0)
-        return dataclasses.replace(plain, **changes)
+        access = GpuAccess(marks_root=str(self.marks), driver_container="/nonexistent", cuda_timeout=30.0)
+        return changed(StateParams(pids=pids, access=access), **changes)
 
     def states(self) -> dict[str, int]:
         return {path.name: self.world.state(int(path.name)) for path in (self.world.root / "pids").iterdir()}

@@ -21,6 +21,7 @@ from typing import Any
 from ansible_collections.gpuops.restore.plugins.module_utils._checkpoint import stage as stage_steps
 from ansible_collections.gpuops.restore.plugins.module_utils._containerd.client import Client
 from ansible_collections.gpuops.restore.plugins.module_utils._core import labels
+from ansible_collections.gpuops.restore.plugins.module_utils._gpu.access import GpuAccess
 from ansible_collections.gpuops.restore.plugins.module_utils._host import processes as host_processes
 from ansible_collections.gpuops.restore.plugins.module_utils._restore import batch as restore_batch
 from ansible_collections.gpuops.restore.plugins.module_utils._restore.params import Job, Settings
@@ -94,9 +95,15 @@ class GpuNode:
         self.planned[name] = list(starts)
         return image
 
+    def access(self, cuda_timeout: float = 30.0) -> GpuAccess:
+        """How its GPUs are reached."""
+        return GpuAccess(
+            cuda_timeout=cuda_timeout, proc=str(self.proc), cgroup_root=str(self.cgroup), marks_root=str(self.marks)
+        )
+
     def job(self, name: str, settings: Mapping[str, Any] | None = None, **workload: Any) -> Job:
         """A workload from the checkpoint that :meth:`add` has made."""
-        options: dict[str, Any] = {"alive_seconds": 0.05, "cuda_timeout": 30.0, "gpu_retries": 0, **(settings or {})}
+        options: dict[str, Any] = {"alive_seconds": 0.05, "gpu_retries": 0, "access": self.access(), **(settings or {})}
         given = {"name": name, "checkpoint": f"example.test/{name}-checkpoint:1", **workload}
         return Job.from_options(given, Settings(staging_dir=self.root, **options))
 

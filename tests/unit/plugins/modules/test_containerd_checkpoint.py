@@ -12,12 +12,13 @@ import pytest
 from ansible_collections.gpuops.restore.plugins.module_utils._capture import capture as capture_steps, settle
 from ansible_collections.gpuops.restore.plugins.module_utils._capture.params import CaptureParams, CaptureResult
 from ansible_collections.gpuops.restore.plugins.module_utils._containerd.client import Client
+from ansible_collections.gpuops.restore.plugins.module_utils._gpu.access import GpuAccess
 from ansible_collections.gpuops.restore.tests.unit.helpers import ansible_modules, capture_samples
 from ansible_collections.gpuops.restore.tests.unit.helpers.ansible_modules import Call
 from ansible_collections.gpuops.restore.tests.unit.helpers.capture_samples import BOX, NAME, Box
 
 CHECKPOINT = "containerd_checkpoint"
-PLACES = ("proc", "cgroup_root", "marks_root", "cuda_marks_root", "driver_container")
+PLACES = ("access", "marks_root")
 
 process = pytest.fixture(capture_samples.process)
 
@@ -95,10 +96,12 @@ def test_every_option_reaches_the_capture(call: Call, monkeypatch: pytest.Monkey
         "huge_pages": "always",
     }
     call(CHECKPOINT, criu=criu, **given)
+    access = {name: given.pop(name) for name in ("cuda_timeout", "lock_timeout", "driver_root")}
     assert {name: getattr(seen[0], name) for name in given} == given
+    assert seen[0].access == GpuAccess(**access)
     assert dataclasses.asdict(seen[0].criu) == {**criu, "empty_namespaces": ("network",)}
     call(CHECKPOINT, container_id=BOX, name=NAME)
-    untouched = set(PLACES) | {"huge_pages"}
+    untouched = {"marks_root", "huge_pages"}
     plain = CaptureParams(BOX, NAME)
     for field in dataclasses.fields(CaptureParams):
         if field.name not in untouched:

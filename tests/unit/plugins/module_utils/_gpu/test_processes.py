@@ -22,6 +22,7 @@ from ansible_collections.gpuops.restore.plugins.module_utils._gpu import (
     processes as gpu_processes,
     state as gpu_state,
 )
+from ansible_collections.gpuops.restore.plugins.module_utils._gpu.access import GpuAccess
 from ansible_collections.gpuops.restore.plugins.module_utils._gpu.processes import Scope
 from ansible_collections.gpuops.restore.plugins.module_utils._host import processes as host_processes
 from ansible_collections.gpuops.restore.plugins.module_utils._host.processes import Process
@@ -33,6 +34,7 @@ from ansible_collections.gpuops.restore.tests.unit.helpers.fake_state import Tas
 
 pytest_plugins = ["ansible_collections.gpuops.restore.tests.unit.helpers.cuda_fixtures"]
 
+NO_CONTAINER = GpuAccess(driver_container="/nonexistent")
 CREATED, RUNNING, STOPPED, PAUSED = 1, 2, 3, 4
 
 
@@ -60,12 +62,14 @@ class Box:
         return pid
 
     def params(self, **changes: Any) -> gpu_state.StateParams:
-        places = {"marks_root": self.marks, "driver_container": "/nonexistent", **self.node.options}
-        return gpu_state.StateParams(**{"container_id": "train", "cuda_timeout": 20.0, **places, **changes})
+        return gpu_state.StateParams(**{"container_id": "train", "access": self.access(), **changes})
 
-    def question(self, **changes: Any) -> gpu_info.Question:
+    def info(self) -> gpu_info.InfoParams:
+        return gpu_info.InfoParams("train", access=self.access())
+
+    def access(self) -> GpuAccess:
         places = {"marks_root": self.marks, "driver_container": "/nonexistent", **self.node.options}
-        return gpu_info.Question(**{"container_id": "train", **places, **changes})
+        return GpuAccess(cuda_timeout=20.0, **places)
 
 
 @pytest.fixture
@@ -130,7 +134,7 @@ def test_a_paused_task_is_refused(box: Box, client: Client) -> None:
     box.node.freeze(True)
     assert code(client, box.params()) == "task_paused"
     with pytest.raises(ConflictError):
-        gpu_info.gather(client, box.question())
+        gpu_info.gather(client, box.info())
     assert box.world.calls() == []
 
 
@@ -228,7 +232,7 @@ def test_what_is_told_of_a_container(box: Box, client: Client) -> None:
     box.world.set("gpus/0/persistence", 1)
     up = box.add(standin.RUNNING, memory={standin.uuid(0): standin.GIB}, restore_tid=77)
     away = box.add(standin.CHECKPOINTED, memory={standin.uuid(0): standin.GIB})
-    found = gpu_info.gather(client, box.question())
+    found = gpu_info.gather(client, box.info())
     assert (found["available"], found["reason"], found["reason_code"]) == (True, None, None)
     assert found["driver"] == {
         "version": "580.0.0",
@@ -250,26 +254,26 @@ def test_a_poisoned_process_is_told_as_such(box: Box, client: Client) -> None:
     box.add(standin.CHECKPOINTED, fail_restore=2)
     with pytest.raises(RestoreError):
         gpu_state.reach(client, box.params(), False)
-    (found,) = gpu_info.gather(client, box.question())["processes"]
+    (found,) = gpu_info.gather(client, box.info())["processes"]
     assert (found["state"], found["restore_failed"]) == ("CHECKPOINTED", "CUDA_ERROR_OUT_OF_MEMORY (2)")
 
 
 def test_looking_is_allowed_at_containers_of_others(box: Box, client: Client) -> None:
     box.fake.state.containers["train"].labels.clear()
     box.add(standin.RUNNING)
-    assert len(gpu_info.gather(client, box.question())["processes"]) == 1
+    assert len(gpu_info.gather(client, box.info())["processes"]) == 1
 
 
 def test_without_a_container_all_that_hold_memory_are_told(world: standin.World) -> None:
     up = world.add_process(standin.RUNNING, {standin.uuid(0): standin.GIB})
     world.add_process(standin.CHECKPOINTED, {standin.uuid(0): standin.GIB})
-    found = gpu_info.gather(None, gpu_info.Question(driver_container="/nonexistent"))
+    found = gpu_info.gather(None, gpu_info.InfoParams(access=NO_CONTAINER))
     assert [entry["pid"] for entry in found["processes"]] == [up]
 
 
 def test_a_node_without_a_gpu_is_told_and_is_no_error(bare_world: standin.World) -> None:
     pid = bare_world.add_process(standin.RUNNING)
-    found = gpu_info.gather(None, gpu_info.Question(pids=(pid,), driver_container="/nonexistent"))
+    found = gpu_info.gather(None, gpu_info.InfoParams(pids=(pid,), access=NO_CONTAINER))
     assert (found["available"], found["reason_code"]) == (False, "driver_library_missing")
     assert "libcuda.so.1" in found["reason"]
     assert found["nvml"]["available"] is False
@@ -282,7 +286,7 @@ def test_a_driver_that_is_too_old_is_told_with_its_version(world: standin.World)
     world.set("missing/cuCheckpointProcessRestore")
     world.set("driver_version", 12040)
     world.set("driver", "550.54.14")
-    found = gpu_info.gather(None, gpu_info.Question(driver_container="/nonexistent"))
+    found = gpu_info.gather(None, gpu_info.InfoParams(access=NO_CONTAINER))
     assert (found["available"], found["reason_code"]) == (False, "driver_too_old")
     assert (found["driver"]["version"], found["driver"]["cuda"]) == ("550.54.14", "12.4")
     assert len(found["gpus"]) == 1
@@ -290,5 +294,5 @@ def test_a_driver_that_is_too_old_is_told_with_its_version(world: standin.World)
 
 def test_of_named_processes_those_without_cuda_are_left_out(world: standin.World) -> None:
     plain, up = world.spawn(), world.add_process(standin.LOCKED)
-    question = gpu_info.Question(pids=(plain, up), driver_container="/nonexistent")
-    assert [entry["pid"] for entry in gpu_info.gather(None, question)["processes"]] == [up]
+    params = gpu_info.InfoParams(pids=(plain, up), access=NO_CONTAINER)
+    assert [entry["pid"] for entry in gpu_info.gather(None, params)["processes"]] == [up]

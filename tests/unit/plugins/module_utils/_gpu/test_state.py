@@ -373,7 +373,7 @@ def test_a_mark_of_another_process_with_the_same_number_means_nothing(steps: Ste
 def test_where_marks_are(user: int, expected: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_RUNTIME_DIR", "/mine")
     monkeypatch.setattr(os, "geteuid", lambda: user)
-    assert StateParams().marks_root == expected
+    assert StateParams().access.marks_root == expected
 
 
 def test_a_process_that_has_come_back_by_another_hand_is_no_longer_poisoned(steps: Steps) -> None:

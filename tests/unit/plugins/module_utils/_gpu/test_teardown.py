@@ -14,8 +14,9 @@ import pytest
 from ansible_collections.gpuops.restore.plugins.module_utils._container import task as task_steps
 from ansible_collections.gpuops.restore.plugins.module_utils._container.params import TaskParams
 from ansible_collections.gpuops.restore.plugins.module_utils._core.errors import UNKNOWN, RestoreError
-from ansible_collections.gpuops.restore.plugins.module_utils._gpu import devices, teardown
+from ansible_collections.gpuops.restore.plugins.module_utils._gpu import devices, nvml, teardown
 from ansible_collections.gpuops.restore.tests.standin import standin
+from ansible_collections.gpuops.restore.tests.unit.helpers.gpu_access import changed
 from ansible_collections.gpuops.restore.tests.unit.helpers.gpu_node import Cuda, GpuNode
 
 pytest_plugins = ["ansible_collections.gpuops.restore.tests.unit.helpers.cuda_fixtures"]
@@ -92,7 +93,7 @@ def test_what_cannot_be_suspended_is_killed_with_a_warning(
 ) -> None:
     pid = gpus.started["train"][-1][1]
     gpus.world.set(f"pids/{pid}/{arrange}", 801)
-    policy = dataclasses.replace(train.gpu, lock_timeout=0.1)
+    policy = changed(train.gpu, lock_timeout=0.1)
     done = task_steps.absent(gpus.client, dataclasses.replace(train, gpu=policy, grace_seconds=0.0), False)
     assert any("goes without being suspended first" in text and words in text for text in done.warnings)
     assert gpus.alive() == []
@@ -108,7 +109,7 @@ def test_no_driver_any_more(gpus: GpuNode, train: TaskParams, monkeypatch: pytes
 def test_a_call_that_hangs_keeps_the_task(gpus: GpuNode, train: TaskParams) -> None:
     pid = gpus.started["train"][-1][1]
     gpus.world.set(f"pids/{pid}/hang_checkpoint", 1)
-    params = dataclasses.replace(train, gpu=dataclasses.replace(train.gpu, cuda_timeout=3.0))
+    params = dataclasses.replace(train, gpu=changed(train.gpu, cuda_timeout=3.0))
     with pytest.raises(RestoreError) as caught:
         task_steps.absent(gpus.client, params, False)
     assert (caught.value.code, caught.value.outcome) == ("cuda_timeout", UNKNOWN)
@@ -137,21 +138,22 @@ def test_a_task_that_has_ended_has_nothing_on_the_card(gpus: GpuNode, train: Tas
 def test_memory_that_does_not_leave_the_card_is_said(
     gpus: GpuNode, train: TaskParams, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(teardown, "_DROP_SECONDS", 0.5)
     pid = gpus.started["train"][-1][1]
-    real = teardown.nvml.read
+    real = nvml.read
     # The driver says CHECKPOINTED, NVML still lists it.
     monkeypatch.setattr(
-        teardown.nvml,
+        nvml,
         "read",
-        lambda *arguments, **options: dataclasses.replace(
-            real(*arguments, **options), holders=(teardown.nvml.Holder(pid, GPU, GIB),)
-        ),
+        lambda *arguments: dataclasses.replace(real(*arguments), holders=(nvml.Holder(pid, GPU, GIB),)),
     )
-    done = teardown.suspend(gpus.client, "train", train.gpu, train.owner, False, False)
+    slept: list[float] = []
+    done = teardown.suspend(
+        gpus.client, "train", train.gpu, train.owner, False, False, slept.append, lambda: 4.0 * len(slept)
+    )
     assert done.warnings[-1] == (
-        f"The GPUs still show memory of process {pid} of train 0.5 s after it was checkpointed."
+        f"The GPUs still show memory of process {pid} of train 10 s after it was checkpointed."
     )
+    assert len(slept) == 3
 
 
 def test_a_card_that_cannot_be_looked_at_is_said(gpus: GpuNode, train: TaskParams) -> None:

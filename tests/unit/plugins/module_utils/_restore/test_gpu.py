@@ -18,6 +18,7 @@ from ansible_collections.gpuops.restore.plugins.module_utils._core.errors import
     RestoreError,
 )
 from ansible_collections.gpuops.restore.plugins.module_utils._gpu import devices
+from ansible_collections.gpuops.restore.plugins.module_utils._gpu.access import GpuAccess
 from ansible_collections.gpuops.restore.plugins.module_utils._gpu.nvml import Gpu, Holder, Reading
 from ansible_collections.gpuops.restore.plugins.module_utils._gpu.teardown import Policy
 from ansible_collections.gpuops.restore.plugins.module_utils._restore import gpu as restore_gpu
@@ -35,8 +36,8 @@ RECORD = {"gpu": {"processes": [{"bytes": 1}]}}
 OURS = ("gpuops.restore", False)
 
 
-def params(mode: str) -> GpuParams:
-    return GpuParams(Policy(mode=mode, cuda_timeout=30.0))
+def params(mode: str, access: GpuAccess | None = None) -> GpuParams:
+    return GpuParams(Policy(mode, access or GpuAccess()))
 
 
 @pytest.mark.parametrize(
@@ -72,7 +73,7 @@ def test_whether_a_workload_is_concerned(
 
 def test_check_mode_and_a_task_that_would_be_new(gpus: GpuNode) -> None:
     gpus.add("train", [Cuda()])
-    arguments = (gpus.client, "train", params("auto"), OURS)
+    arguments = (gpus.client, "train", params("auto", gpus.access()), OURS)
     assert not restore_gpu.bring_back(*arguments, False, True, assume_prepared=True).actions, "nobody can know"
     found = restore_gpu.bring_back(*arguments, True, True, assume_prepared=True, insist=True)
     assert found.changed and "would be new" in found.actions[0]
@@ -83,9 +84,9 @@ def test_check_mode_and_a_task_that_would_be_new(gpus: GpuNode) -> None:
 def test_a_task_without_cuda_is_told_alike_in_check_mode(gpus: GpuNode, check: bool) -> None:
     gpus.add("train", [Cuda(None)])
     gpus.begin("train")
-    assert not restore_gpu.bring_back(gpus.client, "train", params("auto"), OURS, False, check).processes
+    assert not restore_gpu.bring_back(gpus.client, "train", params("auto", gpus.access()), OURS, False, check).processes
     with pytest.raises(RestoreError) as caught:
-        restore_gpu.bring_back(gpus.client, "train", params("required"), OURS, True, check, insist=True)
+        restore_gpu.bring_back(gpus.client, "train", params("required", gpus.access()), OURS, True, check, insist=True)
     assert caught.value.code == "no_cuda_process"
 
 
@@ -98,10 +99,10 @@ def test_a_driver_that_cannot_be_used_matters_where_it_is_needed(
     gpus.world.set("init_error", 999)
     if needed:
         with pytest.raises(RestoreError) as caught:
-            restore_gpu.bring_back(gpus.client, "train", params("auto"), OURS, True, False)
+            restore_gpu.bring_back(gpus.client, "train", params("auto", gpus.access()), OURS, True, False)
         assert caught.value.code == "cuda_init_failed"
     else:
-        found = restore_gpu.bring_back(gpus.client, "train", params("auto"), OURS, False, False)
+        found = restore_gpu.bring_back(gpus.client, "train", params("auto", gpus.access()), OURS, False, False)
         assert "was not looked for" in found.warnings[0]
 
 

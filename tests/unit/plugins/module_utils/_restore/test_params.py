@@ -12,6 +12,8 @@ from typing import Any
 import pytest
 
 from ansible_collections.gpuops.restore.plugins.module_utils._core.errors import InputError
+from ansible_collections.gpuops.restore.plugins.module_utils._gpu.access import GpuAccess
+from ansible_collections.gpuops.restore.plugins.module_utils._gpu.teardown import Policy
 from ansible_collections.gpuops.restore.plugins.module_utils._restore import params as restore_params
 from ansible_collections.gpuops.restore.plugins.module_utils._restore.params import Job, Settings, jobs_of
 
@@ -47,7 +49,7 @@ def code(**workload: Any) -> str:
 
 def test_what_all_have_in_common_reaches_every_step() -> None:
     settings = restore_params.Settings.from_options(PARAMETERS)
-    assert (settings.driver_root, settings.record, settings.cuda_timeout) == ("", {}, 30.0)
+    assert (settings.access, settings.record) == (GpuAccess(cuda_timeout=30.0), {})
     found = job(settings, gpu="required", stdout="/var/log/a", route="descriptor")
     for params in (found.container, found.task):
         assert (params.container_id, params.staging_dir, params.owner, params.force) == ("train", "/state", "me", True)
@@ -57,7 +59,7 @@ def test_what_all_have_in_common_reaches_every_step() -> None:
     assert (found.task.route, found.task.checkpoint) == ("descriptor", "c:1")
     assert found.gpu.retries == 2
     assert found.gpu.policy == found.task.gpu, "the way back deals with the GPU as the way forth"
-    assert (found.gpu.policy.mode, found.gpu.policy.cuda_timeout) == ("required", 30.0)
+    assert found.gpu.policy == Policy("required", GpuAccess(cuda_timeout=30.0))
 
 
 def test_what_is_left_out_has_its_default() -> None:

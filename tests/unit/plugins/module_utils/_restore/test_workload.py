@@ -248,7 +248,7 @@ def test_a_driver_that_is_too_old_or_not_there(
 
 def test_a_call_that_hangs_is_unknown_and_not_replayed(gpus: GpuNode) -> None:
     gpus.add("train", [Cuda(memory=HELD, more={"hang_restore": 1})], held=[HELD])
-    result = gpus.one(gpus.job("train", {"cuda_timeout": 3.0, "gpu_retries": 3}))
+    result = gpus.one(gpus.job("train", {"access": gpus.access(3.0), "gpu_retries": 3}))
     assert (failure(result).code, failure(result).outcome) == ("cuda_timeout", UNKNOWN)
     assert len(gpus.started["train"]) == 1, "not begun anew either"
     assert [call.what for call in gpus.world.calls() if call.detail == "begin"] == ["restore"]
@@ -435,7 +435,10 @@ def test_a_way_back_that_hangs_leaves_the_task(gpus: GpuNode, monkeypatch: pytes
     gpus.add("train", [Cuda(memory=HELD, more={"hang_checkpoint": 1})])
     monkeypatch.setattr(restore_workload.probes, "probe", fails)
     (result,) = restore_batch.restore_all(
-        gpus.client.another, [gpus.job("train", {"cuda_timeout": 3.0}, probe={"file": {"path": "/log"}})], 0, False
+        gpus.client.another,
+        [gpus.job("train", {"access": gpus.access(3.0)}, probe={"file": {"path": "/log"}})],
+        0,
+        False,
     )
     assert failure(result).outcome == UNKNOWN
     assert "The task was not killed" in failure(result).left_behind
