@@ -120,7 +120,7 @@ def write(
 ) -> bool:
     """Stream a blob into the store; the daemon verifies digest and size. False if it was there already.
 
-    ``timeout`` as in :func:`read`. What is in doubt is aborted, so a failed write leaves no ingest behind.
+    ``timeout`` as in :func:`read`. A write that fails is aborted, so it leaves no ingest behind.
     """
     ref = f"gpuops-restore-{digest}-{uuid.uuid4().hex}"
     fields: dict[str, Any] = {"ref": ref, "total": size, "expected": digest}
@@ -139,7 +139,7 @@ def write(
 
 
 def _send(client: Client, ref: str, requests: Iterator[Any], timeout: float | None = None) -> bool:
-    """Carry out a write; False if the blob was there already. What is in doubt is aborted."""
+    """Carry out a write; False if the blob was there already. A write that fails is aborted."""
     source = _Relay(requests)
     try:
         for _response in client.bidi_stream(f"{_SERVICE}/Write", source, timeout):

@@ -31,11 +31,13 @@ DEFAULT_RUNTIME = "io.containerd.runc.v2"
 
 @dataclass(frozen=True)
 class Plugin:
-    """One of the daemon's plugins; ``error`` is empty when it is ok, ``root`` where it keeps its data."""
+    """One of the daemon's plugins."""
 
     type: str
     id: str
+    #: Empty when it works.
     error: str
+    #: Where it keeps its data; empty when it does not tell.
     root: str
 
 
@@ -60,18 +62,18 @@ def plugins(client: Client) -> list[Plugin]:
     ]
 
 
-def snapshotters(every: list[Plugin]) -> list[str]:
+def snapshotters(plugins: list[Plugin]) -> list[str]:
     """Names of the snapshotters that work."""
-    return sorted(entry.id for entry in every if entry.type == _SNAPSHOTTER_PLUGIN and not entry.error)
+    return sorted(entry.id for entry in plugins if entry.type == _SNAPSHOTTER_PLUGIN and not entry.error)
 
 
 def require_snapshotter(client: Client, name: str) -> None:
     """Raise NodeError ``snapshotter_unknown`` unless the daemon has that snapshotter, working."""
-    every = plugins(client)
-    good = snapshotters(every)
+    found = plugins(client)
+    good = snapshotters(found)
     if name in good:
         return
-    why = next((entry.error for entry in every if entry.type == _SNAPSHOTTER_PLUGIN and entry.id == name), "")
+    why = next((entry.error for entry in found if entry.type == _SNAPSHOTTER_PLUGIN and entry.id == name), "")
     reason = f"is not usable: {why}" if why else "does not exist"
     raise NodeError(
         "snapshotter_unknown",
@@ -80,17 +82,17 @@ def require_snapshotter(client: Client, name: str) -> None:
     )
 
 
-def data_roots(every: list[Plugin]) -> dict[str, str]:
+def data_roots(plugins: list[Plugin]) -> dict[str, str]:
     """Where content and snapshots lie: ``{"content": path, "snapshots": path}``, empty when not exported."""
-    content = next((entry.root for entry in every if entry.type == _CONTENT_PLUGIN and entry.root), "")
-    snapshots = [entry for entry in every if entry.type == _SNAPSHOTTER_PLUGIN and not entry.error and entry.root]
+    content = next((entry.root for entry in plugins if entry.type == _CONTENT_PLUGIN and entry.root), "")
+    snapshots = [entry for entry in plugins if entry.type == _SNAPSHOTTER_PLUGIN and not entry.error and entry.root]
     best = next((entry.root for entry in snapshots if entry.id == "overlayfs"), "")
     return {"content": content, "snapshots": best or (snapshots[0].root if snapshots else "")}
 
 
-def cri_ok(every: Sequence[Plugin]) -> bool | None:
+def cri_ok(plugins: Sequence[Plugin]) -> bool | None:
     """Whether the CRI plugin works; None when the daemon has none."""
-    cri = [entry for entry in every if (entry.type, entry.id) in _CRI_PLUGINS]
+    cri = [entry for entry in plugins if (entry.type, entry.id) in _CRI_PLUGINS]
     return all(not entry.error for entry in cri) if cri else None
 
 
@@ -152,7 +154,7 @@ def require_runtime(runtime: str, path: str) -> None:
 
 
 def restore_problems(path: str) -> list[NodeError]:
-    """What lacks for any CRIU restore: runc, CRIU and the iptables-restore that CRIU runs."""
+    """What any CRIU restore needs and the node does not have: runc, CRIU, the iptables-restore that CRIU runs."""
     needed = {
         "runc": ("runc_missing", "runc", "runc carries out the restore"),
         "criu": ("criu_missing", "criu (3.17 or newer)", "CRIU restores the process"),

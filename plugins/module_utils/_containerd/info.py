@@ -24,22 +24,22 @@ _SKIPPED = "skip plugin"
 
 def gather(client: Client, staging_dir: str) -> dict[str, Any]:
     """Everything that ``containerd_info`` returns, sizes in bytes. Nothing is changed."""
-    every = containerd_daemon.plugins(client)
+    plugins = containerd_daemon.plugins(client)
     path = containerd_daemon.daemon_environment(client)["PATH"]
-    roots = containerd_daemon.data_roots(every)
-    places = {"content": roots["content"], "snapshots": roots["snapshots"], "staging": staging_dir}
+    roots = containerd_daemon.data_roots(plugins)
+    paths = {"content": roots["content"], "snapshots": roots["snapshots"], "staging": staging_dir}
     return {
         "containerd": daemon(client),
         "namespaces": namespaces(client),
-        "snapshotters": containerd_daemon.snapshotters(every),
+        "snapshotters": containerd_daemon.snapshotters(plugins),
         "default_runtime": default_runtime(path),
         "runtime": containerd_daemon.find_program("runc", path).result(),
         "criu": containerd_daemon.find_program("criu", path).result(),
         "iptables_restore": containerd_daemon.find_program("iptables-restore", path).result(),
         "cgroup": cgroup(),
-        "free_bytes": {name: files.free_bytes(place) if place else None for name, place in places.items()},
-        "plugins": troubled(every),
-        "cri_ok": containerd_daemon.cri_ok(every),
+        "free_bytes": {name: files.free_bytes(directory) if directory else None for name, directory in paths.items()},
+        "plugins": failed_plugins(plugins),
+        "cri_ok": containerd_daemon.cri_ok(plugins),
         "leases": [leases.describe(lease) for lease in leases.list_all(client)],
         "kernel": os.uname().release,
         "architecture": host_platform().architecture,
@@ -85,10 +85,10 @@ def cgroup(systemd: str = _SYSTEMD) -> dict[str, Any]:
     return {"mode": mode, "driver": None if os.path.isdir(systemd) else host_cgroup.CGROUPFS}
 
 
-def troubled(every: list[containerd_daemon.Plugin]) -> list[dict[str, str]]:
-    """The plugins that failed, without those that only say that they are not for this machine."""
+def failed_plugins(plugins: list[containerd_daemon.Plugin]) -> list[dict[str, str]]:
+    """The plugins that failed, without those that are skipped because they are not for this machine."""
     return [
         {"type": entry.type, "id": entry.id, "error": entry.error}
-        for entry in every
+        for entry in plugins
         if entry.error and _SKIPPED not in entry.error
     ]

@@ -23,12 +23,16 @@ _BARE_TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*\Z")
 
 @dataclass(frozen=True)
 class Plan:
-    """What an import will do: the documents of the archive with their children, what is not in the store yet."""
+    """What an import will do."""
 
     entry: ArchiveImage
+    #: Digest of each index and manifest in the archive -> its children.
     graph: Mapping[str, Sequence[oci_image.Descriptor]]
+    #: Whether blobs are not in the archive: the base image of a checkpoint.
     partial: bool
+    #: Digests that are not in the content store yet.
     absent: frozenset[str]
+    #: Bytes of the image.
     size: int
 
     @property
@@ -55,11 +59,11 @@ def choose(archive: Archive, name: str, digest: str) -> ArchiveImage:
         if error.code != "archive_name_missing":
             raise
         same = [image for image in archive.images if image.descriptor.digest == digest]
-        every = {image.descriptor.digest: image for image in archive.images}
+        descriptors = {image.descriptor.digest: image for image in archive.images}
         if same:
             return same[0]
-        if len(every) == 1:
-            only = next(iter(every.values()))
+        if len(descriptors) == 1:
+            only = next(iter(descriptors.values()))
             if only.name is None or _BARE_TAG.match(only.name):
                 return only
         raise
@@ -81,16 +85,16 @@ def plan(client: Client, archive: Archive, entry: ArchiveImage) -> Plan:
         partial = True
         if not tree.is_checkpoint(graph.get(entry.descriptor.digest, ())):
             raise
-    every = {entry.descriptor.digest: entry.descriptor}
-    every.update((child.digest, child) for children in graph.values() for child in children)
-    absent = frozenset(digest for digest in every if content.stat(client, digest) is None)
-    needed = sum(every[digest].size for digest in absent)
+    descriptors = {entry.descriptor.digest: entry.descriptor}
+    descriptors.update((child.digest, child) for children in graph.values() for child in children)
+    absent = frozenset(digest for digest in descriptors if content.stat(client, digest) is None)
+    needed = sum(descriptors[digest].size for digest in absent)
     _require_space(client, archive.path, needed)
-    return Plan(entry, graph, partial, absent, sum(item.size for item in every.values()))
+    return Plan(entry, graph, partial, absent, sum(item.size for item in descriptors.values()))
 
 
 def upload(client: Client, archive: Archive, wanted: Plan) -> None:
-    """Stream what lacks into the store, each document with its gc labels. Call it under a lease.
+    """Stream what is missing into the store, each document with its gc labels. Call it under a lease.
 
     Raises InputError ``digest_mismatch``, ``size_mismatch``, NodeError ``content_no_space``.
     """

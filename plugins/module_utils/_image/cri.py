@@ -25,7 +25,7 @@ _SECONDS = 2.0
 
 
 def is_reference(image: Image) -> bool:
-    """Whether it is a record that CRI made for an image of another name."""
+    """Whether CRI made the record, for an image of another name."""
     return image.name.startswith("sha256:") and image.labels.get(_MANAGED) == "managed"
 
 
@@ -64,7 +64,7 @@ def forget(client: Client, image: Image) -> list[str]:
 
 
 def _await(client: Client, image: Image, clock: Callable[[], float], sleep: Callable[[float], None]) -> None:
-    """Made only just now, it may be in CRI's hands: its second record would come after we have looked."""
+    """Wait for CRI's second record of an image that was made only just now."""
     give_up = clock() + _SECONDS
     while clock() < give_up:
         found = images.get(client, image.name)

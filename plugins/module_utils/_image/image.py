@@ -37,7 +37,7 @@ class ImageResult:
 
 
 def present(client: Client, params: ImageParams, check: bool) -> ImageResult:
-    """Have the image, whole, protected from garbage collection, unpacked if wished.
+    """Make the image present: whole, protected from garbage collection, unpacked and pinned as the parameters say.
 
     Raises InputError, ConflictError (``image_other_digest``, ``image_not_ours``) and NodeError
     (``content_no_space``, ``snapshotter_unknown``, ``pull_unsupported``, ``pull_failed``). After a failure no record,
@@ -47,25 +47,25 @@ def present(client: Client, params: ImageParams, check: bool) -> ImageResult:
         streams.check_digest(params.digest, "The option digest")
     daemon.require_snapshotter(client, params.snapshotter)
     state = image_state.read(client, images.get(client, params.name), params)
-    result = ImageResult(before=state.brief())
+    result = ImageResult(before=state.summary())
     as_expected = state.complete and params.digest in ("", state.digest)
     if as_expected and (params.digest or (not params.archive and params.pull != image_state.ALWAYS)):
-        _settle(client, params, state, check, result)
+        _finish(client, params, state, check, result)
     elif params.archive:
         _from_archive(client, params, state, check, result)
     elif params.pull == image_state.NEVER:
-        raise image_state.not_there(client, params, state)
+        raise image_state.unavailable(client, params, state)
     else:
         _from_registry(client, params, state, check, result)
     result.changed = bool(result.actions)
     if not check:
         after = image_state.read(client, images.get(client, params.name), params)
-        result.image, result.after = after.result(), after.brief()
+        result.image, result.after = after.result(), after.summary()
     return result
 
 
 def absent(client: Client, params: ImageParams, check: bool) -> ImageResult:
-    """Have no such record, and no content or snapshots that only it kept.
+    """Make the image absent: its record, and the content and snapshots that only it kept.
 
     Raises ConflictError ``image_not_ours``, ``image_other_digest``.
     """
@@ -73,7 +73,7 @@ def absent(client: Client, params: ImageParams, check: bool) -> ImageResult:
     if found is None:
         return ImageResult()
     state = image_state.read(client, found, params)
-    result = ImageResult(before=state.brief())
+    result = ImageResult(before=state.summary())
     image_state.require_ours(found, params)
     if params.digest not in ("", state.digest) and not params.force:
         raise image_state.other_digest(params, state.digest, params.digest)
@@ -85,10 +85,10 @@ def absent(client: Client, params: ImageParams, check: bool) -> ImageResult:
     return result
 
 
-def _settle(
-    client: Client, params: ImageParams, state: State, check: bool, result: ImageResult, held: bool = False
+def _finish(
+    client: Client, params: ImageParams, state: State, check: bool, result: ImageResult, leased: bool = False
 ) -> None:
-    """The content is there: labels, snapshots and the pin. ``held``: under a lease already."""
+    """For an image whose content is there: labels, snapshots, pin. ``leased``: the client works under a lease."""
     if state.found is None or state.tree is None:
         return
     if state.tree.unlabelled:
@@ -103,7 +103,7 @@ def _settle(
         result.after = {"digest": state.digest, "unpacked": unpacked, "pinned": pinned}
         return
     if state.tree.unlabelled or (params.unpack and state.unpacked is False):
-        with contextlib.nullcontext() if held else _held(client, params):
+        with contextlib.nullcontext() if leased else _leased(client, params):
             _complete(client, params, state.found.target, state.tree)
     if pin is not None:
         _pin(client, params, state.found, pin)
@@ -118,7 +118,7 @@ def _from_archive(client: Client, params: ImageParams, state: State, check: bool
                 f"The archive {params.archive} has {params.name} as {target.digest}", params.digest
             )
         if state.digest == target.digest and state.complete:
-            _settle(client, params, state, check, result)
+            _finish(client, params, state, check, result)
             return
         image_state.require_movable(params, state, target.digest)
         plan = archive_import.plan(client, archive, entry)
@@ -131,7 +131,7 @@ def _from_archive(client: Client, params: ImageParams, state: State, check: bool
             _predict(params, state, target, plan.is_checkpoint, unpacked, result)
             result.image["size"] = plan.size
             return
-        with _held(client, params):
+        with _leased(client, params):
             archive_import.upload(client, archive, plan)
             tree = _require_whole(client, target, params.name)
             _complete(client, params, target.bare(), tree)
@@ -143,7 +143,7 @@ def _from_registry(client: Client, params: ImageParams, state: State, check: boo
     if check:
         _predict_pull(params, state, reference, result)
         return
-    with _held(client, params):
+    with _leased(client, params):
         pulled = pull.fetch(client, reference, params.hosts_dir)
         target, ordinary = pulled.target, True
         try:
@@ -152,7 +152,7 @@ def _from_registry(client: Client, params: ImageParams, state: State, check: boo
             if params.digest not in ("", target.digest):
                 raise image_state.mismatch(f"The registry has {params.name} as {target.digest}", params.digest)
             if state.digest == target.digest and state.complete:
-                _settle(client, params, state, check, result, held=True)
+                _finish(client, params, state, check, result, leased=True)
             else:
                 image_state.require_movable(params, state, target.digest)
                 _announce(params, state, f"pull {reference}", target.digest, result)
@@ -173,7 +173,7 @@ def _predict_pull(params: ImageParams, state: State, reference: str, result: Ima
         result.warnings.append(
             f"Check mode cannot know whether the registry has another {params.name} by now; it would be pulled to see."
         )
-        result.image, result.after = state.result(), state.brief()
+        result.image, result.after = state.result(), state.summary()
         return
     if params.digest:
         image_state.require_movable(params, state, params.digest)
@@ -295,19 +295,19 @@ def _pin(client: Client, params: ImageParams, found: Image, pin: bool) -> None:
 
 def _require_whole(client: Client, target: Descriptor, name: str) -> image_tree.Tree:
     tree = image_tree.survey(client, target)
-    lacking = [*tree.missing, *tree.missing_layers]
-    if lacking:
+    missing = [*tree.missing, *tree.missing_layers]
+    if missing:
         raise InputError(
             "blob_missing",
-            f"The blob {lacking[0].digest} ({lacking[0].media_type}) of {name} did not arrive in containerd's content "
+            f"The blob {missing[0].digest} ({missing[0].media_type}) of {name} did not arrive in containerd's content "
             "store.",
             "Import or pull the whole image, base layers included.",
-            details={"missing": [item.digest for item in lacking][:100]},
+            details={"missing": [item.digest for item in missing][:100]},
         )
     return tree
 
 
 @contextlib.contextmanager
-def _held(client: Client, params: ImageParams) -> Iterator[None]:
+def _leased(client: Client, params: ImageParams) -> Iterator[None]:
     with leases.hold(client, params.lease or None, f"image {params.name}"):
         yield

@@ -31,7 +31,7 @@ from .._oci.image import host_platform
 
 _SOURCE = "containerd.types.transfer.OCIRegistry"
 _STORE = "containerd.types.transfer.ImageStore"
-_PASSING = re.compile(
+_TRANSIENT = re.compile(
     r"connection (refused|reset)|i/o timeout|timed? ?out|no such host|server misbehaving|unexpected EOF"
     r"|no route to host|network is unreachable|temporary failure|too many requests|\b(429|500|502|503|504)\b",
     re.IGNORECASE,
@@ -112,14 +112,14 @@ def explain(wanted: str, error: RpcError) -> RestoreError:
             "Describe it in a hosts.toml and give hosts_dir (containerd 2), or give archive.",
             rpc=error.rpc,
         )
-    passing = bool(_PASSING.search(text))
+    transient = bool(_TRANSIENT.search(text))
     return NodeError(
         "pull_failed",
         f"containerd could not pull {wanted}: {text}.",
         "Run again once the registry answers."
-        if passing
+        if transient
         else "Check the reference and the registry from this node (ctr images pull), or give archive.",
-        outcome=RETRYABLE if passing else (UNKNOWN if error.outcome == UNKNOWN else TERMINAL),
+        outcome=RETRYABLE if transient else (UNKNOWN if error.outcome == UNKNOWN else TERMINAL),
         rpc=error.rpc,
         details=error.details,
     )

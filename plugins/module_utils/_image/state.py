@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""What is there of a wished image, and when to refuse."""
+"""The state of an image on the node, and the errors that refuse to change it."""
 
 from __future__ import annotations
 
@@ -21,16 +21,22 @@ PINNED = "pinned"
 
 @dataclass(frozen=True)
 class ImageParams:
-    """The image that is wanted. ``pinned`` None: as it is. An empty ``lease``: one of our own for the call."""
+    """The image that is wanted; see the options of ``containerd_image``."""
 
     name: str
+    #: Path of the archive that it comes from; empty: from a registry.
     archive: str = ""
+    #: ``missing``, ``always`` or ``never``.
     pull: str = MISSING
+    #: Directory of hosts.toml files for the pull.
     hosts_dir: str = ""
     snapshotter: str = "overlayfs"
     unpack: bool = True
+    #: None: as it is.
     pinned: bool | None = None
+    #: The digest that it must have; empty: any.
     digest: str = ""
+    #: The lease to work under; empty: one of our own for the call.
     lease: str = ""
     owner: str = labels.DEFAULT_OWNER
     force: bool = False
@@ -38,16 +44,18 @@ class ImageParams:
 
 @dataclass(frozen=True)
 class State:
-    """What is there under the name now."""
+    """What the name stands for now."""
 
     found: Image | None
     tree: image_tree.Tree | None
+    #: Name of the snapshot with all layers; empty for checkpoints and incomplete images.
     chain_id: str
+    #: None for checkpoints, which are not unpacked.
     unpacked: bool | None
 
     @property
     def complete(self) -> bool:
-        """Whether nothing has to be fetched: layers may lack once they are unpacked."""
+        """Whether nothing has to be fetched: layers may be missing once they are unpacked."""
         return self.tree is not None and not self.tree.missing and (not self.tree.missing_layers or bool(self.unpacked))
 
     @property
@@ -58,7 +66,7 @@ class State:
     def pinned(self) -> bool:
         return self.found is not None and self.found.labels.get(labels.PINNED) == PINNED
 
-    def brief(self) -> dict[str, Any]:
+    def summary(self) -> dict[str, Any]:
         if self.found is None:
             return {}
         return {"digest": self.digest, "unpacked": self.unpacked, "pinned": self.pinned}
@@ -130,7 +138,7 @@ def mismatch(what: str, wanted: str) -> InputError:
     )
 
 
-def not_there(client: Client, params: ImageParams, state: State) -> InputError | ConflictError:
+def unavailable(client: Client, params: ImageParams, state: State) -> InputError | ConflictError:
     if state.tree is None:
         return InputError(
             "image_absent",
@@ -139,10 +147,10 @@ def not_there(client: Client, params: ImageParams, state: State) -> InputError |
         )
     if params.digest not in ("", state.digest):
         return other_digest(params, state.digest, params.digest)
-    lacking = [*state.tree.missing, *state.tree.missing_layers]
+    missing = [*state.tree.missing, *state.tree.missing_layers]
     return InputError(
         "image_incomplete",
-        f"The image {params.name} lacks {len(lacking)} blobs on this node, {lacking[0].digest} among them.",
+        f"The image {params.name} lacks {len(missing)} blobs on this node, {missing[0].digest} among them.",
         "Give archive, or allow the pull.",
-        details={"missing": [item.digest for item in lacking][:100]},
+        details={"missing": [item.digest for item in missing][:100]},
     )

@@ -24,7 +24,7 @@ _CHECKPOINT_PART = "containerd.container."
 
 
 class Anything:
-    """Contains every digest: "all of it may be missing"."""
+    """A container of every digest: all blobs may be missing."""
 
     def __contains__(self, _digest: object) -> bool:
         return True
@@ -32,19 +32,18 @@ class Anything:
 
 @dataclass(frozen=True)
 class Tree:
-    """What there is of one image.
-
-    ``documents``: digest of each index and manifest in the store -> the children that this machine needs. ``missing``:
-    what lacks and is indispensable. ``missing_layers``: layers that lack, which does not matter once the image is
-    unpacked (containerd can be told to discard them then). ``unlabelled``: digest -> gc labels to add. ``size``: bytes
-    of all that is there.
-    """
+    """What the content store has of one image."""
 
     target: Descriptor
+    #: Digest of each index and manifest in the store -> the children that this machine needs.
     documents: Mapping[str, Sequence[Descriptor]]
+    #: Blobs that are indispensable and not in the store.
     missing: tuple[Descriptor, ...]
+    #: Layers that are not in the store. Once the image is unpacked it does without (containerd can discard them then).
     missing_layers: tuple[Descriptor, ...]
+    #: Digest -> gc labels to add.
     unlabelled: Mapping[str, Mapping[str, str]]
+    #: Bytes of all blobs that are in the store.
     size: int
 
     @property
@@ -88,9 +87,9 @@ def survey(client: Client, target: Descriptor) -> Tree:
             if not present(child) and not child.is_foreign and not part_of_base:
                 (layers if digest not in indexes and position > 0 else missing)[child.digest] = child
         blob = blobs[digest]
-        lacking = gc_labels(children, blob.labels if blob else {}, digest not in indexes)
-        if lacking:
-            unlabelled[digest] = lacking
+        wanted = gc_labels(children, blob.labels if blob else {}, digest not in indexes)
+        if wanted:
+            unlabelled[digest] = wanted
     size = sum(blob.size for blob in blobs.values() if blob is not None)
     return Tree(target, documents, tuple(missing.values()), tuple(layers.values()), unlabelled, size)
 

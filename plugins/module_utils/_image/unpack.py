@@ -20,7 +20,7 @@ from .._oci.image import Descriptor, Platform, host_platform
 
 @dataclass(frozen=True)
 class Rootfs:
-    """An image for this node's platform: manifest, config and, in order, layers with their diff ids."""
+    """An image for this node's platform; layers and their diff ids from the lowest to the uppermost."""
 
     manifest: Descriptor
     config: Descriptor

@@ -143,13 +143,12 @@ def _chained(head: bytes, rest: Iterator[bytes]) -> Iterator[bytes]:
 
 @dataclass(frozen=True)
 class Expansion:
-    """How far a compressed stream may expand.
+    """How far a compressed stream may expand."""
 
-    ``max_bytes``: absolute, in bytes (None: no limit). ``max_ratio``: output to input; deflate cannot exceed
-    1032, memory images that are mostly zeros come near it, so the default binds only zstd.
-    """
-
+    #: Bytes of output; None: no limit.
     max_bytes: int | None = None
+    #: Output to input. Deflate cannot exceed 1032, and memory images that are mostly zeros come near it, so the
+    #: default binds only zstd.
     max_ratio: int = 1100
 
     def check(self, read: int, written: int, what: str) -> None:
@@ -216,32 +215,32 @@ def _slices(chunks: Iterable[bytes]) -> Iterator[bytes]:
 def _gunzip(chunks: Iterable[bytes], what: str) -> Generator[bytes, None, None]:
     """All members of a gzip stream; zeros after the last one are padding."""
     slices = _slices(chunks)
-    held = b""
+    pending = b""
     while True:
         engine = zlib.decompressobj(16 + zlib.MAX_WBITS)
         while not engine.eof:
-            data = held or next(slices, b"")
+            data = pending or next(slices, b"")
             if not data:
                 raise zstd.truncated(what)
             try:
                 piece = engine.decompress(data, CHUNK)
             except zlib.error as error:
                 raise zstd.invalid(what, str(error)) from error
-            held = engine.unconsumed_tail
+            pending = engine.unconsumed_tail
             if piece:
                 yield piece
-        held = engine.unused_data
-        while len(held) < len(_GZIP_MAGIC):
+        pending = engine.unused_data
+        while len(pending) < len(_GZIP_MAGIC):
             more = next(slices, b"")
             if not more:
                 break
-            held += more
-        if not held.startswith(_GZIP_MAGIC):
+            pending += more
+        if not pending.startswith(_GZIP_MAGIC):
             break
-    while held:
-        if held.count(0) != len(held):
+    while pending:
+        if pending.count(0) != len(pending):
             raise zstd.invalid(what, "there is other data behind the gzip stream")
-        held = next(slices, b"")
+        pending = next(slices, b"")
 
 
 class Source(Protocol):

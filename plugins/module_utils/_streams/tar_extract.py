@@ -21,9 +21,11 @@ _ZEROS = bytes(_HOLE)
 
 @dataclass(frozen=True)
 class FileStat:
-    """A file as written: ``size`` in bytes, ``mtime_ns`` as the file system has it."""
+    """A file as written."""
 
+    #: In bytes.
     size: int
+    #: As the file system has it, in nanoseconds.
     mtime_ns: int
 
 
@@ -37,7 +39,7 @@ def extract(
     """Write the files of a tar below ``directory`` (existing, empty, only ours); name -> FileStat.
 
     Files get 0600, directories 0700, owner and times are ours; every file is on the disk (fsync) when this
-    returns. ``admit(total)`` is asked before each file, with the bytes of all files so far and this one, and
+    returns. ``admit(total)`` is called before each file, with the bytes of all files so far and this one, and
     may raise. Links are InputError ``tar_unsafe_type``; else as :func:`members`, and OSError.
     """
     files: dict[str, FileStat] = {}

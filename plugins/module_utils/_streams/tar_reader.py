@@ -46,23 +46,27 @@ _END_LIMIT = 1 << 20  # zeros behind the end marker: writers pad to a record, 10
 
 @dataclass(frozen=True)
 class Limits:
-    """Bounds of a tar: entries, sum of file sizes (bytes), a name and one part of it (bytes), its depth."""
+    """Bounds of a tar."""
 
     max_entries: int = 65536
+    #: Bytes of all files together.
     max_total: int = _MAX_SIZE
+    #: Bytes of a name, and of each part of it between slashes.
     max_name: int = 1024
     max_part: int = 255
+    #: Parts of a name.
     max_depth: int = 32
 
 
 @dataclass(frozen=True)
 class Header:
-    """An entry; ``blocks``: how many headers it took."""
+    """An entry."""
 
     name: str
     kind: str
     size: int
     link: str
+    #: How many header blocks it took.
     blocks: int
 
 
@@ -76,9 +80,7 @@ def refuse(code: str, what: str, detail: str) -> InputError:
 
 
 class Member:
-    """One entry: ``name`` (relative, normalised), ``kind``, ``size`` (bytes), ``link`` and where its data
-    lies.
-    """
+    """One entry: ``name`` (relative, normalised), ``kind``, ``size`` (bytes), ``link``, ``offset`` of its data."""
 
     def __init__(self, header: Header, source: Source, what: str) -> None:
         self.name = header.name

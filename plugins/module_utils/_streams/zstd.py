@@ -62,22 +62,22 @@ if sys.version_info >= (3, 14):
 
     def _with_library(chunks: Iterable[bytes], what: str) -> Generator[bytes, None, None]:
         source = iter(chunks)
-        held = next(source, b"")
-        while held:
+        pending = next(source, b"")
+        while pending:
             engine = _library.ZstdDecompressor()
             while not engine.eof:
-                if engine.needs_input and not held:
-                    held = next(source, b"")
-                    if not held:
+                if engine.needs_input and not pending:
+                    pending = next(source, b"")
+                    if not pending:
                         raise truncated(what)
                 try:
-                    piece = engine.decompress(held, _PIPE_READ)
+                    piece = engine.decompress(pending, _PIPE_READ)
                 except _library.ZstdError as error:
                     raise invalid(what, str(error)) from error
-                held = b""
+                pending = b""
                 if piece:
                     yield piece
-            held = engine.unused_data or next(source, b"")
+            pending = engine.unused_data or next(source, b"")
 
 
 def _with_program(chunks: Iterable[bytes], what: str, program: str) -> Generator[bytes, None, None]:

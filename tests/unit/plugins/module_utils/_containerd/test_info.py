@@ -24,7 +24,7 @@ def test_driver_is_known_only_without_systemd(tmp_path: Path) -> None:
 
 
 def test_only_plugins_in_trouble_are_told() -> None:
-    found = containerd_info.troubled(
+    found = containerd_info.failed_plugins(
         [
             Plugin("io.containerd.snapshotter.v1", "overlayfs", "", "/data"),
             Plugin("io.containerd.snapshotter.v1", "zfs", "path /data must be a zfs file system: skip plugin", ""),
