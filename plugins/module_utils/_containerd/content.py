@@ -14,12 +14,15 @@ from typing import Any
 
 from .._core.errors import AlreadyExistsError, InputError, NotFoundError, RestoreError
 from . import messages
-from .client import Client
+from .client import DATA_TIMEOUT, Client
 
 _SERVICE = "containerd.services.content.v1.Content"
 _WRITE, _COMMIT = 1, 2
 #: Bytes per write message; well below gRPC's 4 MiB limit on the daemon's side.
 CHUNK = 1024 * 1024
+#: Bytes a second below which a transfer counts as stuck. Whoever gives or takes the bytes, a compressor or a network,
+#: may be slow.
+_SLOWEST = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -40,15 +43,14 @@ def stat(client: Client, digest: str) -> Blob | None:
     return Blob(info.digest, info.size, dict(info.labels))
 
 
-def read(client: Client, digest: str, size: int, timeout: float | None = None) -> Iterator[bytes]:
+def read(client: Client, digest: str, size: int) -> Iterator[bytes]:
     """Stream a blob of ``size`` bytes. Raises InputError ``blob_missing`` or ``blob_truncated``.
 
-    ``timeout``: seconds for all of it, None for the client's default. The daemon does not verify on reading: whoever
-    consumes the chunks has to compare the digest.
+    The daemon does not verify on reading: whoever consumes the chunks has to compare the digest.
     """
     seen = 0
     try:
-        for response in client.server_stream(f"{_SERVICE}/Read", timeout, digest=digest):
+        for response in client.server_stream(f"{_SERVICE}/Read", _timeout(size), digest=digest):
             seen += len(response.data)
             yield response.data
     except NotFoundError as error:
@@ -60,6 +62,11 @@ def read(client: Client, digest: str, size: int, timeout: float | None = None) -
             "Delete the image, then import or pull it again.",
             details={"digest": digest, "expected": size, "found": seen},
         )
+
+
+def _timeout(size: int) -> float:
+    """Seconds that moving so many bytes may take."""
+    return max(DATA_TIMEOUT, size / _SLOWEST)
 
 
 def missing(digest: str, size: int) -> InputError:
@@ -110,17 +117,10 @@ def _require_digest(digest: str, found: str) -> None:
         )
 
 
-def write(
-    client: Client,
-    chunks: Iterable[bytes],
-    digest: str,
-    size: int,
-    labels: Mapping[str, str],
-    timeout: float | None = None,
-) -> bool:
+def write(client: Client, chunks: Iterable[bytes], digest: str, size: int, labels: Mapping[str, str]) -> bool:
     """Stream a blob into the store; the daemon verifies digest and size. False if it was there already.
 
-    ``timeout`` as in :func:`read`. A write that fails is aborted, so it leaves no ingest behind.
+    A write that fails is aborted, so it leaves no ingest behind.
     """
     ref = f"gpuops-restore-{digest}-{uuid.uuid4().hex}"
     fields: dict[str, Any] = {"ref": ref, "total": size, "expected": digest}
@@ -135,10 +135,10 @@ def write(
                 offset += len(data)
         yield messages.message(kind, action=_COMMIT, offset=offset, labels=dict(labels), **fields)
 
-    return _send(client, ref, requests(), timeout)
+    return _send(client, ref, requests(), _timeout(size))
 
 
-def _send(client: Client, ref: str, requests: Iterator[Any], timeout: float | None = None) -> bool:
+def _send(client: Client, ref: str, requests: Iterator[Any], timeout: float) -> bool:
     """Carry out a write; False if the blob was there already. A write that fails is aborted."""
     source = _Relay(requests)
     try:

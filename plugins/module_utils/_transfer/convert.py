@@ -31,7 +31,7 @@ from .._streams.tar_reader import Limits
 from . import convert_base, dump as transfer_dump, dump_documents, import_archive
 from .dump import Dump
 from .dump_documents import Origin
-from .export_archive import INCLUDE, OMIT, ExportResult, timeout_for
+from .export_archive import INCLUDE, OMIT, ExportResult
 
 #: Annotation of the index: which kind of dump the image was converted from.
 CONVERTED = labels.PREFIX + "converted-from"
@@ -260,7 +260,7 @@ def _write(client: Client, params: ConvertParams, made: Made, stored: list[trans
         try:
             for part in stored:
                 target = part.descriptor
-                content.write(client, part.chunks(), target.digest, target.size, {}, timeout_for(target.size))
+                content.write(client, part.chunks(), target.digest, target.size, {})
         except RpcError as error:
             if "no space left" not in str(error.details.get("text", "")):
                 raise

@@ -25,7 +25,7 @@ from .._archive import (
 from .._archive.tar_writer import Item
 from .._checkpoint import reader as checkpoint_reader
 from .._containerd import content, images
-from .._containerd.client import DATA_TIMEOUT, Client
+from .._containerd.client import Client
 from .._core import files, labels
 from .._core.errors import ConflictError, InputError
 from .._image import tree
@@ -38,8 +38,6 @@ BASE = labels.PREFIX + "base"
 _NAME = "io.containerd.image.name"
 _REF_NAME = "org.opencontainers.image.ref.name"
 _INDEX_TYPE = "application/vnd.oci.image.index.v1+json"
-#: Bytes a second.
-_SLOWEST = 4 << 20
 _BY_SUFFIX = {".gz": "gzip", ".tgz": "gzip", ".zst": "zstd", ".zstd": "zstd"}
 
 
@@ -111,11 +109,6 @@ def run(client: Client, params: ExportParams, check: bool) -> ExportResult:
 def compression_of(path: str) -> str:
     """What the ending of the name says: ``gzip``, ``zstd`` or ``none``."""
     return _BY_SUFFIX.get(os.path.splitext(path)[1], archive_compression.NONE)
-
-
-def timeout_for(size: int) -> float:
-    """Seconds for a call that streams so many bytes: whoever packs or unpacks them may be slow."""
-    return max(DATA_TIMEOUT, size / _SLOWEST)
 
 
 def _result(path: str, packing: str, size: int | None, blobs: int, kept: int) -> dict[str, Any]:
@@ -262,7 +255,7 @@ def _lacking(child: Descriptor, name: str) -> InputError:
 
 def _reader(client: Client) -> tar_writer.Read:
     def read(item: Item) -> Iterable[bytes]:
-        chunks = content.read(client, item.digest, item.size, timeout_for(item.size))
+        chunks = content.read(client, item.digest, item.size)
         what = f"The blob {item.digest} in containerd's content store"
         return verified(chunks, digest=item.digest, size=item.size, what=what)
 

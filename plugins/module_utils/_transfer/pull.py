@@ -26,7 +26,7 @@ from .._oci.image import Descriptor
 from .._registry.repository import Repository, digest_of
 from .._streams import streams
 from . import base_image, registry_manifest
-from .registry import RegistryParams, RegistryResult, digest_mismatch, from_store, in_store, patience
+from .registry import RegistryParams, RegistryResult, digest_mismatch, from_store, in_store
 from .registry_manifest import Collected, Form
 
 #: Seconds after which containerd drops our lease by itself; memory images are large, and some networks slow.
@@ -226,7 +226,7 @@ def _fetch(client: Client, repository: Repository, plan: _Plan) -> list[Descript
                 known = plan.documents.get(blob.digest)
                 chunks = [known] if known is not None else _verified(repository, blob)
             # What is there is offered all the same, without data: that puts it under the lease.
-            written = content.write(client, chunks, blob.digest, blob.size, labels, patience(blob.size))
+            written = content.write(client, chunks, blob.digest, blob.size, labels)
             if labels and not written:
                 content.set_labels(client, blob.digest, labels)
     except RpcError as error:

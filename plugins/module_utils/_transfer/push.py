@@ -20,7 +20,7 @@ from .._oci.image import Descriptor
 from .._registry.repository import Repository, digest_of
 from .._streams.streams import verified
 from . import registry_manifest
-from .registry import RegistryParams, RegistryResult, digest_mismatch, from_store, in_store, patience
+from .registry import RegistryParams, RegistryResult, digest_mismatch, from_store, in_store
 
 
 def run(client: Client, repository: Repository, params: RegistryParams, check: bool) -> RegistryResult:
@@ -105,6 +105,6 @@ def _brief(digest: str | None, data: bytes) -> dict[str, Any]:
 def _bytes(client: Client, blob: Descriptor) -> Iterable[bytes]:
     if blob.digest == registry_manifest.CONFIG.digest:
         return [registry_manifest.EMPTY]
-    chunks = content.read(client, blob.digest, blob.size, patience(blob.size))
+    chunks = content.read(client, blob.digest, blob.size)
     what = f"The blob {blob.digest} in containerd's content store"
     return verified(chunks, digest=blob.digest, size=blob.size, what=what)

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from .._containerd import content
-from .._containerd.client import DATA_TIMEOUT, Client
+from .._containerd.client import Client
 from .._core import labels
 from .._core.errors import InputError
 from .._oci.image import Descriptor
@@ -20,9 +20,6 @@ from .._registry.credentials import Credentials
 from .._registry.http import Settings, Transport
 from .._registry.reference import Reference
 from .._registry.repository import Repository
-
-#: Bytes a second below which a transfer counts as stuck.
-_SLOWEST = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -81,11 +78,6 @@ def open_repository(reference: Reference, access: Access, push: bool) -> Reposit
         timeout=access.timeout,
     )
     return Repository(Transport(settings), reference)
-
-
-def patience(size: int) -> float:
-    """Seconds that moving so many bytes may take."""
-    return max(DATA_TIMEOUT, size / _SLOWEST)
 
 
 def from_store(client: Client, level: Iterable[Descriptor]) -> Mapping[str, bytes]:

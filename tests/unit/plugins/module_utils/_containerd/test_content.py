@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 from collections.abc import Iterator
 
@@ -11,7 +12,12 @@ import pytest
 
 from ansible_collections.gpuops.restore.plugins.module_utils._containerd import content
 from ansible_collections.gpuops.restore.plugins.module_utils._containerd.client import Client
-from ansible_collections.gpuops.restore.plugins.module_utils._core.errors import InputError, PreconditionError, RpcError
+from ansible_collections.gpuops.restore.plugins.module_utils._core.errors import (
+    InputError,
+    PreconditionError,
+    RestoreError,
+    RpcError,
+)
 from ansible_collections.gpuops.restore.tests.unit.helpers.containerd_samples import put
 from ansible_collections.gpuops.restore.tests.unit.helpers.fake_containerd import FakeContainerd
 
@@ -31,6 +37,23 @@ def test_read_streams_all_bytes(fake: FakeContainerd, client: Client) -> None:
     chunks = list(content.read(client, DIGEST, len(DATA)))
     assert len(chunks) == 3
     assert b"".join(chunks) == DATA
+
+
+@pytest.mark.parametrize(("size", "seconds"), [(len(DATA), content.DATA_TIMEOUT), (100 << 30, 100 << 10)])
+def test_the_time_allowed_follows_from_the_size(
+    fake: FakeContainerd, client: Client, size: int, seconds: float
+) -> None:
+    given: list[float] = []
+    for call in ("Content/Read", "Content/Write"):
+        fake.on(call, lambda context: given.append(context.time_remaining()))
+    put(fake.state, DATA)
+    with contextlib.suppress(RestoreError):
+        list(content.read(client, DIGEST, size))
+    fake.state.blobs.clear()
+    with contextlib.suppress(RestoreError):
+        content.write(client, [DATA], DIGEST, size, {})
+    # gRPC rounds long ones to whole minutes or hours.
+    assert len(given) == 2 and all(abs(each - seconds) < seconds / 20 for each in given), given
 
 
 def test_a_missing_blob_says_which(client: Client) -> None:
