@@ -79,7 +79,7 @@ def started(client: Client, params: TaskParams, check: bool, checkpoint: Checkpo
         if params.route == DESCRIPTOR:
             descriptor = criu
         else:
-            image_path = _staged_directory(params, checkpoint, check)
+            image_path = _staged_directory(params, checkpoint)
             config = state_dir.criu_config(params.staging_dir, client.namespace, params.container_id)
             if params.split is not None and _criu_config_of(container) == config:
                 image_path, hook = params.split.images, memory_hook.Hook(config, work, params.split)
@@ -253,12 +253,10 @@ def _owned_task(client: Client, params: TaskParams) -> Task | None:
     return present
 
 
-def _staged_directory(params: TaskParams, checkpoint: Checkpoint, check: bool) -> str:
+def _staged_directory(params: TaskParams, checkpoint: Checkpoint) -> str:
     staged = staging.find(params.staging_dir, checkpoint.key)
     if staged is not None:
         return staged.directory
-    if check and params.assume_prepared:
-        return os.path.join(params.staging_dir, checkpoint.key)
     raise InputError(
         "checkpoint_not_staged",
         f"The CRIU images of {checkpoint.name} ({checkpoint.digest}) are not staged below {params.staging_dir}.",

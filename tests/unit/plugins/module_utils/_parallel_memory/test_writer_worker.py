@@ -20,10 +20,7 @@ from typing import Any
 import pytest
 
 from ansible_collections.gpuops.restore.plugins.module_utils._core.errors import RestoreError
-from ansible_collections.gpuops.restore.plugins.module_utils._parallel_memory import (
-    policy as memory_policy,
-    writer_worker,
-)
+from ansible_collections.gpuops.restore.plugins.module_utils._parallel_memory import writer_worker
 from ansible_collections.gpuops.restore.plugins.module_utils._parallel_memory.hook import Hook
 from ansible_collections.gpuops.restore.plugins.module_utils._parallel_memory.split import Split
 
@@ -162,21 +159,6 @@ def test_what_a_killed_run_has_left_does_not_count(tmp_path: Path, target: Targe
         pass
     with pytest.raises(RestoreError):
         armed.require_written("train")
-
-
-@pytest.mark.parametrize(
-    ("version", "usable"), [("3.17.1", False), ("3.18", False), ("3.19", True), ("4.1.1", True), ("", False)]
-)
-def test_criu_has_to_run_scripts(tmp_path: Path, version: str, usable: bool) -> None:
-    assert (memory_policy.problem(version, str(tmp_path / "not" / "yet")) == "") == usable
-
-
-def test_a_file_system_without_programs_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    real = os.statvfs(tmp_path)
-    changed = [*real]
-    changed[8] = real.f_flag | os.ST_NOEXEC
-    monkeypatch.setattr(os, "statvfs", lambda _path: os.statvfs_result(changed))
-    assert "noexec" in memory_policy.problem("4.1.1", str(tmp_path))
 
 
 def test_pieces_end_where_huge_pages_may_begin(tmp_path: Path) -> None:
