@@ -116,7 +116,7 @@ def test_workloads_are_restored_side_by_side(gpus: GpuNode) -> None:
 
     watch = threading.Thread(target=let_go_when_all_are_at_it)
     watch.start()
-    jobs = [gpus.job(name, {"cuda_timeout": 2 * LONG}) for name in names]
+    jobs = [gpus.job(name, {"access": gpus.access(2 * LONG)}) for name in names]
     found = restore_batch.restore_all(gpus.client.another, jobs, 0, False)
     watch.join()
     assert codes(found) == [None] * 3
