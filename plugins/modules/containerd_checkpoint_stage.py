@@ -112,7 +112,7 @@ def step(module: AnsibleModule, client: Client) -> dict[str, Any]:
             client, name, root, parameters["lease"], module.check_mode, parameters["assume_prepared"]
         )
     else:
-        key = stage_steps.key_of(client, name)
+        key = stage_steps.find_key(client, name)
         done = stage_steps.absent(client, key, root, module.check_mode) if key else stage_steps.StageResult()
         if key is None:
             module.warn(f"There is no image {name}, so its staged directory cannot be told; give the digest instead.")

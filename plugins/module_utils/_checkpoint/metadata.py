@@ -19,7 +19,7 @@ _KEYS = {"originalImage": str, "snapshotter": str, "snapshotID": str, "ociSpec":
 
 @dataclass(frozen=True)
 class Metadata:
-    """What the file says about the original container; empty or None where it is silent."""
+    """What the file says about the original container; empty or None where it says nothing."""
 
     original_image: str = ""
     snapshotter: str = ""
@@ -82,7 +82,7 @@ def load(path: str) -> Metadata:
     return parse(text, f"metadata file {path}")
 
 
-def of_parameters(parameters: Mapping[str, Any]) -> Metadata | None:
+def from_parameters(parameters: Mapping[str, Any]) -> Metadata | None:
     """The metadata of a module's ``metadata`` (a path) or ``metadata_content`` (the text); None without either."""
     if parameters.get("metadata"):
         return load(parameters["metadata"])

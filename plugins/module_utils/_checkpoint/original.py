@@ -27,23 +27,31 @@ from .reader import Checkpoint
 class Source:
     """Where the original is described: a checkpoint image and what overrides it."""
 
+    #: Name of the checkpoint image.
     checkpoint: str
     metadata: Metadata | None = None
+    #: Reference of the base image; empty: as metadata or checkpoint say.
     image: str = ""
+    #: Empty: as metadata or checkpoint say.
     snapshotter: str = ""
 
 
 @dataclass(frozen=True)
 class Original:
-    """The original container. ``spec_source`` is ``metadata``, ``checkpoint`` or ``generated``."""
+    """The original container."""
 
     checkpoint: Checkpoint
+    #: Reference of the base image where operator or metadata give one; else the checkpoint's counts.
     image_name: str
     snapshotter: str
     runtime: str
+    #: A google.protobuf.Any or None.
     runtime_options: Any
+    #: ``systemd`` or ``cgroupfs``.
     cgroup_driver: str
+    #: None where nobody recorded it.
     stored_spec: Mapping[str, Any] | None
+    #: ``metadata``, ``checkpoint`` or ``generated``.
     spec_source: str
 
 

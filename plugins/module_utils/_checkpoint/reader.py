@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from .._containerd import content, documents, images, messages
+from .._containerd import content, daemon, documents, images, messages
 from .._containerd.client import Client
 from .._containerd.images import Image
 from .._core import labels, strict_json
@@ -23,10 +23,11 @@ from .._core.errors import ConflictError, InputError
 from .._core.strict_json import StrictJsonError
 from .._oci.image import Descriptor
 
-_CRIU = "application/vnd.containerd.container.criu.checkpoint.criu.tar"
-_CONFIG = "application/vnd.containerd.container.checkpoint.config.v1+proto"
-_OPTIONS = "application/vnd.containerd.container.checkpoint.options.v1+proto"
-_RUNTIME_OPTIONS = "application/vnd.containerd.container.checkpoint.runtime.options+proto"
+#: Media types of the parts, as containerd's client writes them.
+CRIU = "application/vnd.containerd.container.criu.checkpoint.criu.tar"
+CONFIG = "application/vnd.containerd.container.checkpoint.config.v1+proto"
+OPTIONS = "application/vnd.containerd.container.checkpoint.options.v1+proto"
+RUNTIME_OPTIONS = "application/vnd.containerd.container.checkpoint.runtime.options+proto"
 _LAYERS = frozenset(
     {
         "application/vnd.oci.image.layer.v1.tar",
@@ -36,12 +37,12 @@ _LAYERS = frozenset(
         "application/vnd.containerd.container.rw.tar",
     }
 )
-_RUNTIME_NAME = "io.containerd.checkpoint.runtime"
-_SNAPSHOTTER_NAME = "io.containerd.checkpoint.snapshotter"
-_REF_NAME = "org.opencontainers.image.ref.name"
-_TASK_IMAGE_NAME = "image.name"
+#: Annotations of the index; the base image's name is under another one where ``ctr tasks checkpoint`` wrote it.
+RUNTIME_ANNOTATION = "io.containerd.checkpoint.runtime"
+SNAPSHOTTER_ANNOTATION = "io.containerd.checkpoint.snapshotter"
+BASE_NAME_ANNOTATION = "org.opencontainers.image.ref.name"
+_TASK_BASE_NAME_ANNOTATION = "image.name"
 _RUNC_OPTIONS = "containerd.runc.v1.Options"
-DEFAULT_RUNTIME = "io.containerd.runc.v2"
 DEFAULT_SNAPSHOTTER = "overlayfs"
 
 
@@ -51,7 +52,9 @@ class Checkpoint:
 
     name: str
     digest: str
+    #: ``container`` or ``task``: which command of ``ctr`` writes it so.
     layout: str
+    #: Reference of the base image; may be empty.
     base_name: str
     base: Descriptor | None
     runtime: str
@@ -89,7 +92,7 @@ def load(client: Client, name: str) -> Checkpoint:
     children = documents.children(image.target, document, name)
     annotations = documents.mapping(document, "annotations", name)
     task_layout = image.labels.get("containerd.io/checkpoint") == "true"
-    marked = task_layout or _RUNTIME_NAME in annotations
+    marked = task_layout or RUNTIME_ANNOTATION in annotations
     if not marked and not any("containerd.container" in child.media_type for child in children):
         raise _not_a_checkpoint(name, "its index names no checkpoint parts")
 
@@ -102,12 +105,12 @@ def load(client: Client, name: str) -> Checkpoint:
         layout="task" if task_layout else "container",
         base_name=base_name(annotations),
         base=next((child for child in children if child.has_children), None),
-        runtime=str(annotations.get(_RUNTIME_NAME) or DEFAULT_RUNTIME),
-        snapshotter=str(annotations.get(_SNAPSHOTTER_NAME) or DEFAULT_SNAPSHOTTER),
-        criu=first(frozenset({_CRIU})),
-        config=first(frozenset({_CONFIG})),
-        options=first(frozenset({_OPTIONS})),
-        runtime_options=first(frozenset({_RUNTIME_OPTIONS})),
+        runtime=str(annotations.get(RUNTIME_ANNOTATION) or daemon.DEFAULT_RUNTIME),
+        snapshotter=str(annotations.get(SNAPSHOTTER_ANNOTATION) or DEFAULT_SNAPSHOTTER),
+        criu=first(frozenset({CRIU})),
+        config=first(frozenset({CONFIG})),
+        options=first(frozenset({OPTIONS})),
+        runtime_options=first(frozenset({RUNTIME_OPTIONS})),
         writable_layer=first(_LAYERS),
         facts=_facts(annotations),
     )
@@ -115,7 +118,7 @@ def load(client: Client, name: str) -> Checkpoint:
 
 def base_name(annotations: Mapping[str, Any]) -> str:
     """The reference of the base image, as the annotations of a checkpoint's index give it; '' where they do not."""
-    return str(annotations.get(_REF_NAME) or annotations.get(_TASK_IMAGE_NAME) or "")
+    return str(annotations.get(BASE_NAME_ANNOTATION) or annotations.get(_TASK_BASE_NAME_ANNOTATION) or "")
 
 
 def _facts(annotations: Mapping[str, Any]) -> Mapping[str, Any]:

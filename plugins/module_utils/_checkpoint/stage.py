@@ -22,11 +22,13 @@ from . import reader, staging, staging_root
 
 @dataclass
 class StageResult:
-    """What was, or in check mode would be, done. ``created``: the directory."""
+    """What was done, or would be in check mode."""
 
     changed: bool = False
+    #: Whether the directory was made.
     created: bool = False
     directory: str = ""
+    #: ``digest``, ``bytes`` and ``files`` of the staged checkpoint.
     staged: dict[str, Any] = field(default_factory=dict)
     before: str = "absent"
     after: str = "absent"
@@ -36,7 +38,7 @@ class StageResult:
 def present(
     client: Client, name: str, root: str, lease: str | None, check: bool, assume_prepared: bool = False
 ) -> StageResult:
-    """Have the CRIU images of the checkpoint ``name`` lie verified below ``root``. Raises InputError, NodeError.
+    """Stage the CRIU images of the checkpoint ``name`` below ``root``, verified. Raises InputError, NodeError.
 
     ``assume_prepared``: in check mode, take a checkpoint that is absent for one that will be there.
     """
@@ -49,7 +51,7 @@ def present(
     criu = reader.require_criu(checkpoint)
     found = staging.find(root, checkpoint.key)
     if found is not None and found.digest == criu.digest:
-        result = _outcome(checkpoint, found, False)
+        result = _result(checkpoint, found, False)
         result.changed = leases.drop_abandoned(client, _purpose(checkpoint.digest), check)
         return result
     blob = content.stat(client, criu.digest)
@@ -88,7 +90,7 @@ def present(
             root=root,
             name=checkpoint.key,
         )
-    result = _outcome(checkpoint, staged, staged.created)
+    result = _result(checkpoint, staged, staged.created)
     result.seconds = round(time.monotonic() - begun, 3)
     return result
 
@@ -111,7 +113,7 @@ def absent(client: Client, key: str, root: str, check: bool) -> StageResult:
     return result
 
 
-def key_of(client: Client, name: str) -> str | None:
+def find_key(client: Client, name: str) -> str | None:
     """The key of a checkpoint given as an image reference or as a digest; None when no such image is there."""
     if name.startswith("sha256:"):
         return name.split(":", 1)[1]
@@ -123,7 +125,7 @@ def _purpose(digest: str) -> str:
     return f"stage {digest}"
 
 
-def _outcome(checkpoint: reader.Checkpoint, staged: staging.Staged, created: bool) -> StageResult:
+def _result(checkpoint: reader.Checkpoint, staged: staging.Staged, created: bool) -> StageResult:
     return StageResult(
         changed=created,
         created=created,

@@ -40,6 +40,7 @@ from .staging_root import Waiting
 MARKER = ".complete.json"
 FORMAT = "gpuops.restore/staged/1"
 IMAGES = "images"
+#: CRIU's files without which nothing can be restored.
 REQUIRED = ("inventory.img", "descriptors.json")
 _TAR_OVERHEAD = 64 << 20
 _WAITING = Waiting()
@@ -49,15 +50,17 @@ _NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
 
 @dataclass(frozen=True)
 class Staged:
-    """``directory``: the CRIU image path. ``digest``: of the CRIU tar. ``bytes``: sum of file sizes.
+    """A staged checkpoint."""
 
-    ``files``: their number. ``created``: False when it lay there already.
-    """
-
+    #: The CRIU image path.
     directory: str
+    #: Of the CRIU tar.
     digest: str
+    #: Sum of the file sizes.
     bytes: int
+    #: Number of files.
     files: int
+    #: False when it was there already.
     created: bool
 
 
@@ -84,7 +87,7 @@ def stage(
     ``staging_name_invalid``, ``size_mismatch``, ``digest_mismatch``, ``digest_invalid``, what
     ``_streams.tar_reader.members`` and ``_streams.streams.decompressed`` raise; NodeError: ``staging_no_space``,
     ``staging_dir_missing``, ``staging_dir_unsafe``, ``staging_io``; ConflictError ``staging_busy`` when
-    another run is at it for longer than ``waiting.seconds``.
+    another run works on it for longer than ``waiting.seconds``.
     """
     _check_name(name)
     check_digest(expected_digest, "the CRIU images")
@@ -102,7 +105,7 @@ def stage(
 
 
 def adopt(images: str, *, digest: str, size: int, root: str, name: str, waiting: Waiting = _WAITING) -> Staged:
-    """Have a directory of CRIU files that lies on the file system of ``root`` become the staged checkpoint ``name``.
+    """Make a directory of CRIU files on the file system of ``root`` the staged checkpoint ``name``.
 
     The files are moved, not copied, and made private and durable. ``digest`` and ``size`` (bytes) are of the tar that
     holds them. Raises as :func:`stage` does.
@@ -111,7 +114,7 @@ def adopt(images: str, *, digest: str, size: int, root: str, name: str, waiting:
     check_digest(digest, "the CRIU images")
 
     def fill(place: str) -> dict[str, FileStat]:
-        files = _settle(images)
+        files = _make_durable(images)
         # What is not whole stays where it is.
         _require(files, f"The directory {images}")
         os.rename(images, place)
@@ -151,8 +154,8 @@ def _make(
     return Staged(os.path.join(root, name, IMAGES), digest, total, len(files), True)
 
 
-def _settle(images: str) -> dict[str, FileStat]:
-    """Make the files of a directory private and durable."""
+def _make_durable(images: str) -> dict[str, FileStat]:
+    """Make the files of a directory private, and sync them."""
     os.chmod(images, 0o700)
     files = {}
     for name in sorted(os.listdir(images)):
@@ -169,8 +172,7 @@ def _settle(images: str) -> dict[str, FileStat]:
 
 
 def find(root: str, name: str) -> Staged | None:
-    """The staged checkpoint, known by its marker and the size and time of each file; None if absent or
-    damaged.
+    """The staged checkpoint, recognised by its marker and the size and time of each file; None if absent or damaged.
 
     Reads no file content. NodeError ``staging_dir_unsafe`` for a root that others could have written to.
     """
@@ -209,13 +211,13 @@ def remove(root: str, name: str, *, waiting: Waiting = _WAITING) -> bool:
     if not staging_root.exists(root):
         return False
     directory = staging_root.Root(root, create=False)
-    with _io_errors(root), directory.idle(name, waiting) as leftovers:
+    with _io_errors(root), directory.locked_when_idle(name, waiting) as leftovers:
         return directory.remove_now(name) or leftovers
 
 
 def _begin(directory: staging_root.Root, name: str, digest: str, waiting: Waiting) -> tuple[Staged | None, int]:
     """What is staged already, or the locked descriptor of a new, empty partial directory."""
-    with _io_errors(directory.path), directory.idle(name, waiting):
+    with _io_errors(directory.path), directory.locked_when_idle(name, waiting):
         found = find(directory.path, name)
         if found is not None and found.digest == digest:
             return found, -1
@@ -239,7 +241,7 @@ def _unpack(
     bounds = [bound for bound in (max_bytes, size if plain_tar else None) if bound is not None]
     limits = Limits(max_total=min(bounds)) if bounds else Limits()
     with closing(decompressed(stream, expansion=Expansion(most, max_ratio), what=what)) as plain:
-        return extract(ChunkSource(plain), images, limits, what, space.admit)
+        return extract(ChunkSource(plain), images, limits, what, space.check_room)
 
 
 class _Space:
@@ -253,9 +255,9 @@ class _Space:
         self._reserve = reserve
         room = max(0, self._free - reserve)
         self.limit = room if max_bytes is None else min(room, max_bytes)
-        self.admit(size)
+        self.check_room(size)
 
-    def admit(self, total: int) -> None:
+    def check_room(self, total: int) -> None:
         if total + self._reserve > self._free:
             raise no_space(self._root, total + self._reserve, self._free)
 

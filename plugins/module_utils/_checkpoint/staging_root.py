@@ -143,17 +143,17 @@ class Root:
                 continue
             try:
                 fcntl.flock(descriptor, fcntl.LOCK_EX)
-                if _same(descriptor, self.path):  # else it was removed meanwhile and made anew
+                if _is_same_directory(descriptor, self.path):  # else it was removed meanwhile and made anew
                     yield
                     return
             finally:
                 os.close(descriptor)
 
     @contextmanager
-    def idle(self, name: str, waiting: Waiting) -> Iterator[bool]:
-        """Hold the root's lock at a moment when nobody works on ``name``, leftovers of killed runs removed.
+    def locked_when_idle(self, name: str, waiting: Waiting) -> Iterator[bool]:
+        """Hold the root's lock once nobody works on ``name``, leftovers of killed runs removed.
 
-        Gives whether there were any. ConflictError ``staging_busy`` after ``waiting.seconds``.
+        Yields whether there were any. ConflictError ``staging_busy`` after ``waiting.seconds``.
         """
         deadline = waiting.clock() + waiting.seconds
         leftovers = False
@@ -235,7 +235,7 @@ def _open_directory(path: str) -> int:
     return os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
 
 
-def _same(descriptor: int, path: str) -> bool:
+def _is_same_directory(descriptor: int, path: str) -> bool:
     try:
         return os.path.samestat(os.fstat(descriptor), os.lstat(path))
     except FileNotFoundError:

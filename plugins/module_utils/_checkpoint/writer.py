@@ -5,7 +5,7 @@
 """The parts of a checkpoint image go into the content store, and an index and an image record over them.
 
 The layout is the one of ``ctr containers checkpoint`` (containerd's client package), so that ``ctr containers
-restore`` understands it, with annotations of our own beside. Everything is written under the lease of the client.
+restore`` understands it, with additional annotations of our own. Everything is written under the lease of the client.
 """
 
 from __future__ import annotations
@@ -27,41 +27,41 @@ from .._core import labels as core_labels
 from .._core.errors import AlreadyExistsError, InputError
 from .._oci import image as oci_image
 from .._oci.image import Descriptor
+from .reader import (
+    BASE_NAME_ANNOTATION,
+    CONFIG,
+    CRIU,
+    OPTIONS,
+    RUNTIME_ANNOTATION,
+    RUNTIME_OPTIONS,
+    SNAPSHOTTER_ANNOTATION,
+)
+from .staging import REQUIRED
 
-CRIU = "application/vnd.containerd.container.criu.checkpoint.criu.tar"
-CONFIG = "application/vnd.containerd.container.checkpoint.config.v1+proto"
-OPTIONS = "application/vnd.containerd.container.checkpoint.options.v1+proto"
-RUNTIME_OPTIONS = "application/vnd.containerd.container.checkpoint.runtime.options+proto"
 #: The one kind of layer that ``ctr containers restore --rw`` looks for.
 LAYER = "application/vnd.oci.image.layer.v1.tar+gzip"
 INDEX = "application/vnd.oci.image.index.v1+json"
 _PLAIN_TAR = "application/vnd.oci.image.layer.v1.tar"
 _RUNC_CHECKPOINT = "containerd.runc.v1.CheckpointOptions"
-_RUNTIME_NAME = "io.containerd.checkpoint.runtime"
-_SNAPSHOTTER_NAME = "io.containerd.checkpoint.snapshotter"
-_REF_NAME = "org.opencontainers.image.ref.name"
-#: What a staged checkpoint has to have (:mod:`_checkpoint.staging`), so what an image must have.
-REQUIRED = ("inventory.img", "descriptors.json")
 _BLOCK = 512
 _READ = 1024 * 1024
 
 
 @dataclass(frozen=True)
 class Parts:
-    """What a checkpoint image is made of. ``base`` is the base image's own descriptor, ``base_name`` its reference.
-
-    ``annotations`` come on top of those that containerd's clients read.
-    """
+    """What a checkpoint image is made of."""
 
     criu: Descriptor
     config: Descriptor
     options: Descriptor
     runtime_options: Descriptor | None = None
     writable_layer: Descriptor | None = None
+    #: The base image's own descriptor, and its reference.
     base: Descriptor | None = None
     base_name: str = ""
     runtime: str = ""
     snapshotter: str = ""
+    #: Beyond those that containerd's clients read.
     annotations: Mapping[str, str] = field(default_factory=dict)
 
     def children(self) -> list[Descriptor]:
@@ -162,7 +162,11 @@ def index_document(parts: Parts) -> dict[str, Any]:
             entry["platform"] = platform
         manifests.append(entry)
     annotations = dict(parts.annotations)
-    named = {_REF_NAME: parts.base_name, _RUNTIME_NAME: parts.runtime, _SNAPSHOTTER_NAME: parts.snapshotter}
+    named = {
+        BASE_NAME_ANNOTATION: parts.base_name,
+        RUNTIME_ANNOTATION: parts.runtime,
+        SNAPSHOTTER_ANNOTATION: parts.snapshotter,
+    }
     annotations.update({key: value for key, value in named.items() if value})
     return {"schemaVersion": 2, "mediaType": INDEX, "manifests": manifests, "annotations": annotations}
 
@@ -178,13 +182,13 @@ def gc_labels(parts: Parts) -> dict[str, str]:
 
 def _files(directory: str) -> list[str]:
     files = sorted(os.listdir(directory))
-    lacking = [name for name in REQUIRED if name not in files]
-    if lacking:
+    missing = [name for name in REQUIRED if name not in files]
+    if missing:
         raise InputError(
             "criu_images_incomplete",
-            f"The directory {directory} lacks {' and '.join(lacking)}, without which nothing can be restored.",
+            f"The directory {directory} lacks {' and '.join(missing)}, without which nothing can be restored.",
             "Take the checkpoint again, and look for errors in the dump log of that time.",
-            details={"missing": lacking},
+            details={"missing": missing},
         )
     return files
 

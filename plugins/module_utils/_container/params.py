@@ -52,7 +52,7 @@ class ContainerParams:
             container_id=options.get("container_id") or "",
             source=original.Source(
                 checkpoint=options["checkpoint"],
-                metadata=metadata.of_parameters(options),
+                metadata=metadata.from_parameters(options),
                 image=options.get("image") or "",
                 snapshotter=options.get("snapshotter") or "",
             ),

@@ -34,12 +34,12 @@ def extract(
     directory: str,
     limits: Limits,
     what: str,
-    admit: Callable[[int], None] = lambda total: None,
+    check_room: Callable[[int], None] = lambda total: None,
 ) -> dict[str, FileStat]:
     """Write the files of a tar below ``directory`` (existing, empty, only ours); name -> FileStat.
 
     Files get 0600, directories 0700, owner and times are ours; every file is on the disk (fsync) when this
-    returns. ``admit(total)`` is called before each file, with the bytes of all files so far and this one, and
+    returns. ``check_room(total)`` is called before each file, with the bytes of all files so far and this one, and
     may raise. Links are InputError ``tar_unsafe_type``; else as :func:`members`, and OSError.
     """
     files: dict[str, FileStat] = {}
@@ -55,7 +55,7 @@ def extract(
             if member.name in directories:
                 raise refuse("tar_duplicate_name", what, f"{member.name!r} is both a file and a directory")
             total += member.size
-            admit(total)
+            check_room(total)
             files[member.name] = _write(_path(directory, member.name), member)
     for name in sorted(directories, reverse=True):
         sync_directory(_path(directory, name))

@@ -223,14 +223,14 @@ def _make(client: Client, params: ConvertParams, dump: Dump) -> Made:
     if params.systemd_cgroup:
         options = messages.message(_RUNC_OPTIONS, systemd_cgroup=True).SerializeToString()
         runtime_options = part(
-            checkpoint_writer.RUNTIME_OPTIONS, messages.pack(_RUNC_OPTIONS, options).SerializeToString()
+            checkpoint_reader.RUNTIME_OPTIONS, messages.pack(_RUNC_OPTIONS, options).SerializeToString()
         )
     base, base_name = _base(client, params, dump)
     parts = checkpoint_writer.Parts(
         criu=dump.criu.descriptor,
-        config=part(checkpoint_writer.CONFIG, messages.pack(containers.SPEC_TYPE, spec).SerializeToString()),
+        config=part(checkpoint_reader.CONFIG, messages.pack(containers.SPEC_TYPE, spec).SerializeToString()),
         options=part(
-            checkpoint_writer.OPTIONS,
+            checkpoint_reader.OPTIONS,
             messages.pack("containerd.runc.v1.CheckpointOptions", dumped).SerializeToString(),
         ),
         runtime_options=runtime_options,

@@ -20,7 +20,7 @@ from typing import Any, Callable
 
 from .._archive.compression import gzipped
 from .._archive.members import ArchiveFile
-from .._checkpoint import writer as checkpoint_writer
+from .._checkpoint import reader as checkpoint_reader, staging, writer as checkpoint_writer
 from .._core.errors import InputError
 from .._oci.image import Descriptor
 from .._streams.streams import ChunkSource, Expansion, decompressed, file_chunks
@@ -81,7 +81,7 @@ def of_archive(file: ArchiveFile, bound: int | None) -> Dump:
     total = sum(file.entries[name].size for name in images)
     if bound is not None and total > bound:
         raise _too_large(file.what, bound)
-    criu = _stored(checkpoint_writer.CRIU, lambda: _criu_tar(file, images))
+    criu = _stored(checkpoint_reader.CRIU, lambda: _criu_tar(file, images))
     layer = None
     if LAYER in file.entries or prefix:
         layer = _layer(prefix, lambda: _only(file, LAYER), f"{LAYER} of {file.path}", bound)
@@ -93,7 +93,7 @@ def of_directory(path: str, origin: Origin, spec: dict[str, Any], diff: str, bou
 
     Raises InputError ``criu_images_*``, ``archive_missing`` and as :func:`of_archive`.
     """
-    criu = _stored(checkpoint_writer.CRIU, lambda: checkpoint_writer.tar_chunks(path))
+    criu = _stored(checkpoint_reader.CRIU, lambda: checkpoint_writer.tar_chunks(path))
     if bound is not None and criu.descriptor.size > bound:
         raise _too_large(f"The directory {path}", bound)
     layer = None
@@ -113,7 +113,7 @@ def _image_names(file: ArchiveFile) -> list[str]:
     nested = [name for name in found if "/" in name[len(_IMAGES) :]]
     if nested:
         raise dump_documents.unusable(file.what, f"{nested[0]!r} lies below the directory of CRIU images")
-    lacking = [name for name in checkpoint_writer.REQUIRED if _IMAGES + name not in found]
+    lacking = [name for name in staging.REQUIRED if _IMAGES + name not in found]
     if lacking:
         raise InputError(
             "criu_images_incomplete",

@@ -15,6 +15,7 @@ import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+from .._checkpoint import reader as checkpoint_reader
 from .._containerd import content, daemon, images, leases
 from .._containerd.client import Client
 from .._containerd.images import Image
@@ -32,7 +33,6 @@ from .registry_manifest import Collected, Form
 #: Seconds after which containerd drops our lease by itself; memory images are large, and some networks slow.
 _LEASE_SECONDS = 24 * 3600
 _TASK_LABEL = "containerd.io/checkpoint"
-_REF_NAME = "org.opencontainers.image.ref.name"
 
 
 @dataclass(frozen=True)
@@ -190,7 +190,7 @@ def _verified(repository: Repository, item: Descriptor) -> Iterable[bytes]:
 def _base_name(index: bytes) -> str:
     annotations = oci_image.parse_object(index, "The index of the checkpoint").get("annotations")
     found = annotations if isinstance(annotations, dict) else {}
-    return str(found.get(_REF_NAME) or found.get("image.name") or "")
+    return checkpoint_reader.base_name(found)
 
 
 def _announce(client: Client, params: RegistryParams, plan: _Plan, found: Image | None, result: RegistryResult) -> None:

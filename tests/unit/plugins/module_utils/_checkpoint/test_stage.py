@@ -212,7 +212,7 @@ def test_absent_leaves_other_checkpoints_alone(fake: FakeContainerd, client: Cli
 @pytest.mark.parametrize("name", ["sha256:", "sha256:..", "sha256:../../etc", "sha256:" + "A" * 64])
 def test_a_digest_that_is_none_never_becomes_a_path(client: Client, node: Node, name: str, check: bool) -> None:
     os.makedirs(node.root, mode=0o700)
-    found = stage_steps.key_of(client, name)
+    found = stage_steps.find_key(client, name)
     assert found is not None
     with pytest.raises(InputError) as caught:
         stage_steps.absent(client, found, node.root, check)
@@ -221,6 +221,6 @@ def test_a_digest_that_is_none_never_becomes_a_path(client: Client, node: Node, 
 
 
 def test_the_key_of_an_image_or_a_digest(client: Client, node: Node) -> None:
-    assert stage_steps.key_of(client, CHECKPOINT_NAME) == key(node)
-    assert stage_steps.key_of(client, node.checkpoint.digest) == key(node)
-    assert stage_steps.key_of(client, "none") is None
+    assert stage_steps.find_key(client, CHECKPOINT_NAME) == key(node)
+    assert stage_steps.find_key(client, node.checkpoint.digest) == key(node)
+    assert stage_steps.find_key(client, "none") is None

@@ -384,7 +384,7 @@ def test_the_wait_is_measured_by_the_clock_given(root: Path) -> None:
 
 def test_a_root_that_goes_away_in_between_is_made_again(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     root.mkdir(mode=0o700)
-    real = staging_root._same
+    real = staging_root._is_same_directory
 
     asked = []
 
@@ -394,7 +394,7 @@ def test_a_root_that_goes_away_in_between_is_made_again(root: Path, monkeypatch:
         os.rmdir(root)  # as another run's clean-up would
         return real(descriptor, path)
 
-    monkeypatch.setattr(staging_root, "_same", vanish)
+    monkeypatch.setattr(staging_root, "_is_same_directory", vanish)
     assert stage(root).created
     assert asked == [str(root)]
 

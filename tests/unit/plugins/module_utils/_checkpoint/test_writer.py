@@ -43,7 +43,7 @@ def images(tmp_path: Path) -> str:
 def criu_tar(client: Client, directory: str) -> Descriptor:
     """Streamed into the store, as a dump of another tool's is."""
     data = b"".join(checkpoint_writer.tar_chunks(directory))
-    return checkpoint_writer.blob(client, data, checkpoint_writer.CRIU)
+    return checkpoint_writer.blob(client, data, checkpoint_reader.CRIU)
 
 
 def parts(client: Client, images: str) -> checkpoint_writer.Parts:
@@ -89,7 +89,7 @@ def test_what_is_written_can_be_staged(fake: FakeContainerd, client: Client, ima
 
 def test_the_daemon_packs_the_same_files(fake: FakeContainerd, client: Client, images: str) -> None:
     found = checkpoint_writer.packed_by_daemon(client, images)
-    assert found.media_type == checkpoint_writer.CRIU
+    assert found.media_type == checkpoint_reader.CRIU
     (call,) = fake.seen
     assert (call.name, call.request.media_type) == ("Diff/Diff", "application/vnd.oci.image.layer.v1.tar")
     assert (list(call.request.left), call.request.right[0].source) == ([], images)
