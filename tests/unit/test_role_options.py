@@ -14,16 +14,16 @@ import yaml
 from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
 
 from ansible_collections.gpuops.restore.plugins.module_utils import _module
-from ansible_collections.gpuops.restore.tests.unit.helpers.ansible_modules import TREE, load
+from ansible_collections.gpuops.restore.tests.unit.helpers.ansible_modules import TREE, argument_spec
 
 ROLES = ("restore_node", "checkpoint_node")
 BLOCK = re.compile(r"^```ya?ml\n(.*?)^```", re.MULTILINE | re.DOTALL)
 ROW = re.compile(r"^\| ((?:`\w+`(?:, )?)+) \| ?([^|]*?) ?\|", re.MULTILINE)
 
-RESTORE = {**_module.CONTAINERD, **load("containerd_restore").ARGUMENT_SPEC}
-CHECKPOINT = load("containerd_checkpoint").ARGUMENT_SPEC
-ARCHIVE = load("containerd_checkpoint_archive").ARGUMENT_SPEC
-REGISTRY = {f"registry_{name}": of for name, of in load("containerd_checkpoint_registry").ARGUMENT_SPEC.items()}
+RESTORE = {**_module.CONTAINERD, **argument_spec("containerd_restore")}
+CHECKPOINT = argument_spec("containerd_checkpoint")
+ARCHIVE = argument_spec("containerd_checkpoint_archive")
+REGISTRY = {f"registry_{name}": of for name, of in argument_spec("containerd_checkpoint_registry").items()}
 
 #: What roles have to have otherwise: something to begin with, an empty text for what is not given, a word for a number.
 OTHERWISE = {
@@ -35,6 +35,8 @@ OTHERWISE = {
     "checkpoint_node_registry_server": {"default"},
     "checkpoint_node_registry_ca_file": {"type", "default"},
     "checkpoint_node_registry_auth_file": {"type", "default"},
+    # A workload without it has the role's.
+    "cuda_forks": {"default"},
 }
 
 

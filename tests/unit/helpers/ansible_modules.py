@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import copy
 import importlib
 import io
 import json
@@ -39,12 +40,15 @@ def document(name: str, part: str) -> Any:
     return yaml.safe_load(getattr(load(name), part))
 
 
+def argument_spec(name: str) -> dict[str, Any]:
+    """A copy of the module's own, since Ansible fills in defaults that are dictionaries when it validates."""
+    return copy.deepcopy(load(name).ARGUMENT_SPEC)
+
+
 def parameters(name: str, options: Mapping[str, Any]) -> dict[str, Any]:
     """``options`` with the defaults of the others, as a step finds them. Raises ValueError for what Ansible refuses."""
-    module = load(name)
-    found = ArgumentSpecValidator(
-        {**_module.CONTAINERD, **module.ARGUMENT_SPEC}, **getattr(module, "RULES", {})
-    ).validate(dict(options))
+    spec = {**_module.CONTAINERD, **argument_spec(name)}
+    found = ArgumentSpecValidator(spec, **getattr(load(name), "RULES", {})).validate(dict(options))
     if found.error_messages:
         raise ValueError(f"{name}: {'; '.join(found.error_messages)}")
     validated: dict[str, Any] = found.validated_parameters
@@ -56,8 +60,9 @@ def run(name: str, check: bool, options: Mapping[str, Any]) -> dict[str, Any]:
     printed = io.StringIO()
     given = {**options, "_ansible_check_mode": check}
     # Ansible gathers warnings for the life of a process, which ordinarily is that of one module.
-    fresh = patch.dict(warnings._global_warnings, clear=True)
-    with fresh, patch_module_args(given), redirect_stdout(printed), suppress(SystemExit):
+    silent = patch.dict(warnings._global_warnings, clear=True)
+    fresh = patch.object(load(name), "ARGUMENT_SPEC", argument_spec(name))
+    with silent, fresh, patch_module_args(given), redirect_stdout(printed), suppress(SystemExit):
         load(name).main()
     answer: dict[str, Any] = json.loads(printed.getvalue())
     if "warnings" in answer:

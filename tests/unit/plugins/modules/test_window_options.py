@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -49,7 +50,8 @@ def other(name: str, option: Mapping[str, Any]) -> Any:
 
 
 def validated(spec: Mapping[str, Any], options: Mapping[str, Any]) -> dict[str, Any]:
-    found = ArgumentSpecValidator(spec).validate(dict(options))
+    # Ansible fills in defaults that are dictionaries.
+    found = ArgumentSpecValidator(copy.deepcopy(spec)).validate(dict(options))
     assert not found.error_messages
     parameters: dict[str, Any] = found.validated_parameters
     return parameters
