@@ -13,12 +13,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from .._checkpoint import node_facts, staging, staging_root
-from .._containerd import daemon
+from .._containerd import daemon, space
 from .._containerd.client import Client
 from .._containerd.containers import Container
 from .._containerd.tasks import Task
 from .._core import files
-from .._core.errors import RETRYABLE, NodeError
+from .._core.errors import NodeError
 from .._host import cgroup, mountinfo
 from . import resources
 
@@ -158,24 +158,14 @@ def _room(client: Client, staging_dir: str, dump: int, written: int) -> list[Nod
     problems: list[NodeError] = []
     staging_root.exists(staging_dir)
     free = files.free_bytes(staging_dir)
-    content = daemon.data_roots(daemon.plugins(client))["content"]
-    content_free = files.free_bytes(content) if content else None
-    shared = bool(content) and _device(staging_dir) == _device(content)
+    store = space.content_store(client)
+    shared = bool(store.path) and _device(staging_dir) == _device(store.path)
     needed = dump + written
     here = dump + (needed if shared else 0) + files.RESERVE
     if here > free:
         problems.append(staging.no_space(staging_dir, here, free))
-    if not shared and content_free is not None and needed > content_free:
-        problems.append(
-            NodeError(
-                "content_no_space",
-                f"The checkpoint has about {needed} bytes, but only {content_free} are free in containerd's content "
-                f"store {content}.",
-                "Free space on that file system, then run again.",
-                outcome=RETRYABLE,
-                details={"needed": needed, "free": content_free, "path": content},
-            )
-        )
+    if not shared and store.free is not None and needed > store.free:
+        problems.append(space.shortage(store, "The checkpoint has about", needed))
     return problems
 
 

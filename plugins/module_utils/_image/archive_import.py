@@ -11,10 +11,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from .._archive.reader import Archive, ArchiveImage
-from .._containerd import content, daemon
+from .._containerd import content, space
 from .._containerd.client import Client
-from .._core import files
-from .._core.errors import RETRYABLE, InputError, NodeError, RpcError
+from .._core.errors import InputError
 from .._oci import image as oci_image
 from . import tree
 
@@ -88,8 +87,7 @@ def plan(client: Client, archive: Archive, entry: ArchiveImage) -> Plan:
     descriptors = {entry.descriptor.digest: entry.descriptor}
     descriptors.update((child.digest, child) for children in graph.values() for child in children)
     absent = frozenset(digest for digest in descriptors if content.stat(client, digest) is None)
-    needed = sum(descriptors[digest].size for digest in absent)
-    _require_space(client, archive.path, needed)
+    space.require(client, f"The archive {archive.path} brings", sum(descriptors[digest].size for digest in absent))
     return Plan(entry, graph, partial, absent, sum(item.size for item in descriptors.values()))
 
 
@@ -99,22 +97,12 @@ def upload(client: Client, archive: Archive, wanted: Plan) -> None:
     Raises InputError ``digest_mismatch``, ``size_mismatch``, NodeError ``content_no_space``.
     """
     allow_missing = tree.Anything() if wanted.partial else ()
-    try:
+    with space.explained(f"while {archive.path} was imported"):
         for descriptor, chunks in archive.blobs(wanted.entry, allow_missing=allow_missing):
             _store(client, wanted, descriptor, chunks)
         for descriptor, data in archive.synthesized:
             if descriptor.digest == wanted.digest:
                 _store(client, wanted, descriptor, (data,))
-    except RpcError as error:
-        if "no space left" not in str(error.details.get("text", "")):
-            raise
-        raise NodeError(
-            "content_no_space",
-            f"containerd's content store ran out of space while {archive.path} was imported.",
-            "Free space on that file system, then run again.",
-            outcome=RETRYABLE,
-            rpc=error.rpc,
-        ) from error
 
 
 def _store(client: Client, wanted: Plan, descriptor: oci_image.Descriptor, chunks: Iterable[bytes]) -> None:
@@ -125,16 +113,3 @@ def _store(client: Client, wanted: Plan, descriptor: oci_image.Descriptor, chunk
     children = wanted.graph.get(descriptor.digest, ())
     labels = tree.gc_labels(children, {}, not descriptor.is_index) if descriptor.has_children else {}
     content.write(client, chunks, descriptor.digest, descriptor.size, labels)
-
-
-def _require_space(client: Client, path: str, needed: int) -> None:
-    root = daemon.data_roots(daemon.plugins(client))["content"]
-    free = files.free_bytes(root) if root else None
-    if free is not None and needed > free:
-        raise NodeError(
-            "content_no_space",
-            f"The archive {path} brings {needed} bytes, but only {free} are free in containerd's content store {root}.",
-            "Free space on that file system, then run again.",
-            outcome=RETRYABLE,
-            details={"needed": needed, "free": free, "path": root},
-        )

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from .._archive.reader import open_archive
-from .._containerd import content, daemon, images, leases
+from .._containerd import content, daemon, images, leases, space
 from .._containerd.client import Client
 from .._containerd.images import Image
 from .._core import labels as core_labels
@@ -224,7 +224,7 @@ def _complete(client: Client, params: ImageParams, target: Descriptor, tree: ima
     try:
         unpack.unpack(client, unpack.rootfs(client, target, params.name), params.snapshotter)
     except RpcError as error:
-        if "no space left" not in str(error.details.get("text", "")):
+        if not space.ran_out(error):
             raise
         raise NodeError(
             "snapshots_no_space",

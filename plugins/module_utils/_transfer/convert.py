@@ -18,11 +18,11 @@ from typing import Any
 from .._archive.members import ArchiveFile
 from .._archive.reader import normalized_name
 from .._checkpoint import metadata as checkpoint_metadata, reader as checkpoint_reader, writer as checkpoint_writer
-from .._containerd import containers, content, daemon, images, leases, messages
+from .._containerd import containers, content, images, leases, messages, space
 from .._containerd.client import Client
 from .._containerd.images import Image
-from .._core import files, labels
-from .._core.errors import RETRYABLE, InputError, NodeError, RpcError
+from .._core import labels
+from .._core.errors import InputError
 from .._image import state as image_state, tree as image_tree
 from .._oci import spec_validate
 from .._oci.image import Descriptor
@@ -82,7 +82,8 @@ def run(client: Client, params: ConvertParams, check: bool) -> ExportResult:
     except InputError as error:
         # Without an option it is the disk that bounds it.
         if params.max_bytes is None and error.code in _TOO_LARGE and "max_ratio" not in error.details:
-            raise _no_space(params, None, _free(client), None) from error
+            store = space.content_store(client)
+            raise space.shortage(store, f"The checkpoint {params.path} needs", None) from error
         raise
 
 
@@ -142,12 +143,7 @@ def _bound(client: Client, params: ConvertParams) -> int | None:
     """Bytes that a dump may have: the option, else what is free where it goes."""
     if params.max_bytes is not None:
         return params.max_bytes
-    return _free(client)
-
-
-def _free(client: Client) -> int | None:
-    root = daemon.data_roots(daemon.plugins(client))["content"]
-    return files.free_bytes(root) if root else None
+    return space.content_store(client).free
 
 
 def _of_directory(client: Client, params: ConvertParams) -> Dump:
@@ -194,7 +190,7 @@ def _have(client: Client, params: ConvertParams, dump: Dump, check: bool, result
         return
     if record is not None and record.target.digest != made.digest and not params.force:
         raise image_state.other_digest(image_state.ImageParams(params.name), record.target.digest, made.digest)
-    _require_space(client, params, sum(part.descriptor.size for part in absent))
+    space.require(client, f"The checkpoint {params.path} needs", sum(part.descriptor.size for part in absent))
     result.changed = True
     result.actions.append(f"make {made.digest} of {params.path}")
     if record is not None and record.target.digest != made.digest:
@@ -257,33 +253,11 @@ def _base(client: Client, params: ConvertParams, dump: Dump) -> tuple[Descriptor
 
 def _write(client: Client, params: ConvertParams, made: Made, stored: list[transfer_dump.Stored]) -> None:
     with leases.hold(client, params.lease or None, f"image {params.name}"):
-        try:
+        with space.explained(f"while {params.path} was converted"):
             for part in stored:
                 target = part.descriptor
                 content.write(client, part.chunks(), target.digest, target.size, {})
-        except RpcError as error:
-            if "no space left" not in str(error.details.get("text", "")):
-                raise
-            raise _no_space(params, None, _free(client), error.rpc) from error
         for child in made.parts.children():
             if child.digest in made.small:
                 checkpoint_writer.blob(client, made.small[child.digest], child.media_type)
         checkpoint_writer.index(client, params.name, made.parts, {labels.OWNER: params.owner})
-
-
-def _require_space(client: Client, params: ConvertParams, needed: int) -> None:
-    free = _free(client)
-    if free is not None and needed > free:
-        raise _no_space(params, needed, free, None)
-
-
-def _no_space(params: ConvertParams, needed: int | None, free: int | None, rpc: str | None) -> NodeError:
-    amount = "more" if needed is None else f"{needed} bytes"
-    return NodeError(
-        "content_no_space",
-        f"The checkpoint {params.path} needs {amount}, but only {free} bytes are free in containerd's content store.",
-        "Free space on that file system, then run again.",
-        outcome=RETRYABLE,
-        rpc=rpc,
-        details={"needed": needed, "free": free},
-    )

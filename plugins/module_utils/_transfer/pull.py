@@ -16,11 +16,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from .._checkpoint import reader as checkpoint_reader
-from .._containerd import content, daemon, images, leases
+from .._containerd import content, images, leases, space
 from .._containerd.client import Client
 from .._containerd.images import Image
-from .._core import files, labels as core_labels
-from .._core.errors import RETRYABLE, AlreadyExistsError, ConflictError, InputError, NodeError, RestoreError, RpcError
+from .._core import labels as core_labels
+from .._core.errors import AlreadyExistsError, ConflictError, InputError, RestoreError
 from .._image import cri as image_cri, state as image_state, tree
 from .._oci import image as oci_image
 from .._oci.image import Descriptor
@@ -90,7 +90,7 @@ def run(client: Client, repository: Repository, params: RegistryParams, check: b
     result.changed = bool(result.actions)
     result.registry = {"reference": str(params.reference), "manifest_digest": digest_of(data)}
     _count(result, plan, plan.absent)
-    _require_space(client, params, result.registry["bytes"])
+    space.require(client, f"The checkpoint {params.reference} brings", result.registry["bytes"])
     if result.changed and not check:
         with leases.hold(client, params.lease or None, f"pull {params.name}", _LEASE_SECONDS):
             _count(result, plan, _fetch(client, repository, plan))
@@ -215,7 +215,7 @@ def _announce(client: Client, params: RegistryParams, plan: _Plan, found: Image 
 def _fetch(client: Client, repository: Repository, plan: _Plan) -> list[Descriptor]:
     """Bring in what lacks, which may be more than planned: the lease of a killed run took what only it kept."""
     fetched = []
-    try:
+    with space.explained("during the pull"):
         # Children first: a document never stands for something that is not there.
         for part in reversed(plan.collected.parts):
             blob = part.descriptor
@@ -229,16 +229,6 @@ def _fetch(client: Client, repository: Repository, plan: _Plan) -> list[Descript
             written = content.write(client, chunks, blob.digest, blob.size, labels)
             if labels and not written:
                 content.set_labels(client, blob.digest, labels)
-    except RpcError as error:
-        if "no space left" not in str(error.details.get("text", "")):
-            raise
-        raise NodeError(
-            "content_no_space",
-            "containerd's content store ran out of space during the pull.",
-            "Free space on that file system, then run again.",
-            outcome=RETRYABLE,
-            rpc=error.rpc,
-        ) from error
     return fetched
 
 
@@ -273,17 +263,3 @@ def _create(client: Client, params: RegistryParams, image: Image) -> None:
                 f"The image {params.name} came into being with another digest during the pull.",
                 "Run again, or use another name.",
             ) from error
-
-
-def _require_space(client: Client, params: RegistryParams, needed: int) -> None:
-    root = daemon.data_roots(daemon.plugins(client))["content"] if needed else ""
-    free = files.free_bytes(root) if root else None
-    if free is not None and needed > free:
-        raise NodeError(
-            "content_no_space",
-            f"The checkpoint {params.reference} brings {needed} bytes, but only {free} are free in containerd's "
-            f"content store {root}.",
-            "Free space on that file system, then run again.",
-            outcome=RETRYABLE,
-            details={"needed": needed, "free": free, "path": root},
-        )
