@@ -48,6 +48,7 @@ snapshot_id:
 env:
   description:
     - Environment variables to add for processes that are executed in the container later. The restored process keeps its own.
+    - Values of eight characters and more are masked wherever they occur in what the module returns.
   type: dict
   default: {}
 cgroups_path:

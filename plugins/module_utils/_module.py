@@ -9,10 +9,11 @@ The one place below plugins/modules that knows Ansible.
 
 from __future__ import annotations
 
-import traceback
-from typing import Any, Callable
+import contextlib
+from typing import Any, Callable, Literal, NoReturn, overload
 
 from ansible.module_utils.basic import AnsibleModule, env_fallback
+from ansible.module_utils.common.parameters import remove_values
 
 from ._containerd.client import RECONNECT_SECONDS, Client
 from ._core.errors import RestoreError
@@ -28,44 +29,79 @@ CONTAINERD = {
     "timeout": {"type": "int", "default": 60},
 }
 
+#: Whether a module talks to containerd in any case, or only where its option ``container_id`` is given.
+ALWAYS: Literal["always"] = "always"
+FOR_CONTAINER: Literal["for_container"] = "for_container"
+
 Step = Callable[[AnsibleModule, Client], "dict[str, Any]"]
+OptionalClientStep = Callable[[AnsibleModule, "Client | None"], "dict[str, Any]"]
+
+#: Characters from which on a value of a no_log option is masked wherever it occurs in what a module prints. Ansible
+#: masks shorter ones too, and a variable of the environment that is "1" or "gpu" would maim digests, paths and names
+#: that the next task goes by. A secret of fewer characters is none.
+_MASKED_LENGTH = 8
 
 
-def run(argument_spec: dict[str, Any], step: Step, **rules: Any) -> None:
+class Module(AnsibleModule):  # type: ignore[misc] # ansible-core has no annotations
+    """Ansible's module, whose masking covers warnings too."""
+
+    def __init__(self, **arguments: Any) -> None:
+        super().__init__(**arguments)
+        self.no_log_values.difference_update([text for text in self.no_log_values if len(text) < _MASKED_LENGTH])
+
+    def warn(self, warning: str, **more: Any) -> None:
+        # Ansible takes what is a warning for checked already, and prints it as it is.
+        super().warn(remove_values(warning, self.no_log_values), **more)
+
+
+@overload
+def run(argument_spec: dict[str, Any], step: Step, *, client: Literal["always"] = ..., **rules: Any) -> None: ...
+
+
+@overload
+def run(
+    argument_spec: dict[str, Any], step: OptionalClientStep, *, client: Literal["for_container"], **rules: Any
+) -> None: ...
+
+
+def run(argument_spec: dict[str, Any], step: Callable[..., Any], *, client: str = ALWAYS, **rules: Any) -> None:
     """Run one module: parse the options, open the client, carry out ``step``, exit with its result.
 
-    A result with ``failed`` has ``msg`` and ``failure`` itself.
-    ``rules`` are AnsibleModule's own (``required_if`` and the like). A RestoreError becomes ``msg`` and ``failure``.
+    A result with ``failed`` has ``msg`` and ``failure`` itself. A RestoreError becomes ``msg`` and ``failure``.
+    ``rules`` are AnsibleModule's own (``required_if`` and the like).
     """
-    module = AnsibleModule(argument_spec={**CONTAINERD, **argument_spec}, supports_check_mode=True, **rules)
-    parameters = module.params
-    # Ansible would mask each of those values wherever it occurs in the result; a "1" would maim digests and names.
-    module.no_log_values.clear()
+    module = Module(argument_spec={**CONTAINERD, **argument_spec}, supports_check_mode=True, **rules)
     try:
-        seconds = float(parameters["timeout"])
-        # A call that waits for a daemon that restarts is bounded by timeout as any other.
-        with Client(parameters["address"], parameters["namespace"], seconds, min(seconds, RECONNECT_SECONDS)) as client:
-            result = step(module, client)
-        _conceal(module, argument_spec)
+        with contextlib.ExitStack() as stack:
+            needed = client == ALWAYS or module.params["container_id"]
+            result = step(module, stack.enter_context(_connect(module.params)) if needed else None)
     except RestoreError as error:
-        _conceal(module, argument_spec)
-        module.fail_json(msg=error.sentence(), failure=error.failure().result())
+        _fail(module, argument_spec, error)
     except OSError as error:
-        _conceal(module, argument_spec)
         # Disks that fill up and the like; everything that can be foreseen has a code of its own.
-        seen = RestoreError("io_error", f"The node's operating system refused: {error}.", "Mend that, then run again.")
-        module.fail_json(msg=seen.sentence(), failure=seen.failure().result(), exception=traceback.format_exc())
+        text = f"The node's operating system refused: {error}."
+        _fail(module, argument_spec, RestoreError("io_error", text, "Mend that, then run again."))
+    _conceal(module.params, argument_spec)
     if result.get("failed"):
         module.fail_json(**result)
     module.exit_json(**result)
 
 
-def _conceal(module: AnsibleModule, argument_spec: dict[str, Any]) -> None:
-    """Mask the options that may hold secrets in what Ansible prints of the call; of a dict the keys stay."""
-    _mask(module.params, argument_spec)
+def _connect(parameters: dict[str, Any]) -> Client:
+    seconds = float(parameters["timeout"])
+    # A call that waits for a daemon that restarts is bounded by timeout as any other.
+    return Client(parameters["address"], parameters["namespace"], seconds, min(seconds, RECONNECT_SECONDS))
 
 
-def _mask(given: dict[str, Any], argument_spec: dict[str, Any]) -> None:
+def _fail(module: Module, argument_spec: dict[str, Any], error: RestoreError) -> NoReturn:
+    """Called where the exception is at hand, whose traceback Ansible shows to those who have asked for it."""
+    _conceal(module.params, argument_spec)
+    module.fail_json(msg=error.sentence(), failure=error.failure().result())
+    raise error
+
+
+def _conceal(given: dict[str, Any], argument_spec: dict[str, Any]) -> None:
+    """Hide the values of no_log options, however short, in what Ansible prints of the call; of a dict the keys stay."""
     for name, option in argument_spec.items():
         value = given.get(name)
         if not value:
@@ -74,4 +110,4 @@ def _mask(given: dict[str, Any], argument_spec: dict[str, Any]) -> None:
             given[name] = dict.fromkeys(value, "hidden") if isinstance(value, dict) else "hidden"
         elif option.get("options"):
             for entry in value if isinstance(value, list) else [value]:
-                _mask(entry, option["options"])
+                _conceal(entry, option["options"])

@@ -144,26 +144,14 @@ from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ansible_collections.gpuops.restore.plugins.module_utils import _cuda_module, _options
+from ansible_collections.gpuops.restore.plugins.module_utils import _module, _options
 from ansible_collections.gpuops.restore.plugins.module_utils._containerd.client import Client
-from ansible_collections.gpuops.restore.plugins.module_utils._gpu import state as gpu_state, vram
-from ansible_collections.gpuops.restore.plugins.module_utils._gpu.access import GpuAccess
+from ansible_collections.gpuops.restore.plugins.module_utils._gpu import state as gpu_state
 
 
 def step(module: AnsibleModule, client: Client | None) -> dict[str, Any]:
     """Carry out one call of the module."""
-    parameters = module.params
-    params = gpu_state.StateParams(
-        state=parameters["state"].upper(),
-        container_id=parameters["container_id"] or "",
-        pids=tuple(parameters["pids"] or ()),
-        gpu_map=dict(parameters["gpu_map"]),
-        vram=vram.sizes(parameters["vram"]),
-        owner=parameters["owner"],
-        force=parameters["force"],
-        assume_prepared=parameters["assume_prepared"],
-        access=GpuAccess.from_options(parameters),
-    )
+    params = gpu_state.StateParams.from_options(module.params)
     done = gpu_state.reach(client, params, module.check_mode)
     for warning in done.warnings:
         module.warn(warning)
@@ -196,7 +184,7 @@ RULES: dict[str, Any] = {
 
 def main() -> None:
     """Entry point of the module."""
-    _cuda_module.run(ARGUMENT_SPEC, step, **RULES)
+    _module.run(ARGUMENT_SPEC, step, client=_module.FOR_CONTAINER, **RULES)
 
 
 if __name__ == "__main__":

@@ -137,21 +137,14 @@ from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ansible_collections.gpuops.restore.plugins.module_utils import _cuda_module, _options
+from ansible_collections.gpuops.restore.plugins.module_utils import _module, _options
 from ansible_collections.gpuops.restore.plugins.module_utils._containerd.client import Client
 from ansible_collections.gpuops.restore.plugins.module_utils._gpu import info as gpu_info
-from ansible_collections.gpuops.restore.plugins.module_utils._gpu.access import GpuAccess
 
 
 def step(module: AnsibleModule, client: Client | None) -> dict[str, Any]:
     """Carry out one call of the module."""
-    parameters = module.params
-    params = gpu_info.InfoParams(
-        container_id=parameters["container_id"] or "",
-        pids=tuple(parameters["pids"] or ()),
-        access=GpuAccess.from_options(parameters),
-    )
-    return {"changed": False, **gpu_info.gather(client, params)}
+    return {"changed": False, **gpu_info.gather(client, gpu_info.InfoParams.from_options(module.params))}
 
 
 ARGUMENT_SPEC: dict[str, Any] = {
@@ -164,7 +157,7 @@ RULES: dict[str, Any] = {"mutually_exclusive": [("container_id", "pids")]}
 
 def main() -> None:
     """Entry point of the module."""
-    _cuda_module.run(ARGUMENT_SPEC, step, **RULES)
+    _module.run(ARGUMENT_SPEC, step, client=_module.FOR_CONTAINER, **RULES)
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -30,6 +30,15 @@ class InfoParams:
     container_id: str = ""
     pids: tuple[int, ...] = ()
     access: GpuAccess = field(default_factory=lambda: GpuAccess(cuda_timeout=SECONDS))
+
+    @classmethod
+    def from_options(cls, options: Mapping[str, Any]) -> InfoParams:
+        """The options of ``cuda_process_info``. Raises InputError ``pid_invalid``."""
+        return cls(
+            container_id=options["container_id"] or "",
+            pids=gpu_processes.require_pids(options["pids"]),
+            access=GpuAccess.from_options(options),
+        )
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ NVML cannot be asked: a checkpointed process is on no GPU and not in its list.
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from .._containerd import containers, tasks
@@ -81,6 +81,15 @@ class Scope:
 
     def _members(self) -> list[int]:
         return cgroup.tgids_of(self.task_pid, self.proc, self.cgroup_root)
+
+
+def require_pids(pids: Iterable[int] | None) -> tuple[int, ...]:
+    """The ids as an option has them. Raises InputError ``pid_invalid``."""
+    found = tuple(pids or ())
+    for pid in found:
+        if pid <= 1:
+            raise InputError("pid_invalid", f"{pid} is no process id to name here.", "Give host process ids.")
+    return found
 
 
 def scope_of_pids(pids: Sequence[int], proc: str = "/proc", cgroup_root: str = cgroup.ROOT) -> Scope:

@@ -58,6 +58,21 @@ class StateParams:
     assume_prepared: bool = False
     access: GpuAccess = field(default_factory=GpuAccess)
 
+    @classmethod
+    def from_options(cls, options: Mapping[str, Any]) -> StateParams:
+        """The options of ``cuda_process``. Raises InputError ``pid_invalid``, ``vram_invalid``."""
+        return cls(
+            state=options["state"].upper(),
+            container_id=options["container_id"] or "",
+            pids=gpu_processes.require_pids(options["pids"]),
+            gpu_map=dict(options["gpu_map"]),
+            vram=vram.sizes(options["vram"]),
+            owner=options["owner"],
+            force=options["force"],
+            assume_prepared=options["assume_prepared"],
+            access=GpuAccess.from_options(options),
+        )
+
 
 @dataclass
 class StateResult:
