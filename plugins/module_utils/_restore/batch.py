@@ -38,32 +38,32 @@ def check_all(
     ``check``: somebody plans, so a node of which nothing is known is measured for a moment.
     """
     with open_client() as client:
-        demands = [restore_demand.look(client, job) for job in jobs]
+        demands = [restore_demand.assess(client, job) for job in jobs]
     verdict = restore_demand.judge(demands, restore_demand.available_memory(), thorough=True)
     forecast = _forecast(demands, verdict, parallel, check)
     return verdict, {demand.job.name: forecast.predict(demand) for demand in demands}
 
 
 def restore_all(open_client: OpenClient, jobs: Sequence[Job], parallel: int, check: bool) -> list[Result]:
-    """Restore every workload; one that fails is taken back and does not disturb the others. In the order of ``jobs``.
+    """Restore every workload; one that fails is rolled back and does not disturb the others. In the order of ``jobs``.
 
     ``parallel``: how many at once at most, 0 for what the node's processors suggest. Each has a channel of its own.
     """
     with open_client() as client:
-        demands = [restore_demand.look(client, job) for job in jobs]
+        demands = [restore_demand.assess(client, job) for job in jobs]
     # A run asks the driver in each workload's turn; only check mode has to predict what it will say.
     verdict = restore_demand.judge(demands, restore_demand.available_memory(), thorough=check)
     forecast = _forecast(demands, verdict, parallel, check)
-    memory = _Memory()
+    admission = _MemoryAdmission()
     coming = sum(demand.memory for demand in demands if not demand.live)
     huge_pages = host_huge_pages.for_size(jobs[0].settings.huge_pages if jobs else host_huge_pages.KEEP, coming)
 
-    def one(demand: Demand) -> Result:
+    def restore_one(demand: Demand) -> Result:
         errors = verdict.refused.get(demand.job.name)
         if errors:
             return _refused(demand.job, combined(errors))
         try:
-            with memory.room_for(0 if demand.live or check else demand.memory), open_client() as client:
+            with admission.admitted(0 if demand.live or check else demand.memory), open_client() as client:
                 # Where nothing is to be restored, nothing is made ready either.
                 if demand.live or check:
                     prepared = preparation.Preparation(prediction=forecast.predict(demand))
@@ -72,18 +72,18 @@ def restore_all(open_client: OpenClient, jobs: Sequence[Job], parallel: int, che
                 return workload.restore(client, demand, verdict.reading, check, prepared)
         except RestoreError as error:
             # No channel for this one; what the others have done must still be told.
-            lost = Result(demand.job)
-            lost.fail(error)
-            return lost
+            failed = Result(demand.job)
+            failed.fail(error)
+            return failed
 
     limit = _limit(parallel)
     if check or len(demands) <= 1 or limit == 1:
-        found = [one(demand) for demand in demands]
+        found = [restore_one(demand) for demand in demands]
     else:
         with ThreadPoolExecutor(max_workers=min(limit, len(demands))) as pool:
-            found = list(pool.map(one, demands))
+            found = list(pool.map(restore_one, demands))
     if not check:
-        _learn(found)
+        _note_rates(found)
     return found
 
 
@@ -96,7 +96,7 @@ def _forecast(demands: Sequence[Demand], verdict: Verdict, parallel: int, check:
     return Forecast(coming, _limit(parallel), check)
 
 
-def _learn(found: Sequence[Result]) -> None:
+def _note_rates(found: Sequence[Result]) -> None:
     """What these restores took is what the next predictions rest on."""
     done = [result for result in found if result.task.created and not result.failure]
     samples = [Sample.from_receipt(result.receipt) for result in done]
@@ -107,31 +107,31 @@ def _learn(found: Sequence[Result]) -> None:
 def _refused(job: Job, error: RestoreError) -> Result:
     result = Result(job, step="preflight")
     # Whoever gets here has no preflight any more that would come before the window.
-    result.fail(gpu.settled(error))
+    result.fail(gpu.not_retryable(error))
     return result
 
 
-class _Memory:
-    """Lets a workload begin when the node has memory for it beside those that are being restored now."""
+class _MemoryAdmission:
+    """Lets a workload begin when the node has memory for it and for those that are being restored now."""
 
     def __init__(self, available: Callable[[], int | None] = restore_demand.available_memory) -> None:
         self._available = available
         self._changed = threading.Condition()
-        self._promised: list[int] = []
+        self._admitted: list[int] = []
 
     @contextlib.contextmanager
-    def room_for(self, size: int) -> Iterator[None]:
+    def admitted(self, size: int) -> Iterator[None]:
         """Wait for ``size`` bytes; one that is alone never waits, since what it lacks nobody would give back."""
         with self._changed:
-            self._changed.wait_for(lambda: not self._promised or self._fits(size))
-            self._promised.append(size)
+            self._changed.wait_for(lambda: not self._admitted or self._fits(size))
+            self._admitted.append(size)
         try:
             yield
         finally:
             with self._changed:
-                self._promised.remove(size)
+                self._admitted.remove(size)
                 self._changed.notify_all()
 
     def _fits(self, size: int) -> bool:
         free = self._available()
-        return free is None or size + sum(self._promised) <= free
+        return free is None or size + sum(self._admitted) <= free

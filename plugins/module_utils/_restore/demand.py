@@ -12,6 +12,7 @@ from typing import Any
 
 from .._checkpoint import original as checkpoint_original
 from .._checkpoint.original import Original
+from .._checkpoint.reader import Checkpoint
 from .._containerd import task_removal, tasks
 from .._containerd.client import Client
 from .._core.errors import RETRYABLE, NodeError, RestoreError
@@ -25,24 +26,37 @@ from .params import Job
 
 @dataclass(frozen=True)
 class Demand:
-    """What one workload will take. ``memory``: bytes of its memory images; ``live``: it runs already."""
+    """What one workload will take."""
 
     job: Job
     #: The original container, read once for the whole run: from here on a name that moves changes nothing.
     original: Original | None = None
     #: Why there is none; for the workload's own steps to say.
     unreadable: RestoreError | None = None
+    #: It runs already.
     live: bool = False
     #: Of the staged directory; empty where the checkpoint cannot be read.
     key: str = ""
+    #: Bytes of its memory images.
     memory: int = 0
+    #: Bytes, from its spec.
     memory_limit: int | None = None
-    gpu_expected: bool = False
-    #: Bytes that the processes held on each GPU, by old UUID, where that is known.
-    held: Mapping[str, int] = field(default_factory=dict)
+    gpu_required: bool = False
+    #: Bytes that the processes had on each GPU, by old UUID, where that is known.
+    vram_at_checkpoint: Mapping[str, int] = field(default_factory=dict)
     #: The old GPUs that they could see.
     visible: tuple[str, ...] = ()
     vram: gpu_vram.Requirement = field(default_factory=gpu_vram.Requirement)
+
+    @property
+    def checkpoint(self) -> Checkpoint | None:
+        """The checkpoint image; None where it cannot be read."""
+        return self.original.checkpoint if self.original else None
+
+    @property
+    def facts(self) -> Mapping[str, Any]:
+        """What its capture recorded, {} where that is not known."""
+        return self.original.checkpoint.facts if self.original else {}
 
 
 @dataclass
@@ -58,7 +72,7 @@ class Verdict:
         self.refused.setdefault(name, []).append(error)
 
 
-def look(client: Client, job: Job) -> Demand:
+def assess(client: Client, job: Job) -> Demand:
     """Read the workload's checkpoint; what it will take, which is nothing where that cannot be told."""
     try:
         original = checkpoint_original.read(client, job.container.source)
@@ -73,8 +87,8 @@ def look(client: Client, job: Job) -> Demand:
         return Demand(job, original)
     checkpoint = original.checkpoint
     size = checkpoint.criu.size if checkpoint.criu else 0
-    expected = restore_gpu.expected(job.gpu, spec, checkpoint.facts)
-    held = gpu_vram.at_checkpoint(job.gpu.vram, checkpoint.facts)
+    required = restore_gpu.requires_gpu(job.gpu, spec, checkpoint.facts)
+    vram_at_checkpoint = gpu_vram.at_checkpoint(job.gpu.vram, checkpoint.facts)
     memory = ((spec.get("linux") or {}).get("resources") or {}).get("memory")
     limit = memory.get("limit") if isinstance(memory, dict) else None
     return Demand(
@@ -84,11 +98,11 @@ def look(client: Client, job: Job) -> Demand:
         key=checkpoint.key,
         memory=size,
         memory_limit=limit if isinstance(limit, int) else None,
-        gpu_expected=expected,
-        held=held,
+        gpu_required=required,
+        vram_at_checkpoint=vram_at_checkpoint,
         visible=gpu_vram.visible(checkpoint.facts),
-        vram=gpu_vram.requirement(held, checkpoint.facts, size, job.gpu.gpu_map)
-        if expected
+        vram=gpu_vram.requirement(vram_at_checkpoint, checkpoint.facts, size, job.gpu.gpu_map)
+        if required
         else gpu_vram.Requirement(),
     )
 
@@ -101,17 +115,17 @@ def judge(demands: Sequence[Demand], available: int | None, thorough: bool) -> V
     verdict = Verdict()
     coming = [demand for demand in demands if not demand.live]
     _judge_memory(coming, available, verdict)
-    expected = [demand for demand in coming if demand.gpu_expected]
-    if not expected:
+    on_gpus = [demand for demand in coming if demand.gpu_required]
+    if not on_gpus:
         return verdict
-    verdict.reading = expected[0].job.gpu.policy.access.read_nvml()
+    verdict.reading = on_gpus[0].job.gpu.policy.access.read_nvml()
     if thorough:
-        _judge_driver(expected, verdict)
+        _judge_driver(on_gpus, verdict)
     taken: dict[str, int] = {}
-    for demand in expected:
+    for demand in on_gpus:
         gpu = demand.job.gpu
         try:
-            pairs = gpu_map.pairs(gpu.gpu_map, {*demand.held, *demand.visible})
+            pairs = gpu_map.pairs(gpu.gpu_map, {*demand.vram_at_checkpoint, *demand.visible})
             gpu_map.require_targets(pairs, verdict.reading)
             warnings = gpu_vram.require_room(demand.job.name, demand.vram, taken, verdict.reading)
         except RestoreError as error:
@@ -132,18 +146,18 @@ def _judge_memory(coming: Sequence[Demand], available: int | None, verdict: Verd
         if demand.memory_limit is not None and 0 < demand.memory_limit < size:
             verdict.refuse(name, _over_limit(name, size, demand.memory_limit))
             continue
-        now = (kept, max(passing, size)) if demand.gpu_expected else (kept + size, passing)
+        now = (kept, max(passing, size)) if demand.gpu_required else (kept + size, passing)
         if available is not None and sum(now) > available:
-            verdict.refuse(name, _short(name, size, available - kept - (0 if demand.gpu_expected else passing)))
+            verdict.refuse(name, _short(name, size, available - kept - (0 if demand.gpu_required else passing)))
             continue
         kept, passing = now
 
 
-def _judge_driver(expected: Sequence[Demand], verdict: Verdict) -> None:
-    access = expected[0].job.gpu.policy.access.limited_to(gpu_info.SECONDS)
+def _judge_driver(on_gpus: Sequence[Demand], verdict: Verdict) -> None:
+    access = on_gpus[0].job.gpu.policy.access.limited_to(gpu_info.SECONDS)
     found = gpu_info.gather(None, gpu_info.InfoParams(access=access))
     code = str(found.get("reason_code"))
-    for demand in expected:
+    for demand in on_gpus:
         if not found["available"]:
             verdict.refuse(
                 demand.job.name,

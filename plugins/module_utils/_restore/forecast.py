@@ -55,7 +55,7 @@ class Forecast:
         load = prediction.Load(
             # Staged or not, CRIU reads the same; a tar is about as long as its files.
             size=report.bytes or demand.memory,
-            vram=demand.vram.total if demand.gpu_expected else 0,
+            vram=demand.vram.total if demand.gpu_required else 0,
             uncached=report.uncached,
             prewarm=0 if prewarmed else report.read,
             concurrency=self._concurrency,

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The GPU's part in the restore of one workload: its memory comes back, and that is seen."""
+"""The GPU's part in the restore of one workload: its memory is restored, and that is verified."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ _INTERVAL = 0.2
 
 @dataclass(frozen=True)
 class GpuParams:
-    """What is wanted of one workload's GPU memory. ``vram``: bytes by old GPU UUID, as the operator gave them.
-
-    ``visible``: the old GPUs that its processes could see, where that was recorded.
-    """
+    """What is wanted of one workload's GPU memory."""
 
     policy: Policy = field(default_factory=Policy)
     gpu_map: Mapping[str, str] = field(default_factory=dict)
+    #: Bytes by old GPU UUID, as the operator gave them.
     vram: Mapping[str, int] = field(default_factory=dict)
+    #: The old GPUs that its processes could see, where that was recorded.
     visible: tuple[str, ...] = ()
+    #: How often the workload is restored anew when the driver has failed.
     retries: int = 1
 
 
@@ -57,58 +57,60 @@ class GpuResult:
             "bytes": total,
             "seconds": self.seconds,
             "gb_per_s": round(total / took / 1e9, 2) if total and took else None,
-            "gpus": _cards(self.processes, before, after),
+            "gpus": _usage(self.processes, before, after),
         }
 
 
-def concerned(params: GpuParams, spec: Mapping[str, Any], facts: Mapping[str, Any]) -> bool:
+def needs_driver(params: GpuParams, spec: Mapping[str, Any], facts: Mapping[str, Any]) -> bool:
     """Whether the driver has to be asked about this workload at all."""
     policy = params.policy
     if policy.mode == devices.NONE:
         return False
-    return expected(params, spec, facts) or devices.has_driver(policy.access.control_device)
+    return requires_gpu(params, spec, facts) or devices.has_driver(policy.access.control_device)
 
 
-def expected(params: GpuParams, spec: Mapping[str, Any], facts: Mapping[str, Any]) -> bool:
+def requires_gpu(params: GpuParams, spec: Mapping[str, Any], facts: Mapping[str, Any]) -> bool:
     """Whether the workload cannot do without a GPU."""
     mode = params.policy.mode
     if mode == devices.AUTO:
-        return certain(params, facts) or devices.wanted_by(spec)
+        return requires_processes(params, facts) or devices.wanted_by(spec)
     return mode == devices.REQUIRED
 
 
-def certain(params: GpuParams, facts: Mapping[str, Any]) -> bool:
+def requires_processes(params: GpuParams, facts: Mapping[str, Any]) -> bool:
     """Whether there must be processes with CUDA: they are required, or the capture has recorded some."""
     mode = params.policy.mode
     return mode == devices.REQUIRED or (mode == devices.AUTO and bool(gpu_vram.processes(facts)))
 
 
-def opening(params: GpuParams) -> driver.Opening:
+def open_driver(params: GpuParams) -> driver.Opening:
     """The driver, to be opened while CRIU is at work: that takes as long as a gigabyte's restore."""
     access = params.policy.access
     return driver.Opening(access.open_driver(time.monotonic() + access.cuda_timeout))
 
 
-def bring_back(
+def restore_memory(
     client: Client,
     container_id: str,
     params: GpuParams,
     ownership: tuple[str, bool],
-    needed: bool,
     check: bool,
-    assume_prepared: bool = False,
-    insist: bool = False,
-    ahead: driver.Opening | None = None,
+    *,
+    gpu_required: bool,
+    processes_required: bool = False,
+    predicted_task: bool = False,
+    opening: driver.Opening | None = None,
 ) -> GpuResult:
-    """Restore and unlock all CUDA processes of the running task, and see their memory on the GPUs.
+    """Restore and unlock all CUDA processes of the running task.
 
-    ``ownership``: owner label and force. ``needed`` as :func:`expected` tells, ``insist`` as :func:`certain`;
-    ``ahead``: a driver that is being opened.
+    ``ownership``: owner label and force. ``gpu_required`` as :func:`requires_gpu` tells, ``processes_required`` as
+    :func:`requires_processes`; ``predicted_task``: in check mode, the task is one that this call would have started;
+    ``opening``: a driver that is being opened.
     Raises what :func:`_gpu.state.reach` raises, and RestoreError ``no_cuda_process``.
     """
     policy = params.policy
     result = GpuResult()
-    if check and assume_prepared and not needed:
+    if predicted_task and not gpu_required:
         # Whether it holds any can only be seen once it runs.
         return result
     try:
@@ -122,20 +124,20 @@ def bring_back(
                 visible=params.visible,
                 owner=ownership[0],
                 force=ownership[1],
-                assume_prepared=assume_prepared,
+                assume_prepared=predicted_task,
                 access=policy.access,
             ),
             check,
-            ahead.driver() if ahead else None,
+            opening.driver() if opening else None,
         )
     except NodeError as error:
-        if needed or error.code not in driver.UNAVAILABLE:
+        if gpu_required or error.code not in driver.UNAVAILABLE:
             raise
         result.warnings.append(f"GPU memory was not looked for: {error.message}")
         return result
     result.changed, result.actions, result.warnings = done.changed, done.actions, done.warnings
     result.processes, result.seconds, result.reached_at = done.processes, done.seconds, done.reached_at
-    if insist and not done.processes and not (check and assume_prepared):
+    if processes_required and not done.processes and not predicted_task:
         why = "the workload requires its GPU memory back"
         if policy.mode != devices.REQUIRED:
             why = "its capture recorded some that have"
@@ -149,7 +151,11 @@ def bring_back(
 
 
 def verify(
-    result: GpuResult, container_id: str, policy: Policy, sleep: Callable[[float], None] = time.sleep
+    result: GpuResult,
+    container_id: str,
+    policy: Policy,
+    clock: Callable[[], float] = time.monotonic,
+    sleep: Callable[[float], None] = time.sleep,
 ) -> nvml.Reading | None:
     """See by NVML that every process that was restored holds memory again; the reading, None where there is none.
 
@@ -158,7 +164,7 @@ def verify(
     restored = [p for p in result.processes if "restore" in p["seconds"] and p["after"] == driver.RUNNING]
     if not restored:
         return None
-    give_up = time.monotonic() + _SEEN_SECONDS
+    give_up = clock() + _SEEN_SECONDS
     while True:
         reading = policy.access.read_nvml()
         if reading.reason:
@@ -175,7 +181,7 @@ def verify(
             process["bytes"], process["gpus"] = reading.bytes_of(process["pid"]), reading.shares_of(process["pid"])
         if not missing:
             return reading
-        if time.monotonic() >= give_up:
+        if clock() >= give_up:
             raise RestoreError(
                 "vram_not_back",
                 f"The driver restored process {missing[0]} of {container_id}, but NVML shows no GPU memory of it.",
@@ -186,27 +192,27 @@ def verify(
         sleep(_INTERVAL)
 
 
-def settled(error: RestoreError) -> RestoreError:
-    """The error of a GPU step in the window: what was made has to go again, so running this step again is no way."""
+def not_retryable(error: RestoreError) -> RestoreError:
+    """The error of a GPU step in the window: what was made has to go again, so this step cannot just be run again."""
     if error.outcome != UNKNOWN:
         error.outcome = TERMINAL
     return error
 
 
-def _cards(
+def _usage(
     processes: list[dict[str, Any]], before: nvml.Reading | None, after: nvml.Reading | None
 ) -> list[dict[str, Any]]:
     shares = [gpu for process in processes for gpu in process["gpus"]]
-    cards = {gpu["uuid"]: gpu for gpu in shares}
+    gpus = {gpu["uuid"]: gpu for gpu in shares}
     found = []
-    for uuid, card in sorted(cards.items()):
+    for uuid, gpu in sorted(gpus.items()):
         then, now = (reading.gpu(uuid) if reading else None for reading in (before, after))
         found.append(
             {
                 "uuid": uuid,
-                "index": card["index"],
-                "name": card["name"],
-                "memory": sum(gpu["memory"] or 0 for gpu in shares if gpu["uuid"] == uuid),
+                "index": gpu["index"],
+                "name": gpu["name"],
+                "memory": sum(share["memory"] or 0 for share in shares if share["uuid"] == uuid),
                 "used_before": _used(then),
                 "used_after": _used(now),
             }

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The way of one workload: container, task, GPU memory, proof, receipt; and the way back."""
+"""The restore of one workload: container, task, GPU memory, proof, receipt; after a failure evidence and rollback."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ import contextlib
 import dataclasses
 import os
 import time
-from collections.abc import Mapping
 from typing import Any
 
 from .._container import container as container_steps, task as task_steps
@@ -22,7 +21,6 @@ from .._gpu import driver as gpu_driver, nvml, vram
 from .._probe import probe as probes
 from . import gpu, records
 from .demand import Demand
-from .params import Job
 from .preparation import Preparation
 from .result import Result, WorkloadFailure
 
@@ -39,37 +37,50 @@ def restore(
     ``reading``: the GPUs before the restore, where they were looked at; ``preparation``: what is ready for the window.
     Never raises RestoreError; it is in the result.
     """
-    job = demand.job
-    left = job.gpu.retries
     preparation = preparation or Preparation()
-    result = _attempt(client, demand, reading, check, preparation)
+    retries = demand.job.gpu.retries
+    result = _Attempt(client, demand, reading, check, preparation).run()
     if result.failure and result.failure.code == "memory_write_failed" and not result.failure.left_behind:
-        warnings = [
-            *result.warnings,
-            f"The restore of {job.name} was begun anew, by CRIU alone: {result.failure.msg}",
-        ]
         preparation = preparation.without_split(result.failure.msg)
-        result = _attempt(client, _anew(demand), reading, check, preparation)
-        result.warnings[:0] = warnings
-    while result.failure and left > 0 and _may_begin_anew(client, demand, result, result.failure, check):
-        left -= 1
+        retry = _Attempt(client, _with_rebuild(demand), reading, check, preparation)
+        result = retry.run_after(result, f"was begun anew, by CRIU alone: {result.failure.msg}")
+    while result.failure and retries > 0 and _may_retry(client, demand, result, result.failure, check):
+        retries -= 1
         if check:
-            return _foretold(client, result)
-        warnings = [*result.warnings, f"The restore of {job.name} was begun anew: {result.failure.msg}"]
-        result = _attempt(client, _anew(demand), reading, check, preparation)
-        result.warnings[:0] = warnings
+            return _predicted_retry(client, result)
+        retry = _Attempt(client, _with_rebuild(demand), reading, check, preparation)
+        result = retry.run_after(result, f"was begun anew: {result.failure.msg}")
     return result
 
 
-def _anew(demand: Demand) -> Demand:
-    # A failed attempt has used its snapshot, also where the container was there before.
-    job = demand.job
-    return dataclasses.replace(
-        demand, job=dataclasses.replace(job, container=dataclasses.replace(job.container, rebuild=True))
-    )
+def _with_rebuild(demand: Demand) -> Demand:
+    """For another attempt: the failed one has used its snapshot, also where the container was there before."""
+    container = dataclasses.replace(demand.job.container, rebuild=True)
+    return dataclasses.replace(demand, job=dataclasses.replace(demand.job, container=container))
 
 
-def _foretold(client: Client, failed: Result) -> Result:
+def _may_retry(client: Client, demand: Demand, result: Result, failure: WorkloadFailure, check: bool) -> bool:
+    """Whether the GPU refused, the GPUs have room now, and nothing of the failed attempt is left."""
+    job, checkpoint = demand.job, demand.checkpoint
+    codes = ("cuda_restore_failed",) if check else ("cuda_restore_failed", "vram_short")
+    if failure.code not in codes or failure.left_behind or checkpoint is None:
+        return False
+    reading = job.gpu.policy.access.read_nvml()
+    if reading.reason:
+        return False
+    try:
+        known = vram.at_checkpoint(job.gpu.vram, checkpoint.facts)
+        size = checkpoint.criu.size if checkpoint.criu else 0
+        vram.require_room(job.name, vram.requirement(known, checkpoint.facts, size, job.gpu.gpu_map), {}, reading)
+        if failure.code == "cuda_restore_failed" and not result.task.created:
+            # A task that a run which was killed has left: its poisoned processes never come back.
+            task_steps.absent(client, dataclasses.replace(job.task, grace_seconds=0.0), check)
+    except RestoreError:
+        return False
+    return True
+
+
+def _predicted_retry(client: Client, failed: Result) -> Result:
     """In check mode: a task that a run which was killed has left is poisoned and would be replaced."""
     job = failed.job
     gone = task_steps.absent(client, job.task, check=True)
@@ -78,121 +89,181 @@ def _foretold(client: Client, failed: Result) -> Result:
     return Result(job, container=failed.container, task=task, warnings=failed.warnings, receipt_written=True)
 
 
-def _attempt(
-    client: Client, demand: Demand, reading: nvml.Reading | None, check: bool, preparation: Preparation
-) -> Result:
-    result = Result(demand.job, preparation=preparation.result())
-    try:
-        _go(client, demand, result, reading, check, preparation)
-    except RestoreError as error:
-        result.fail(error)
-    except OSError as error:
-        refused = f"The node's operating system refused: {error}."
-        result.fail(RestoreError("io_error", refused, "Mend that, then run again."))
-    if result.failure and not check:
-        _keep_evidence(client, result, result.failure)
-        _take_back(client, result)
-    return result
+class _Attempt:
+    """One attempt at the restore of a workload."""
 
+    def __init__(
+        self, client: Client, demand: Demand, reading: nvml.Reading | None, check: bool, preparation: Preparation
+    ) -> None:
+        self._client = client
+        self._demand = demand
+        self._job = demand.job
+        self._reading = reading
+        self._check = check
+        self._preparation = preparation
+        self._result = Result(demand.job, preparation=preparation.result())
 
-def _go(
-    client: Client, demand: Demand, result: Result, reading: nvml.Reading | None, check: bool, preparation: Preparation
-) -> None:
-    job = demand.job
-    with preparation.huge_pages:
-        result.preparation = preparation.result()
-        begun = time.monotonic()
-        running = _window(client, demand, result, check, preparation)
-        result.seconds["window"] = round((result.gpu.reached_at or time.monotonic()) - begun, 3)
-    if result.task.created and not check:
-        with result.timed(ALIVE):
-            left = job.task.alive_seconds - (time.monotonic() - running)
-            task_steps.stays_alive(client, job.task, result.task.task["pid"], max(0.0, left))
-    if job.probe is not None and not check:
-        with result.timed(PROBE):
-            result.probe = probes.probe(client, job.probe, check).result()
-    with result.timed(RECEIPT):
-        _receipt(client, job, result, reading, check)
+    def run(self) -> Result:
+        """Carry it out; what a failed one has made is removed again."""
+        try:
+            self._carry_out()
+        except RestoreError as error:
+            self._result.fail(error)
+        except OSError as error:
+            refused = f"The node's operating system refused: {error}."
+            self._result.fail(RestoreError("io_error", refused, "Mend that, then run again."))
+        if self._result.failure and not self._check:
+            self._keep_evidence(self._result.failure)
+            self._roll_back()
+        return self._result
 
+    def run_after(self, failed: Result, why: str) -> Result:
+        """The same, with a warning about the attempt before."""
+        result = self.run()
+        result.warnings[:0] = [*failed.warnings, f"The restore of {self._job.name} {why}"]
+        return result
 
-def _window(client: Client, demand: Demand, result: Result, check: bool, preparation: Preparation) -> float:
-    """From nothing to a process with its GPU memory; when the process ran, as time.monotonic() tells."""
-    job = demand.job
-    facts = demand.original.checkpoint.facts if demand.original else {}
-    with result.timed(CONTAINER):
+    def _carry_out(self) -> None:
+        job, result = self._job, self._result
+        with self._preparation.huge_pages:
+            result.preparation = self._preparation.result()
+            begun = time.monotonic()
+            running = self._window()
+            result.seconds["window"] = round((result.gpu.reached_at or time.monotonic()) - begun, 3)
+        if result.task.created and not self._check:
+            with result.timed(ALIVE):
+                left = job.task.alive_seconds - (time.monotonic() - running)
+                task_steps.stays_alive(self._client, job.task, result.task.task["pid"], max(0.0, left))
+        if job.probe is not None and not self._check:
+            with result.timed(PROBE):
+                result.probe = probes.probe(self._client, job.probe, self._check).result()
+        with result.timed(RECEIPT):
+            self._keep_receipt()
+
+    def _window(self) -> float:
+        """From nothing to a process with its GPU memory; when the process ran, as time.monotonic() tells."""
+        job, result = self._job, self._result
+        with result.timed(CONTAINER):
+            self._make_container()
+        needs_driver = gpu.needs_driver(job.gpu, result.container.spec_after, self._demand.facts)
+        with contextlib.ExitStack() as stack:
+            opening = stack.enter_context(gpu.open_driver(job.gpu)) if needs_driver and not self._check else None
+            with result.timed(TASK):
+                self._start_task()
+            running = time.monotonic()
+            if needs_driver:
+                with result.timed(GPU):
+                    self._restore_gpu_memory(opening)
+        return running
+
+    def _make_container(self) -> None:
+        params, demand, result = self._job.container, self._demand, self._result
         if demand.unreadable:
-            result.container = container_steps.without_checkpoint(job.container, demand.unreadable, check)
+            result.container = container_steps.without_checkpoint(params, demand.unreadable, self._check)
         else:
-            result.container = container_steps.present(client, job.container, check, demand.original)
+            result.container = container_steps.present(self._client, params, self._check, demand.original)
         result.warnings += result.container.warnings
-    concerned = gpu.concerned(job.gpu, result.container.spec_after, facts)
-    with contextlib.ExitStack() as stack:
-        driver = stack.enter_context(gpu.opening(job.gpu)) if concerned and not check else None
-        with result.timed(TASK):
+
+    def _start_task(self) -> None:
+        result = self._result
+        params = dataclasses.replace(
+            self._job.task,
+            # Watched after the window.
+            alive_seconds=0.0,
             # What this call would have made counts as made.
-            params = dataclasses.replace(
-                job.task, alive_seconds=0.0, assume_prepared=check and result.container.changed, split=preparation.split
-            )
-            checkpoint = demand.original.checkpoint if demand.original else None
-            result.task = task_steps.started(client, params, check, checkpoint)
-            result.warnings += result.task.warnings
-            result.preparation["parallel_memory"].update(result.task.memory)
-        running = time.monotonic()
-        if concerned:
-            with result.timed(GPU):
-                _bring_gpu_back(client, job, result, facts, check, driver)
-    return running
-
-
-def _bring_gpu_back(
-    client: Client, job: Job, result: Result, facts: Mapping[str, Any], check: bool, ahead: gpu_driver.Opening | None
-) -> None:
-    # Room was looked for before the window, unless the task is one that a run which was killed has left. Else only a
-    # map needs to know which GPUs there were.
-    known = bool(job.gpu.gpu_map) or not result.task.changed
-    params = dataclasses.replace(
-        job.gpu, vram=vram.at_checkpoint(job.gpu.vram, facts) if known else {}, visible=vram.visible(facts)
-    )
-    try:
-        result.gpu = gpu.bring_back(
-            client,
-            job.name,
-            params,
-            (job.settings.owner, job.settings.force),
-            gpu.expected(params, result.container.spec_after, facts),
-            check,
-            assume_prepared=check and result.task.changed,
-            insist=gpu.certain(params, facts),
-            ahead=ahead,
+            assume_prepared=self._check and result.container.changed,
+            split=self._preparation.split,
         )
-        if result.gpu.changed and not check:
-            result.gpu_seen = gpu.verify(result.gpu, job.name, params.policy)
-    except RestoreError as error:
-        if result.task.created and not check:
-            if error.code in _MAY_HAVE_DIED:
-                # Then its exit status and its last words say more.
-                task_steps.stays_alive(client, job.task, result.task.task["pid"], 0.0)
-            gpu.settled(error)
-        raise
-    result.warnings += result.gpu.warnings
+        result.task = task_steps.started(self._client, params, self._check, self._demand.checkpoint)
+        result.warnings += result.task.warnings
+        result.preparation["parallel_memory"].update(result.task.memory)
 
+    def _restore_gpu_memory(self, opening: gpu_driver.Opening | None) -> None:
+        job, result, facts = self._job, self._result, self._demand.facts
+        # Room was looked for before the window, unless the task is one that a run which was killed has left. Else only
+        # a map needs to know which GPUs there were.
+        known = bool(job.gpu.gpu_map) or not result.task.changed
+        params = dataclasses.replace(
+            job.gpu, vram=vram.at_checkpoint(job.gpu.vram, facts) if known else {}, visible=vram.visible(facts)
+        )
+        try:
+            result.gpu = gpu.restore_memory(
+                self._client,
+                job.name,
+                params,
+                (job.settings.owner, job.settings.force),
+                self._check,
+                gpu_required=gpu.requires_gpu(params, result.container.spec_after, facts),
+                processes_required=gpu.requires_processes(params, facts),
+                predicted_task=self._check and result.task.changed,
+                opening=opening,
+            )
+            if result.gpu.changed and not self._check:
+                result.gpu_seen = gpu.verify(result.gpu, job.name, params.policy)
+        except RestoreError as error:
+            if result.task.created and not self._check:
+                if error.code in _MAY_HAVE_DIED:
+                    # Then its exit status and its last words say more.
+                    task_steps.stays_alive(self._client, job.task, result.task.task["pid"], 0.0)
+                gpu.not_retryable(error)
+            raise
+        result.warnings += result.gpu.warnings
 
-def _receipt(client: Client, job: Job, result: Result, reading: nvml.Reading | None, check: bool) -> None:
-    """Written when something was restored, or when a run that was killed did not get to it; else only read."""
-    root = job.settings.staging_dir
-    if not (result.container.changed or result.task.changed or result.gpu.changed):
-        result.receipt = records.read_receipt(root, job.name)
-        if result.receipt:
+    def _keep_receipt(self) -> None:
+        """Written when something was restored, or when a run that was killed did not get to it; else only read."""
+        root, name, result = self._job.settings.staging_dir, self._job.name, self._result
+        if not (result.container.changed or result.task.changed or result.gpu.changed):
+            result.receipt = records.read_receipt(root, name)
+            if result.receipt:
+                return
+        result.receipt_written = True
+        if not self._check:
+            result.receipt = _receipt(self._client.namespace, result, self._reading)
+            records.write_receipt(root, name, result.receipt)
+
+    def _keep_evidence(self, failure: WorkloadFailure) -> None:
+        name, settings, result = self._job.name, self._job.settings, self._result
+        if settings.keep_evidence <= 0:
             return
-    result.receipt_written = True
-    if check:
-        return
-    result.receipt = _compose(client, job, result, reading)
-    records.write_receipt(root, job.name, result.receipt)
+        work = state_dir.work_dir(settings.staging_dir, self._client.namespace, name)
+        try:
+            bundle = records.keep_evidence(
+                settings.staging_dir, name, settings.keep_evidence, work, result.task.output_created
+            )
+            # CRIU's log, which the failure names, is there from now on.
+            result.failure = failure.with_evidence(work, bundle)
+            records.write_failure(bundle, _evidence(result))
+        except OSError as error:
+            result.warnings.append(f"The evidence of {name} could not be kept whole: {error}.")
+
+    def _roll_back(self) -> None:
+        """Remove what this attempt made: the task with its GPU memory, output files, container and snapshot."""
+        client, job, settings, result = self._client, self._job, self._job.settings, self._result
+        try:
+            if result.task.created:
+                gone = task_steps.absent(client, dataclasses.replace(job.task, grace_seconds=0.0), check=False)
+                result.warnings += gone.warnings
+                for path in result.task.output_created:
+                    with contextlib.suppress(FileNotFoundError):
+                        os.unlink(path)
+            if result.container.created:
+                container_steps.absent(
+                    client, job.name, settings.owner, settings.force, settings.staging_dir, check=False
+                )
+        except (RestoreError, OSError) as error:
+            self._note_left_behind(error.sentence() if isinstance(error, RestoreError) else str(error))
+
+    def _note_left_behind(self, what: str) -> None:
+        """The rollback has failed: say so everywhere, in the evidence too."""
+        if self._result.failure:
+            failure = self._result.failure = self._result.failure.with_left_behind(what)
+            if failure.evidence:
+                with contextlib.suppress(OSError):
+                    records.write_failure(failure.evidence, _evidence(self._result))
 
 
-def _compose(client: Client, job: Job, result: Result, reading: nvml.Reading | None) -> dict[str, Any]:
-    container = result.container.container
+def _receipt(namespace: str, result: Result, reading: nvml.Reading | None) -> dict[str, Any]:
+    job, container = result.job, result.container.container
     record = dict(job.record)
     seconds = {
         **record.pop("seconds", {}),
@@ -215,7 +286,7 @@ def _compose(client: Client, job: Job, result: Result, reading: nvml.Reading | N
         "base_image": {"name": container["image"], "digest": base.get("digest", "")},
         "container": {
             "id": job.name,
-            "namespace": client.namespace,
+            "namespace": namespace,
             **{key: container[key] for key in ("snapshotter", "snapshot_key", "spec_source")},
         },
         "pid": result.task.task.get("pid"),
@@ -231,22 +302,6 @@ def _compose(client: Client, job: Job, result: Result, reading: nvml.Reading | N
             "total": round(sum(float(value) for value in seconds.values()), 3),
         },
     }
-
-
-def _keep_evidence(client: Client, result: Result, failure: WorkloadFailure) -> None:
-    job, settings = result.job, result.job.settings
-    if settings.keep_evidence <= 0:
-        return
-    work = state_dir.work_dir(settings.staging_dir, client.namespace, job.name)
-    try:
-        bundle = records.keep_evidence(
-            settings.staging_dir, job.name, settings.keep_evidence, work, result.task.output_created
-        )
-        # CRIU's log, which the failure names, is there from now on.
-        result.failure = failure.with_evidence(work, bundle)
-        records.write_failure(bundle, _evidence(result))
-    except OSError as error:
-        result.warnings.append(f"The evidence of {job.name} could not be kept whole: {error}.")
 
 
 def _evidence(result: Result) -> dict[str, Any]:
@@ -265,47 +320,3 @@ def _evidence(result: Result) -> dict[str, Any]:
         "gpu": result.gpu.result(),
         "seconds": result.seconds,
     }
-
-
-def _take_back(client: Client, result: Result) -> None:
-    """Remove what this call made: the task with its GPU memory, output files, container and snapshot."""
-    job, settings = result.job, result.job.settings
-    try:
-        if result.task.created:
-            gone = task_steps.absent(client, dataclasses.replace(job.task, grace_seconds=0.0), check=False)
-            result.warnings += gone.warnings
-            for path in result.task.output_created:
-                with contextlib.suppress(FileNotFoundError):
-                    os.unlink(path)
-        if result.container.created:
-            container_steps.absent(client, job.name, settings.owner, settings.force, settings.staging_dir, check=False)
-    except (RestoreError, OSError) as error:
-        if result.failure:
-            result.failure = result.failure.with_left_behind(
-                error.sentence() if isinstance(error, RestoreError) else str(error)
-            )
-            if result.failure.evidence:
-                with contextlib.suppress(OSError):
-                    records.write_failure(result.failure.evidence, _evidence(result))
-
-
-def _may_begin_anew(client: Client, demand: Demand, result: Result, failure: WorkloadFailure, check: bool) -> bool:
-    """Whether the GPU refused, the GPUs have room now, and nothing of the failed attempt is left."""
-    job = demand.job
-    codes = ("cuda_restore_failed",) if check else ("cuda_restore_failed", "vram_short")
-    if failure.code not in codes or failure.left_behind or demand.original is None:
-        return False
-    reading = job.gpu.policy.access.read_nvml()
-    if reading.reason:
-        return False
-    try:
-        checkpoint = demand.original.checkpoint
-        held = vram.at_checkpoint(job.gpu.vram, checkpoint.facts)
-        size = checkpoint.criu.size if checkpoint.criu else 0
-        vram.require_room(job.name, vram.requirement(held, checkpoint.facts, size, job.gpu.gpu_map), {}, reading)
-        if failure.code == "cuda_restore_failed" and not result.task.created:
-            # A task that a run which was killed has left: its poisoned processes never come back.
-            task_steps.absent(client, dataclasses.replace(job.task, grace_seconds=0.0), check)
-    except RestoreError:
-        return False
-    return True

@@ -113,12 +113,12 @@ class GpuNode:
         predicted = restore_batch.restore_all(self.client.another, jobs, parallel, True)
         assert (self.everything(), len(self.world.order())) == (before, log), "check mode has touched something"
         done = restore_batch.restore_all(self.client.another, jobs, parallel, False)
-        for foretold, result in zip(predicted, done):
-            if foretold.failure:
-                assert result.failure, "check mode has foretold a failure"
-                assert (foretold.failure.code, foretold.failure.msg) == (result.failure.code, result.failure.msg)
+        for planned, result in zip(predicted, done):
+            if planned.failure:
+                assert result.failure, "check mode has predicted a failure"
+                assert (planned.failure.code, planned.failure.msg) == (result.failure.code, result.failure.msg)
             elif not result.failure:
-                assert foretold.changed == result.changed
+                assert planned.changed == result.changed
         return done
 
     def one(self, job: Job) -> Result:

@@ -85,7 +85,7 @@ def test_too_little_vram_for_all_of_them_is_refused_before_anything_is_touched(g
 def test_too_little_host_memory_for_all_of_them(gpus: GpuNode) -> None:
     for name in ("first", "second", "third"):
         gpus.add(name, [Cuda(None)])
-    size = restore_batch.restore_demand.look(gpus.client, gpus.job("first")).memory
+    size = restore_batch.restore_demand.assess(gpus.client, gpus.job("first")).memory
     gpus.write_available(2 * size + 4096)
     found = gpus.run(*[gpus.job(name) for name in ("first", "second", "third")])
     assert codes(found) == [None, None, "host_memory_short"]
@@ -163,7 +163,7 @@ class Admission:
 
     def __init__(self, free: int) -> None:
         self.free: int | None = free
-        self.memory = restore_batch._Memory(lambda: self.free)
+        self.memory = restore_batch._MemoryAdmission(lambda: self.free)
         self.memory._changed = Watched(self._note)
         self.inside: list[str] = []
         self._events: queue.Queue[tuple[str, str]] = queue.Queue()
@@ -175,7 +175,7 @@ class Admission:
         self._ends[name] = threading.Event()
 
         def hold() -> None:
-            with self.memory.room_for(size):
+            with self.memory.admitted(size):
                 self.inside.append(name)
                 self._note("begins")
                 self._ends[name].wait(LONG)
@@ -244,12 +244,12 @@ def test_a_node_that_does_not_tell_its_memory_holds_nobody_back(admission: Admis
 
 
 def test_one_that_fails_gives_its_room_back() -> None:
-    memory = restore_batch._Memory(lambda: 100)
-    with pytest.raises(RuntimeError), memory.room_for(90):
+    memory = restore_batch._MemoryAdmission(lambda: 100)
+    with pytest.raises(RuntimeError), memory.admitted(90):
         raise RuntimeError
-    with memory.room_for(90), memory.room_for(10):
-        assert memory._promised == [90, 10]
-    assert memory._promised == []
+    with memory.admitted(90), memory.admitted(10):
+        assert memory._admitted == [90, 10]
+    assert memory._admitted == []
 
 
 # --- the checkpoint is read once

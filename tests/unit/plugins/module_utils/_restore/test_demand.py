@@ -15,7 +15,7 @@ from ansible_collections.gpuops.restore.plugins.module_utils._checkpoint import 
 from ansible_collections.gpuops.restore.plugins.module_utils._containerd.client import Client
 from ansible_collections.gpuops.restore.plugins.module_utils._gpu import info as gpu_info, nvml, vram
 from ansible_collections.gpuops.restore.plugins.module_utils._gpu.nvml import Gpu, Reading
-from ansible_collections.gpuops.restore.plugins.module_utils._restore.demand import Demand, judge, look
+from ansible_collections.gpuops.restore.plugins.module_utils._restore.demand import Demand, assess, judge
 from ansible_collections.gpuops.restore.plugins.module_utils._restore.params import Job, Settings
 from ansible_collections.gpuops.restore.tests.standin import standin
 from ansible_collections.gpuops.restore.tests.unit.helpers.containerd_node import Node
@@ -35,7 +35,7 @@ def demand(name: str, **changes: Any) -> Demand:
 
 def on_gpu(name: str, size: int, gpu: str = GPU, **changes: Any) -> Demand:
     need = vram.Requirement(size, {gpu: size})
-    return demand(name, gpu_expected=True, held={gpu: size}, vram=need, **changes)
+    return demand(name, gpu_required=True, vram_at_checkpoint={gpu: size}, vram=need, **changes)
 
 
 @pytest.fixture
@@ -56,14 +56,14 @@ def refused(demands: list[Demand], available: int | None = None) -> dict[str, li
 
 
 def test_what_a_checkpoint_says(fake: FakeContainerd, client: Client, node: Node) -> None:
-    found = look(client, demand("train").job)
+    found = assess(client, demand("train").job)
     size = len(fake.state.blobs[node.checkpoint.parts[CRIU]].data)
-    assert (found.memory, found.live, found.gpu_expected, found.vram) == (size, False, False, vram.Requirement())
-    needed = look(client, demand("train", workload={"gpu": "required"}).job)
+    assert (found.memory, found.live, found.gpu_required, found.vram) == (size, False, False, vram.Requirement())
+    needed = assess(client, demand("train", workload={"gpu": "required"}).job)
     assert needed.vram == vram.Requirement(size, estimated=True)
-    assert look(client, demand("train", workload={"gpu": "none", "vram": {GPU: 7}}).job).vram.total == 0
+    assert assess(client, demand("train", workload={"gpu": "none", "vram": {GPU: 7}}).job).vram.total == 0
     fake.state.tasks["train"] = Task(None, 77, 2)
-    assert look(client, demand("train").job).live
+    assert assess(client, demand("train").job).live
 
 
 @pytest.mark.parametrize(
@@ -81,13 +81,13 @@ def test_what_the_spec_says(
 ) -> None:
     job = demand("train").job
     source = dataclasses.replace(job.container.source, metadata=metadata.Metadata(oci_spec=spec(linux=linux)))
-    found = look(client, dataclasses.replace(job, container=dataclasses.replace(job.container, source=source)))
-    assert (found.memory_limit, found.gpu_expected) == (limit, expected)
+    found = assess(client, dataclasses.replace(job, container=dataclasses.replace(job.container, source=source)))
+    assert (found.memory_limit, found.gpu_required) == (limit, expected)
 
 
 def test_a_checkpoint_that_cannot_be_read_is_left_to_its_own_steps(client: Client) -> None:
     job = demand("train").job
-    found = look(client, job)
+    found = assess(client, job)
     assert found.unreadable is not None and found.unreadable.code == "checkpoint_absent"
     assert found == Demand(job, unreadable=found.unreadable)
     assert judge([found], 0, False).refused == {}
@@ -132,7 +132,7 @@ def test_vram_is_for_all_of_them(reading: Reading) -> None:
 
 
 def test_estimates_and_records_are_added_whatever_their_order(reading: Reading) -> None:
-    guess = demand("a", gpu_expected=True, vram=vram.Requirement(15 * GIB, estimated=True))
+    guess = demand("a", gpu_required=True, vram=vram.Requirement(15 * GIB, estimated=True))
     known = on_gpu("b", 6 * GIB)
     assert refused([guess, known]) == {"b": ["vram_short"]}
     assert refused([known, guess]) == {"a": ["vram_short"]}

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The GPU's part in a restore: what is concerned, what is insisted on, what is seen. On the STAND-IN libraries."""
+"""The GPU's part in a restore: what needs it, what is insisted on, what is verified. On the STAND-IN libraries."""
 
 from __future__ import annotations
 
@@ -24,6 +24,7 @@ from ansible_collections.gpuops.restore.plugins.module_utils._gpu.teardown impor
 from ansible_collections.gpuops.restore.plugins.module_utils._restore import gpu as restore_gpu
 from ansible_collections.gpuops.restore.plugins.module_utils._restore.gpu import GpuParams, GpuResult
 from ansible_collections.gpuops.restore.tests.standin import standin
+from ansible_collections.gpuops.restore.tests.unit.helpers.clock import Clock
 from ansible_collections.gpuops.restore.tests.unit.helpers.cuda_samples import process
 from ansible_collections.gpuops.restore.tests.unit.helpers.gpu_node import Cuda, GpuNode
 
@@ -41,7 +42,7 @@ def params(mode: str, access: GpuAccess | None = None) -> GpuParams:
 
 
 @pytest.mark.parametrize(
-    ("mode", "spec", "facts", "driver", "concerned", "expected", "certain"),
+    ("mode", "spec", "facts", "driver", "needs_driver", "requires_gpu", "requires_processes"),
     [
         ("none", DEVICE, RECORD, True, False, False, False),
         ("required", {}, {}, False, True, True, True),
@@ -53,29 +54,32 @@ def params(mode: str, access: GpuAccess | None = None) -> GpuParams:
         ("auto", {}, {"gpu": ["strange"]}, False, False, False, False),
     ],
 )
-def test_whether_a_workload_is_concerned(
+def test_whether_a_workload_needs_driver_gpu_and_processes(
     mode: str,
     spec: dict[str, Any],
     facts: dict[str, Any],
     driver: bool,
-    concerned: bool,
-    expected: bool,
-    certain: bool,
+    needs_driver: bool,
+    requires_gpu: bool,
+    requires_processes: bool,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(devices, "has_driver", lambda _device: driver)
     wanted = params(mode)
-    assert restore_gpu.concerned(wanted, spec, facts) is concerned
+    assert restore_gpu.needs_driver(wanted, spec, facts) is needs_driver
     if mode != "none":
-        assert restore_gpu.expected(wanted, spec, facts) is expected
-    assert restore_gpu.certain(wanted, facts) is certain
+        assert restore_gpu.requires_gpu(wanted, spec, facts) is requires_gpu
+    assert restore_gpu.requires_processes(wanted, facts) is requires_processes
+
+
+def restore(gpus: GpuNode, mode: str, check: bool, **more: Any) -> GpuResult:
+    return restore_gpu.restore_memory(gpus.client, "train", params(mode, gpus.access()), OURS, check, **more)
 
 
 def test_check_mode_and_a_task_that_would_be_new(gpus: GpuNode) -> None:
     gpus.add("train", [Cuda()])
-    arguments = (gpus.client, "train", params("auto", gpus.access()), OURS)
-    assert not restore_gpu.bring_back(*arguments, False, True, assume_prepared=True).actions, "nobody can know"
-    found = restore_gpu.bring_back(*arguments, True, True, assume_prepared=True, insist=True)
+    assert not restore(gpus, "auto", True, gpu_required=False, predicted_task=True).actions, "nobody can know"
+    found = restore(gpus, "auto", True, gpu_required=True, processes_required=True, predicted_task=True)
     assert found.changed and "would be new" in found.actions[0]
     assert gpus.world.calls() == []
 
@@ -84,29 +88,27 @@ def test_check_mode_and_a_task_that_would_be_new(gpus: GpuNode) -> None:
 def test_a_task_without_cuda_is_told_alike_in_check_mode(gpus: GpuNode, check: bool) -> None:
     gpus.add("train", [Cuda(None)])
     gpus.begin("train")
-    assert not restore_gpu.bring_back(gpus.client, "train", params("auto", gpus.access()), OURS, False, check).processes
+    assert not restore(gpus, "auto", check, gpu_required=False).processes
     with pytest.raises(RestoreError) as caught:
-        restore_gpu.bring_back(gpus.client, "train", params("required", gpus.access()), OURS, True, check, insist=True)
+        restore(gpus, "required", check, gpu_required=True, processes_required=True)
     assert caught.value.code == "no_cuda_process"
 
 
-@pytest.mark.parametrize("needed", [False, True])
-def test_a_driver_that_cannot_be_used_matters_where_it_is_needed(
-    gpus: GpuNode, needed: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.mark.parametrize("required", [False, True])
+def test_a_driver_that_cannot_be_used_matters_where_it_is_needed(gpus: GpuNode, required: bool) -> None:
     gpus.add("train", [Cuda(None)])
     gpus.begin("train")
     gpus.world.set("init_error", 999)
-    if needed:
+    if required:
         with pytest.raises(RestoreError) as caught:
-            restore_gpu.bring_back(gpus.client, "train", params("auto", gpus.access()), OURS, True, False)
+            restore(gpus, "auto", False, gpu_required=True)
         assert caught.value.code == "cuda_init_failed"
     else:
-        found = restore_gpu.bring_back(gpus.client, "train", params("auto", gpus.access()), OURS, False, False)
+        found = restore(gpus, "auto", False, gpu_required=False)
         assert "was not looked for" in found.warnings[0]
 
 
-# --- seen by NVML
+# --- verified by NVML
 
 
 def outcome(*pids: int, **changes: Any) -> GpuResult:
@@ -128,23 +130,20 @@ def outcome(*pids: int, **changes: Any) -> GpuResult:
 def test_memory_that_comes_a_moment_later_is_waited_for(world: standin.World) -> None:
     pid = world.add_process(standin.CHECKPOINTED, {GPU: GIB})
     found = outcome(pid)
-    slept: list[float] = []
-
-    def sleep(seconds: float) -> None:
-        slept.append(seconds)
-        world.set(f"pids/{pid}/state", standin.RUNNING)
-
-    reading = restore_gpu.verify(found, "train", Policy(), sleep)
-    assert reading is not None and len(slept) == 1
+    clock = Clock(0.4, lambda: world.set(f"pids/{pid}/state", standin.RUNNING))
+    reading = restore_gpu.verify(found, "train", Policy(), clock, clock.sleep)
+    assert reading is not None and clock.now == pytest.approx(0.4)
     assert found.processes[0]["bytes"] == GIB
     assert found.result(None, reading)["gb_per_s"] == round(GIB / 0.5 / 1e9, 2)
 
 
-def test_memory_that_does_not_come(world: standin.World, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(restore_gpu, "_SEEN_SECONDS", 0.2)
+def test_memory_that_does_not_come(world: standin.World) -> None:
+    clock = Clock()
     fine, lost = world.add_process(standin.RUNNING, {GPU: GIB}), world.add_process(standin.CHECKPOINTED, {GPU: GIB})
     with pytest.raises(RestoreError) as caught:
-        restore_gpu.verify(outcome(fine, lost), "train", Policy())
+        # Each look takes a process, so time passes in large steps.
+        restore_gpu.verify(outcome(fine, lost), "train", Policy(), clock, lambda _seconds: clock.sleep(2.5))
+    assert clock.now == 5.0
     assert (caught.value.code, caught.value.outcome) == ("vram_not_back", UNKNOWN)
     assert caught.value.details == {"pids": [lost]}
 
@@ -191,7 +190,7 @@ def test_the_result_adds_what_processes_hold_on_each_card() -> None:
 
 def test_a_gpu_failure_in_the_window_is_terminal_unless_nobody_knows() -> None:
     for before, after in ((RETRYABLE, TERMINAL), (TERMINAL, TERMINAL), (UNKNOWN, UNKNOWN)):
-        assert restore_gpu.settled(RestoreError("a_b", "x", outcome=before)).outcome == after
+        assert restore_gpu.not_retryable(RestoreError("a_b", "x", outcome=before)).outcome == after
 
 
 def test_holders_are_told_from_each_other() -> None:

@@ -61,7 +61,7 @@ def prepared(client: Client, node: Node, memory: int = GIB, mode: str = "auto", 
     stage_steps.present(client, CHECKPOINT_NAME, node.root, None, False)
     settings = Settings(staging_dir=node.root, parallel_memory=mode)
     job = Job.from_options({"name": "train", "checkpoint": CHECKPOINT_NAME, **workload}, settings)
-    demand = dataclasses.replace(restore_demand.look(client, job), memory=memory)
+    demand = dataclasses.replace(restore_demand.assess(client, job), memory=memory)
     return preparation.prepare(client, demand, huge_pages.for_size("keep", 0), Forecast([], 1, False))
 
 

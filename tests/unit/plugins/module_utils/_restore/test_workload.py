@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The way of one workload with GPU memory, on the STAND-INS for containerd and for the driver's libraries."""
+"""The restore of one workload with GPU memory, on the STAND-INS for containerd and for the driver's libraries."""
 
 from __future__ import annotations
 
@@ -237,7 +237,7 @@ def test_a_driver_that_is_too_old_or_not_there(
     job = gpus.job("train", gpu="required")
     for check in (True, False):
         (result,) = restore_batch.restore_all(gpus.client.another, [job], 0, check)
-        assert failure(result).code == code, "check mode foretells it"
+        assert failure(result).code == code, "check mode predicts it"
         assert gpus.everything() == before
     assert failure(result).outcome == TERMINAL
     assert gpus.alive() == []
