@@ -12,10 +12,10 @@ import pytest
 from ansible_collections.gpuops.restore.plugins.module_utils._capture import capture as capture_steps, settle
 from ansible_collections.gpuops.restore.plugins.module_utils._capture.params import CaptureParams, CaptureResult
 from ansible_collections.gpuops.restore.plugins.module_utils._containerd.client import Client
-from ansible_collections.gpuops.restore.plugins.module_utils._gpu.access import GpuAccess
 from ansible_collections.gpuops.restore.tests.unit.helpers import ansible_modules, capture_samples
 from ansible_collections.gpuops.restore.tests.unit.helpers.ansible_modules import Call
 from ansible_collections.gpuops.restore.tests.unit.helpers.capture_samples import BOX, NAME, Box
+from ansible_collections.gpuops.restore.tests.unit.plugins.modules.test_window_options import other
 
 CHECKPOINT = "containerd_checkpoint"
 PLACES = ("access", "marks_root")
@@ -63,7 +63,8 @@ def test_the_examples_hold_for_a_container_that_is_not_ours(call: Call, box: Box
         assert call(CHECKPOINT, **given)["changed"] is True
 
 
-def test_every_option_reaches_the_capture(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("name", sorted(set(ansible_modules.argument_spec(CHECKPOINT)) - {"state"}))
+def test_every_option_reaches_the_capture(call: Call, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     seen: list[CaptureParams] = []
 
     def captured(_client: Client, params: CaptureParams, _check: bool) -> CaptureResult:
@@ -71,38 +72,7 @@ def test_every_option_reaches_the_capture(call: Call, monkeypatch: pytest.Monkey
         return CaptureResult()
 
     monkeypatch.setattr(capture_steps, "captured", captured)
-    criu = {
-        "tcp_established": True,
-        "file_locks": True,
-        "ext_unix_sk": True,
-        "shell_job": True,
-        "empty_namespaces": ["network"],
-    }
-    given: dict[str, Any] = {
-        "container_id": BOX,
-        "name": NAME,
-        "leave": "paused",
-        "gpu": "required",
-        "staging_dir": "/elsewhere",
-        "keep_staged": True,
-        "lease": "mine",
-        "lease_seconds": 1,
-        "checkpoint_timeout": 2,
-        "cuda_timeout": 3,
-        "lock_timeout": 4,
-        "driver_root": "/driver",
-        "owner": "me",
-        "force": True,
-        "huge_pages": "always",
-    }
-    call(CHECKPOINT, criu=criu, **given)
-    access = {name: given.pop(name) for name in ("cuda_timeout", "lock_timeout", "driver_root")}
-    assert {name: getattr(seen[0], name) for name in given} == given
-    assert seen[0].access == GpuAccess(**access)
-    assert dataclasses.asdict(seen[0].criu) == {**criu, "empty_namespaces": ("network",)}
-    call(CHECKPOINT, container_id=BOX, name=NAME)
-    untouched = {"marks_root", "huge_pages"}
-    plain = CaptureParams(BOX, NAME)
-    for field in dataclasses.fields(CaptureParams):
-        if field.name not in untouched:
-            assert getattr(seen[1], field.name) == getattr(plain, field.name), field.name
+    least = {"container_id": BOX, "name": NAME}
+    call(CHECKPOINT, **least)
+    call(CHECKPOINT, **{**least, name: other(name, ansible_modules.argument_spec(CHECKPOINT)[name])})
+    assert seen[0] != seen[1]
