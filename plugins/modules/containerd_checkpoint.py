@@ -256,39 +256,16 @@ from typing import Any
 from ansible.module_utils.basic import AnsibleModule
 
 from ansible_collections.gpuops.restore.plugins.module_utils import _module, _options
-from ansible_collections.gpuops.restore.plugins.module_utils._capture import (
-    capture as capture_steps,
-    params as capture_params,
-    settle,
-)
-from ansible_collections.gpuops.restore.plugins.module_utils._capture.preflight import CriuOptions
+from ansible_collections.gpuops.restore.plugins.module_utils._capture import capture as capture_steps, settle
+from ansible_collections.gpuops.restore.plugins.module_utils._capture.params import CaptureParams
 from ansible_collections.gpuops.restore.plugins.module_utils._containerd.client import Client
 from ansible_collections.gpuops.restore.plugins.module_utils._gpu import forks
-from ansible_collections.gpuops.restore.plugins.module_utils._gpu.access import GpuAccess
 
 
 def step(module: AnsibleModule, client: Client) -> dict[str, Any]:
     """Carry out one call of the module."""
-    parameters = module.params
-    criu = parameters["criu"]
-    params = capture_params.CaptureParams(
-        container_id=parameters["container_id"],
-        name=parameters["name"],
-        leave=parameters["leave"],
-        gpu=parameters["gpu"],
-        cuda_forks=parameters["cuda_forks"],
-        criu=CriuOptions(**{**criu, "empty_namespaces": tuple(criu["empty_namespaces"])}),
-        staging_dir=parameters["staging_dir"],
-        keep_staged=parameters["keep_staged"],
-        lease=parameters["lease"],
-        lease_seconds=parameters["lease_seconds"],
-        checkpoint_timeout=float(parameters["checkpoint_timeout"]),
-        access=GpuAccess.from_options(parameters),
-        owner=parameters["owner"],
-        force=parameters["force"],
-        huge_pages=parameters["huge_pages"],
-    )
-    carry_out = settle.settled if parameters["state"] == "settled" else capture_steps.captured
+    params = CaptureParams.from_options(module.params)
+    carry_out = settle.settled if module.params["state"] == "settled" else capture_steps.captured
     done = carry_out(client, params, module.check_mode)
     for warning in done.warnings:
         module.warn(warning)

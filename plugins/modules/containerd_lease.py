@@ -110,15 +110,8 @@ from ansible_collections.gpuops.restore.plugins.module_utils._containerd.client 
 
 def step(module: AnsibleModule, client: Client) -> dict[str, Any]:
     """Carry out one call of the module."""
-    parameters = module.params
-    params = leases.LeaseParams(
-        lease_id=parameters["id"],
-        expire_seconds=parameters["expire_seconds"],
-        labels={str(name): str(value) for name, value in parameters["labels"].items()},
-        owner=parameters["owner"],
-        force=parameters["force"],
-    )
-    act = leases.present if parameters["state"] == "present" else leases.absent
+    params = leases.LeaseParams.from_options(module.params)
+    act = leases.present if module.params["state"] == "present" else leases.absent
     done = act(client, params, module.check_mode)
     for warning in done.warnings:
         module.warn(warning)

@@ -11,27 +11,37 @@ Whatever fails, the workload goes on; and what a killed run has left stopped, th
 from __future__ import annotations
 
 import time
+from dataclasses import dataclass
 
 from .._checkpoint import reader as checkpoint_reader
 from .._containerd import containers, content, images, ownership, task_removal, tasks
 from .._containerd.client import Client
-from .._containerd.containers import Container
 from .._containerd.tasks import Task
-from .._core.errors import ConflictError, InputError, RestoreError, combined
-from .._gpu import driver, forks, processes as gpu_processes, state as gpu_state
-from . import (
-    base as capture_base,
-    gpu,
-    layer,
-    mark as capture_mark,
-    preflight,
-    recovery,
-    settle,
-    signals as capture_signals,
-)
-from .mark import Mark, Slot
+from .._core.errors import ConflictError, InputError
+from . import mark as capture_mark, preflight, recovery, settle, signals as capture_signals
+from .mark import Mark
 from .params import PAUSED, RUNNING, STOPPED, CaptureParams, CaptureResult
-from .run import Capture, Subject
+from .preflight import Subject
+from .run import Capture
+
+
+@dataclass(frozen=True)
+class Earlier:
+    """What an earlier capture of the container has left, as its mark tells; at most one of the two."""
+
+    #: It keeps the workload paused on purpose.
+    kept_paused: Mark | None = None
+    #: It was broken off, so the workload may stand still.
+    broken_off: Mark | None = None
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a run does; check mode returns ``result``."""
+
+    result: CaptureResult
+    #: What is captured; None where the checkpoint is there, or where the task has to be resumed before it can be asked.
+    subject: Subject | None = None
 
 
 def captured(client: Client, params: CaptureParams, check: bool) -> CaptureResult:
@@ -42,44 +52,46 @@ def captured(client: Client, params: CaptureParams, check: bool) -> CaptureResul
     ``task_paused``, ``base_image_moved``), NodeError (what the preflight finds), RestoreError (``criu_dump_failed``,
     ``checkpoint_timeout``, ``capture_interrupted``) and what CUDA's step raises.
     """
+    place = (params.marks_root, client.namespace, params.container_id)
     if check:
-        return _captured(
-            client, params, None, capture_mark.peek(params.marks_root, client.namespace, params.container_id)
-        )
-    with capture_mark.held(params.marks_root, client.namespace, params.container_id) as slot:
-        return _captured(client, params, slot, slot.read())
+        earlier = _earlier(client, params, capture_mark.peek(*place))
+        return plan(client, params, earlier, resumed=False).result
+    with capture_mark.locked(*place) as mark_file:
+        begun = time.monotonic()
+        earlier = _earlier(client, params, mark_file.read())
+        if earlier.broken_off is not None:
+            # Before anything else can fail: the workload may be standing still.
+            recovery.recover(client, params, mark_file, earlier.broken_off)
+        planned = plan(client, params, earlier, resumed=True)
+        result = planned.result
+        if planned.subject is not None:
+            result.seconds["preflight"] = round(time.monotonic() - begun, 3)
+            with capture_signals.deferred(params.container_id) as signals:
+                Capture(client, params, planned.subject, mark_file, result, signals).run()
+            result.seconds["total"] = round(time.monotonic() - begun, 3)
+            result.after = {"digest": result.digest}
+        return result
 
 
-def _captured(client: Client, params: CaptureParams, slot: Slot | None, mark: Mark | None) -> CaptureResult:
-    begun = time.monotonic()
+def plan(client: Client, params: CaptureParams, earlier: Earlier, resumed: bool) -> Plan:
+    """What a run would do, and nothing of it done. Raises as :func:`captured`.
+
+    ``resumed``: the workload of a capture that was broken off goes on again already.
+    """
     result = CaptureResult()
-    held = mark is not None and settle.holds(client, params, mark)
-    if held and mark is not None and (params.leave != PAUSED or mark.name != params.name):
-        raise settle.refuse(params, mark)
-    if mark is not None and not held:
-        # Before anything else can fail: a workload may be standing still.
+    if earlier.broken_off is not None:
         result.changed = result.recovered = True
-        result.actions.append(recovery.describe(params.container_id, mark))
-        if slot is not None:
-            back = params.cuda(driver.RUNNING)
-            recovery.recover(client, params.container_id, slot, mark, back, params.checkpoint_timeout)
+        result.actions.append(recovery.describe(params.container_id, earlier.broken_off))
     container = containers.get(client, params.container_id)
     image = images.get(client, params.name)
     found = _present(client, params, image)
     result.before = {"digest": image.target.digest if image else None}
-    if found is not None and (held or not params.force):
-        result.digest = found.digest
-        result.facts = dict(found.facts)
-        result.after = result.before
-        if params.leave != RUNNING and not held and task_removal.is_live(tasks.get(client, params.container_id)):
-            result.warnings.append(
-                f"The task of {params.container_id} has gone on since {params.name} was taken, so it is not "
-                f"{params.leave}; with force it is captured anew and then {params.leave}."
-            )
-        return result
-    if held and mark is not None:
+    if found is not None and (earlier.kept_paused is not None or not params.force):
+        _describe_present(client, params, earlier, found, result)
+        return Plan(result)
+    if earlier.kept_paused is not None:
         # Its image is gone.
-        raise settle.refuse(params, mark)
+        raise settle.refusal(params, earlier.kept_paused)
     if container is None:
         raise InputError(
             "container_absent",
@@ -92,21 +104,25 @@ def _captured(client: Client, params: CaptureParams, slot: Slot | None, mark: Ma
     result.changed = True
     result.after = {"digest": "to be taken"}
     task = tasks.get(client, params.container_id)
-    stands_still = slot is None and mark is not None and recovery.is_paused(task)
-    if stands_still and mark is not None and recovery.same_task(client, params.container_id, mark, params.access.proc):
+    if not resumed and _has_to_be_resumed(client, params, earlier, task):
         # What a paused task holds can only be asked once it goes on again.
         result.actions.append(f"capture {params.container_id} as {params.name}")
-        return result
-    subject = _preflight(client, params, container, _running(params, task), result)
-    result.seconds["preflight"] = round(time.monotonic() - begun, 3)
+        return Plan(result)
+    subject = preflight.examine(client, params, container, _running(params, task))
+    result.warnings += subject.warnings
     result.actions += _actions(params, subject)
-    if slot is None:
-        return result
-    with capture_signals.heeded(params.container_id) as signals:
-        Capture(client, params, subject, slot, result, signals).run()
-    result.seconds["total"] = round(time.monotonic() - begun, 3)
-    result.after = {"digest": result.digest}
-    return result
+    return Plan(result, subject)
+
+
+def _earlier(client: Client, params: CaptureParams, mark: Mark | None) -> Earlier:
+    """Raises ConflictError ``capture_held`` where another capture than the wanted one keeps the workload paused."""
+    if mark is None:
+        return Earlier()
+    if not settle.keeps_paused(client, params, mark):
+        return Earlier(broken_off=mark)
+    if params.leave != PAUSED or mark.name != params.name:
+        raise settle.refusal(params, mark)
+    return Earlier(kept_paused=mark)
 
 
 def _present(client: Client, params: CaptureParams, image: images.Image | None) -> checkpoint_reader.Checkpoint | None:
@@ -117,8 +133,8 @@ def _present(client: Client, params: CaptureParams, image: images.Image | None) 
         found: checkpoint_reader.Checkpoint | None = checkpoint_reader.load(client, params.name)
     except InputError:
         found = None
-    of = found.facts.get("container") if found else None
-    if found is not None and of == params.container_id:
+    captured_from = found.facts.get("container") if found else None
+    if found is not None and captured_from == params.container_id:
         whole = found.criu is not None and content.stat(client, found.criu.digest) is not None
         return found if whole else None
     if params.force:
@@ -126,14 +142,41 @@ def _present(client: Client, params: CaptureParams, image: images.Image | None) 
     raise ConflictError(
         "checkpoint_name_taken",
         f"The image {params.name} ({image.target.digest}) exists and "
-        + (f"is a checkpoint of {of}" if of else "was not captured by this collection")
+        + (f"is a checkpoint of {captured_from}" if captured_from else "was not captured by this collection")
         + f", not one of {params.container_id}.",
         "Choose another name, delete that image (containerd_image), or set force: true to take its place.",
-        details={"found": image.target.digest, "container": of},
+        details={"found": image.target.digest, "container": captured_from},
     )
 
 
+def _describe_present(
+    client: Client,
+    params: CaptureParams,
+    earlier: Earlier,
+    found: checkpoint_reader.Checkpoint,
+    result: CaptureResult,
+) -> None:
+    """Nothing is captured: the checkpoint is there."""
+    result.digest = found.digest
+    result.facts = dict(found.facts)
+    result.after = result.before
+    settled = params.leave == RUNNING or earlier.kept_paused is not None
+    if not settled and task_removal.is_live(tasks.get(client, params.container_id)):
+        result.warnings.append(
+            f"The task of {params.container_id} has gone on since {params.name} was taken, so it is not "
+            f"{params.leave}; with force it is captured anew and then {params.leave}."
+        )
+
+
+def _has_to_be_resumed(client: Client, params: CaptureParams, earlier: Earlier, task: Task | None) -> bool:
+    """Whether the task is still paused by a capture that was broken off."""
+    if earlier.broken_off is None or not recovery.is_paused(task):
+        return False
+    return recovery.marked_task(client, params.container_id, earlier.broken_off, params.access.proc) is not None
+
+
 def _running(params: CaptureParams, task: Task | None) -> Task:
+    """Raises ConflictError ``task_paused``, InputError ``task_not_running``."""
     if task is not None and recovery.is_paused(task):
         tasks.refuse_paused(task)
     if task is None or task.status != "RUNNING" or task.pid <= 0:
@@ -144,50 +187,6 @@ def _running(params: CaptureParams, task: Task | None) -> Task:
             "Start it first.",
         )
     return task
-
-
-def _preflight(
-    client: Client, params: CaptureParams, container: Container, task: Task, result: CaptureResult
-) -> Subject:
-    """All problems at once, CUDA's among them."""
-    problems: list[RestoreError] = []
-    gpus = gpu.Gpus()
-    base: images.Image | None = None
-    written: int | None = None
-    try:
-        scope = gpu_processes.Scope(task_pid=task.pid, proc=params.access.proc, cgroup_root=params.access.cgroup_root)
-        gpus = gpu.examine(client, params.cuda(), params.gpu, scope.processes())
-        problems += forks.problems(gpus.forks, params.cuda_forks, params.container_id, params.access.proc)
-        if gpus.suspend:
-            result.warnings += gpu_state.reach(client, params.cuda(), check=True).warnings
-    except RestoreError as error:
-        problems.append(error)
-    try:
-        written = layer.written(client, container)
-        if written is None:
-            raise layer.absent(container)
-        base = capture_base.of(client, container)
-    except RestoreError as error:
-        problems.append(error)
-    findings = preflight.examine(
-        client,
-        container,
-        task,
-        params.criu,
-        params.staging_dir,
-        preflight.Sizes(gpus.vram, written or 0),
-        params.access.proc,
-        params.access.cgroup_root,
-    )
-    problems.extend(findings.problems)
-    if problems:
-        raise combined(problems)
-    if base is None and container.image:
-        result.warnings.append(
-            f"The image {container.image} of {container.id} is not on this node: the checkpoint only names it, and "
-            "whoever restores it has to have it."
-        )
-    return Subject(container, task, base, gpus, findings)
 
 
 def _actions(params: CaptureParams, subject: Subject) -> list[str]:

@@ -21,12 +21,15 @@ from . import resources
 
 @dataclass(frozen=True)
 class Gpus:
-    """``suspend``: there are CUDA processes that have to leave their GPUs. ``info`` as ``cuda_process_info``'s."""
+    """What a task has of GPUs."""
 
+    #: There are CUDA processes that have to leave their GPUs.
     suspend: bool = False
+    #: Bytes that these hold there.
     vram: int = 0
     #: Processes that hold what they inherited of a CUDA process, as the preflight found them.
     forks: tuple[Fork, ...] = ()
+    #: As ``cuda_process_info`` returns it.
     info: Mapping[str, Any] = field(default_factory=lambda: {"processes": []})
 
 

@@ -28,24 +28,27 @@ from . import upperdir
 
 
 @dataclass(frozen=True)
-class Sides:
-    """Mounts of the base (``lower``) and of the container's own snapshot (``upper``); ``source`` is the directory to
-    copy into ``target``, whose snapshot has the mounts ``copy``; empty where it cannot be copied."""
+class Mounts:
+    """What is compared, as mounts of snapshots."""
 
+    #: A view of the base.
     lower: list[Any]
+    #: The container's own snapshot.
     upper: list[Any]
+    #: The snapshot for the copy; empty where ``upper`` itself is compared.
     copy: list[Any]
+    #: The directory that is copied, and the one in the snapshot ``copy``; both empty where nothing is copied.
     source: str = ""
     target: str = ""
 
 
-def keys(container_id: str) -> tuple[str, str]:
+def snapshot_keys(container_id: str) -> tuple[str, str]:
     """Names for the view of the base and for the copy, which nobody else has."""
     unique = f"{container_id}-{uuid.uuid4().hex[:12]}"
     return f"gpuops-restore-capture-{unique}", f"gpuops-restore-copy-{unique}"
 
 
-def written(client: Client, container: Container) -> int | None:
+def written_bytes(client: Client, container: Container) -> int | None:
     """Bytes that the container has written, as far as that can be seen without comparing; None without a snapshot."""
     if snapshots.stat(client, container.snapshotter, container.snapshot_key) is None:
         return None
@@ -53,42 +56,42 @@ def written(client: Client, container: Container) -> int | None:
     return upperdir.size(directory) if directory else 0
 
 
-def sides(client: Client, container: Container, view: str, copy: str) -> Sides:
-    """What will be compared, got ready before the task is paused; ``copy`` empty: directly.
+def prepare(client: Client, container: Container, view_key: str, copy_key: str) -> Mounts:
+    """Make both snapshots before the task is paused; with ``copy_key`` empty nothing will be copied.
 
     Raises InputError ``snapshot_absent``.
     """
     found = snapshots.stat(client, container.snapshotter, container.snapshot_key)
     if found is None:
-        raise absent(container)
+        raise snapshot_absent(container)
     upper = snapshots.mounts(client, container.snapshotter, container.snapshot_key)
-    lower = snapshots.view(client, container.snapshotter, view, found.parent, {})
-    source = _upper(upper) if copy else ""
+    lower = snapshots.view(client, container.snapshotter, view_key, found.parent, {})
+    source = _upper(upper) if copy_key else ""
     if not source or not _has_room(source):
-        return Sides(lower, upper, [])
-    mounts = snapshots.prepare(client, container.snapshotter, copy, found.parent, {})
-    return Sides(lower, upper, mounts, source, _upper(mounts))
+        return Mounts(lower, upper, [])
+    target = snapshots.prepare(client, container.snapshotter, copy_key, found.parent, {})
+    return Mounts(lower, upper, target, source, _upper(target))
 
 
-def take(found: Sides) -> bool:
-    """Copy, while the workload stands still; False if that was not to be done, so that it has to be compared now."""
-    if not found.target:
+def copy(mounts: Mounts) -> bool:
+    """Copy, while the workload stands still; False if that cannot be done, so that it has to be compared now."""
+    if not mounts.target:
         return False
     try:
-        upperdir.copy(found.source, found.target)
+        upperdir.copy(mounts.source, mounts.target)
     except upperdir.NotCopiedError:
         return False
     return True
 
 
-def write(client: Client, found: Sides, copied: bool) -> Descriptor:
+def write(client: Client, mounts: Mounts, copied: bool) -> Descriptor:
     """The layer, gzip since ``ctr containers restore`` reads no other."""
     ref = f"gpuops-restore-layer-{uuid.uuid4().hex}"
-    upper = found.copy if copied else found.upper
-    return snapshots.diff(client, found.lower, upper, checkpoint_writer.LAYER, ref)
+    upper = mounts.copy if copied else mounts.upper
+    return snapshots.diff(client, mounts.lower, upper, checkpoint_writer.LAYER, ref)
 
 
-def absent(container: Container) -> InputError:
+def snapshot_absent(container: Container) -> InputError:
     """The error for a container without its snapshot."""
     return InputError(
         "snapshot_absent",

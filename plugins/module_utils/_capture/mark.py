@@ -7,7 +7,7 @@
 A file below /run and not a label: the container may be another's, on which a capture changes nothing; and neither a
 paused process nor a locked one outlives the boot. It is written before the first thing that stops the workload. The
 lock on it dies with its process, so a mark that is not locked says: a capture was broken off here, or keeps its
-workload paused on purpose (``HELD``).
+workload paused on purpose (``KEPT_PAUSED``).
 """
 
 from __future__ import annotations
@@ -23,26 +23,34 @@ from typing import Any
 from .._core import state_dir
 from .._core.errors import RETRYABLE, ConflictError
 
-#: The workload goes on whatever happens; or the image is complete, and the workload stays paused on purpose, or is to
-#: end.
-CAPTURING, HELD, ENDING = "capturing", "held", "ending"
+#: The workload goes on whatever happens.
+CAPTURING = "capturing"
+#: The image is complete, and the workload stays paused on purpose.
+KEPT_PAUSED = "held"
+#: The image is complete, and the workload is to end.
+ENDING = "ending"
 
 
 @dataclass(frozen=True)
 class Mark:
-    """What a capture is about to do. ``pid`` and ``start_time`` are of the task's first process; ``directory``: ours;
-    ``lease``: the one of this run, empty for one that was given; ``view`` and ``copy``: snapshots; ``cuda``: CUDA
-    processes are taken off their GPUs."""
+    """What a capture is about to do; the fields are the file's keys."""
 
+    #: The task's first process.
     pid: int
+    #: When that process began, so that a later one with its pid is not taken for it.
     start_time: int
+    #: Where this capture's dump lies.
     directory: str
     staging_dir: str
+    #: This run's own lease; empty where one was given.
     lease: str
     snapshotter: str
+    #: Snapshots of this capture: the view of the base, and the copy of what was written (empty for none).
     view: str
     copy: str
+    #: CUDA processes are taken off their GPUs.
     cuda: bool
+    #: The checkpoint image.
     name: str
     phase: str = CAPTURING
 
@@ -52,8 +60,8 @@ def default_root() -> str:
     return state_dir.runtime_dir("capture")
 
 
-class Slot:
-    """The place of one container's mark, locked while this object is held."""
+class MarkFile:
+    """The file of one container's mark, locked while this object lives."""
 
     def __init__(self, path: str, descriptor: int) -> None:
         self._path = path
@@ -75,15 +83,15 @@ class Slot:
 
 
 @contextlib.contextmanager
-def held(root: str, namespace: str, container_id: str) -> Iterator[Slot]:
-    """Hold the container's place. An empty mark goes with the block; one that was written and not cleared stays.
+def locked(root: str, namespace: str, container_id: str) -> Iterator[MarkFile]:
+    """Lock the container's file. An empty one goes with the block; a mark that was written and not cleared stays.
 
     Raises ConflictError ``capture_busy`` while another run captures the container.
     """
     path = _path(root, namespace, container_id)
     descriptor = _open_locked(path, root, container_id)
     try:
-        yield Slot(path, descriptor)
+        yield MarkFile(path, descriptor)
     finally:
         if os.fstat(descriptor).st_size == 0:
             os.unlink(path)
@@ -92,7 +100,7 @@ def held(root: str, namespace: str, container_id: str) -> Iterator[Slot]:
 
 
 def peek(root: str, namespace: str, container_id: str) -> Mark | None:
-    """The mark that a run has left, without taking the place. Raises ConflictError ``capture_busy``."""
+    """The mark that a run has left, None if there is none; nothing is made. Raises ConflictError ``capture_busy``."""
     path = _path(root, namespace, container_id)
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)

@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,25 +16,39 @@ from .._gpu import devices, driver, forks, state as gpu_state
 from .._gpu.access import GpuAccess
 from .._host import huge_pages as host_huge_pages
 from . import mark
-from .preflight import CriuOptions
 
+#: What becomes of the workload when the checkpoint is there.
 RUNNING, PAUSED, STOPPED = "running", "paused", "stopped"
 
 
 @dataclass(frozen=True)
+class DumpOptions:
+    """What CRIU may take along in a dump, beyond what it does by itself."""
+
+    tcp_established: bool = False
+    file_locks: bool = False
+    ext_unix_sk: bool = False
+    #: A terminal.
+    shell_job: bool = False
+    #: Kinds of namespaces that are captured without their content.
+    empty_namespaces: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
 class CaptureParams:
-    """The checkpoint that is wanted. Times in seconds; ``lease`` empty: one of its own, which expires after
-    ``lease_seconds`` should this run be killed."""
+    """The checkpoint that is wanted. Times in seconds."""
 
     container_id: str
+    #: The checkpoint image's.
     name: str
     leave: str = RUNNING
     gpu: str = devices.AUTO
     #: What becomes of what forks of CUDA processes inherited: forks.DETACH or forks.REFUSE.
     cuda_forks: str = forks.DETACH
-    criu: CriuOptions = field(default_factory=CriuOptions)
+    criu: DumpOptions = field(default_factory=DumpOptions)
     staging_dir: str = state_dir.STATE_ROOT
     keep_staged: bool = False
+    #: None: one of its own, which expires after ``lease_seconds`` should this run be killed.
     lease: str | None = None
     lease_seconds: int = 7200
     checkpoint_timeout: float = DATA_TIMEOUT
@@ -42,6 +57,28 @@ class CaptureParams:
     huge_pages: str = host_huge_pages.KEEP
     marks_root: str = field(default_factory=mark.default_root)
     access: GpuAccess = field(default_factory=GpuAccess)
+
+    @classmethod
+    def from_options(cls, options: Mapping[str, Any]) -> CaptureParams:
+        """From the options of ``containerd_checkpoint``."""
+        criu = options["criu"]
+        return cls(
+            container_id=options["container_id"],
+            name=options["name"],
+            leave=options["leave"],
+            gpu=options["gpu"],
+            cuda_forks=options["cuda_forks"],
+            criu=DumpOptions(**{**criu, "empty_namespaces": tuple(criu["empty_namespaces"])}),
+            staging_dir=options["staging_dir"],
+            keep_staged=options["keep_staged"],
+            lease=options["lease"],
+            lease_seconds=options["lease_seconds"],
+            checkpoint_timeout=float(options["checkpoint_timeout"]),
+            owner=options["owner"],
+            force=options["force"],
+            huge_pages=options["huge_pages"],
+            access=GpuAccess.from_options(options),
+        )
 
     def cuda(self, state: str = driver.CHECKPOINTED) -> gpu_state.StateParams:
         """What is asked of the CUDA processes. Whose the container is was decided before."""
@@ -55,11 +92,14 @@ class CaptureParams:
 
 @dataclass
 class CaptureResult:
-    """What was, or in check mode would be, done. ``sizes`` in bytes by part, ``seconds`` by phase."""
+    """What was, or in check mode would be, done."""
 
     changed: bool = False
+    #: A capture that was broken off had left something, which is taken back.
     recovered: bool = False
+    #: The checkpoint's; empty where check mode cannot know it.
     digest: str = ""
+    #: The staged directory, where the dump stays as one.
     staged: str = ""
     #: The processes that gave up what they inherited of a CUDA process, as Fork.result.
     detached: list[dict[str, Any]] = field(default_factory=list)
@@ -67,7 +107,11 @@ class CaptureResult:
     after: dict[str, Any] = field(default_factory=dict)
     actions: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
+    #: Bytes by part of the image.
     sizes: dict[str, int] = field(default_factory=dict)
+    #: By phase.
     seconds: dict[str, float] = field(default_factory=dict)
+    #: What the image records of node and process.
     facts: dict[str, Any] = field(default_factory=dict)
+    #: What became of the switch for huge pages.
     huge_pages: dict[str, Any] = field(default_factory=dict)

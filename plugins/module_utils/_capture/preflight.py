@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""What has to be right before a capture stops anything: all problems at once."""
+"""What has to be right before a capture stops anything: all problems at once, and what is captured."""
 
 from __future__ import annotations
 
@@ -12,65 +12,109 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from .._checkpoint import node_facts, staging, staging_root
-from .._containerd import daemon, space
+from .._checkpoint import node_facts, reader as checkpoint_reader, staging, staging_root
+from .._containerd import daemon, images, snapshots, space
 from .._containerd.client import Client
 from .._containerd.containers import Container
+from .._containerd.images import Image
 from .._containerd.tasks import Task
 from .._core import files
-from .._core.errors import NodeError
+from .._core.errors import ConflictError, InputError, NodeError, RestoreError, combined
+from .._gpu import forks, processes as gpu_processes, state as gpu_state
 from .._host import cgroup, mountinfo
-from . import resources
+from .._image import unpack
+from . import gpu, layer, resources
+from .gpu import Gpus
+from .params import CaptureParams, DumpOptions
 
 
 @dataclass(frozen=True)
-class CriuOptions:
-    """What a dump may be asked of CRIU, beyond what it does by itself."""
+class Subject:
+    """What is captured."""
 
-    tcp_established: bool = False
-    file_locks: bool = False
-    ext_unix_sk: bool = False
-    shell_job: bool = False
-    empty_namespaces: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True)
-class Sizes:
-    """Bytes that are known before: on the GPUs, which come into host memory, and written into the root file system."""
-
-    vram: int = 0
-    written: int = 0
-
-
-@dataclass(frozen=True)
-class Findings:
-    """``problems`` is empty where the capture may begin; ``memory_bytes``: what the processes hold beside VRAM."""
-
-    problems: tuple[NodeError, ...]
+    container: Container
+    task: Task
+    #: The image that the container was made of; None where it is not on the node.
+    base: Image | None
+    gpus: Gpus
+    #: What the processes hold in host memory; VRAM comes on top.
     memory_bytes: int
+    warnings: tuple[str, ...] = ()
 
 
-def examine(
-    client: Client,
-    container: Container,
-    task: Task,
-    options: CriuOptions,
-    staging_dir: str,
-    sizes: Sizes,
-    proc: str = "/proc",
-    cgroup_root: str = cgroup.ROOT,
-) -> Findings:
-    """Look at node and task; nothing is changed."""
-    path = daemon.daemon_environment(client)["PATH"]
+def examine(client: Client, params: CaptureParams, container: Container, task: Task) -> Subject:
+    """Look at node and task, CUDA's part included; nothing is changed.
+
+    Raises the RestoreError of the one problem, or one that names all of them.
+    """
+    access = params.access
+    problems: list[RestoreError] = []
+    warnings: list[str] = []
+    gpus = Gpus()
+    base: Image | None = None
+    written: int | None = None
+    try:
+        scope = gpu_processes.Scope(task_pid=task.pid, proc=access.proc, cgroup_root=access.cgroup_root)
+        gpus = gpu.examine(client, params.cuda(), params.gpu, scope.processes())
+        problems += forks.problems(gpus.forks, params.cuda_forks, params.container_id, access.proc)
+        if gpus.suspend:
+            warnings += gpu_state.reach(client, params.cuda(), check=True).warnings
+    except RestoreError as error:
+        problems.append(error)
+    try:
+        written = layer.written_bytes(client, container)
+        if written is None:
+            raise layer.snapshot_absent(container)
+        base = base_image(client, container)
+    except RestoreError as error:
+        problems.append(error)
+    tgids = cgroup.tgids_of(task.pid, access.proc, access.cgroup_root)
+    memory = node_facts.memory_bytes(tgids, access.proc)
+    problems += _program_problems(daemon.daemon_environment(client)["PATH"])
+    problems += _resource_problems(container, tgids, params.criu, access.proc)
+    problems += _mount_problems(container, task, access.proc)
+    problems += _space_problems(client, params.staging_dir, memory + gpus.vram, written or 0)
+    if problems:
+        raise combined(problems)
+    if base is None and container.image:
+        warnings.append(
+            f"The image {container.image} of {container.id} is not on this node: the checkpoint only names it, and "
+            "whoever restores it has to have it."
+        )
+    return Subject(container, task, base, gpus, memory, tuple(warnings))
+
+
+def base_image(client: Client, container: Container) -> Image | None:
+    """The image that the container really was made of; None where it names none, or that one is gone altogether.
+
+    The name in its record may have been moved to another image since, and a checkpoint that names that one would
+    bring the process back onto other files. What cannot lie is the snapshot that the container's own stands on. Raises
+    ConflictError ``base_image_moved``.
+    """
+    if not container.image:
+        return None
+    named = images.get(client, container.image)
+    own = snapshots.stat(client, container.snapshotter, container.snapshot_key)
+    parent = own.parent if own else ""
+    if named is None or not parent or _fits(client, named, parent) is not False:
+        return named
+    for other in images.list_all(client):
+        if _fits(client, other, parent) and not _is_checkpoint(client, other):
+            return other
+    raise ConflictError(
+        "base_image_moved",
+        f"The container {container.id} was made of {container.image}, but that name stands for another image now "
+        f"({named.target.digest}), and none on this node has the container's root file system ({parent}).",
+        "Pull or import the image that the container was made of, under any name, then run again.",
+        details={"name": container.image, "found": named.target.digest, "parent": parent},
+    )
+
+
+def _program_problems(path: str) -> list[NodeError]:
     problems = list(daemon.restore_problems(path))
     if not any(problem.code == "criu_missing" for problem in problems):
         problems += _criu_problems(path)
-    pids = cgroup.tgids_of(task.pid, proc, cgroup_root)
-    memory = node_facts.memory_bytes(pids, proc)
-    problems += _resources(container, pids, options, proc)
-    problems += _mounts(container, task, proc)
-    problems += _room(client, staging_dir, memory + sizes.vram, sizes.written)
-    return Findings(tuple(problems), memory)
+    return problems
 
 
 def _criu_problems(path: str) -> list[NodeError]:
@@ -102,7 +146,7 @@ def _criu_problems(path: str) -> list[NodeError]:
     ]
 
 
-def _resources(container: Container, pids: Sequence[int], options: CriuOptions, proc: str) -> list[NodeError]:
+def _resource_problems(container: Container, pids: Sequence[int], options: DumpOptions, proc: str) -> list[NodeError]:
     problems = []
     connections = [] if options.tcp_established else resources.tcp_connections(pids, proc)
     if connections:
@@ -134,7 +178,7 @@ def _resources(container: Container, pids: Sequence[int], options: CriuOptions, 
     return problems
 
 
-def _mounts(container: Container, task: Task, proc: str) -> list[NodeError]:
+def _mount_problems(container: Container, task: Task, proc: str) -> list[NodeError]:
     mounts = mountinfo.parse(mountinfo.read(f"{proc}/{task.pid}/mountinfo"))
     found = resources.unnamed_mounts(mounts, container.spec)
     if not found:
@@ -150,7 +194,7 @@ def _mounts(container: Container, task: Task, proc: str) -> list[NodeError]:
     ]
 
 
-def _room(client: Client, staging_dir: str, dump: int, written: int) -> list[NodeError]:
+def _space_problems(client: Client, staging_dir: str, dump: int, written: int) -> list[NodeError]:
     """The dump lies in the staging directory and then once more in the content store, maybe on one file system.
 
     What was written is compressed there; a copy of it is only made where there is room.
@@ -173,3 +217,22 @@ def _device(path: str) -> Any:
     while path and not os.path.exists(path):
         path = os.path.dirname(path)
     return os.stat(path).st_dev if path else None
+
+
+def _fits(client: Client, image: Image, parent: str) -> bool | None:
+    """Whether a snapshot stands on the image's layers; None where the image does not tell."""
+    try:
+        chain = unpack.rootfs(client, image.target, image.name).chain_id
+    except InputError:
+        return None
+    # With an id mapping, containerd appends that to the chain id.
+    return parent == chain or parent.startswith(chain + "-")
+
+
+def _is_checkpoint(client: Client, image: Image) -> bool:
+    """A checkpoint's index names its base image, too."""
+    try:
+        checkpoint_reader.load(client, image.name)
+    except InputError:
+        return False
+    return True

@@ -12,21 +12,23 @@ from __future__ import annotations
 import os
 import shutil
 import time
+from typing import Callable
 
 from .._containerd import leases, snapshots, task_removal, tasks
 from .._containerd.client import Client
 from .._containerd.tasks import Task
 from .._core import state_dir
 from .._core.errors import RETRYABLE, ConflictError, NotFoundError, PreconditionError, RestoreError, RpcError
-from .._gpu import state as gpu_state
+from .._gpu import driver as gpu_driver, state as gpu_state
 from .._gpu.driver import ASK, Driver
 from .._host import processes as host_processes
-from .mark import ENDING, HELD, Mark, Slot
+from .mark import ENDING, KEPT_PAUSED, Mark, MarkFile
+from .params import CaptureParams
 
 _POLL_SECONDS = 0.1
 
 
-def same_task(client: Client, container_id: str, mark: Mark, proc: str = "/proc") -> Task | None:
+def marked_task(client: Client, container_id: str, mark: Mark, proc: str = "/proc") -> Task | None:
     """The task that the mark speaks of, None when that one has ended."""
     task = tasks.get(client, container_id)
     if task is None or task.pid != mark.pid or host_processes.start_time(mark.pid, proc) != mark.start_time:
@@ -36,35 +38,39 @@ def same_task(client: Client, container_id: str, mark: Mark, proc: str = "/proc"
 
 def describe(container_id: str, mark: Mark) -> str:
     """One line for ``actions``."""
-    if mark.phase == HELD:
+    if mark.phase == KEPT_PAUSED:
         return f"resume {container_id}, which the capture {mark.name} keeps paused"
     return f"resume {container_id}, which a capture as {mark.name} that was broken off may have left paused"
 
 
-def recover(
-    client: Client, container_id: str, slot: Slot, mark: Mark, cuda: gpu_state.StateParams, seconds: float
-) -> None:
+def recover(client: Client, params: CaptureParams, mark_file: MarkFile, mark: Mark) -> None:
     """Have the workload of a broken-off capture go on, take away what that one made, and clear the mark.
 
-    ``seconds``: how long to wait for a CRIU that is still at it. Raises ConflictError ``capture_busy`` then, and what
+    Raises ConflictError ``capture_busy`` when CRIU is still at it after ``checkpoint_timeout``, and what
     :func:`_gpu.state.reach` raises; the mark stays in both cases.
     """
-    if same_task(client, container_id, mark, cuda.access.proc) is not None:
-        await_dump(container_id, mark.directory, seconds, cuda.access.proc)
+    container_id = params.container_id
+    if marked_task(client, container_id, mark, params.access.proc) is not None:
+        await_dump(container_id, mark.directory, params.checkpoint_timeout, params.access.proc)
         # Its pause may have come after the run was killed.
         task = tasks.get(client, container_id)
         if is_paused(task):
-            thaw(client, container_id)
+            resume(client, container_id)
         if mark.phase == ENDING:
             # Its image is complete, and SIGKILL may have been sent.
             task_removal.end(client, container_id, 0.0)
         elif mark.cuda:
-            wake(client, cuda)
-    clear_away(client, mark)
-    slot.clear()
+            resume_cuda(client, params.cuda(gpu_driver.RUNNING))
+    remove_leftovers(client, mark)
+    mark_file.clear()
 
 
-def thaw(client: Client, container_id: str) -> None:
+def resume(
+    client: Client,
+    container_id: str,
+    clock: Callable[[], float] = time.monotonic,
+    sleep: Callable[[float], None] = time.sleep,
+) -> None:
     """Resume the task, if it still is there and paused."""
     try:
         tasks.resume(client, container_id)
@@ -73,11 +79,11 @@ def thaw(client: Client, container_id: str) -> None:
         return
     except RpcError as error:
         # One that has just been killed is not paused for runc, but still is for a moment in containerd's records.
-        give_up = time.monotonic() + (client.timeout if "not paused" in str(error.details.get("text")) else 0.0)
+        give_up = clock() + (client.timeout if "not paused" in str(error.details.get("text")) else 0.0)
         while is_paused(tasks.get(client, container_id)):
-            if time.monotonic() >= give_up:
+            if clock() >= give_up:
                 raise
-            time.sleep(_POLL_SECONDS)
+            sleep(_POLL_SECONDS)
 
 
 def is_paused(task: Task | None) -> bool:
@@ -85,7 +91,7 @@ def is_paused(task: Task | None) -> bool:
     return task is not None and task.status in ("PAUSED", "PAUSING")
 
 
-def wake(client: Client, params: gpu_state.StateParams, driver: Driver | None = None) -> dict[str, float]:
+def resume_cuda(client: Client, params: gpu_state.StateParams, driver: Driver | None = None) -> dict[str, float]:
     """Give the CUDA processes their memory back and unlock them; seconds by call.
 
     ``driver`` was opened before. Should it have ended meanwhile, nothing was begun with it, and another one does it.
@@ -99,7 +105,7 @@ def wake(client: Client, params: gpu_state.StateParams, driver: Driver | None = 
     return gpu_state.reach(client, params, False).seconds
 
 
-def clear_away(client: Client, mark: Mark) -> None:
+def remove_leftovers(client: Client, mark: Mark) -> None:
     """Remove directory, snapshots and lease of a capture."""
     if mark.lease:
         leases.delete(client, mark.lease)
@@ -121,21 +127,31 @@ def remove_directory(directory: str, staging_dir: str) -> None:
     state_dir.prune(os.path.dirname(directory), staging_dir)
 
 
-def await_dump(container_id: str, directory: str, seconds: float, proc: str = "/proc") -> None:
-    """Wait until no process works in the directory: a CRIU whose client was killed finishes all the same."""
-    give_up = time.monotonic() + seconds
+def await_dump(
+    container_id: str,
+    directory: str,
+    seconds: float,
+    proc: str = "/proc",
+    clock: Callable[[], float] = time.monotonic,
+    sleep: Callable[[float], None] = time.sleep,
+) -> None:
+    """Wait until no process works in the directory: a CRIU whose client was killed finishes all the same.
+
+    Raises ConflictError ``capture_busy`` when ``seconds`` are over.
+    """
+    give_up = clock() + seconds
     while True:
         pids = _working_in(directory, proc)
         if not pids:
             return
-        if time.monotonic() >= give_up:
+        if clock() >= give_up:
             raise ConflictError(
                 "capture_busy",
                 f"CRIU (pid {', '.join(map(str, pids))}) still dumps {container_id}, for a run that was broken off.",
                 "Wait until it has ended, then run again.",
                 outcome=RETRYABLE,
             )
-        time.sleep(_POLL_SECONDS)
+        sleep(_POLL_SECONDS)
 
 
 def _working_in(directory: str, proc: str) -> list[int]:

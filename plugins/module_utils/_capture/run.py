@@ -14,15 +14,12 @@ import os
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 from .._checkpoint import facts as checkpoint_facts, node_facts, staging, writer as checkpoint_writer
 from .._containerd import daemon, leases, messages, tasks
 from .._containerd.client import Client
-from .._containerd.containers import Container
-from .._containerd.images import Image
-from .._containerd.tasks import Task
 from .._core import labels, state_dir, timestamp
 from .._core.errors import UNKNOWN, RestoreError, RpcError
 from .._diagnosis import failure as criu_failure
@@ -32,43 +29,31 @@ from .._gpu.processes import Scope
 from .._host import huge_pages, processes as host_processes
 from .._oci.image import Descriptor
 from . import layer as capture_layer, mark as capture_mark, recovery, settle
-from .gpu import Gpus
-from .mark import Mark, Slot
+from .mark import Mark, MarkFile
 from .params import PAUSED, RUNNING, STOPPED, CaptureParams, CaptureResult
-from .preflight import Findings
-from .signals import Signals
+from .preflight import Subject
+from .signals import DeferredSignals
 
 _CHECKPOINT_OPTIONS = "containerd.runc.v1.CheckpointOptions"
 
 
-@dataclass(frozen=True)
-class Subject:
-    """What is captured, as the preflight found it. ``base``: the image that the container was made of."""
-
-    container: Container
-    task: Task
-    base: Image | None
-    gpus: Gpus
-    findings: Findings
-
-
 class Capture:
-    """``outcome`` is filled as it goes on."""
+    """One capture; ``result`` is filled as it goes on."""
 
     def __init__(
         self,
         client: Client,
         params: CaptureParams,
         subject: Subject,
-        slot: Slot,
+        mark_file: MarkFile,
         result: CaptureResult,
-        signals: Signals,
+        signals: DeferredSignals,
     ) -> None:
         self._client = client
         self._params = params
         self._subject = subject
         self._container = subject.container
-        self._slot = slot
+        self._mark_file = mark_file
         self._result = result
         self._signals = signals
         capture_root = os.path.join(params.staging_dir, "capture")
@@ -78,10 +63,14 @@ class Capture:
         self._driver: Driver | None = None
         #: The processes with CUDA state.
         self._cuda = {int(entry["pid"]) for entry in subject.gpus.info["processes"]}
-        self._paused = self._suspended = self._stuck = False
+        #: What this capture has done to the task and not taken back.
+        self._paused = self._suspended = False
+        #: CUDA processes may stay suspended, since their roll-back has failed.
+        self._rollback_failed = False
         #: Why the CUDA processes did not come back after a dump that is complete.
-        self._trouble: RestoreError | None = None
-        self._still = 0.0
+        self._resume_error: RestoreError | None = None
+        #: Seconds that the workload has stood still.
+        self._standstill = 0.0
         self._taken_at = ""
         self._purpose = f"capture {client.namespace} {params.container_id}"
 
@@ -90,32 +79,32 @@ class Capture:
         mark = self._mark()
         # A reboot takes the mark away but not this.
         recovery.remove_directory(self._directory, self._params.staging_dir)
-        self._slot.write(mark)
+        self._mark_file.write(mark)
         try:
             with leases.hold(self._client, self._params.lease, self._purpose, self._params.lease_seconds):
                 try:
-                    digest, criu = self._take(mark)
+                    digest, criu = self._take_checkpoint(mark)
                 except BaseException as error:
-                    self._go_on_after(error, mark)
+                    self._resume_after(error, mark)
                     raise
             if self._params.leave == STOPPED:
-                settle.end(self._client, self._params.container_id, self._slot, mark)
+                settle.end_task(self._client, self._params.container_id, self._mark_file, mark)
                 self._paused = self._suspended = False
             elif self._params.leave == PAUSED:
-                mark = replace(mark, phase=capture_mark.HELD, lease="")
-                self._slot.write(mark)
+                mark = replace(mark, phase=capture_mark.KEPT_PAUSED, lease="")
+                self._mark_file.write(mark)
             self._finish(digest, criu)
-            if self._trouble is not None:
-                raise self._trouble
+            if self._resume_error is not None:
+                raise self._resume_error
         except BaseException as error:
-            if not (self._paused or self._suspended or self._stuck):
-                self._tidy(mark, error)
+            if not (self._paused or self._suspended or self._rollback_failed):
+                self._clean_up(mark, error)
             raise
         if self._params.leave != PAUSED:
-            self._slot.clear()
+            self._mark_file.clear()
 
     def _mark(self) -> Mark:
-        view, copy = capture_layer.keys(self._params.container_id)
+        view, copy = capture_layer.snapshot_keys(self._params.container_id)
         pid = self._subject.task.pid
         return Mark(
             pid=pid,
@@ -131,19 +120,19 @@ class Capture:
             name=self._params.name,
         )
 
-    def _take(self, mark: Mark) -> tuple[str, Descriptor]:
+    def _take_checkpoint(self, mark: Mark) -> tuple[str, Descriptor]:
         client, params = self._client, self._params
         facts = self._facts()
         for directory in (self._images, self._work):
             state_dir.make_private(directory, params.staging_dir)
-        sides = capture_layer.sides(client, self._container, mark.view, mark.copy)
+        mounts = capture_layer.prepare(client, self._container, mark.view, mark.copy)
         with ExitStack() as stack:
             if self._subject.gpus.suspend:
                 self._enlarge_pages(stack)
                 self._suspend(stack)
             if self._cuda or self._subject.gpus.forks:
                 self._detach_forks()
-            self._signals.obey()
+            self._signals.raise_if_any()
             begun = time.monotonic()
             with self._timed("pause"):
                 self._paused = True
@@ -151,15 +140,15 @@ class Capture:
             with self._timed("dump"):
                 self._taken_at = timestamp.utc_now()
                 self._dump()
-            self._signals.obey()
+            self._signals.raise_if_any()
             with self._timed("layer"):
-                layer = None if capture_layer.take(sides) else capture_layer.write(client, sides, copied=False)
+                layer = None if capture_layer.copy(mounts) else capture_layer.write(client, mounts, copied=False)
             if params.leave == RUNNING:
-                self._go_on(begun)
-        if self._trouble is None:
-            self._signals.obey()
+                self._resume(begun)
+        if self._resume_error is None:
+            self._signals.raise_if_any()
         with self._timed("upload"):
-            layer = layer or capture_layer.write(client, sides, copied=True)
+            layer = layer or capture_layer.write(client, mounts, copied=True)
             recovery.remove_snapshots(client, mark)
             return self._write_image(layer, facts)
 
@@ -170,7 +159,7 @@ class Capture:
             "version": checkpoint_facts.VERSION,
             "container": self._params.container_id,
             **node_facts.node(path, self._container.runtime),
-            "memory_bytes": self._subject.findings.memory_bytes,
+            "memory_bytes": self._subject.memory_bytes,
             "base_image": {"name": self._base_name(), "digest": base.target.digest if base else None},
             "gpu": node_facts.gpu(self._subject.gpus.info),
         }
@@ -193,12 +182,12 @@ class Capture:
             done = gpu_state.reach(self._client, params.cuda(), False, driver)
         except RestoreError as error:
             # It has rolled back by itself; where it could not, the next run may, by the mark.
-            self._stuck = not error.details.get("rolled_back", True)
+            self._rollback_failed = not error.details.get("rolled_back", True)
             self._suspended = False
             raise
         self._driver = driver
         self._cuda |= {int(entry["pid"]) for entry in done.processes}
-        self._count(
+        self._add_standstill(
             "cuda_suspend", sum(done.seconds.get(call, 0.0) for call in (gpu_driver.LOCK, gpu_driver.CHECKPOINT))
         )
 
@@ -211,7 +200,7 @@ class Capture:
         if found:
             forks.detach(found, sorted(self._cuda), self._params.container_id, access.proc)
             self._result.detached = [fork.result() for fork in found]
-            self._count("detach", time.monotonic() - begun)
+            self._add_standstill("detach", time.monotonic() - begun)
 
     def _dump(self) -> None:
         params = self._params
@@ -238,31 +227,33 @@ class Capture:
             work_path=work,
         )
 
-    def _go_on(self, begun: float) -> None:
+    def _resume(self, begun: float) -> None:
         """The workload runs again; from here on nothing that fails concerns it."""
         with self._timed("resume"):
-            recovery.thaw(self._client, self._params.container_id)
+            recovery.resume(self._client, self._params.container_id)
             self._paused = False
-        self._still += time.monotonic() - begun
+        self._standstill += time.monotonic() - begun
         if self._suspended:
-            self._wake()
-        self._result.seconds["standstill"] = round(self._still, 3)
+            self._resume_cuda()
+        self._result.seconds["standstill"] = round(self._standstill, 3)
 
-    def _wake(self) -> None:
+    def _resume_cuda(self) -> None:
         """What fails here is told when the image is complete: it may be all that is left of the workload."""
         try:
-            took = recovery.wake(self._client, self._params.cuda(gpu_driver.RUNNING), self._driver)
+            took = recovery.resume_cuda(self._client, self._params.cuda(gpu_driver.RUNNING), self._driver)
         except RestoreError as error:
-            self._trouble = error
+            self._resume_error = error
             return
         finally:
             self._driver = None
         self._suspended = False
-        self._count("cuda_resume", sum(took.get(call, 0.0) for call in (gpu_driver.RESTORE, gpu_driver.UNLOCK)))
+        self._add_standstill(
+            "cuda_resume", sum(took.get(call, 0.0) for call in (gpu_driver.RESTORE, gpu_driver.UNLOCK))
+        )
 
-    def _count(self, phase: str, seconds: float) -> None:
+    def _add_standstill(self, phase: str, seconds: float) -> None:
         self._result.seconds[phase] = round(seconds, 3)
-        self._still += seconds
+        self._standstill += seconds
 
     def _write_image(self, layer: Descriptor, facts: dict[str, Any]) -> tuple[str, Descriptor]:
         client, container, base = self._client, self._container, self._subject.base
@@ -281,15 +272,15 @@ class Capture:
             snapshotter=container.snapshotter,
             annotations={labels.FACTS: checkpoint_facts.render(facts)},
         )
-        if self._trouble is None:
-            self._signals.obey()
+        if self._resume_error is None:
+            self._signals.raise_if_any()
         digest = checkpoint_writer.index(client, self._params.name, parts, {labels.OWNER: self._params.owner})
         self._result.digest = digest
         self._result.facts = facts
         self._result.sizes = {"criu": criu.size, "writable_layer": layer.size}
-        if self._trouble is not None:
-            self._trouble.details["checkpoint"] = {"name": self._params.name, "digest": digest}
-            self._trouble.remedy += f" The checkpoint {self._params.name} is complete."
+        if self._resume_error is not None:
+            self._resume_error.details["checkpoint"] = {"name": self._params.name, "digest": digest}
+            self._resume_error.remedy += f" The checkpoint {self._params.name} is complete."
         return digest, criu
 
     def _finish(self, digest: str, criu: Descriptor) -> None:
@@ -301,29 +292,29 @@ class Capture:
             self._result.staged = staged.directory
         recovery.remove_directory(self._directory, params.staging_dir)
 
-    def _go_on_after(self, error: BaseException, mark: Mark) -> None:
+    def _resume_after(self, error: BaseException, mark: Mark) -> None:
         """Have the workload go on after a failure; what cannot be done is noted, and left to the next run's mark."""
         try:
             if self._paused:
                 # A CRIU that is still at it cannot be ended without harm to the processes that it holds.
                 seconds = self._params.checkpoint_timeout
                 recovery.await_dump(self._params.container_id, mark.directory, seconds, self._params.access.proc)
-                recovery.thaw(self._client, self._params.container_id)
+                recovery.resume(self._client, self._params.container_id)
                 self._paused = False
-            if self._suspended and self._trouble is None:
-                recovery.wake(self._client, self._params.cuda(gpu_driver.RUNNING))
+            if self._suspended and self._resume_error is None:
+                recovery.resume_cuda(self._client, self._params.cuda(gpu_driver.RUNNING))
                 self._suspended = False
         except RestoreError as problem:
-            _note(error, f"the task of {self._params.container_id} may stand still: {problem.message}")
+            _note_left_behind(error, f"the task of {self._params.container_id} may stand still: {problem.message}")
 
-    def _tidy(self, mark: Mark, error: BaseException) -> None:
+    def _clean_up(self, mark: Mark, error: BaseException) -> None:
         try:
             recovery.remove_snapshots(self._client, mark)
             recovery.remove_directory(mark.directory, mark.staging_dir)
         except (RestoreError, OSError) as problem:
-            _note(error, f"{mark.directory}: {problem}")
+            _note_left_behind(error, f"{mark.directory}: {problem}")
             return
-        self._slot.clear()
+        self._mark_file.clear()
 
     @contextmanager
     def _timed(self, phase: str) -> Iterator[None]:
@@ -332,7 +323,7 @@ class Capture:
         self._result.seconds[phase] = round(time.monotonic() - begun, 3)
 
 
-def _note(error: BaseException, what: str) -> None:
+def _note_left_behind(error: BaseException, what: str) -> None:
     if isinstance(error, RestoreError):
         error.left_behind(what)
         error.outcome = UNKNOWN

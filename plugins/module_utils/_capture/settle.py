@@ -10,27 +10,37 @@ the capture (:mod:`_capture.mark`) tells of it for as long as it lasts.
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from .._containerd import containers, ownership, task_removal, tasks
 from .._containerd.client import Client
 from .._core.errors import ConflictError
-from .._gpu import driver
 from . import mark as capture_mark, recovery
-from .mark import Mark, Slot
+from .mark import Mark, MarkFile
 from .params import STOPPED, CaptureParams, CaptureResult
 
 
-def holds(client: Client, params: CaptureParams, mark: Mark) -> bool:
+@dataclass(frozen=True)
+class Plan:
+    """What a run does; check mode returns ``result``."""
+
+    result: CaptureResult
+    #: The capture that has left the workload standing still, None where none has.
+    mark: Mark | None = None
+    #: The workload is to end; otherwise it goes on.
+    ends: bool = False
+
+
+def keeps_paused(client: Client, params: CaptureParams, mark: Mark) -> bool:
     """Whether the task is the one that the mark speaks of, and paused because somebody wanted it so."""
-    if mark.phase != capture_mark.HELD:
+    if mark.phase != capture_mark.KEPT_PAUSED:
         return False
-    task = recovery.same_task(client, params.container_id, mark, params.access.proc)
+    task = recovery.marked_task(client, params.container_id, mark, params.access.proc)
     return task is not None and recovery.is_paused(task)
 
 
-def refuse(params: CaptureParams, mark: Mark) -> ConflictError:
-    """Whoever wants another capture has to say first what becomes of the one that is held."""
+def refusal(params: CaptureParams, mark: Mark) -> ConflictError:
+    """Whoever wants another capture has to say first what becomes of the workload that is kept paused."""
     return ConflictError(
         "capture_held",
         f"The capture {mark.name} keeps {params.container_id} paused.",
@@ -45,18 +55,21 @@ def settled(client: Client, params: CaptureParams, check: bool) -> CaptureResult
     A capture that was broken off has no image, so its workload goes on in any case. Raises ConflictError
     (``capture_busy``, ``container_not_ours``) and what :func:`_gpu.state.reach` raises.
     """
+    place = (params.marks_root, client.namespace, params.container_id)
     if check:
-        mark = capture_mark.peek(params.marks_root, client.namespace, params.container_id)
-        return _settled(client, params, None, mark)
-    with capture_mark.held(params.marks_root, client.namespace, params.container_id) as slot:
-        return _settled(client, params, slot, slot.read())
+        return plan(client, params, capture_mark.peek(*place)).result
+    with capture_mark.locked(*place) as mark_file:
+        planned = plan(client, params, mark_file.read())
+        execute(client, params, mark_file, planned)
+    return planned.result
 
 
-def _settled(client: Client, params: CaptureParams, slot: Slot | None, mark: Mark | None) -> CaptureResult:
+def plan(client: Client, params: CaptureParams, mark: Mark | None) -> Plan:
+    """What a run would do. Raises ConflictError ``container_not_ours``."""
     result = CaptureResult()
     if mark is None:
-        return result
-    ends = params.leave == STOPPED and holds(client, params, mark)
+        return Plan(result)
+    ends = params.leave == STOPPED and keeps_paused(client, params, mark)
     if ends:
         container = containers.get(client, params.container_id)
         if container is not None:
@@ -69,21 +82,24 @@ def _settled(client: Client, params: CaptureParams, slot: Slot | None, mark: Mar
         if ends
         else recovery.describe(params.container_id, mark)
     )
-    if slot is None:
-        return result
-    if ends:
-        end(client, params.container_id, slot, mark)
-        recovery.clear_away(client, mark)
-        slot.clear()
+    return Plan(result, mark, ends)
+
+
+def execute(client: Client, params: CaptureParams, mark_file: MarkFile, planned: Plan) -> None:
+    """Have the workload end, or go on."""
+    if planned.mark is None:
+        return
+    if planned.ends:
+        end_task(client, params.container_id, mark_file, planned.mark)
+        recovery.remove_leftovers(client, planned.mark)
+        mark_file.clear()
     else:
-        back = params.cuda(driver.RUNNING)
-        recovery.recover(client, params.container_id, slot, mark, back, params.checkpoint_timeout)
-    return result
+        recovery.recover(client, params, mark_file, planned.mark)
 
 
-def end(client: Client, container_id: str, slot: Slot, mark: Mark) -> None:
+def end_task(client: Client, container_id: str, mark_file: MarkFile, mark: Mark) -> None:
     """The image is complete: the task goes, without having done anything more."""
-    slot.write(replace(mark, phase=capture_mark.ENDING))
+    mark_file.write(replace(mark, phase=capture_mark.ENDING))
     tasks.kill(client, container_id, 9, everything=True)
-    recovery.thaw(client, container_id)
+    recovery.resume(client, container_id)
     task_removal.end(client, container_id, 0.0)

@@ -19,22 +19,22 @@ from types import FrameType
 
 from .._core.errors import RETRYABLE, RestoreError
 
-_SIGNALS = (signal.SIGHUP, signal.SIGINT, signal.SIGTERM)
+_DEFERRED = (signal.SIGHUP, signal.SIGINT, signal.SIGTERM)
 
 
-class Signals:
-    """Those that have come."""
+class DeferredSignals:
+    """Signals that have come since their handlers were replaced."""
 
     def __init__(self, container_id: str) -> None:
         self._container_id = container_id
         self._first = ""
 
-    def note(self, number: int, _frame: FrameType | None) -> None:
-        """The handler."""
+    def handle(self, number: int, _frame: FrameType | None) -> None:
+        """The handler: note the first one."""
         self._first = self._first or signal.Signals(number).name
 
-    def obey(self) -> None:
-        """Raise RestoreError ``capture_interrupted`` if there was one."""
+    def raise_if_any(self) -> None:
+        """Raise RestoreError ``capture_interrupted`` if a signal has come."""
         if self._first:
             raise RestoreError(
                 "capture_interrupted",
@@ -45,17 +45,17 @@ class Signals:
 
 
 @contextmanager
-def heeded(container_id: str) -> Iterator[Signals]:
-    """Note such signals in the block instead of dying of them.
+def deferred(container_id: str) -> Iterator[DeferredSignals]:
+    """Replace the handlers of signals that would end this process by one that notes them, within the block.
 
     A signal that is ignored stays so, as under nohup. Without effect outside of the main thread.
     """
-    found = Signals(container_id)
+    found = DeferredSignals(container_id)
     if threading.current_thread() is not threading.main_thread():
         yield found
         return
-    mine = [number for number in _SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]
-    before = {number: signal.signal(number, found.note) for number in mine}
+    numbers = [number for number in _DEFERRED if signal.getsignal(number) is not signal.SIG_IGN]
+    before = {number: signal.signal(number, found.handle) for number in numbers}
     try:
         yield found
     finally:

@@ -47,6 +47,17 @@ class LeaseParams:
     owner: str = core_labels.DEFAULT_OWNER
     force: bool = False
 
+    @classmethod
+    def from_options(cls, options: Mapping[str, Any]) -> LeaseParams:
+        """From the options of ``containerd_lease``."""
+        return cls(
+            lease_id=options["id"],
+            expire_seconds=options["expire_seconds"],
+            labels={str(name): str(value) for name, value in options["labels"].items()},
+            owner=options["owner"],
+            force=options["force"],
+        )
+
 
 @dataclass
 class LeaseResult:

@@ -15,9 +15,9 @@ from typing import Any
 
 import pytest
 
-from ansible_collections.gpuops.restore.plugins.module_utils._capture import mark as capture_mark, recovery
+from ansible_collections.gpuops.restore.plugins.module_utils._capture import mark as capture_mark
 from ansible_collections.gpuops.restore.plugins.module_utils._capture.mark import ENDING, Mark
-from ansible_collections.gpuops.restore.plugins.module_utils._capture.preflight import CriuOptions
+from ansible_collections.gpuops.restore.plugins.module_utils._capture.params import DumpOptions
 from ansible_collections.gpuops.restore.plugins.module_utils._checkpoint import reader as checkpoint_reader
 from ansible_collections.gpuops.restore.plugins.module_utils._containerd.client import Client
 from ansible_collections.gpuops.restore.plugins.module_utils._containerd.messages import message
@@ -125,7 +125,7 @@ def test_a_given_lease_is_used_and_stays(box: Box) -> None:
 
 
 def test_criu_is_told_what_it_may_take(box: Box) -> None:
-    box.capture(criu=CriuOptions(tcp_established=True, file_locks=True, empty_namespaces=("network",)))
+    box.capture(criu=DumpOptions(tcp_established=True, file_locks=True, empty_namespaces=("network",)))
     (call,) = [call for call in box.fake.seen if call.name == "Tasks/Checkpoint"]
     options = message("containerd.runc.v1.CheckpointOptions")
     options.ParseFromString(call.request.options.value)
@@ -195,7 +195,7 @@ def test_a_foreign_container_may_be_captured_but_not_ended(box: Box) -> None:
 
 
 def test_a_second_run_at_the_same_time_is_refused(box: Box, client: Client) -> None:
-    with capture_mark.held(str(box.run), client.namespace, BOX) as slot:
+    with capture_mark.locked(str(box.run), client.namespace, BOX) as slot:
         slot.write(mark(box))
         for check in (True, False):
             error = box.fails(check)
@@ -352,7 +352,7 @@ def broken_off(box: Box, **changes: Any) -> Mark:
     if found.lease:
         state.leases[found.lease] = {}
     state.tasks[BOX].status = PAUSED
-    with capture_mark.held(str(box.run), "tests", BOX) as slot:
+    with capture_mark.locked(str(box.run), "tests", BOX) as slot:
         slot.write(found)
     return found
 
@@ -421,9 +421,3 @@ def test_a_mark_is_private_and_names_no_secret(box: Box) -> None:
     path = box.run / "tests" / BOX
     assert [entry.stat().st_mode & 0o777 for entry in (path, path.parent)] == [0o600, 0o700]
     assert set(json.loads(path.read_text(encoding="ascii"))) == set(Mark.__dataclass_fields__)
-
-
-def test_resuming_what_runs_is_fine(box: Box, client: Client) -> None:
-    recovery.thaw(client, BOX)
-    box.fake.state.tasks.clear()
-    recovery.thaw(client, BOX)

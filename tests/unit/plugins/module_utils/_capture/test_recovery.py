@@ -1,0 +1,115 @@
+# Copyright (c) 2026 the gpuops.restore contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""How a workload that a capture has stopped goes on: what is said, and how long is waited."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from ansible_collections.gpuops.restore.plugins.module_utils._capture import recovery
+from ansible_collections.gpuops.restore.plugins.module_utils._capture.mark import CAPTURING, ENDING, KEPT_PAUSED, Mark
+from ansible_collections.gpuops.restore.plugins.module_utils._containerd.client import Client
+from ansible_collections.gpuops.restore.plugins.module_utils._core.errors import RETRYABLE, RestoreError, RpcError
+from ansible_collections.gpuops.restore.tests.unit.helpers import capture_samples
+from ansible_collections.gpuops.restore.tests.unit.helpers.capture_samples import BOX, PAUSED, RUNNING, STOPPED, Box
+from ansible_collections.gpuops.restore.tests.unit.helpers.clock import Clock
+from ansible_collections.gpuops.restore.tests.unit.helpers.containerd_node import Node
+from ansible_collections.gpuops.restore.tests.unit.helpers.fake_containerd import FakeContainerd
+
+process = pytest.fixture(capture_samples.process)
+
+
+@pytest.fixture
+def box(fake: FakeContainerd, client: Client, node: Node, tmp_path: Path, process: int) -> Iterator[Box]:
+    yield Box(fake, client, node, tmp_path, process)
+
+
+@pytest.mark.parametrize(
+    ("phase", "expected"),
+    [
+        (KEPT_PAUSED, "resume box, which the capture example.test/old:1 keeps paused"),
+        (CAPTURING, "resume box, which a capture as example.test/old:1 that was broken off may have left paused"),
+        (ENDING, "resume box, which a capture as example.test/old:1 that was broken off may have left paused"),
+    ],
+)
+def test_what_was_paused_on_purpose_is_told_from_what_was_broken_off(phase: str, expected: str) -> None:
+    mark = Mark(1, 2, "/d", "/s", "", "overlayfs", "view", "", False, "example.test/old:1", phase)
+    assert recovery.describe("box", mark) == expected
+
+
+# --- a CRIU that is still at it
+
+
+def worker(proc: Path, pid: int, directory: str) -> None:
+    (proc / str(pid) / "fd").mkdir(parents=True)
+    (proc / str(pid) / "cmdline").write_text(f"runc\0checkpoint\0--image-path\0{directory}/images\0", encoding="ascii")
+
+
+def test_a_dump_is_waited_for_until_it_ends(tmp_path: Path) -> None:
+    worker(tmp_path, 77, "/staging/dump")
+    clock = Clock(4.9, lambda: (tmp_path / "77" / "cmdline").write_text("other\0", encoding="ascii"))
+    recovery.await_dump("box", "/staging/dump", 5.0, str(tmp_path), clock, clock.sleep)
+    assert 4.9 <= clock.now < 5.0
+
+
+def test_a_dump_that_does_not_end_is_said_when_its_time_is_over_and_not_before(tmp_path: Path) -> None:
+    worker(tmp_path, 77, "/staging/dump")
+    clock = Clock()
+    with pytest.raises(RestoreError) as caught:
+        recovery.await_dump("box", "/staging/dump", 5.0, str(tmp_path), clock, clock.sleep)
+    assert (caught.value.code, caught.value.outcome) == ("capture_busy", RETRYABLE)
+    assert "77" in caught.value.message and "box" in caught.value.message
+    assert 5.0 <= clock.now < 5.2
+
+
+def test_dumps_of_others_are_not_waited_for(tmp_path: Path) -> None:
+    worker(tmp_path, 77, "/staging/dump-of-another")
+    worker(tmp_path, os.getpid(), "/staging/dump")
+    clock = Clock()
+    recovery.await_dump("box", "/staging/dump", 5.0, str(tmp_path), clock, clock.sleep)
+    assert clock.now == 0.0
+
+
+# --- a task that cannot be resumed
+
+
+def test_resuming_what_runs_or_is_gone_changes_nothing(box: Box, client: Client) -> None:
+    recovery.resume(client, BOX)
+    assert box.status() == RUNNING
+    box.fake.state.tasks.clear()
+    recovery.resume(client, BOX)
+    assert box.fake.count("Tasks/Resume") == 2
+    assert box.fake.state.tasks == {}
+
+
+def test_a_record_that_lags_behind_is_waited_for(box: Box, client: Client) -> None:
+    """As after a kill: runc has no paused container any more, containerd's record still has."""
+    box.fake.state.tasks[BOX].status = PAUSED
+    box.fake.fail("Tasks/Resume", "UNKNOWN", "OCI runtime resume failed: container not paused: unknown")
+    clock = Clock(client.timeout - 0.2, lambda: setattr(box.fake.state.tasks[BOX], "status", STOPPED))
+    recovery.resume(client, BOX, clock, clock.sleep)
+    assert client.timeout - 0.2 <= clock.now < client.timeout
+
+
+def test_a_record_that_stays_behind_is_an_error_when_the_time_is_over(box: Box, client: Client) -> None:
+    box.fake.state.tasks[BOX].status = PAUSED
+    box.fake.fail("Tasks/Resume", "UNKNOWN", "OCI runtime resume failed: container not paused: unknown")
+    clock = Clock()
+    with pytest.raises(RpcError):
+        recovery.resume(client, BOX, clock, clock.sleep)
+    assert client.timeout <= clock.now < client.timeout + 0.2
+
+
+def test_another_failure_is_told_at_once(box: Box, client: Client) -> None:
+    box.fake.state.tasks[BOX].status = PAUSED
+    box.fake.fail("Tasks/Resume", "INTERNAL", "no luck")
+    clock = Clock()
+    with pytest.raises(RpcError, match="no luck"):
+        recovery.resume(client, BOX, clock, clock.sleep)
+    assert clock.now == 0.0
