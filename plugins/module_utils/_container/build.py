@@ -48,7 +48,7 @@ def build(
                 undo.append(lambda: containers.delete(client, wanted.id))
                 raise
         except BaseException as error:
-            _take_back(undo, error)
+            _roll_back(undo, error)
             raise
 
 
@@ -117,15 +117,15 @@ def _fresh_snapshot(
             snapshots.apply(client, layer, onto)
         snapshots.set_labels(client, wanted.snapshotter, wanted.snapshot_key, {core_labels.WRITABLE_LAYER: applied})
     except BaseException as error:
-        _take_back([lambda: snapshots.remove(client, wanted.snapshotter, wanted.snapshot_key)], error)
+        _roll_back([lambda: snapshots.remove(client, wanted.snapshotter, wanted.snapshot_key)], error)
         raise
 
 
 def _require_kinds(client: Client, wanted: Container, files: Files) -> None:
     """Every bind source is what the container had there, as its files tell. Raises NodeError ``mount_source_kind``."""
     rootfs = snapshots.mounts(client, wanted.snapshotter, wanted.snapshot_key)
-    kinds = rootfs_kinds.of_binds(rootfs, wanted.spec.get("mounts") or ())
-    problems = mounts.problems(wanted.spec, expected_kinds=kinds, planned=files.planned())
+    kinds = rootfs_kinds.bind_kinds(rootfs, wanted.spec.get("mounts") or ())
+    problems = mounts.problems(wanted.spec, expected_kinds=kinds, planned=files.planned_paths())
     if problems:
         raise combined(problems)
 
@@ -139,7 +139,7 @@ def _remove_old(client: Client, container_id: str) -> None:
     snapshots.remove(client, old.snapshotter, old.snapshot_key)
 
 
-def _take_back(undo: list[Callable[[], object]], reason: BaseException) -> None:
+def _roll_back(undo: list[Callable[[], object]], reason: BaseException) -> None:
     """Undo in reverse order, as far as it goes; what stays is said in the failure, which is not hidden."""
     for act in reversed(undo):
         try:

@@ -109,8 +109,8 @@ def present(client: Client, params: ContainerParams, check: bool, original: Orig
     files = container_files.Files(
         params.container_id, params.staging_dir, client.namespace, config_text, _uses_own_netns(params, adapted.spec)
     )
-    if _agrees(client, params, wanted, result):
-        result.actions.extend(files.lacking())
+    if _is_as_wanted(client, params, wanted, result):
+        result.actions.extend(files.planned_actions())
         if not check:
             files.make()
         _drop_lease(client, params.container_id, check, result)
@@ -119,7 +119,7 @@ def present(client: Client, params: ContainerParams, check: bool, original: Orig
     image = image or _find_base(client, original, params, check, result)
     daemon.require_snapshotter(client, original.snapshotter)
     daemon.require_runtime(original.runtime, daemon.daemon_environment(client)["PATH"])
-    problems = mounts.problems(adapted.spec, planned=files.planned())
+    problems = mounts.problems(adapted.spec, planned=files.planned_paths())
     if problems:
         raise combined(problems)
     build.require_layer(client, original, check)
@@ -223,7 +223,7 @@ def _find_base(
         raise
 
 
-def _agrees(client: Client, params: ContainerParams, wanted: Container, result: ContainerResult) -> bool:
+def _is_as_wanted(client: Client, params: ContainerParams, wanted: Container, result: ContainerResult) -> bool:
     """Whether the container is there as wanted; raises ConflictError if it must not be replaced."""
     found = containers.get(client, params.container_id)
     if found is None:

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""What a container needs on the node outside of containerd."""
+"""What a container needs on the node outside of containerd: its CRIU configuration and, rarely, a network namespace."""
 
 from __future__ import annotations
 
@@ -17,11 +17,13 @@ from . import netns
 
 @dataclass(frozen=True)
 class Files:
-    """What a container needs on the node outside containerd: its CRIU configuration and, rarely, a namespace."""
+    """These files of one container."""
 
     container_id: str
     staging_dir: str
+    #: containerd's.
     namespace: str
+    #: The text of the configuration.
     criu_config: str
     own_netns: bool
 
@@ -29,11 +31,11 @@ class Files:
     def _config_path(self) -> str:
         return state_dir.criu_config(self.staging_dir, self.namespace, self.container_id)
 
-    def planned(self) -> tuple[str, ...]:
-        """Paths that need not be there before."""
+    def planned_paths(self) -> tuple[str, ...]:
+        """What :meth:`make` makes and a check of the node therefore need not find."""
         return (netns.path(self.container_id),) if self.own_netns else ()
 
-    def lacking(self) -> list[str]:
+    def planned_actions(self) -> list[str]:
         """What :meth:`make` would do, as actions."""
         found = []
         if state_dir.read_text(self._config_path) != self.criu_config:
@@ -43,7 +45,7 @@ class Files:
         return found
 
     def make(self) -> None:
-        """Make what lacks."""
+        """Make what is missing."""
         state_dir.make_private(os.path.dirname(self._config_path), self.staging_dir)
         criu_config_file.write(self._config_path, self.criu_config)
         if self.own_netns and not netns.exists(self.container_id):

@@ -20,7 +20,7 @@ from .._oci import spec_validate
 from .mounts import DIRECTORY, FILE
 
 
-def of_binds(rootfs: Iterable[Any], mounts: Collection[Mapping[str, Any]]) -> dict[str, str]:
+def bind_kinds(rootfs: Iterable[Any], mounts: Collection[Mapping[str, Any]]) -> dict[str, str]:
     """Destination -> ``file`` or ``directory`` for the binds among a spec's ``mounts``, where it can be told.
 
     ``rootfs`` are the mounts of the container's snapshot (``containerd.types.Mount``): overlays and binds are looked

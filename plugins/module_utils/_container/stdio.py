@@ -41,7 +41,7 @@ class Stdio:
 
 
 def plan(stdout: str, stderr: str, terminal: bool) -> Stdio:
-    """Check the wishes. Raises InputError ``stdio_invalid``, ``stdio_terminal``, NodeError ``stdio_no_directory``."""
+    """Check the options. Raises InputError ``stdio_invalid``, ``stdio_terminal``, NodeError ``stdio_no_directory``."""
     for name, value in (("stdout", stdout), ("stderr", stderr)):
         if value and not value.startswith(("/", "binary://")):
             raise InputError(

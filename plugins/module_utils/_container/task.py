@@ -200,7 +200,7 @@ def _run(client: Client, params: TaskParams, container: Container, start: _Start
             result.memory = start.hook.report
         task = stays_alive(client, params, pid, params.alive_seconds)
     except BaseException as error:
-        _clear_away(client, identifier, error)
+        _remove_failed_task(client, identifier, error)
         raise
     finally:
         if start.descriptor is not None:
@@ -235,7 +235,7 @@ def stays_alive(client: Client, params: TaskParams, pid: int, seconds: float) ->
     )
 
 
-def _clear_away(client: Client, container_id: str, reason: BaseException) -> None:
+def _remove_failed_task(client: Client, container_id: str, reason: BaseException) -> None:
     """Take the failed task away without hiding why it failed."""
     try:
         task_removal.remove(client, container_id, 0.0)

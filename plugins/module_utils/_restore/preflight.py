@@ -42,7 +42,7 @@ class Report:
 
 
 def report(client: Client, params: container_params.ContainerParams, stdout: str = "", stderr: str = "") -> Report:
-    """Read the checkpoint that ``params`` names and check everything that a restore as wished needs.
+    """Read the checkpoint that ``params`` names and check everything that the restore needs.
 
     An empty ``container_id`` asks for the checkpoint alone; the container, its name and output are not looked at.
     """

@@ -16,6 +16,7 @@ from typing import Any
 from .._container import params as container_params
 from .._core.errors import UNKNOWN, Failure, RestoreError
 from .._gpu import nvml
+from .._probe.probe import ProbeResult
 from . import gpu as restore_gpu
 from .params import Job
 
@@ -93,7 +94,8 @@ class Result:
     task: container_params.TaskResult = field(default_factory=container_params.TaskResult)
     gpu: restore_gpu.GpuResult = field(default_factory=restore_gpu.GpuResult)
     gpu_seen: nvml.Reading | None = None
-    probe: dict[str, Any] | None = None
+    #: None where none was made.
+    probe: ProbeResult | None = None
     #: :meth:`Preparation.result` as it was in the window.
     preparation: dict[str, Any] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)
@@ -119,7 +121,7 @@ class Result:
             "spec_changes": self.container.spec_changes,
             "task": self.task.task,
             "gpu": self.gpu.result(after=self.gpu_seen) if self.gpu.processes else None,
-            "probe": self.probe,
+            "probe": self.probe.result() if self.probe else None,
             **self.preparation,
             "seconds": self.seconds,
             "receipt": self.receipt,

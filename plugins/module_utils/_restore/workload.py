@@ -136,7 +136,7 @@ class _Attempt:
                 task_steps.stays_alive(self._client, job.task, result.task.task["pid"], max(0.0, left))
         if job.probe is not None and not self._check:
             with result.timed(PROBE):
-                result.probe = probes.probe(self._client, job.probe, self._check).result()
+                result.probe = probes.probe(self._client, job.probe, self._check)
         with result.timed(RECEIPT):
             self._keep_receipt()
 
@@ -292,7 +292,7 @@ def _receipt(namespace: str, result: Result, reading: nvml.Reading | None) -> di
         "pid": result.task.task.get("pid"),
         "output": list(dict.fromkeys(path for path in (job.task.stdout, job.task.stderr) if path)),
         "gpu": result.gpu.result(reading, result.gpu_seen) if result.gpu.processes else None,
-        "probe": result.probe,
+        "probe": result.probe.result() if result.probe else None,
         **result.preparation,
         # Side by side with others, so not their sum over workloads; window: until the GPU memory was back.
         "seconds": {

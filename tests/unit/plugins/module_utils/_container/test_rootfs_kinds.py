@@ -54,20 +54,20 @@ def bind(destination: str) -> dict[str, Any]:
     ],
 )
 def test_kinds_in_an_overlay(layers: list[Any], destination: str, kind: str | None) -> None:
-    found = rootfs_kinds.of_binds(layers, [bind(destination)])
+    found = rootfs_kinds.bind_kinds(layers, [bind(destination)])
     assert found.get(destination.rstrip("/")) == kind
 
 
 def test_first_container_of_a_snapshot_without_parent(tmp_path: pathlib.Path) -> None:
     (tmp_path / "data").mkdir()
-    assert rootfs_kinds.of_binds([Mount("bind", str(tmp_path), ["rbind"])], [bind("/data")]) == {"/data": "directory"}
+    assert rootfs_kinds.bind_kinds([Mount("bind", str(tmp_path), ["rbind"])], [bind("/data")]) == {"/data": "directory"}
 
 
 def test_unknown_file_systems_tell_nothing() -> None:
-    assert rootfs_kinds.of_binds([Mount("btrfs", "/dev/x", [])], [bind("/data")]) == {}
+    assert rootfs_kinds.bind_kinds([Mount("btrfs", "/dev/x", [])], [bind("/data")]) == {}
 
 
 def test_what_another_mount_covers_is_not_told(layers: list[Any]) -> None:
     tmpfs = {"destination": "/data", "type": "tmpfs", "source": "tmpfs"}
-    assert rootfs_kinds.of_binds(layers, [tmpfs, bind("/data/volume")]) == {}
-    assert rootfs_kinds.of_binds(layers, [{**tmpfs, "destination": "/data/volume"}]) == {}
+    assert rootfs_kinds.bind_kinds(layers, [tmpfs, bind("/data/volume")]) == {}
+    assert rootfs_kinds.bind_kinds(layers, [{**tmpfs, "destination": "/data/volume"}]) == {}

@@ -25,6 +25,7 @@ from ansible_collections.gpuops.restore.plugins.module_utils._core.errors import
     RestoreError,
 )
 from ansible_collections.gpuops.restore.plugins.module_utils._gpu import devices
+from ansible_collections.gpuops.restore.plugins.module_utils._probe.probe import ProbeResult
 from ansible_collections.gpuops.restore.plugins.module_utils._restore import (
     batch as restore_batch,
     records as restore_records,
@@ -81,6 +82,17 @@ def test_memory_comes_back_and_the_receipt_tells(gpus: GpuNode) -> None:
     assert not gpus.marks.exists()
     restored(gpus)
     assert gpus.one(gpus.job("train")).receipt == receipt, "a run that changes nothing leaves it"
+
+
+def test_the_proof_is_in_the_result_and_in_the_receipt(gpus: GpuNode, monkeypatch: pytest.MonkeyPatch) -> None:
+    gpus.add("train", [PLAIN])
+    proof = ProbeResult("file", True, "The file /log went from 1 to 2 bytes.", 0.2)
+    monkeypatch.setattr(restore_workload.probes, "probe", lambda *_arguments: proof)
+    result = gpus.one(gpus.job("train", probe={"file": {"path": "/log"}}))
+    told = {"kind": "file", "ok": True, "detail": "The file /log went from 1 to 2 bytes.", "seconds": 0.2}
+    assert (result.failure, result.shown()["probe"], result.receipt["probe"]) == (None, told, told)
+    receipt = json.loads(Path(restore_records.receipt_path(gpus.root, "train")).read_text(encoding="utf-8"))
+    assert (receipt["probe"], receipt["seconds"]["probe"]) == (told, result.seconds["probe"])
 
 
 def test_several_processes_of_one_task_and_one_without_cuda(gpus: GpuNode) -> None:
