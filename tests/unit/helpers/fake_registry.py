@@ -16,7 +16,16 @@ from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Callable
 
+import pytest
+
+from ansible_collections.gpuops.restore.plugins.module_utils._core.errors import RestoreError
+from ansible_collections.gpuops.restore.plugins.module_utils._registry import reference as registry_reference
+from ansible_collections.gpuops.restore.plugins.module_utils._registry.credentials import Credentials
+from ansible_collections.gpuops.restore.plugins.module_utils._registry.http import Settings, Transport
+from ansible_collections.gpuops.restore.plugins.module_utils._registry.repository import Repository
+
 PREFIX = "/v2/team/app/"
+USER = Credentials("trainer", "correct horse")
 
 
 @dataclass
@@ -198,3 +207,18 @@ def running() -> Iterator[FakeRegistry]:
         yield fake
     finally:
         fake.stop()
+
+
+def repository(registry: FakeRegistry, credentials: Credentials = USER) -> Repository:
+    """A client of it that does not wait between attempts."""
+    reference = registry_reference.parse(f"{registry.host}/team/app:1")
+    settings = Settings(registry.url, credentials, "repository:team/app:pull", timeout=5.0)
+    return Repository(Transport(settings), reference, sleep=lambda _seconds: None)
+
+
+def refusal(act: Callable[..., object], *arguments: object) -> RestoreError:
+    """The error of a call that has to fail; it says what to do, and not the password."""
+    with pytest.raises(RestoreError) as caught:
+        act(*arguments)
+    assert caught.value.remedy and USER.password not in caught.value.sentence()
+    return caught.value

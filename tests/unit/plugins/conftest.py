@@ -17,6 +17,10 @@ from ansible_collections.gpuops.restore.plugins.module_utils._containerd.client 
 from ansible_collections.gpuops.restore.tests.unit.helpers.containerd_node import Node
 from ansible_collections.gpuops.restore.tests.unit.helpers.containerd_samples import add_base, add_checkpoint, plugin
 from ansible_collections.gpuops.restore.tests.unit.helpers.fake_containerd import FakeContainerd, running
+from ansible_collections.gpuops.restore.tests.unit.helpers.fake_registry import (
+    FakeRegistry,
+    running as running_registry,
+)
 
 
 @pytest.fixture
@@ -36,6 +40,13 @@ def client(fake: FakeContainerd) -> Iterator[Client]:
     """A client that gives up soon."""
     with Client(fake.address, "tests", timeout=5.0, reconnect_seconds=0.5) as found:
         fake.heal()
+        yield found
+
+
+@pytest.fixture
+def registry() -> Iterator[FakeRegistry]:
+    """A started test double of a registry, empty."""
+    with running_registry() as found:
         yield found
 
 

@@ -7,7 +7,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Callable
@@ -24,10 +24,7 @@ from ansible_collections.gpuops.restore.plugins.module_utils._containerd.message
 from ansible_collections.gpuops.restore.plugins.module_utils._core import labels
 from ansible_collections.gpuops.restore.plugins.module_utils._core.errors import RestoreError
 from ansible_collections.gpuops.restore.plugins.module_utils._image import tree, unpack
-from ansible_collections.gpuops.restore.plugins.module_utils._registry import reference as registry_reference
 from ansible_collections.gpuops.restore.plugins.module_utils._registry.credentials import Credentials
-from ansible_collections.gpuops.restore.plugins.module_utils._registry.http import Settings, Transport
-from ansible_collections.gpuops.restore.plugins.module_utils._registry.repository import Repository
 from ansible_collections.gpuops.restore.plugins.module_utils._streams.streams import Expansion
 from ansible_collections.gpuops.restore.plugins.module_utils._streams.tar_reader import Limits
 from ansible_collections.gpuops.restore.plugins.module_utils._transfer import dump as transfer_dump, registry_manifest
@@ -52,7 +49,7 @@ from ansible_collections.gpuops.restore.tests.unit.helpers.containerd_samples im
     spec,
 )
 from ansible_collections.gpuops.restore.tests.unit.helpers.fake_containerd import FakeContainerd
-from ansible_collections.gpuops.restore.tests.unit.helpers.fake_registry import FakeRegistry, running
+from ansible_collections.gpuops.restore.tests.unit.helpers.fake_registry import FakeRegistry, repository
 
 #: What is put into an object of a good document. None of it stops Python's own parser.
 FAULTS = {
@@ -140,7 +137,7 @@ def registry_s_manifest(place: Place, spoil: Spoil) -> None:
     layer = {"mediaType": registry_manifest.DOCUMENT, "digest": "sha256:" + 64 * "a", "size": 1}
     roles = {registry_manifest.ROLE: registry_manifest.INDEX_ROLE, registry_manifest.MEDIA_TYPE: INDEX}
     place.registry.manifests["1"] = spoil(dump({**found, "layers": [{**layer, "annotations": roles}]}))
-    data = repository(place).manifest()
+    data = repository(place.registry, Credentials()).manifest()
     assert data is not None
     registry_manifest.read(data, "team/app:1")
 
@@ -149,13 +146,7 @@ def registry_s_token(place: Place, spoil: Spoil) -> None:
     place.registry.authorization = "Bearer t0ken"
     place.registry.challenge = f'Bearer realm="{place.registry.url}/token"'
     place.registry.answer("GET", "/token", 200, body=spoil(b'{"token": "t0ken"}'))
-    repository(place).manifest()
-
-
-def repository(place: Place) -> Repository:
-    reference = registry_reference.parse(f"{place.registry.host}/team/app:1")
-    settings = Settings(place.registry.url, Credentials(), "", timeout=5.0)
-    return Repository(Transport(settings), reference, sleep=lambda _seconds: None)
+    repository(place.registry, Credentials()).manifest()
 
 
 def archive_s_layout(place: Place, spoil: Spoil) -> None:
@@ -240,9 +231,8 @@ def kind_name(value: Any) -> str:
 
 
 @pytest.fixture
-def place(fake: FakeContainerd, client: Client, tmp_path: Path) -> Iterator[Place]:
-    with running() as registry:
-        yield Place(fake, client, registry, tmp_path)
+def place(fake: FakeContainerd, client: Client, registry: FakeRegistry, tmp_path: Path) -> Place:
+    return Place(fake, client, registry, tmp_path)
 
 
 @pytest.mark.parametrize("kind", KINDS, ids=kind_name)
@@ -288,5 +278,5 @@ def test_a_complaint_of_a_registry_with_a_fault_is_not_quoted(place: Place) -> N
         body = '{"errors": [{"code": "DENIED", "message": "no such team"}]' + more + "}"
         place.registry.answer("GET", "/manifests/", 400, times=1, body=body.encode())
         with pytest.raises(RestoreError) as caught:
-            repository(place).manifest()
+            repository(place.registry, Credentials()).manifest()
         assert ("no such team" in caught.value.message) is quoted

@@ -13,29 +13,13 @@ from typing import Any
 import pytest
 
 from ansible_collections.gpuops.restore.plugins.module_utils._archive.reader import open_archive
-from ansible_collections.gpuops.restore.plugins.module_utils._containerd import images
 from ansible_collections.gpuops.restore.plugins.module_utils._containerd.client import Client
 from ansible_collections.gpuops.restore.plugins.module_utils._core import files
-from ansible_collections.gpuops.restore.plugins.module_utils._core.errors import (
-    DeadlineError,
-    InputError,
-    NotFoundError,
-    RestoreError,
-    RpcError,
-    UnimplementedError,
-)
-from ansible_collections.gpuops.restore.plugins.module_utils._image import (
-    archive_import,
-    cri as image_cri,
-    image as image_steps,
-    pull as image_pull,
-    tree as image_tree,
-)
+from ansible_collections.gpuops.restore.plugins.module_utils._core.errors import InputError, RestoreError, RpcError
+from ansible_collections.gpuops.restore.plugins.module_utils._image import archive_import, image as image_steps
 from ansible_collections.gpuops.restore.plugins.module_utils._image.state import ImageParams
-from ansible_collections.gpuops.restore.plugins.module_utils._oci import image as oci_image
 from ansible_collections.gpuops.restore.tests.unit.helpers.archive_samples import (
     CONFIG,
-    CRIU,
     INDEX,
     LAYER,
     MANIFEST,
@@ -44,15 +28,11 @@ from ansible_collections.gpuops.restore.tests.unit.helpers.archive_samples impor
     dump,
     tar,
 )
-from ansible_collections.gpuops.restore.tests.unit.helpers.containerd_samples import add_base, add_checkpoint, record
+from ansible_collections.gpuops.restore.tests.unit.helpers.containerd_samples import add_base
 from ansible_collections.gpuops.restore.tests.unit.helpers.fake_containerd import FakeContainerd
 
 NAME = "example.test/app:1"
 GC = "containerd.io/gc.ref.content"
-
-
-def item(kind: str, number: int) -> oci_image.Descriptor:
-    return oci_image.Descriptor(kind, f"sha256:{number:064x}", 1)
 
 
 def image(layout: Layout, text: bytes = b"layer") -> dict[str, Any]:
@@ -68,85 +48,6 @@ def archive(tmp_path: Path, name: str | None = NAME, text: bytes = b"layer") -> 
     path = tmp_path / "image.tar"
     path.write_bytes(layout.tar())
     return str(path)
-
-
-# --- labels against garbage collection
-
-
-def test_labels_of_a_manifest_and_of_an_index() -> None:
-    children = [item(CONFIG, 1), item(LAYER, 2), item(LAYER, 3), item(LAYER, 2)]
-    assert image_tree.gc_labels(children, {}, manifest=True) == {
-        f"{GC}.config": children[0].digest,
-        f"{GC}.l.0": children[1].digest,
-        f"{GC}.l.1": children[2].digest,
-    }
-    children = [item(CRIU, 1), item(MANIFEST, 2)]
-    assert image_tree.gc_labels(children, {}, manifest=False) == {
-        f"{GC}.0": children[0].digest,
-        f"{GC}.m.1": children[1].digest,
-    }
-
-
-def test_labels_of_others_are_kept() -> None:
-    children = [item(CONFIG, 1), item(LAYER, 2)]
-    theirs = {f"{GC}.7": children[0].digest, f"{GC}.l.0": "sha256:else"}
-    assert image_tree.gc_labels(children, theirs, manifest=True) == {f"{GC}.restore.1": children[1].digest}
-
-
-# --- what is there
-
-
-def survey(client: Client, name: str) -> image_tree.Tree:
-    found = images.get(client, name)
-    assert found is not None
-    return image_tree.survey(client, found.target)
-
-
-def test_survey_of_a_whole_image(fake: FakeContainerd, client: Client) -> None:
-    base = add_base(fake.state)
-    tree = survey(client, base.name)
-    assert not tree.missing and not tree.missing_layers and not tree.is_checkpoint
-    assert set(tree.unlabelled[base.digest].values()) == {
-        base.document["config"]["digest"],
-        *(layer["digest"] for layer in base.document["layers"]),
-    }
-    assert tree.size == sum(len(blob.data) for blob in fake.state.blobs.values())
-
-
-@pytest.mark.parametrize(("part", "missing", "layers"), [("config", 1, 0), ("layer", 0, 1), ("manifest", 1, 0)])
-def test_survey_misses(fake: FakeContainerd, client: Client, part: str, missing: int, layers: int) -> None:
-    base = add_base(fake.state)
-    parts = {
-        "config": base.document["config"]["digest"],
-        "layer": base.document["layers"][1]["digest"],
-        "manifest": base.digest,
-    }
-    del fake.state.blobs[parts[part]]
-    tree = survey(client, base.name)
-    assert (len(tree.missing), len(tree.missing_layers)) == (missing, layers)
-
-
-def test_survey_sees_a_wrong_size(fake: FakeContainerd, client: Client) -> None:
-    base = add_base(fake.state)
-    fake.state.blobs[base.document["layers"][0]["digest"]].data += b"!"
-    assert [lacking.digest for lacking in survey(client, base.name).missing_layers] == [
-        base.document["layers"][0]["digest"]
-    ]
-
-
-def test_checkpoint_is_whole_without_its_base_but_not_without_its_memory(fake: FakeContainerd, client: Client) -> None:
-    base = add_base(fake.state)
-    checkpoint = add_checkpoint(fake.state, base=base)
-    for blob in (base.digest, base.document["config"]["digest"]):
-        del fake.state.blobs[blob]
-    tree = survey(client, checkpoint.name)
-    assert tree.is_checkpoint and not tree.missing and not tree.missing_layers
-    assert base.digest in tree.unlabelled[checkpoint.digest].values()
-    del fake.state.blobs[checkpoint.parts[CRIU]]
-    assert [lacking.digest for lacking in survey(client, checkpoint.name).missing] == [checkpoint.parts[CRIU]]
-
-
-# --- which image of an archive
 
 
 @pytest.mark.parametrize(
@@ -169,9 +70,6 @@ def test_choose(tmp_path: Path, inside: str | None, wanted: str, expected: bool)
         assert caught.value.code == "archive_name_missing"
         known = opened.images[0].descriptor.digest
         assert archive_import.choose(opened, wanted, known).descriptor.digest == known
-
-
-# --- the step
 
 
 def test_import_check_run_again(fake: FakeContainerd, client: Client, tmp_path: Path) -> None:
@@ -266,59 +164,6 @@ def test_absent(fake: FakeContainerd, client: Client) -> None:
     assert image_steps.absent(client, ImageParams(NAME), check=False).changed
     assert NAME not in fake.state.images
     assert not image_steps.absent(client, ImageParams(NAME), check=False).changed
-
-
-# --- beside CRI
-
-
-def test_cri_records_go_with_the_last_name(fake: FakeContainerd, client: Client) -> None:
-    base = add_base(fake.state, NAME)
-    managed = {"io.cri-containerd.image": "managed"}
-    record(fake.state, "sha256:" + 64 * "c", MANIFEST, fake.state.blobs[base.digest].data, managed)
-    found = images.get(client, NAME)
-    assert found is not None
-    record(fake.state, "example.test/alias:1", MANIFEST, fake.state.blobs[base.digest].data)
-    assert image_cri.references(client, found) == []
-    del fake.state.images["example.test/alias:1"]
-    assert image_cri.remove(client, found, ordinary=True) == [NAME, "sha256:" + 64 * "c"]
-    assert not fake.state.images
-
-
-# --- registries
-
-
-def failure(kind: type[RpcError], text: str) -> RpcError:
-    return kind("rpc_failed", text, outcome="unknown", rpc="Transfer/Transfer", details={"text": text})
-
-
-@pytest.mark.parametrize(
-    ("error", "code", "outcome"),
-    [
-        (failure(UnimplementedError, "unknown service"), "pull_unsupported", "terminal"),
-        (failure(NotFoundError, "no such tag"), "pull_not_found", "terminal"),
-        (failure(RpcError, "unexpected status: 401 Unauthorized"), "pull_denied", "terminal"),
-        (failure(RpcError, "pull access denied, repository does not exist"), "pull_denied", "terminal"),
-        (failure(RpcError, "dial tcp 10.0.0.1:443: connect: connection refused"), "pull_failed", "retryable"),
-        (failure(RpcError, "unexpected status: 503 Service Unavailable"), "pull_failed", "retryable"),
-        (failure(RpcError, "http: server gave HTTP response to HTTPS client"), "pull_failed", "terminal"),
-        (failure(RpcError, "something new"), "pull_failed", "unknown"),
-    ],
-)
-def test_why_a_pull_failed(error: RpcError, code: str, outcome: str) -> None:
-    found = image_pull.explain(NAME, error)
-    assert (found.code, found.outcome) == (code, outcome)
-    assert NAME in found.message and found.remedy
-
-
-def test_a_pull_in_doubt_is_not_explained_away() -> None:
-    error = failure(DeadlineError, "took too long")
-    assert image_pull.explain(NAME, error) is error
-
-
-def test_an_expected_digest_is_asked_for() -> None:
-    assert image_pull.reference(NAME, "") == NAME
-    assert image_pull.reference(NAME, "sha256:1") == f"{NAME}@sha256:1"
-    assert image_pull.reference(f"{NAME}@sha256:2", "sha256:1") == f"{NAME}@sha256:2"
 
 
 def test_an_index_with_nothing_for_this_machine(fake: FakeContainerd, client: Client, tmp_path: Path) -> None:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import copy
 import json
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -45,14 +44,7 @@ from ansible_collections.gpuops.restore.tests.unit.helpers.fake_registry import 
     FakeRegistry,
     Handler,
     digest_of,
-    running,
 )
-
-
-@pytest.fixture
-def registry() -> Iterator[FakeRegistry]:
-    with running() as found:
-        yield found
 
 
 @pytest.fixture

@@ -1,0 +1,24 @@
+# Copyright (c) 2026 the gpuops.restore contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+from __future__ import annotations
+
+import pytest
+
+from ansible_collections.gpuops.restore.tests.unit.helpers.fake_registry import FakeRegistry, refusal, repository
+
+
+@pytest.mark.parametrize(("length", "whole"), [("2", True), ("\xb2", True), ("3", False), ("9" * 5000, False)])
+def test_a_manifest_as_long_as_announced(registry: FakeRegistry, length: str, whole: bool) -> None:
+    registry.answer("GET", "/manifests/", 200, body=b"{}", Content_Length=length)
+    if whole:
+        assert repository(registry).manifest() == b"{}"
+    else:
+        assert refusal(repository(registry).manifest).code == "registry_unreachable"
+
+
+@pytest.mark.parametrize("header", ["\xb2", "-1", "nan", "soon"])
+def test_a_pause_that_is_no_number_of_seconds(registry: FakeRegistry, header: str) -> None:
+    registry.answer("GET", "/manifests/", 503, times=1, Retry_After=header)
+    assert repository(registry).manifest() is None
