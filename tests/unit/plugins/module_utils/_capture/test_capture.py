@@ -6,9 +6,7 @@
 
 from __future__ import annotations
 
-import json
 import os
-import signal
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -38,7 +36,7 @@ from ansible_collections.gpuops.restore.tests.unit.helpers.capture_samples impor
     Box,
 )
 from ansible_collections.gpuops.restore.tests.unit.helpers.containerd_node import Node
-from ansible_collections.gpuops.restore.tests.unit.helpers.containerd_samples import BASE_NAME, add_base, spec
+from ansible_collections.gpuops.restore.tests.unit.helpers.containerd_samples import BASE_NAME, spec
 from ansible_collections.gpuops.restore.tests.unit.helpers.fake_containerd import FakeContainerd
 from ansible_collections.gpuops.restore.tests.unit.helpers.fake_state import Snapshot
 
@@ -131,30 +129,6 @@ def test_criu_is_told_what_it_may_take(box: Box) -> None:
     options.ParseFromString(call.request.options.value)
     assert (options.open_tcp, options.file_locks, options.terminal) == (True, True, False)
     assert (options.exit, list(options.empty_namespaces)) == (False, ["network"])
-
-
-# --- the base image
-
-
-def test_a_name_that_has_moved_on_is_not_believed(box: Box, fake: FakeContainerd, client: Client, node: Node) -> None:
-    old = fake.state.images[BASE_NAME]
-    moved = add_base(fake.state, text=b"newer")
-    box.before = box.kept(fake.state)
-    error = box.refused()
-    assert (error.code, error.details["found"]) == ("base_image_moved", moved.digest)
-    old.name = "example.test/app@old"
-    fake.state.images[old.name] = old
-    box.capture()
-    found = checkpoint_reader.load(client, NAME)
-    assert found.base is not None
-    assert (found.base.digest, found.base_name) == (node.base.digest, old.name)
-
-
-def test_an_image_that_is_gone_is_warned_of(box: Box, fake: FakeContainerd) -> None:
-    del fake.state.images[BASE_NAME]
-    done = box.capture()
-    assert BASE_NAME in done.warnings[0]
-    assert done.facts["base_image"] == {"name": BASE_NAME, "digest": None}
 
 
 # --- refusals
@@ -276,31 +250,6 @@ def test_half_a_dump_is_no_checkpoint(box: Box) -> None:
     box.untouched()
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
-def test_a_signal_has_the_task_go_on_at_once(box: Box, number: signal.Signals) -> None:
-    # Under nohup a hang-up is ignored from the beginning.
-    inherited = signal.signal(number, signal.default_int_handler)
-    try:
-        box.fake.on("Tasks/Checkpoint", lambda _context: os.kill(os.getpid(), number))
-        error = box.fails()
-        assert signal.getsignal(number) is signal.default_int_handler
-    finally:
-        signal.signal(number, inherited)
-    assert (error.code, error.outcome) == ("capture_interrupted", RETRYABLE)
-    assert number.name in error.message
-    assert "Diff/Diff" not in box.fake.names(), "what comes after the dump is left out"
-    box.untouched()
-
-
-def test_a_signal_that_is_ignored_stays_ignored(box: Box) -> None:
-    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
-    try:
-        box.fake.on("Tasks/Checkpoint", lambda _context: os.kill(os.getpid(), signal.SIGHUP))
-        assert box.capture().changed
-    finally:
-        signal.signal(signal.SIGHUP, before)
-
-
 def test_one_that_dies_of_its_kill_is_paused_for_a_moment_still(box: Box) -> None:
     """As seen under load: runc has no paused container any more, containerd's record lags behind."""
     seen = []
@@ -407,17 +356,3 @@ def test_a_criu_that_is_still_at_it_is_waited_for(box: Box) -> None:
     assert box.fails(checkpoint_timeout=0.3).code == "capture_busy"
     os.unlink(worker / "fd" / "3")
     assert box.capture().recovered
-
-
-def test_half_a_mark_is_none(box: Box) -> None:
-    broken_off(box)
-    path = box.run / "tests" / BOX
-    path.write_text(path.read_text(encoding="ascii")[:40], encoding="ascii")
-    assert capture_mark.peek(str(box.run), "tests", BOX) is None
-
-
-def test_a_mark_is_private_and_names_no_secret(box: Box) -> None:
-    broken_off(box)
-    path = box.run / "tests" / BOX
-    assert [entry.stat().st_mode & 0o777 for entry in (path, path.parent)] == [0o600, 0o700]
-    assert set(json.loads(path.read_text(encoding="ascii"))) == set(Mark.__dataclass_fields__)

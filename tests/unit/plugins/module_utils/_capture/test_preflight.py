@@ -1,0 +1,126 @@
+# Copyright (c) 2026 the gpuops.restore contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""What is found before a capture stops anything."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from ansible_collections.gpuops.restore.plugins.module_utils._capture import resources
+from ansible_collections.gpuops.restore.plugins.module_utils._capture.params import DumpOptions
+from ansible_collections.gpuops.restore.plugins.module_utils._checkpoint import node_facts, reader as checkpoint_reader
+from ansible_collections.gpuops.restore.plugins.module_utils._containerd import space
+from ansible_collections.gpuops.restore.plugins.module_utils._containerd.client import Client
+from ansible_collections.gpuops.restore.plugins.module_utils._core import files
+from ansible_collections.gpuops.restore.tests.unit.helpers import capture_samples
+from ansible_collections.gpuops.restore.tests.unit.helpers.capture_samples import BOX, MOUNTINFO, NAME, Box, record
+from ansible_collections.gpuops.restore.tests.unit.helpers.containerd_node import Node
+from ansible_collections.gpuops.restore.tests.unit.helpers.containerd_samples import BASE_NAME, add_base
+from ansible_collections.gpuops.restore.tests.unit.helpers.fake_containerd import FakeContainerd
+
+process = pytest.fixture(capture_samples.process)
+
+
+@pytest.fixture
+def box(fake: FakeContainerd, client: Client, node: Node, tmp_path: Path, process: int) -> Iterator[Box]:
+    yield Box(fake, client, node, tmp_path, process)
+
+
+@pytest.fixture(autouse=True)
+def room(monkeypatch: pytest.MonkeyPatch) -> dict[str, int]:
+    """Bytes that are free: where the dump is staged, and in the content store, which is elsewhere."""
+    found = {"staging": 1 << 40, "content": 1 << 40}
+    monkeypatch.setattr(files, "free_bytes", lambda _path: found["staging"])
+    monkeypatch.setattr(space, "content_store", lambda _client: space.ContentStore("/proc", found["content"]))
+    return found
+
+
+def test_criu_has_to_pass_its_own_check(box: Box, node: Node) -> None:
+    (node.programs / "criu").write_text(
+        '#!/bin/sh\n[ "$1" = check ] || { echo 1.2.3; exit 0; }\n'
+        'echo "Looks odd"; echo "Error (criu/cr-check.c:1): no such feature" >&2; exit 1\n',
+        encoding="utf-8",
+    )
+    error = box.refused()
+    assert error.code == "criu_unusable"
+    assert "Error (criu/cr-check.c:1): no such feature." in error.message
+
+
+def test_a_criu_that_is_not_there_is_not_checked(box: Box, node: Node) -> None:
+    (node.programs / "criu").unlink()
+    assert box.refused().code == "criu_missing"
+
+
+def test_what_criu_takes_only_when_told_to(box: Box, node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
+    connections = [f"0100007F:{port:04X} -> 0100007F:0050" for port in range(30)]
+    monkeypatch.setattr(resources, "tcp_connections", lambda _pids, _proc: connections)
+    (box.here.proc / "locks").write_text(f"1: POSIX  ADVISORY  WRITE {box.pid} 00:10:1 0 EOF\n", encoding="ascii")
+    process = {"terminal": True, "args": ["a"], "cwd": "/"}
+    box.fake.state.containers[BOX] = record(node, process=process)
+    box.before = box.kept(box.fake.state)
+    error = box.refused()
+    codes = [problem["code"] for problem in error.details["problems"]]
+    assert (error.code, codes) == ("node_problems", ["tcp_connections", "file_locks_held", "terminal_in_use"])
+    assert "hold 30 TCP connections" in error.message and "hold 1 file locks" in error.message
+    assert box.capture(criu=DumpOptions(tcp_established=True, file_locks=True, shell_job=True)).changed
+
+
+def test_a_mount_that_the_spec_does_not_name(box: Box) -> None:
+    path = box.here.proc / str(box.pid) / "mountinfo"
+    path.write_text(MOUNTINFO + "3 1 8:2 / /mnt rw - ext4 /dev/sdb rw\n", encoding="ascii")
+    error = box.refused()
+    assert (error.code, error.details) == ("mount_not_in_spec", {"mounts": ["/mnt"]})
+    assert "/mnt (ext4)" in error.message
+
+
+@pytest.mark.parametrize(("where", "code"), [("staging", "staging_no_space"), ("content", "content_no_space")])
+def test_the_dump_has_to_find_room_on_both_file_systems(
+    box: Box, room: dict[str, int], monkeypatch: pytest.MonkeyPatch, where: str, code: str
+) -> None:
+    size = 3 << 30
+    monkeypatch.setattr(node_facts, "memory_bytes", lambda _pids, _proc: size)
+    room[where] = size - 1
+    assert box.refused().code == code
+    room[where] = size + (files.RESERVE if where == "staging" else 0)
+    assert box.capture().changed
+
+
+def test_on_one_file_system_it_lies_twice(
+    box: Box, room: dict[str, int], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    size = 3 << 30
+    monkeypatch.setattr(node_facts, "memory_bytes", lambda _pids, _proc: size)
+    monkeypatch.setattr(space, "content_store", lambda _client: space.ContentStore(str(tmp_path), room["staging"]))
+    room["staging"] = 2 * size + files.RESERVE - 1
+    assert box.refused().code == "staging_no_space"
+    room["staging"] += 1
+    assert box.capture().changed
+
+
+# --- the base image
+
+
+def test_a_name_that_has_moved_on_is_not_believed(box: Box, fake: FakeContainerd, client: Client, node: Node) -> None:
+    old = fake.state.images[BASE_NAME]
+    moved = add_base(fake.state, text=b"newer")
+    box.before = box.kept(fake.state)
+    error = box.refused()
+    assert (error.code, error.details["found"]) == ("base_image_moved", moved.digest)
+    old.name = "example.test/app@old"
+    fake.state.images[old.name] = old
+    box.capture()
+    found = checkpoint_reader.load(client, NAME)
+    assert found.base is not None
+    assert (found.base.digest, found.base_name) == (node.base.digest, old.name)
+
+
+def test_an_image_that_is_gone_is_warned_of(box: Box, fake: FakeContainerd) -> None:
+    del fake.state.images[BASE_NAME]
+    done = box.capture()
+    assert BASE_NAME in done.warnings[0]
+    assert done.facts["base_image"] == {"name": BASE_NAME, "digest": None}
