@@ -42,7 +42,7 @@ _ABSENT_SECONDS = 3.0
 #: speak of connections ("Connection reset by peer") may stand for a call that the daemon has carried out.
 _NEVER_LEFT = "failed to connect to all addresses"
 #: What opens an HTTP/2 connection (RFC 9113, 3.4): the preface and an empty SETTINGS frame.
-_GREETING = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes((0, 0, 0, 4, 0, 0, 0, 0, 0))
+_HTTP2_PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes((0, 0, 0, 4, 0, 0, 0, 0, 0))
 #: Method names without an effect, safe to send again when the connection broke half-way.
 _READS = frozenset({"Get", "List", "Stat", "Info", "Mounts", "Plugins", "Server", "Version"})
 
@@ -85,9 +85,9 @@ class Client:
         self._reconnect_seconds = reconnect_seconds
         self._clock = clock
         self._sleep = sleep
-        self._reach_socket()
+        self._require_listener()
         self._channel = self._open()
-        self._shake_hands()
+        self._require_containerd()
 
     def __enter__(self) -> Client:
         return self
@@ -226,7 +226,7 @@ class Client:
                     ) from error
             self._sleep(0.2)
 
-    def _reach_socket(self) -> None:
+    def _require_listener(self) -> None:
         """Tell apart, before gRPC hides it: no socket, no permission, nobody listening."""
         self._await_socket()
         give_up = self._clock() + self._reconnect_seconds
@@ -240,7 +240,7 @@ class Client:
                 # EAGAIN: the listener's queue is full.
                 waiting = error.errno in (errno.ECONNREFUSED, errno.ENOENT, errno.EAGAIN)
                 if not waiting or self._clock() >= give_up:
-                    raise self._nobody(str(error.strerror or error)) from error
+                    raise self._unavailable(str(error.strerror or error)) from error
                 self._sleep(0.2)
 
     def _no_permission(self) -> NodeError:
@@ -250,7 +250,7 @@ class Client:
             "Run the task as root (become: true).",
         )
 
-    def _nobody(self, why: str) -> NodeError:
+    def _unavailable(self, why: str) -> NodeError:
         return NodeError(
             "daemon_unavailable",
             f"Nobody answers on the containerd socket {self.address}: {why}.",
@@ -258,21 +258,21 @@ class Client:
             outcome=RETRYABLE,
         )
 
-    def _shake_hands(self) -> None:
-        """Something listens; make sure that it is containerd before anything is asked of it."""
+    def _require_containerd(self) -> None:
+        """Something listens; make sure that it is containerd before any other call."""
         try:
             self.call("containerd.services.version.v1.Version/Version", timeout=min(self.timeout, 15.0))
         except RpcError as error:
             self.close()
             if isinstance(error, DeadlineError):
-                raise self._nobody("it accepts connections but does not answer in time") from error
+                raise self._unavailable("it accepts connections but does not answer in time") from error
             if isinstance(error, UnavailableError):
                 try:
-                    mute = self._is_mute()
+                    silent = self._never_answers()
                 except OSError as gone:
-                    raise self._nobody(str(gone.strerror or gone)) from error
-                if mute:
-                    raise self._nobody("it accepts connections but does not answer in time") from error
+                    raise self._unavailable(str(gone.strerror or gone)) from error
+                if silent:
+                    raise self._unavailable("it accepts connections but does not answer in time") from error
             raise NodeError(
                 "not_containerd",
                 f"What listens on {self.address} does not answer as containerd does ({error.details['status']}).",
@@ -281,13 +281,13 @@ class Client:
                 details=error.details,
             ) from error
 
-    def _is_mute(self) -> bool:
-        """Whether the listener takes a greeting without a word, as a daemon that hangs does. Raises OSError."""
+    def _never_answers(self) -> bool:
+        """Whether the listener takes the preface of HTTP/2 and says nothing, as a daemon that hangs. Raises OSError."""
         with contextlib.closing(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)) as probe:
             probe.settimeout(min(self.timeout, 2.0))
             probe.connect(self.address)
             try:
-                probe.sendall(_GREETING)
+                probe.sendall(_HTTP2_PREFACE)
                 probe.recv(1)
             except socket.timeout:
                 return True

@@ -24,12 +24,13 @@ SPEC_TYPE = "types.containerd.io/opencontainers/runtime-spec/1/Spec"
 
 @dataclass(frozen=True)
 class Container:
-    """A container record. ``runtime_options`` is a google.protobuf.Any or None."""
+    """A container record."""
 
     id: str
     image: str
     labels: Mapping[str, str]
     runtime: str
+    #: A google.protobuf.Any, None where there are none.
     runtime_options: Any
     spec: Mapping[str, Any]
     snapshotter: str

@@ -21,10 +21,11 @@ _SERVICE = "containerd.services.snapshots.v1.Snapshots"
 
 @dataclass(frozen=True)
 class Snapshot:
-    """A snapshot: ``kind`` is ``view``, ``active`` or ``committed``."""
+    """A snapshot."""
 
     name: str
     parent: str
+    #: ``view``, ``active`` or ``committed``.
     kind: str
     labels: Mapping[str, str]
 

@@ -21,10 +21,12 @@ _STATUS = {0: "UNKNOWN", 1: "CREATED", 2: "RUNNING", 3: "STOPPED", 4: "PAUSED", 
 
 @dataclass(frozen=True)
 class Task:
-    """A task; ``status`` is CREATED, RUNNING, STOPPED, PAUSED, PAUSING or UNKNOWN, ``pid`` as the host sees it."""
+    """A task, or a further process in one."""
 
     container_id: str
+    #: As the host sees it.
     pid: int
+    #: CREATED, RUNNING, STOPPED, PAUSED, PAUSING or UNKNOWN.
     status: str
     exit_status: int
     stdout: str

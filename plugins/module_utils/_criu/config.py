@@ -57,12 +57,13 @@ _REFUSED = (
 
 @dataclass(frozen=True)
 class CriuOptions:
-    """What a restore may be asked of CRIU. ``extra``: lines ``name``, ``name value``, ``name=value``."""
+    """What a restore may be asked of CRIU."""
 
     tcp: str = TCP_NONE
     file_locks: bool = False
     ext_unix_sk: bool = False
     manage_cgroups: str = "ignore"
+    #: Lines ``name``, ``name value`` or ``name=value``.
     extra: Sequence[str] = ()
 
 
@@ -147,7 +148,7 @@ def log_file(text: str) -> str:
 
 
 def write(path: str, text: str) -> bool:
-    """Writes ``text`` to ``path``, whole or not at all; true if something was changed.
+    """Write ``text`` to ``path``, whole or not at all; true if something was changed.
 
     The file has mode 0600 and its directory, made if need be, 0700. A symbolic link or anything else that is
     no file at ``path`` is replaced, never followed. Raises NodeError ``criu_config_unwritable``.

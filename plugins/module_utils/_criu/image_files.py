@@ -34,19 +34,23 @@ class UnreadableError(Exception):
 
 @dataclass(frozen=True)
 class Area:
-    """A mapping of a process, from ``start`` to ``end`` (addresses); ``plain``: its own writable, nameless memory."""
+    """A mapping of a process."""
 
+    #: Addresses.
     start: int
     end: int
+    #: The process's own writable, nameless memory.
     plain: bool
 
 
 @dataclass(frozen=True)
 class Run:
-    """Consecutive pages: their address, how many there are, and the flags that the pagemap gives them."""
+    """Consecutive pages."""
 
     address: int
+    #: How many.
     pages: int
+    #: As the pagemap has them.
     flags: int
 
     @property
@@ -57,8 +61,9 @@ class Run:
 
 @dataclass(frozen=True)
 class Pagemap:
-    """``pages_id``: the N of pages-N.img."""
+    """What is known of the pages of one process."""
 
+    #: The N of pages-N.img.
     pages_id: int
     runs: list[Run]
 
