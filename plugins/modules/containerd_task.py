@@ -143,7 +143,7 @@ from ansible.module_utils.basic import AnsibleModule
 
 from ansible_collections.gpuops.restore.plugins.module_utils import _module, _options
 from ansible_collections.gpuops.restore.plugins.module_utils._container import task as task_steps
-from ansible_collections.gpuops.restore.plugins.module_utils._container.params import TaskParams
+from ansible_collections.gpuops.restore.plugins.module_utils._container.task import TaskParams
 from ansible_collections.gpuops.restore.plugins.module_utils._containerd.client import Client
 
 

@@ -6,7 +6,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
+from dataclasses import dataclass
 
 from .._checkpoint.original import Original
 from .._containerd import containers, content, leases, snapshots, task_removal
@@ -14,12 +16,62 @@ from .._containerd.client import Client
 from .._containerd.containers import Container
 from .._containerd.images import Image
 from .._containerd.snapshots import Snapshot
-from .._core import labels as core_labels
+from .._core import labels as core_labels, state_dir
 from .._core.errors import AlreadyExistsError, ConflictError, RestoreError, RpcError, combined
+from .._criu import config as criu_config_file
 from .._image import unpack
-from . import mounts, rootfs_kinds
-from .files import Files
+from . import mounts, netns
 from .params import ContainerParams
+
+
+@dataclass(frozen=True)
+class Files:
+    """What a container needs outside of containerd: its CRIU configuration and, rarely, a network namespace."""
+
+    container_id: str
+    staging_dir: str
+    #: containerd's.
+    namespace: str
+    #: The text of the configuration.
+    criu_config: str
+    own_netns: bool
+
+    @property
+    def _config_path(self) -> str:
+        return state_dir.criu_config(self.staging_dir, self.namespace, self.container_id)
+
+    def planned_paths(self) -> tuple[str, ...]:
+        """What :meth:`make` makes and a check of the node therefore need not find."""
+        return (netns.path(self.container_id),) if self.own_netns else ()
+
+    def planned_actions(self) -> list[str]:
+        """What :meth:`make` would do, as actions."""
+        found = []
+        if state_dir.read_text(self._config_path) != self.criu_config:
+            found.append("write the CRIU configuration")
+        if self.own_netns and not netns.exists(self.container_id):
+            found.append(f"make the network namespace {netns.path(self.container_id)}")
+        return found
+
+    def make(self) -> None:
+        """Make what is missing."""
+        state_dir.make_private(os.path.dirname(self._config_path), self.staging_dir)
+        criu_config_file.write(self._config_path, self.criu_config)
+        if self.own_netns and not netns.exists(self.container_id):
+            netns.make(self.container_id)
+
+    def undo(self) -> Callable[[], None]:
+        """What takes away again what :meth:`make`, called after this, will have made, and no more."""
+        keep_work = state_dir.exists(state_dir.work_dir(self.staging_dir, self.namespace, self.container_id))
+        keep_netns = not self.own_netns or netns.exists(self.container_id)
+
+        def act() -> None:
+            if not keep_work:
+                state_dir.remove_work(self.staging_dir, self.namespace, self.container_id)
+            if not keep_netns:
+                netns.remove(self.container_id)
+
+        return act
 
 
 def build(
@@ -124,7 +176,7 @@ def _fresh_snapshot(
 def _require_kinds(client: Client, wanted: Container, files: Files) -> None:
     """Every bind source is what the container had there, as its files tell. Raises NodeError ``mount_source_kind``."""
     rootfs = snapshots.mounts(client, wanted.snapshotter, wanted.snapshot_key)
-    kinds = rootfs_kinds.bind_kinds(rootfs, wanted.spec.get("mounts") or ())
+    kinds = mounts.bind_kinds(rootfs, wanted.spec.get("mounts") or ())
     problems = mounts.problems(wanted.spec, expected_kinds=kinds, planned=files.planned_paths())
     if problems:
         raise combined(problems)

@@ -21,7 +21,7 @@ from .._core.errors import ConflictError, InputError, RestoreError, combined
 from .._criu import config as criu_config
 from .._host import cgroup
 from .._oci import spec_adapt, spec_namespaces, spec_summary, spec_validate
-from . import build, files as container_files, mounts, netns
+from . import build, mounts, netns
 from .params import ContainerParams, ContainerResult
 
 
@@ -106,7 +106,7 @@ def present(client: Client, params: ContainerParams, check: bool, original: Orig
     result.spec_before = spec_summary.redacted(original.stored_spec) if original.stored_spec else {}
     result.spec_after = spec_summary.redacted(adapted.spec)
     result.container = _result(wanted, original.spec_source)
-    files = container_files.Files(
+    files = build.Files(
         params.container_id, params.staging_dir, client.namespace, config_text, _uses_own_netns(params, adapted.spec)
     )
     if _is_as_wanted(client, params, wanted, result):

@@ -2,20 +2,22 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""What an adapted spec needs of the node: bind sources, devices, the network namespace.
+"""What an adapted spec needs of the node: bind sources of the right kind, devices, the network namespace.
 
 Facts: CRIU opens the source of an external mount with open_tree(AT_SYMLINK_NOFOLLOW), without recursion
 (mount-v2.c), so a symbolic link ends in "Failed to move_mount", and mounts below the source do not come
-along; ioctl_nsfs(2).
+along; ioctl_nsfs(2). runc makes a mount point that the image lacks when the container first runs, so the
+writable layer of the checkpoint tells what each bind was. Neither the spec nor CRIU's images do.
 """
 
 from __future__ import annotations
 
 import fcntl
 import os
+import posixpath
 import re
 import stat as stat_module
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -236,7 +238,7 @@ def problems(
 ) -> list[NodeError]:
     """All that the node lacks for ``spec`` (adapted, checked), at once, in the order of the spec.
 
-    ``expected_kinds``: container destination -> ``file`` or ``directory``, added to :data:`KNOWN_KINDS`.
+    ``expected_kinds`` as :func:`bind_kinds` tells, added to :data:`KNOWN_KINDS`.
     ``mountinfo``: text, read from this process if not given. ``planned``: sources and namespace paths that
     the caller makes before the restore; they are not looked at. Codes: ``mount_source_missing``,
     ``mount_source_unreadable``, ``mount_source_symlink``, ``mount_source_kind``, ``mount_source_nested``,
@@ -260,3 +262,53 @@ def problems(
             problem = _namespace_problem(entry, node)
             found += [problem] if problem else []
     return found
+
+
+def bind_kinds(rootfs: Iterable[Any], mounts: Collection[Mapping[str, Any]]) -> dict[str, str]:
+    """Destination -> ``file`` or ``directory`` for the binds among a spec's ``mounts``, where it can be told.
+
+    ``rootfs`` are the mounts of the container's snapshot (``containerd.types.Mount``): overlays and binds are looked
+    into without mounting them, with others nothing is known. Nor is it where a symbolic link is on the way, or another
+    mount covers the place.
+    """
+    trees = [tree for mount in rootfs for tree in _trees(mount)]
+    places = [posixpath.normpath(str(mount["destination"])) for mount in mounts]
+    kinds = {}
+    for mount, place in zip(mounts, places):
+        covered = any(other != "/" and place.startswith(other + "/") for other in places)
+        kind = "" if covered or not spec_validate.is_bind(mount) else _kind(trees, place)
+        if kind:
+            kinds[place] = kind
+    return kinds
+
+
+def _trees(mount: Any) -> list[str]:
+    """The directories that the mount shows, topmost first."""
+    if mount.type == "bind":
+        return [str(mount.source)]
+    options = dict(option.split("=", 1) for option in mount.options if "=" in option)
+    if mount.type != "overlay" or "lowerdir" not in options:
+        return []
+    upper = [options["upperdir"]] if "upperdir" in options else []
+    return [*upper, *options["lowerdir"].split(":")]
+
+
+def _kind(trees: list[str], destination: str) -> str:
+    parts = [part for part in destination.split("/") if part]
+    if ".." in parts:
+        return ""
+    for tree in trees:
+        path, mode = tree, 0
+        for part in parts:
+            path = os.path.join(path, part)
+            try:
+                mode = os.lstat(path).st_mode
+            except OSError:
+                mode = 0
+                break
+            if stat_module.S_ISLNK(mode) or stat_module.S_ISCHR(mode):
+                # A link leads elsewhere; a character device is how overlayfs says that something is gone.
+                return ""
+        if mode:
+            return DIRECTORY if stat_module.S_ISDIR(mode) else FILE
+    return ""

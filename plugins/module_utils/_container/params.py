@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""What is wanted of a container and of its task, and what was done for them."""
+"""The container that is wanted, and what was done for it."""
 
 from __future__ import annotations
 
@@ -11,15 +11,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from .._checkpoint import metadata, original
-from .._containerd.client import DATA_TIMEOUT
 from .._core import labels, state_dir
 from .._criu import config as criu_config
-from .._gpu import devices, teardown
-from .._gpu.access import GpuAccess
-from .._parallel_memory.split import Split
-
-#: The task is restored from the staged files, or from the checkpoint's blob.
-STAGED, DESCRIPTOR = "staged", "descriptor"
 
 
 @dataclass(frozen=True)
@@ -85,64 +78,6 @@ class ContainerResult:
     spec_before: dict[str, Any] = field(default_factory=dict)
     spec_after: dict[str, Any] = field(default_factory=dict)
     container: dict[str, Any] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class TaskParams:
-    """The task that is wanted; see the documentation of ``containerd_task``. Times in seconds."""
-
-    container_id: str
-    #: Empty for an ordinary start from the image.
-    checkpoint: str = ""
-    route: str = STAGED
-    staging_dir: str = state_dir.STATE_ROOT
-    stdout: str = ""
-    stderr: str = ""
-    alive_seconds: float = 1.0
-    grace_seconds: float = 10.0
-    restore_timeout: float = DATA_TIMEOUT
-    owner: str = labels.DEFAULT_OWNER
-    force: bool = False
-    assume_prepared: bool = False
-    gpu: teardown.Policy = field(default_factory=teardown.Policy)
-    #: Of the staged checkpoint, where its memory is to be written beside CRIU.
-    split: Split | None = None
-
-    @classmethod
-    def from_options(cls, options: Mapping[str, Any], access: GpuAccess | None = None) -> TaskParams:
-        """As a module's options have it; what some modules lack has its default. ``access``: one that is known."""
-        return cls(
-            container_id=options["container_id"],
-            checkpoint=options["checkpoint"] or "",
-            route=options.get("route") or STAGED,
-            staging_dir=options["staging_dir"],
-            stdout=options.get("stdout") or "",
-            stderr=options.get("stderr") or "",
-            alive_seconds=options["alive_seconds"],
-            grace_seconds=options.get("grace_seconds", cls.grace_seconds),
-            restore_timeout=float(options["restore_timeout"]),
-            owner=options["owner"],
-            force=options["force"],
-            assume_prepared=options["assume_prepared"],
-            gpu=teardown.Policy(options.get("gpu") or devices.AUTO, access or GpuAccess.from_options(options)),
-        )
-
-
-@dataclass
-class TaskResult:
-    """What was, or in check mode would be, done."""
-
-    changed: bool = False
-    created: bool = False
-    before: str = "absent"
-    after: str = "absent"
-    actions: list[str] = field(default_factory=list)
-    warnings: list[str] = field(default_factory=list)
-    task: dict[str, Any] = field(default_factory=dict)
-    seconds: dict[str, float] = field(default_factory=dict)
-    output_created: list[str] = field(default_factory=list)
-    #: What the writer of a split checkpoint's memory reported.
-    memory: dict[str, Any] = field(default_factory=dict)
 
 
 def texts(given: Mapping[Any, Any] | None) -> dict[str, str]:

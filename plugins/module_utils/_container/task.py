@@ -9,24 +9,87 @@ from __future__ import annotations
 import contextlib
 import os
 import time
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 from .._checkpoint import reader as checkpoint_reader, staging
 from .._checkpoint.reader import Checkpoint
 from .._containerd import containers, daemon, leftovers, ownership, snapshots, task_removal, tasks
-from .._containerd.client import Client
+from .._containerd.client import DATA_TIMEOUT, Client
 from .._containerd.containers import Container
 from .._containerd.tasks import Task
 from .._core import labels, state_dir
 from .._core.errors import UNKNOWN, InputError, NodeError, RestoreError, RpcError, combined
 from .._diagnosis import failure as criu_failure
-from .._gpu import marks, teardown
+from .._gpu import devices, marks, teardown
+from .._gpu.access import GpuAccess
 from .._host import processes as host_processes
 from .._oci import spec_adapt
 from .._parallel_memory import hook as memory_hook
+from .._parallel_memory.split import Split
 from . import stdio as container_stdio
-from .params import DESCRIPTOR, TaskParams, TaskResult
+
+#: The task is restored from the staged files, or from the checkpoint's blob.
+STAGED, DESCRIPTOR = "staged", "descriptor"
+
+
+@dataclass(frozen=True)
+class TaskParams:
+    """The task that is wanted; see the documentation of ``containerd_task``. Times in seconds."""
+
+    container_id: str
+    #: Empty for an ordinary start from the image.
+    checkpoint: str = ""
+    route: str = STAGED
+    staging_dir: str = state_dir.STATE_ROOT
+    stdout: str = ""
+    stderr: str = ""
+    alive_seconds: float = 1.0
+    grace_seconds: float = 10.0
+    restore_timeout: float = DATA_TIMEOUT
+    owner: str = labels.DEFAULT_OWNER
+    force: bool = False
+    assume_prepared: bool = False
+    gpu: teardown.Policy = field(default_factory=teardown.Policy)
+    #: Of the staged checkpoint, where its memory is to be written beside CRIU.
+    split: Split | None = None
+
+    @classmethod
+    def from_options(cls, options: Mapping[str, Any], access: GpuAccess | None = None) -> TaskParams:
+        """As a module's options have it; what some modules lack has its default. ``access``: one that is known."""
+        return cls(
+            container_id=options["container_id"],
+            checkpoint=options["checkpoint"] or "",
+            route=options.get("route") or STAGED,
+            staging_dir=options["staging_dir"],
+            stdout=options.get("stdout") or "",
+            stderr=options.get("stderr") or "",
+            alive_seconds=options["alive_seconds"],
+            grace_seconds=options.get("grace_seconds", cls.grace_seconds),
+            restore_timeout=float(options["restore_timeout"]),
+            owner=options["owner"],
+            force=options["force"],
+            assume_prepared=options["assume_prepared"],
+            gpu=teardown.Policy(options.get("gpu") or devices.AUTO, access or GpuAccess.from_options(options)),
+        )
+
+
+@dataclass
+class TaskResult:
+    """What was, or in check mode would be, done."""
+
+    changed: bool = False
+    created: bool = False
+    before: str = "absent"
+    after: str = "absent"
+    actions: list[str] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+    task: dict[str, Any] = field(default_factory=dict)
+    seconds: dict[str, float] = field(default_factory=dict)
+    output_created: list[str] = field(default_factory=list)
+    #: What the writer of a split checkpoint's memory reported.
+    memory: dict[str, Any] = field(default_factory=dict)
 
 
 def started(client: Client, params: TaskParams, check: bool, checkpoint: Checkpoint | None = None) -> TaskResult:

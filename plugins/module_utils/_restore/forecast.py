@@ -11,7 +11,7 @@ import os
 from collections.abc import Sequence
 
 from .._checkpoint import staging
-from .._container.params import STAGED
+from .._container.task import STAGED
 from .._core.errors import RestoreError
 from .._host import huge_pages
 from .._parallel_memory import policy as memory_policy

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from .._container import params as container_params
+from .._container.task import TaskParams
 from .._core import labels, state_dir
 from .._core.errors import InputError
 from .._gpu import vram
@@ -73,7 +74,7 @@ class Job:
     name: str
     checkpoint: str
     container: container_params.ContainerParams
-    task: container_params.TaskParams
+    task: TaskParams
     gpu: restore_gpu.GpuParams
     probe: probes.ProbeParams | None
     settings: Settings
@@ -89,7 +90,7 @@ class Job:
         cgroup.cgroups_path(name, cgroup.CGROUPFS)
         # What the modules of the single steps take; what they call alike holds for all workloads of the call.
         options = {**workload, **vars(settings), "container_id": name, "metadata": None}
-        task = container_params.TaskParams.from_options(options, settings.access)
+        task = TaskParams.from_options(options, settings.access)
         return cls(
             name=name,
             checkpoint=workload["checkpoint"],

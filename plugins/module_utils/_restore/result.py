@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from .._container import params as container_params
+from .._container.task import TaskResult
 from .._core.errors import UNKNOWN, Failure, RestoreError
 from .._gpu import nvml
 from .._probe.probe import ProbeResult
@@ -91,7 +92,7 @@ class Result:
     job: Job
     step: str = ""
     container: container_params.ContainerResult = field(default_factory=container_params.ContainerResult)
-    task: container_params.TaskResult = field(default_factory=container_params.TaskResult)
+    task: TaskResult = field(default_factory=TaskResult)
     gpu: restore_gpu.GpuResult = field(default_factory=restore_gpu.GpuResult)
     gpu_seen: nvml.Reading | None = None
     #: None where none was made.

@@ -13,7 +13,7 @@ import time
 from typing import Any
 
 from .._container import container as container_steps, task as task_steps
-from .._container.params import TaskResult
+from .._container.task import TaskResult
 from .._containerd.client import Client
 from .._core import labels, state_dir, timestamp
 from .._core.errors import RestoreError

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import socket
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 
@@ -194,3 +194,63 @@ def test_mountinfo_lines_of_other_forms_are_left_out() -> None:
     assert mountinfo.parse(text) == [
         mountinfo.Mount("/mnt 2", "/mnt1", "ext3", "/dev/root", ("rw", "noatime"), ("rw", "errors=continue"))
     ]
+
+
+# --- what the container had where something is mounted, told without mounting it
+
+
+class Mount(NamedTuple):
+    """As containerd gives them."""
+
+    type: str
+    source: str
+    options: list[str]
+
+
+@pytest.fixture
+def layers(tmp_path: Path) -> list[Any]:
+    """A writable layer above two others, as an overlay."""
+    upper, middle, lowest = (tmp_path / name for name in ("upper", "middle", "lowest"))
+    (upper / "data/volume").mkdir(parents=True)
+    (upper / "conf").write_text("x")
+    (middle / "etc").mkdir(parents=True)
+    (middle / "etc/hosts").write_text("x")
+    (middle / "link").symlink_to("etc")
+    (lowest / "conf").mkdir(parents=True)
+    options = ["index=off", f"workdir={tmp_path}/work", f"upperdir={upper}", f"lowerdir={middle}:{lowest}"]
+    return [Mount("overlay", "overlay", options)]
+
+
+@pytest.mark.parametrize(
+    ("destination", "kind"),
+    [
+        ("/data/volume", "directory"),
+        ("/data/volume/", "directory"),
+        ("/conf", "file"),  # the topmost layer wins
+        ("/etc/hosts", "file"),
+        ("/gone", None),
+        ("/link", None),
+        ("/link/hosts", None),
+        ("/conf/below", None),
+    ],
+)
+def test_kinds_in_an_overlay(layers: list[Any], destination: str, kind: str | None) -> None:
+    found = container_mounts.bind_kinds(layers, [bind(destination, "/x")])
+    assert found.get(destination.rstrip("/")) == kind
+
+
+def test_first_container_of_a_snapshot_without_parent(tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir()
+    assert container_mounts.bind_kinds([Mount("bind", str(tmp_path), ["rbind"])], [bind("/data", "/x")]) == {
+        "/data": "directory"
+    }
+
+
+def test_unknown_file_systems_tell_nothing() -> None:
+    assert container_mounts.bind_kinds([Mount("btrfs", "/dev/x", [])], [bind("/data", "/x")]) == {}
+
+
+def test_what_another_mount_covers_is_not_told(layers: list[Any]) -> None:
+    tmpfs = {"destination": "/data", "type": "tmpfs", "source": "tmpfs"}
+    assert container_mounts.bind_kinds(layers, [tmpfs, bind("/data/volume", "/x")]) == {}
+    assert container_mounts.bind_kinds(layers, [{**tmpfs, "destination": "/data/volume"}]) == {}

@@ -18,7 +18,7 @@ from ansible_collections.gpuops.restore.plugins.module_utils._container import (
     params as container_params,
     task as task_steps,
 )
-from ansible_collections.gpuops.restore.plugins.module_utils._container.params import TaskParams
+from ansible_collections.gpuops.restore.plugins.module_utils._container.task import TaskParams
 from ansible_collections.gpuops.restore.plugins.module_utils._containerd import daemon
 from ansible_collections.gpuops.restore.plugins.module_utils._containerd.client import Client
 from ansible_collections.gpuops.restore.plugins.module_utils._containerd.messages import message

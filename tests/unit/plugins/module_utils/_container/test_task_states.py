@@ -17,7 +17,7 @@ from ansible_collections.gpuops.restore.plugins.module_utils._container import (
     params as container_params,
     task as task_steps,
 )
-from ansible_collections.gpuops.restore.plugins.module_utils._container.params import TaskParams, TaskResult
+from ansible_collections.gpuops.restore.plugins.module_utils._container.task import TaskParams, TaskResult
 from ansible_collections.gpuops.restore.plugins.module_utils._containerd.client import Client
 from ansible_collections.gpuops.restore.plugins.module_utils._core.errors import UNKNOWN, RestoreError
 from ansible_collections.gpuops.restore.tests.unit.helpers.containerd_node import Node

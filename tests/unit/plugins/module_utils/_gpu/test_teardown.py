@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from ansible_collections.gpuops.restore.plugins.module_utils._container import task as task_steps
-from ansible_collections.gpuops.restore.plugins.module_utils._container.params import TaskParams
+from ansible_collections.gpuops.restore.plugins.module_utils._container.task import TaskParams
 from ansible_collections.gpuops.restore.plugins.module_utils._core.errors import UNKNOWN, RestoreError
 from ansible_collections.gpuops.restore.plugins.module_utils._gpu import devices, nvml, teardown
 from ansible_collections.gpuops.restore.tests.standin import standin
