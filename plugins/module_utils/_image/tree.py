@@ -47,6 +47,11 @@ class Tree:
     size: int
 
     @property
+    def is_whole(self) -> bool:
+        """Whether nothing is missing, no layer either."""
+        return not self.missing and not self.missing_layers
+
+    @property
     def is_checkpoint(self) -> bool:
         """Whether it is a checkpoint, which is not unpacked."""
         return is_checkpoint(self.documents.get(self.target.digest, ()))

@@ -20,7 +20,6 @@ from .._archive.reader import normalized_name
 from .._checkpoint import metadata as checkpoint_metadata, reader as checkpoint_reader, writer as checkpoint_writer
 from .._containerd import containers, content, images, leases, messages, space
 from .._containerd.client import Client
-from .._containerd.images import Image
 from .._core import labels
 from .._core.errors import InputError
 from .._image import state as image_state, tree as image_tree
@@ -28,7 +27,7 @@ from .._oci import spec_validate
 from .._oci.image import Descriptor
 from .._streams.streams import Expansion
 from .._streams.tar_reader import Limits
-from . import convert_base, dump as transfer_dump, dump_documents, import_archive
+from . import base_image, dump as transfer_dump, dump_documents, import_archive
 from .dump import Dump
 from .dump_documents import Origin
 from .export_archive import INCLUDE, OMIT, ExportResult
@@ -186,22 +185,30 @@ def _have(client: Client, params: ConvertParams, dump: Dump, check: bool, result
     record = images.get(client, params.name)
     result.before = {"digest": record.target.digest} if record else {}
     result.after = {"digest": made.digest}
-    if record is not None and record.target.digest == made.digest and _is_whole(client, record):
+    base = base_image.plan(client, made.parts.base, made.parts.base_name, params.owner, comes=False)
+    if base.warning:
+        result.warnings.append(base.warning)
+    same = record is not None and record.target.digest == made.digest
+    if record is not None and same and image_tree.survey(client, record.target).is_whole:
+        _name_base(client, params, base, check, result)
         return
-    if record is not None and record.target.digest != made.digest and not params.force:
+    if record is not None and not same and not params.force:
         raise image_state.other_digest(image_state.ImageParams(params.name), record.target.digest, made.digest)
     space.require(client, f"The checkpoint {params.path} needs", sum(part.descriptor.size for part in absent))
     result.changed = True
     result.actions.append(f"make {made.digest} of {params.path}")
-    if record is not None and record.target.digest != made.digest:
+    if record is not None and not same:
         result.actions.append(f"move {params.name} from {record.target.digest} to {made.digest}")
+    result.actions += base.actions
     if not check:
-        _write(client, params, made, stored)
+        _write(client, params, made, stored, base)
 
 
-def _is_whole(client: Client, record: Image) -> bool:
-    tree = image_tree.survey(client, record.target)
-    return not tree.missing and not tree.missing_layers
+def _name_base(client: Client, params: ConvertParams, base: base_image.Plan, check: bool, result: ExportResult) -> None:
+    result.changed, result.actions = base.image is not None, base.actions
+    if base.image is not None and not check:
+        with leases.hold(client, params.lease or None, f"base image {base.image.name}"):
+            base_image.make(client, base)
 
 
 def _make(client: Client, params: ConvertParams, dump: Dump) -> Made:
@@ -247,11 +254,13 @@ def _base(client: Client, params: ConvertParams, dump: Dump) -> tuple[Descriptor
     if params.base == OMIT and name:
         return None, normalized_name(name)
     recorded = "" if params.image or params.force else dump.origin.image_digest
-    image = convert_base.find(client, params.path, name, recorded)
-    return image.target.bare(), image.name
+    base, base_name = base_image.find(client, params.path, name, recorded)
+    return base.bare(), base_name
 
 
-def _write(client: Client, params: ConvertParams, made: Made, stored: list[transfer_dump.Stored]) -> None:
+def _write(
+    client: Client, params: ConvertParams, made: Made, stored: list[transfer_dump.Stored], base: base_image.Plan
+) -> None:
     with leases.hold(client, params.lease or None, f"image {params.name}"):
         with space.explained(f"while {params.path} was converted"):
             for part in stored:
@@ -260,4 +269,5 @@ def _write(client: Client, params: ConvertParams, made: Made, stored: list[trans
         for child in made.parts.children():
             if child.digest in made.small:
                 checkpoint_writer.blob(client, made.small[child.digest], child.media_type)
-        checkpoint_writer.index(client, params.name, made.parts, {labels.OWNER: params.owner})
+        with base_image.made(client, base):
+            checkpoint_writer.index(client, params.name, made.parts, {labels.OWNER: params.owner})

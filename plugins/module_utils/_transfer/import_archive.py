@@ -14,15 +14,15 @@ from .._archive.reader import Archive, ArchiveImage, open_archive
 from .._checkpoint import reader as checkpoint_reader
 from .._containerd import content, documents, images, leases
 from .._containerd.client import Client
-from .._containerd.images import Image
 from .._core import labels as core_labels
-from .._core.errors import AlreadyExistsError, InputError
+from .._core.errors import InputError
 from .._image import archive_import, image as image_steps, state as image_state, tree as image_tree
 from .._oci import image as oci_image
 from .._oci.image import Descriptor
 from .._streams import streams
 from .._streams.streams import Expansion
 from .._streams.tar_reader import Limits
+from . import base_image
 from .export_archive import INCLUDE, ExportResult
 
 
@@ -61,7 +61,7 @@ def run(client: Client, params: ImportParams, check: bool) -> ExportResult:
     result = ExportResult()
     result.archive = {"path": params.path, "compression": None, "size": None, "blobs": None, "kept": None}
     found = _look(client, params, result)
-    base = _unnamed_base(client, params, found, result)
+    base = _plan_base(client, params, found, result)
     before = images.get(client, params.name)
     image = image_state.ImageParams(
         name=params.name,
@@ -76,9 +76,9 @@ def run(client: Client, params: ImportParams, check: bool) -> ExportResult:
     result.changed, result.actions = done.changed, done.actions
     result.warnings.extend(done.warnings)
     result.digest, result.before, result.after = found.digest, done.before, done.after
-    if base is not None:
+    if base.image is not None:
         result.changed = True
-        result.actions.append(f"name the base image {base.name} ({base.target.digest})")
+        result.actions += base.actions
         if not check:
             _name_base(client, params, base, fresh=before is None and done.created)
     result.seconds = round(time.monotonic() - began, 3)
@@ -88,7 +88,7 @@ def run(client: Client, params: ImportParams, check: bool) -> ExportResult:
 def _look(client: Client, params: ImportParams, result: ExportResult) -> _Found:
     """Which checkpoint is meant, from the archive's documents, or from the store where it is whole there."""
     known = images.get(client, params.name)
-    if known is not None and params.digest == known.target.digest and _is_whole(client, known.target):
+    if known is not None and params.digest == known.target.digest and image_tree.survey(client, known.target).is_whole:
         there = checkpoint_reader.load(client, params.name)
         return _Found(params.digest, there.base, there.base_name, comes=False)
     limits = Limits() if params.max_bytes is None else Limits(max_total=params.max_bytes)
@@ -146,47 +146,25 @@ def _is_checkpoint(archive: Archive, image: ArchiveImage) -> bool:
     return image_tree.is_checkpoint(graph.get(image.descriptor.digest, ()))
 
 
-def _unnamed_base(client: Client, params: ImportParams, found: _Found, result: ExportResult) -> Image | None:
-    """The base image, where it needs a name for a restore to find it."""
-    base, name = found.base, found.base_name
-    if params.base != INCLUDE or base is None:
-        return None
-    # CRI's own record of a config digest is no name: it goes when the last real one does.
-    if any(not image.name.startswith("sha256:") for image in images.by_digest(client, base.digest)):
-        return None
-    if not found.comes and not _is_whole(client, base):
+def _plan_base(client: Client, params: ImportParams, found: _Found, result: ExportResult) -> base_image.Plan:
+    """What the base image needs for a restore to find it."""
+    base = found.base if params.base == INCLUDE else None
+    plan = base_image.plan(client, base, found.base_name, params.owner, found.comes)
+    if base is not None and plan.absent:
         result.warnings.append(
-            f"The base image {name or base.digest} is neither in {params.path} nor on this node; it has to come "
-            "another way before a restore."
+            f"The base image {found.base_name or base.digest} is neither in {params.path} nor on this node; it has to "
+            "come another way before a restore."
         )
-        return None
-    if not name:
-        return None
-    other = images.get(client, name)
-    if other is not None:
-        result.warnings.append(
-            f"The name {name} of the base image belongs to {other.target.digest} here; the checkpoint needs "
-            f"{base.digest}, which gets no name."
-        )
-        return None
-    return Image(name, base.bare(), {core_labels.OWNER: params.owner})
+    if plan.warning:
+        result.warnings.append(plan.warning)
+    return plan
 
 
-def _is_whole(client: Client, target: Descriptor) -> bool:
-    tree = image_tree.survey(client, target)
-    return not tree.missing and not tree.missing_layers
-
-
-def _name_base(client: Client, params: ImportParams, base: Image, fresh: bool) -> None:
+def _name_base(client: Client, params: ImportParams, plan: base_image.Plan, fresh: bool) -> None:
     """Make the record; a failure takes the checkpoint's, if ``fresh``, back."""
     try:
-        tree = image_tree.survey(client, base.target)
-        with leases.hold(client, params.lease or None, f"base image {base.name}"):
-            for digest, labels in tree.unlabelled.items():
-                content.set_labels(client, digest, labels)
-            images.create(client, base)
-    except AlreadyExistsError:
-        return  # somebody else was faster
+        with leases.hold(client, params.lease or None, f"base image of {params.name}"):
+            base_image.make(client, plan)
     except BaseException:
         if fresh:
             images.delete(client, params.name)

@@ -10,7 +10,6 @@ asked for, and every blob is verified on its way, by us and by the daemon.
 
 from __future__ import annotations
 
-import contextlib
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -20,8 +19,8 @@ from .._containerd import content, images, leases, space
 from .._containerd.client import Client
 from .._containerd.images import Image
 from .._core import labels as core_labels
-from .._core.errors import AlreadyExistsError, ConflictError, InputError, RestoreError
-from .._image import cri as image_cri, state as image_state, tree
+from .._core.errors import AlreadyExistsError, ConflictError, InputError
+from .._image import state as image_state, tree
 from .._oci import image as oci_image
 from .._oci.image import Descriptor
 from .._registry.repository import Repository, digest_of
@@ -63,7 +62,7 @@ def run(client: Client, repository: Repository, params: RegistryParams, check: b
         streams.check_digest(params.digest, "The option digest")
     found = images.get(client, params.name)
     result = RegistryResult()
-    if found is not None and params.digest == found.target.digest and _is_whole(client, params, found):
+    if found is not None and params.digest == found.target.digest and _is_complete(client, params, found):
         # What it is and that it is there is known: the registry need not even be up.
         result.digest = params.digest
         result.before = result.after = {"digest": params.digest}
@@ -86,7 +85,7 @@ def run(client: Client, repository: Repository, params: RegistryParams, check: b
     result.digest = plan.digest
     result.before = {"digest": found.target.digest} if found else {}
     result.after = {"digest": plan.digest}
-    _announce(client, params, plan, found, result)
+    _announce(params, plan, found, result)
     result.changed = bool(result.actions)
     result.registry = {"reference": str(params.reference), "manifest_digest": digest_of(data)}
     _count(result, plan, plan.absent)
@@ -105,7 +104,7 @@ def _count(result: RegistryResult, plan: _Plan, fetched: Sequence[Descriptor]) -
     result.registry.update({"blobs": blobs, "kept": blobs - len(fetched), "bytes": size})
 
 
-def _is_whole(client: Client, params: RegistryParams, found: Image) -> bool:
+def _is_complete(client: Client, params: RegistryParams, found: Image) -> bool:
     """Whether everything of the image is in the store, and its base image has a name."""
     target = found.target
     graph = oci_image.walk(target, lambda level: from_store(client, level), None)
@@ -114,7 +113,7 @@ def _is_whole(client: Client, params: RegistryParams, found: Image) -> bool:
     except InputError:
         return False
     top = next((child for child in graph[target.digest] if child.has_children), None)
-    return not params.base or top is None or (collected.base_whole and bool(images.by_digest(client, top.digest)))
+    return not params.base or top is None or (collected.base_whole and base_image.is_named(client, top.digest))
 
 
 def _require_movable(found: Image | None, params: RegistryParams, digest: str) -> None:
@@ -150,7 +149,7 @@ def _plan(client: Client, repository: Repository, params: RegistryParams, form: 
     unprotected = any(_gc_labels(client, graph, collected, part.descriptor) for part in collected.parts)
     top = next((child for child in graph[form.target.digest] if child.has_children), None)
     name = _base_name(documents[form.target.digest])
-    base = base_image.plan(client, top, name, params.owner) if collected.base_whole else base_image.Plan()
+    base = base_image.plan(client, top if params.base else None, name, params.owner, collected.base_whole)
     return _Plan(form, collected, graph, documents, absent, unprotected, base)
 
 
@@ -193,22 +192,21 @@ def _base_name(index: bytes) -> str:
     return checkpoint_reader.base_name(found)
 
 
-def _announce(client: Client, params: RegistryParams, plan: _Plan, found: Image | None, result: RegistryResult) -> None:
+def _announce(params: RegistryParams, plan: _Plan, found: Image | None, result: RegistryResult) -> None:
     if plan.absent or found is None or found.target.digest != plan.digest:
         result.actions.append(f"pull {plan.digest} from {params.reference}")
     elif plan.unprotected:
         result.actions.append(f"protect {plan.digest} from garbage collection")
-    if plan.base.action:
-        result.actions.append(plan.base.action)
+    result.actions += plan.base.actions
     if found is not None and found.target.digest != plan.digest:
         result.actions.append(f"move {params.name} from {found.target.digest} to {plan.digest}")
     if plan.base.warning:
         result.warnings.append(plan.base.warning)
-    top = next((child for child in plan.graph[plan.digest] if child.has_children), None)
-    if params.base and top is not None and not plan.collected.base_whole and not images.by_digest(client, top.digest):
+    if plan.base.absent:
+        top = next(child.digest for child in plan.graph[plan.digest] if child.has_children)
         result.warnings.append(
-            f"The checkpoint {params.reference} comes without its base image {top.digest}, which has to come another "
-            "way before a restore."
+            f"The checkpoint {params.reference} comes without its base image {top}, which has to come another way "
+            "before a restore."
         )
 
 
@@ -234,8 +232,7 @@ def _fetch(client: Client, repository: Repository, plan: _Plan) -> list[Descript
 
 def _record(client: Client, params: RegistryParams, plan: _Plan, found: Image | None) -> None:
     """The names come last, the checkpoint's after its base image's."""
-    named = base_image.make(client, plan.base)
-    try:
+    with base_image.made(client, plan.base):
         target = plan.form.target.bare()
         labels = {core_labels.OWNER: params.owner} if found is None else dict(found.labels)
         labels.pop(_TASK_LABEL, None)
@@ -245,11 +242,6 @@ def _record(client: Client, params: RegistryParams, plan: _Plan, found: Image | 
             _create(client, params, Image(params.name, target, labels))
         elif found.target.digest != plan.digest:
             images.update(client, Image(params.name, target, labels), ["target", "labels"])
-    except BaseException:
-        if named and plan.base.image is not None:
-            with contextlib.suppress(RestoreError):
-                image_cri.remove(client, plan.base.image, True)
-        raise
 
 
 def _create(client: Client, params: RegistryParams, image: Image) -> None:

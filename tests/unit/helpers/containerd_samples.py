@@ -103,6 +103,17 @@ def add_base(state: State, name: str = BASE_NAME, unpacked: bool = True, text: b
     return Sample(name, digest, document, {"config": config["digest"]}, chain[-1])
 
 
+def add_cri_reference(state: State, base: Sample) -> str:
+    """CRI's own record of an image, which goes when the last name of the image does; its name."""
+    name = base.parts["config"]
+    target = message(
+        "containerd.types.Descriptor", media_type=MANIFEST, digest=base.digest, size=len(state.blobs[base.digest].data)
+    )
+    labels = {"io.cri-containerd.image": "managed"}
+    state.images[name] = message("containerd.services.images.v1.Image", name=name, labels=labels, target=target)
+    return name
+
+
 def add_checkpoint(
     state: State,
     name: str = CHECKPOINT_NAME,

@@ -43,6 +43,7 @@ from ansible_collections.gpuops.restore.tests.unit.helpers.containerd_samples im
     CHECKPOINT_NAME,
     CRIU,
     add_base,
+    add_cri_reference,
     spec,
 )
 from ansible_collections.gpuops.restore.tests.unit.helpers.fake_containerd import FakeContainerd
@@ -150,6 +151,24 @@ def test_the_base_gets_its_name_only_where_nobody_has_it(
     assert not any("name the base" in action for action in importing(client, path, base="omit")(False).actions)
     assert set(fake.state.images) == {CHECKPOINT_NAME}
     assert thrice(importing(client, path)).actions == [f"name the base image {BASE_NAME} ({node.base.digest})"]
+
+
+def test_a_base_image_that_only_cri_has_a_record_of_gets_its_name(
+    fake: FakeContainerd, client: Client, node: Node, tmp_path: Path
+) -> None:
+    path = str(tmp_path / "a.tar")
+    exporting(client, path, base="omit")(False)
+    add_cri_reference(fake.state, node.base)
+    del fake.state.images[BASE_NAME]
+    assert thrice(importing(client, path)).actions[-1] == f"name the base image {BASE_NAME} ({node.base.digest})"
+    # CRI has the image unpacked, and its layers were discarded.
+    del fake.state.images[BASE_NAME], fake.state.blobs[node.base.document["layers"][0]["digest"]]
+    done = importing(client, path)(False)
+    assert (done.changed, done.warnings) == (True, [])
+    # A record that somebody else made under such a name is one.
+    fake.state.images[node.base.parts["config"]].labels.clear()
+    del fake.state.images[BASE_NAME]
+    assert not importing(client, path)(False).changed
 
 
 def test_what_is_not_whole_is_not_exported(fake: FakeContainerd, client: Client, node: Node, tmp_path: Path) -> None:
@@ -450,6 +469,33 @@ def test_the_recorded_image_under_another_name_will_do(
     assert found.base_name == "other.test/same:1"
     del fake.state.images["other.test/same:1"], fake.state.images[BASE_NAME]
     assert code_of(converting(client, path)) == "base_image_absent"
+
+
+def test_the_recorded_image_that_only_cri_has_a_record_of(
+    fake: FakeContainerd, client: Client, node: Node, tmp_path: Path
+) -> None:
+    """What CRI calls it is no name to write into a checkpoint."""
+    path = dumped(tmp_path, node)
+    add_cri_reference(fake.state, node.base)
+    del fake.state.images[BASE_NAME]
+    done = thrice(converting(client, path))
+    assert done.actions[-1] == f"name the base image {BASE_NAME} ({node.base.digest})"
+    found = checkpoint_reader.load(client, NAME)
+    assert found.base is not None and (found.base.digest, found.base_name) == (node.base.digest, BASE_NAME)
+    assert fake.state.images[BASE_NAME].target.digest == node.base.digest
+    # Somebody who names it so all the same.
+    assert converting(client, path, image=node.base.parts["config"])(True).actions == []
+    del fake.state.images[BASE_NAME]
+    found = converting(client, path, image=node.base.parts["config"], force=True)(False)
+    assert (found.warnings, checkpoint_reader.load(client, NAME).base_name) == ([], "")
+    fake.state.images.pop(NAME)
+    converting(client, path)(False)
+    del fake.state.images[BASE_NAME]
+    assert thrice(converting(client, path)).actions == [f"name the base image {BASE_NAME} ({node.base.digest})"]
+    other = add_base(fake.state, text=b"moved on")
+    taken = converting(client, path)(False)
+    assert not taken.changed and "gets no name" in taken.warnings[0]
+    assert fake.state.images[BASE_NAME].target.digest == other.digest
 
 
 def test_another_image_of_that_name(fake: FakeContainerd, client: Client, node: Node, tmp_path: Path) -> None:

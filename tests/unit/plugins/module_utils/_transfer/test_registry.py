@@ -36,6 +36,7 @@ from ansible_collections.gpuops.restore.tests.unit.helpers.containerd_samples im
     Sample,
     add_base,
     add_checkpoint,
+    add_cri_reference,
     put,
     record,
 )
@@ -245,6 +246,39 @@ def test_a_base_image_whose_name_is_taken(fake: FakeContainerd, sample: Sample, 
     other = add_base(fake.state, text=b" other")
     assert "gets no name" in pull(work).warnings[0]
     assert fake.state.images[BASE_NAME].target.digest == other.digest
+
+
+@pytest.mark.parametrize("pushed", [True, False], ids=["comes", "comes-not"])
+def test_a_base_image_that_only_cri_has_a_record_of_gets_its_name(
+    fake: FakeContainerd, sample: Sample, work: Any, pushed: bool
+) -> None:
+    """CRI's record is no name: it goes when kubelet cleans up."""
+    push(work, base=pushed)
+    base = add_base(fake.state)
+    reference = add_cri_reference(fake.state, base)
+    del fake.state.images[BASE_NAME], fake.state.images[CHECKPOINT_NAME]
+    pull(work)
+    del fake.state.images[BASE_NAME]
+    for digest in ("", sample.digest):
+        predicted = pull(work, check=True, digest=digest)
+        assert BASE_NAME not in fake.state.images
+        done = pull(work, digest=digest)
+        assert predicted.actions == done.actions and not done.warnings
+        assert done.actions[-1] == f"name the base image {BASE_NAME} ({base.digest})"
+        assert fake.state.images[BASE_NAME].target.digest == base.digest
+        assert not pull(work, digest=digest).changed
+        del fake.state.images[BASE_NAME]
+    assert reference in fake.state.images and not fake.state.leases
+
+
+def test_a_base_image_by_another_name_of_somebodys_needs_none(fake: FakeContainerd, sample: Sample, work: Any) -> None:
+    push(work)
+    base = add_base(fake.state, "example.test/same:1")
+    add_cri_reference(fake.state, base)
+    del fake.state.images[BASE_NAME]
+    pull(work)
+    assert not pull(work).changed
+    assert BASE_NAME not in fake.state.images
 
 
 def test_what_is_known_and_whole_is_not_asked_for(
