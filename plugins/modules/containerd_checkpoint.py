@@ -274,7 +274,7 @@ def step(module: AnsibleModule, client: Client) -> dict[str, Any]:
         "checkpoint": {"name": params.name, "digest": done.digest or None, "container_id": params.container_id},
         "staged": done.staged,
         "detached": done.detached,
-        "recorded": done.facts,
+        "recorded": done.facts.to_json(),
         "recovered": done.recovered,
         "actions": done.actions,
         "huge_pages": done.huge_pages,

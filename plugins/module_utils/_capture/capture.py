@@ -133,7 +133,7 @@ def _present(client: Client, params: CaptureParams, image: images.Image | None) 
         found: checkpoint_reader.Checkpoint | None = checkpoint_reader.load(client, params.name)
     except InputError:
         found = None
-    captured_from = found.facts.get("container") if found else None
+    captured_from = (found.facts.container or None) if found else None
     if found is not None and captured_from == params.container_id:
         whole = found.criu is not None and content.stat(client, found.criu.digest) is not None
         return found if whole else None
@@ -158,7 +158,7 @@ def _describe_present(
 ) -> None:
     """Nothing is captured: the checkpoint is there."""
     result.digest = found.digest
-    result.facts = dict(found.facts)
+    result.facts = found.facts
     result.after = result.before
     settled = params.leave == RUNNING or earlier.kept_paused is not None
     if not settled and task_removal.is_live(tasks.get(client, params.container_id)):

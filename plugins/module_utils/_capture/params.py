@@ -15,6 +15,7 @@ from .._core import labels, state_dir
 from .._gpu import devices, driver, forks, state as gpu_state
 from .._gpu.access import GpuAccess
 from .._host import huge_pages as host_huge_pages
+from .._oci.facts import Facts
 from . import mark
 
 #: What becomes of the workload when the checkpoint is there.
@@ -112,6 +113,6 @@ class CaptureResult:
     #: By phase.
     seconds: dict[str, float] = field(default_factory=dict)
     #: What the image records of node and process.
-    facts: dict[str, Any] = field(default_factory=dict)
+    facts: Facts = field(default_factory=Facts)
     #: What became of the switch for huge pages.
     huge_pages: dict[str, Any] = field(default_factory=dict)

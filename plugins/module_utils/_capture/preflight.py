@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from .._checkpoint import node_facts, reader as checkpoint_reader, staging, staging_root
+from .._checkpoint import reader as checkpoint_reader, staging, staging_root
 from .._containerd import daemon, images, snapshots, space
 from .._containerd.client import Client
 from .._containerd.containers import Container
@@ -21,7 +21,7 @@ from .._containerd.tasks import Task
 from .._core import files
 from .._core.errors import ConflictError, InputError, NodeError, RestoreError, combined
 from .._gpu import forks, processes as gpu_processes, state as gpu_state
-from .._host import cgroup, mountinfo
+from .._host import cgroup, memory as host_memory, mountinfo
 from .._image import unpack
 from . import gpu, layer, resources
 from .gpu import Gpus
@@ -69,7 +69,7 @@ def examine(client: Client, params: CaptureParams, container: Container, task: T
     except RestoreError as error:
         problems.append(error)
     tgids = cgroup.tgids_of(task.pid, access.proc, access.cgroup_root)
-    memory = node_facts.memory_bytes(tgids, access.proc)
+    memory = host_memory.own(tgids, access.proc)
     problems += _program_problems(daemon.daemon_environment(client)["PATH"])
     problems += _resource_problems(container, tgids, params.criu, access.proc)
     problems += _mount_problems(container, task, access.proc)

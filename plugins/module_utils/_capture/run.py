@@ -17,7 +17,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from typing import Any
 
-from .._checkpoint import facts as checkpoint_facts, node_facts, staging, writer as checkpoint_writer
+from .._checkpoint import facts as checkpoint_facts, staging, writer as checkpoint_writer
 from .._containerd import daemon, leases, messages, tasks
 from .._containerd.client import Client
 from .._core import labels, state_dir, timestamp
@@ -27,6 +27,7 @@ from .._gpu import driver as gpu_driver, forks, state as gpu_state
 from .._gpu.driver import Driver
 from .._gpu.processes import Scope
 from .._host import huge_pages, processes as host_processes
+from .._oci.facts import Facts
 from .._oci.image import Descriptor
 from . import layer as capture_layer, mark as capture_mark, recovery, settle
 from .mark import Mark, MarkFile
@@ -152,17 +153,18 @@ class Capture:
             recovery.remove_snapshots(client, mark)
             return self._write_image(layer, facts)
 
-    def _facts(self) -> dict[str, Any]:
+    def _facts(self) -> Facts:
         path = daemon.daemon_environment(self._client)["PATH"]
         base = self._subject.base
-        return {
-            "version": checkpoint_facts.VERSION,
-            "container": self._params.container_id,
-            **node_facts.node(path, self._container.runtime),
-            "memory_bytes": self._subject.memory_bytes,
-            "base_image": {"name": self._base_name(), "digest": base.target.digest if base else None},
-            "gpu": node_facts.gpu(self._subject.gpus.info),
-        }
+        return replace(
+            checkpoint_facts.node(path, self._container.runtime),
+            container=self._params.container_id,
+            memory_bytes=self._subject.memory_bytes,
+            base_image=self._base_name(),
+            base_image_digest=base.target.digest if base else None,
+            gpu=checkpoint_facts.gpu(self._subject.gpus.info),
+            gpu_examined=True,
+        )
 
     def _base_name(self) -> str:
         return self._subject.base.name if self._subject.base else self._container.image
@@ -255,9 +257,9 @@ class Capture:
         self._result.seconds[phase] = round(seconds, 3)
         self._standstill += seconds
 
-    def _write_image(self, layer: Descriptor, facts: dict[str, Any]) -> tuple[str, Descriptor]:
+    def _write_image(self, layer: Descriptor, facts: Facts) -> tuple[str, Descriptor]:
         client, container, base = self._client, self._container, self._subject.base
-        facts["taken_at"] = self._taken_at
+        facts = replace(facts, taken_at=self._taken_at)
         criu = checkpoint_writer.packed_by_daemon(client, self._images)
         parts = checkpoint_writer.Parts(
             criu=criu,
@@ -270,7 +272,7 @@ class Capture:
             base_name=self._base_name(),
             runtime=container.runtime,
             snapshotter=container.snapshotter,
-            annotations={labels.FACTS: checkpoint_facts.render(facts)},
+            annotations={labels.FACTS: facts.render()},
         )
         if self._resume_error is None:
             self._signals.raise_if_any()

@@ -2,19 +2,20 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The facts of a node that decide whether a checkpoint fits another, and their comparison.
-
-They are the annotation ``io.gpuops.restore/facts`` of a checkpoint's index: compact JSON, version 1.
-"""
+"""The facts of a node and of a task on it that a checkpoint records, and whether another node fits them."""
 
 from __future__ import annotations
 
-import json
+import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-VERSION = 1
+from .._containerd import daemon
+from .._core.errors import NodeError
+from .._host import cgroup
+from .._oci.facts import CardFacts, Facts, GpuFacts, ProcessFacts
+
 LACKING = "cpu_features_lacking"
 #: Flags of /proc/cpuinfo that stand for instructions or registers of a program (kernel: arch/x86 cpufeatures.h). The
 #: others speak of the kernel, of virtualisation or of mitigations, and differ between machines that run the same code.
@@ -98,6 +99,7 @@ _X86 = frozenset(
 )
 _X86_PREFIXES = ("avx512", "avx10", "amx_")
 _X86_MACHINES = ("amd64", "x86_64", "i386")
+_CGROUPS = {cgroup.V1: "v1", cgroup.HYBRID: "hybrid", cgroup.UNIFIED: "v2"}
 
 
 @dataclass(frozen=True)
@@ -115,55 +117,87 @@ def features(architecture: str, flags: Iterable[str]) -> list[str]:
     return sorted({flag for flag in flags if flag in _X86 or flag.startswith(_X86_PREFIXES)})
 
 
-def render(facts: Mapping[str, Any]) -> str:
-    """The annotation's text."""
-    return json.dumps(facts, separators=(",", ":"), sort_keys=True)
+def node(path: str, runtime: str, cpuinfo: str = "/proc/cpuinfo") -> Facts:
+    """The node's part. ``path`` is the daemon's PATH; versions are empty where a program does not tell."""
+    architecture = os.uname().machine
+    model, flags = cpu(architecture, cpuinfo)
+    return Facts(
+        kernel=os.uname().release,
+        architecture=architecture,
+        cpu_model=model,
+        cpu_features=flags,
+        runtime=runtime,
+        runtime_version=daemon.find_program("runc", path).version,
+        criu=daemon.find_program("criu", path).version,
+        cgroup=_cgroup_mode(),
+    )
 
 
-def compare(recorded: Mapping[str, Any], here: Mapping[str, Any]) -> Comparison:
+def cpu(architecture: str, cpuinfo: str = "/proc/cpuinfo") -> tuple[str, tuple[str, ...]]:
+    """Model and features of the first CPU (proc_cpuinfo(5)); x86 calls them flags, arm64 Features."""
+    model, flags = "", []
+    with open(cpuinfo, encoding="utf-8", errors="replace") as stream:
+        for line in stream:
+            name, _colon, value = line.partition(":")
+            name = name.strip()
+            if name in ("model name", "CPU implementer") and not model:
+                model = value.strip()
+            elif name in ("flags", "Features"):
+                flags = value.split()
+            elif not line.strip():
+                break
+    return model, tuple(features(architecture, flags))
+
+
+def gpu(info: Mapping[str, Any]) -> GpuFacts | None:
+    """The GPU's part, from what ``cuda_process_info`` found before the processes were suspended; None without any."""
+    processes = info["processes"]
+    if not processes:
+        return None
+    used = {card["uuid"]: card for process in processes for card in process["gpus"]}
+    return GpuFacts(
+        driver=info["driver"]["version"],
+        cuda=info["driver"]["cuda"],
+        cards=tuple(CardFacts(card["uuid"], card["index"], card["name"]) for card in used.values()),
+        visible=tuple(sorted({uuid for process in processes for uuid in process["visible"]})),
+        processes=tuple(
+            ProcessFacts(process["memory"], {card["uuid"]: card["memory"] for card in process["gpus"]})
+            for process in processes
+        ),
+    )
+
+
+def compare(recorded: Facts, here: Facts) -> Comparison:
     """What of the checkpoint's node is other than on this one. Facts that one side does not know are not compared."""
     problems: dict[str, str] = {}
     warnings: list[str] = []
-    architecture = str(recorded.get("architecture") or "")
-    if architecture and architecture != here.get("architecture"):
+    if recorded.architecture and recorded.architecture != here.architecture:
         problems["architecture_differs"] = (
-            f"The checkpoint was taken on {architecture}, and this node is {here.get('architecture')}."
+            f"The checkpoint was taken on {recorded.architecture}, and this node is {here.architecture}."
         )
-    else:
-        lacking = _lacking(architecture, recorded, here)
+    elif recorded.cpu_features and here.cpu_features:
+        lacking = set(features(recorded.architecture, recorded.cpu_features)) - set(here.cpu_features)
         if lacking:
             problems[LACKING] = (
-                f"This node's CPU lacks {', '.join(lacking)}, which the CPU of the checkpoint has: a program that uses "
-                "them would crash, and CRIU refuses."
+                f"This node's CPU lacks {', '.join(sorted(lacking))}, which the CPU of the checkpoint has: a program "
+                "that uses them would crash, and CRIU refuses."
             )
-    for key, what in (("kernel", "kernel"), ("criu", "CRIU"), ("cgroup", "cgroup mode")):
-        _differs(warnings, what, recorded.get(key), here.get(key))
-    was, now = _mapping(recorded, "runtime"), _mapping(here, "runtime")
-    _differs(warnings, "runtime", was.get("version"), now.get("version"))
-    gpu = _mapping(recorded, "gpu")
-    if gpu:
-        now = _mapping(here, "gpu")
-        _differs(warnings, "NVIDIA driver", gpu.get("driver"), now.get("driver"))
+    _differs(warnings, "kernel", recorded.kernel, here.kernel)
+    _differs(warnings, "CRIU", recorded.criu, here.criu)
+    _differs(warnings, "cgroup mode", recorded.cgroup, here.cgroup)
+    _differs(warnings, "runtime", recorded.runtime_version, here.runtime_version)
+    if recorded.gpu and here.gpu:
+        _differs(warnings, "NVIDIA driver", recorded.gpu.driver, here.gpu.driver)
     return Comparison(problems, tuple(warnings))
 
 
-def _lacking(architecture: str, recorded: Mapping[str, Any], here: Mapping[str, Any]) -> list[str]:
-    was, now = _flags(recorded), _flags(here)
-    if not was or not now:
-        return []
-    return sorted(set(features(architecture, was)) - set(now))
+def _cgroup_mode() -> str | None:
+    try:
+        return _CGROUPS[cgroup.mode()]
+    except NodeError:
+        return None
 
 
-def _flags(facts: Mapping[str, Any]) -> list[str]:
-    found = _mapping(facts, "cpu").get("features")
-    return [str(flag) for flag in found] if isinstance(found, list) else []
-
-
-def _mapping(facts: Mapping[str, Any], key: str) -> Mapping[str, Any]:
-    found = facts.get(key)
-    return found if isinstance(found, dict) else {}
-
-
-def _differs(warnings: list[str], what: str, was: Any, now: Any) -> None:
+def _differs(warnings: list[str], what: str, was: str | None, now: str | None) -> None:
     if was and now and was != now:
         warnings.append(f"The checkpoint was taken with {what} {was}; this node has {now}.")

@@ -20,7 +20,7 @@ from .._containerd.client import Client
 from .._containerd.images import Image
 from .._core import labels, strict_json
 from .._core.errors import ConflictError, InputError
-from .._core.strict_json import StrictJsonError
+from .._oci.facts import Facts
 from .._oci.image import Descriptor
 
 #: Media types of the parts, as containerd's client writes them.
@@ -65,7 +65,7 @@ class Checkpoint:
     runtime_options: Descriptor | None
     writable_layer: Descriptor | None
     #: What a capture of this collection recorded about the node and the process, {} for others' checkpoints.
-    facts: Mapping[str, Any] = field(default_factory=dict)
+    facts: Facts = field(default_factory=Facts)
 
     @property
     def key(self) -> str:
@@ -112,22 +112,13 @@ def load(client: Client, name: str) -> Checkpoint:
         options=first(frozenset({OPTIONS})),
         runtime_options=first(frozenset({RUNTIME_OPTIONS})),
         writable_layer=first(_LAYERS),
-        facts=_facts(annotations),
+        facts=Facts.parse(str(annotations.get(labels.FACTS) or "{}")),
     )
 
 
 def base_name(annotations: Mapping[str, Any]) -> str:
     """The reference of the base image, as the annotations of a checkpoint's index give it; '' where they do not."""
     return str(annotations.get(BASE_NAME_ANNOTATION) or annotations.get(_TASK_BASE_NAME_ANNOTATION) or "")
-
-
-def _facts(annotations: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Nobody's restore depends on them: what cannot be read counts as not recorded."""
-    try:
-        found = strict_json.parse_object(str(annotations.get(labels.FACTS) or "{}"))
-    except StrictJsonError:
-        return {}
-    return found if found.get("version") == 1 else {}
 
 
 def require_criu(checkpoint: Checkpoint) -> Descriptor:

@@ -15,6 +15,7 @@ from typing import Any
 
 from .._core.errors import RETRYABLE, InputError, NodeError
 from .._core.units import gib
+from .._oci.facts import Facts
 from .nvml import Gpu, Reading
 
 
@@ -38,18 +39,16 @@ def sizes(given: Mapping[str, Any] | None) -> dict[str, int]:
         raise InputError("vram_invalid", f"vram holds what is no number of bytes: {error}.", "Give bytes.") from error
 
 
-def at_checkpoint(given: Mapping[str, int], facts: Mapping[str, Any]) -> dict[str, int]:
+def at_checkpoint(given: Mapping[str, int], facts: Facts) -> dict[str, int]:
     """Bytes that the processes had on each GPU, by its old UUID: as the operator gave it, or as it was recorded."""
-    return dict(given) or recorded(facts)
+    return dict(given) or facts.vram()
 
 
-def requirement(
-    known: Mapping[str, int], facts: Mapping[str, Any], criu_bytes: int, gpu_map: Mapping[str, str]
-) -> Requirement:
+def requirement(known: Mapping[str, int], facts: Facts, criu_bytes: int, gpu_map: Mapping[str, str]) -> Requirement:
     """What is ``known`` (:func:`at_checkpoint`) wins over the estimate by the size of the CRIU images."""
     if known:
         return mapped(known, gpu_map)
-    if _has_record(facts):
+    if facts.tells_vram:
         return Requirement()
     return Requirement(criu_bytes, estimated=True)
 
@@ -61,36 +60,6 @@ def mapped(known: Mapping[str, int], gpu_map: Mapping[str, str]) -> Requirement:
         new = gpu_map.get(uuid, uuid)
         moved[new] = moved.get(new, 0) + size
     return Requirement(sum(moved.values()), moved)
-
-
-def recorded(facts: Mapping[str, Any]) -> dict[str, int]:
-    """What the processes held on each GPU at the capture, by UUID; empty where nothing was recorded."""
-    found: dict[str, int] = {}
-    for process in processes(facts):
-        gpus = process.get("gpus")
-        for uuid, size in gpus.items() if isinstance(gpus, dict) else ():
-            if isinstance(size, int) and size > 0:
-                found[str(uuid)] = found.get(str(uuid), 0) + size
-    return found
-
-
-def visible(facts: Mapping[str, Any]) -> tuple[str, ...]:
-    """The GPUs that the processes could see at the capture, used or not, by UUID; empty where nothing was recorded."""
-    gpu = facts.get("gpu")
-    found = gpu.get("visible") if isinstance(gpu, dict) else None
-    return tuple(uuid for uuid in found if isinstance(uuid, str)) if isinstance(found, list) else ()
-
-
-def _has_record(facts: Mapping[str, Any]) -> bool:
-    """Whether the capture looked, be it that it found no process on a GPU."""
-    return bool(facts) and "gpu" in facts and not any(process.get("bytes") is None for process in processes(facts))
-
-
-def processes(facts: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-    """The processes with CUDA that the capture recorded. Whoever made the image wrote them, so nothing is sure."""
-    gpu = facts.get("gpu")
-    found = gpu.get("processes") if isinstance(gpu, dict) else None
-    return [process for process in found if isinstance(process, dict)] if isinstance(found, list) else []
 
 
 def require_room(name: str, needed: Requirement, taken: Mapping[str, int], reading: Reading) -> list[str]:

@@ -11,7 +11,7 @@ Facts: the kernel's cgroup-v2 document (``memory.max``, ``memory.current``, ``me
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
 from .._core.errors import RETRYABLE, NodeError
 from .._core.units import gib
@@ -74,6 +74,11 @@ def resident(pid: int, proc: str = "/proc") -> int | None:
     return sum(int(size[0]) * 1024 for size in sizes)
 
 
+def own(pids: Iterable[int], proc: str = "/proc") -> int:
+    """Bytes that processes hold of their own, in RAM and swapped out; what several share counts for each."""
+    return sum((resident(pid, proc) or 0) + _swapped(pid, proc) for pid in pids)
+
+
 def headroom(directory: str) -> int | None:
     """Bytes that the group's own limit leaves, file pages counted as free; None without a limit."""
     current = _number(directory, "memory.current", "memory.usage_in_bytes")
@@ -107,6 +112,14 @@ def groups(pid: int, proc: str = "/proc", root: str = cgroup.ROOT) -> Iterator[s
             directory = os.path.join(top, *parts[:length])
             if os.path.isdir(directory):
                 yield directory
+
+
+def _swapped(pid: int, proc: str) -> int:
+    try:
+        with open(os.path.join(proc, str(pid), "status"), encoding="utf-8", errors="replace") as stream:
+            return sum(int(line.split()[1]) * 1024 for line in stream if line.startswith("VmSwap:"))
+    except (FileNotFoundError, ProcessLookupError):
+        return 0
 
 
 def _number(directory: str, *names: str) -> int | None:

@@ -20,6 +20,7 @@ from .._core.units import gib
 from .._gpu import gpu_map, info as gpu_info, nvml, vram as gpu_vram
 from .._host import memory as host_memory
 from .._oci import spec_validate
+from .._oci.facts import Facts
 from . import gpu as restore_gpu
 from .params import Job
 
@@ -54,9 +55,9 @@ class Demand:
         return self.original.checkpoint if self.original else None
 
     @property
-    def facts(self) -> Mapping[str, Any]:
-        """What its capture recorded, {} where that is not known."""
-        return self.original.checkpoint.facts if self.original else {}
+    def facts(self) -> Facts:
+        """What its capture recorded, empty where that is not known."""
+        return self.original.checkpoint.facts if self.original else Facts()
 
 
 @dataclass
@@ -100,7 +101,7 @@ def assess(client: Client, job: Job) -> Demand:
         memory_limit=limit if isinstance(limit, int) else None,
         gpu_required=required,
         vram_at_checkpoint=vram_at_checkpoint,
-        visible=gpu_vram.visible(checkpoint.facts),
+        visible=checkpoint.facts.visible_gpus,
         vram=gpu_vram.requirement(vram_at_checkpoint, checkpoint.facts, size, job.gpu.gpu_map)
         if required
         else gpu_vram.Requirement(),

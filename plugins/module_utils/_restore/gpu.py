@@ -13,9 +13,10 @@ from typing import Any, Callable
 
 from .._containerd.client import Client
 from .._core.errors import TERMINAL, UNKNOWN, NodeError, RestoreError
-from .._gpu import devices, driver, nvml, state as gpu_state, vram as gpu_vram
+from .._gpu import devices, driver, nvml, state as gpu_state
 from .._gpu.teardown import Policy
 from .._host import processes as host_processes
+from .._oci.facts import Facts
 
 _SEEN_SECONDS = 5.0
 _INTERVAL = 0.2
@@ -61,7 +62,7 @@ class GpuResult:
         }
 
 
-def needs_driver(params: GpuParams, spec: Mapping[str, Any], facts: Mapping[str, Any]) -> bool:
+def needs_driver(params: GpuParams, spec: Mapping[str, Any], facts: Facts) -> bool:
     """Whether the driver has to be asked about this workload at all."""
     policy = params.policy
     if policy.mode == devices.NONE:
@@ -69,7 +70,7 @@ def needs_driver(params: GpuParams, spec: Mapping[str, Any], facts: Mapping[str,
     return requires_gpu(params, spec, facts) or devices.has_driver(policy.access.control_device)
 
 
-def requires_gpu(params: GpuParams, spec: Mapping[str, Any], facts: Mapping[str, Any]) -> bool:
+def requires_gpu(params: GpuParams, spec: Mapping[str, Any], facts: Facts) -> bool:
     """Whether the workload cannot do without a GPU."""
     mode = params.policy.mode
     if mode == devices.AUTO:
@@ -77,10 +78,10 @@ def requires_gpu(params: GpuParams, spec: Mapping[str, Any], facts: Mapping[str,
     return mode == devices.REQUIRED
 
 
-def requires_processes(params: GpuParams, facts: Mapping[str, Any]) -> bool:
+def requires_processes(params: GpuParams, facts: Facts) -> bool:
     """Whether there must be processes with CUDA: they are required, or the capture has recorded some."""
     mode = params.policy.mode
-    return mode == devices.REQUIRED or (mode == devices.AUTO and bool(gpu_vram.processes(facts)))
+    return mode == devices.REQUIRED or (mode == devices.AUTO and bool(facts.cuda_processes))
 
 
 def open_driver(params: GpuParams) -> driver.Opening:

@@ -9,10 +9,10 @@ Nothing is changed, and nothing stops at the first problem: an operator wants al
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Callable
 
-from .._checkpoint import facts, node_facts, original as checkpoint_original, reader as checkpoint_reader, staging
+from .._checkpoint import facts, original as checkpoint_original, reader as checkpoint_reader, staging
 from .._checkpoint.original import Original
 from .._container import container as container_steps, mounts, netns, params as container_params, stdio
 from .._containerd import containers, content, daemon, ownership, task_removal, tasks
@@ -22,6 +22,7 @@ from .._core import files
 from .._core.errors import InputError, NodeError, RestoreError
 from .._gpu import nvml
 from .._oci import spec_summary, spec_validate
+from .._oci.facts import Facts, GpuFacts
 from .._oci.image import Descriptor
 
 
@@ -99,11 +100,12 @@ def _node_problems(client: Client, found: Report, original: Original) -> None:
 def _compare(client: Client, found: Report, original: Original) -> None:
     """What a capture of this collection recorded, beside this node."""
     recorded = original.checkpoint.facts
-    if not recorded:
+    if recorded == Facts():
         return
     path = daemon.daemon_environment(client)["PATH"]
-    here = node_facts.node(path, original.runtime)
-    here["gpu"] = {"driver": nvml.read().driver} if recorded.get("gpu") else None
+    here = facts.node(path, original.runtime)
+    if recorded.gpu:
+        here = replace(here, gpu=GpuFacts(driver=nvml.read().driver))
     compared = facts.compare(recorded, here)
     for code, message in compared.problems.items():
         found.add(NodeError(code, message, "Restore on a node like the one that it was captured on."))
@@ -200,5 +202,5 @@ def _describe(original: Original, image: Image | None) -> dict[str, Any]:
         "options": shown(checkpoint.options),
         "spec_source": original.spec_source,
         "spec": None,
-        "recorded": dict(checkpoint.facts) or None,
+        "recorded": checkpoint.facts.to_json() or None,
     }

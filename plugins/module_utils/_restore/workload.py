@@ -184,7 +184,7 @@ class _Attempt:
         # a map needs to know which GPUs there were.
         known = bool(job.gpu.gpu_map) or not result.task.changed
         params = dataclasses.replace(
-            job.gpu, vram=vram.at_checkpoint(job.gpu.vram, facts) if known else {}, visible=vram.visible(facts)
+            job.gpu, vram=vram.at_checkpoint(job.gpu.vram, facts) if known else {}, visible=facts.visible_gpus
         )
         try:
             result.gpu = gpu.restore_memory(

@@ -24,6 +24,7 @@ from ansible_collections.gpuops.restore.plugins.module_utils._containerd.message
 from ansible_collections.gpuops.restore.plugins.module_utils._core import labels
 from ansible_collections.gpuops.restore.plugins.module_utils._core.errors import RestoreError
 from ansible_collections.gpuops.restore.plugins.module_utils._image import tree, unpack
+from ansible_collections.gpuops.restore.plugins.module_utils._oci.facts import Facts
 from ansible_collections.gpuops.restore.plugins.module_utils._registry.credentials import Credentials
 from ansible_collections.gpuops.restore.plugins.module_utils._streams.streams import Expansion
 from ansible_collections.gpuops.restore.plugins.module_utils._streams.tar_reader import Limits
@@ -266,7 +267,10 @@ def test_too_many_bytes_are_refused(kind: Kind, place: Place) -> None:
 @pytest.mark.parametrize("fault", FAULTS.values(), ids=FAULTS)
 def test_facts_with_a_fault_count_as_not_recorded(fault: str, fake: FakeContainerd, client: Client) -> None:
     """No restore depends on them, so none fails for them."""
-    for text, expected in (('{"version": 1}', {"version": 1}), ('{"version": 1, ' + fault + "}", {})):
+    for text, expected in (
+        ('{"version": 1, "kernel": "6"}', Facts(kernel="6")),
+        ('{"version": 1, "kernel": "6", ' + fault + "}", Facts()),
+    ):
         sample = add_checkpoint(fake.state)
         annotations = {**sample.document["annotations"], labels.FACTS: text}
         record(fake.state, CHECKPOINT_NAME, INDEX, json.dumps({**sample.document, "annotations": annotations}).encode())

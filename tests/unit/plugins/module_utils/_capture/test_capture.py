@@ -64,7 +64,7 @@ def test_it_is_captured_and_goes_on(box: Box, client: Client) -> None:
     assert (found.digest, found.base_name, found.snapshotter) == (done.digest, BASE_NAME, "overlayfs")
     assert checkpoint_reader.spec(client, found) == spec()
     assert found.criu is not None and found.writable_layer is not None and found.runtime_options is not None
-    assert found.facts["container"] == BOX
+    assert found.facts.container == BOX
     assert done.sizes["criu"] == found.criu.size
     del box.fake.state.images[NAME]
     box.untouched()

@@ -79,9 +79,9 @@ def test_they_leave_the_gpu_before_the_pause_and_come_back_after_it(
     calls = [what for what, _pid in world.order()]
     assert calls == ["lock"] * 2 + ["checkpoint"] * 2 + ["restore"] * 2 + ["unlock"] * 2
     assert {"cuda_suspend", "cuda_resume", "standstill"} <= set(done.seconds)
-    facts = checkpoint_reader.load(client, NAME).facts["gpu"]
-    assert [process["bytes"] for process in facts["processes"]] == [GIB, GIB]
-    assert [gpu["uuid"] for gpu in facts["gpus"]] == [GPU]
+    facts = checkpoint_reader.load(client, NAME).facts
+    assert [process.bytes for process in facts.cuda_processes] == [GIB, GIB]
+    assert facts.gpu is not None and [card.uuid for card in facts.gpu.cards] == [GPU]
     del box.fake.state.images[NAME]
     running(box, world, pids)
 

@@ -13,10 +13,11 @@ import pytest
 
 from ansible_collections.gpuops.restore.plugins.module_utils._capture import resources
 from ansible_collections.gpuops.restore.plugins.module_utils._capture.params import DumpOptions
-from ansible_collections.gpuops.restore.plugins.module_utils._checkpoint import node_facts, reader as checkpoint_reader
+from ansible_collections.gpuops.restore.plugins.module_utils._checkpoint import reader as checkpoint_reader
 from ansible_collections.gpuops.restore.plugins.module_utils._containerd import space
 from ansible_collections.gpuops.restore.plugins.module_utils._containerd.client import Client
 from ansible_collections.gpuops.restore.plugins.module_utils._core import files
+from ansible_collections.gpuops.restore.plugins.module_utils._host import memory as host_memory
 from ansible_collections.gpuops.restore.tests.unit.helpers import capture_samples
 from ansible_collections.gpuops.restore.tests.unit.helpers.capture_samples import BOX, MOUNTINFO, NAME, Box, record
 from ansible_collections.gpuops.restore.tests.unit.helpers.containerd_node import Node
@@ -83,7 +84,7 @@ def test_the_dump_has_to_find_room_on_both_file_systems(
     box: Box, room: dict[str, int], monkeypatch: pytest.MonkeyPatch, where: str, code: str
 ) -> None:
     size = 3 << 30
-    monkeypatch.setattr(node_facts, "memory_bytes", lambda _pids, _proc: size)
+    monkeypatch.setattr(host_memory, "own", lambda _pids, _proc: size)
     room[where] = size - 1
     assert box.refused().code == code
     room[where] = size + (files.RESERVE if where == "staging" else 0)
@@ -94,7 +95,7 @@ def test_on_one_file_system_it_lies_twice(
     box: Box, room: dict[str, int], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     size = 3 << 30
-    monkeypatch.setattr(node_facts, "memory_bytes", lambda _pids, _proc: size)
+    monkeypatch.setattr(host_memory, "own", lambda _pids, _proc: size)
     monkeypatch.setattr(space, "content_store", lambda _client: space.ContentStore(str(tmp_path), room["staging"]))
     room["staging"] = 2 * size + files.RESERVE - 1
     assert box.refused().code == "staging_no_space"
@@ -123,4 +124,4 @@ def test_an_image_that_is_gone_is_warned_of(box: Box, fake: FakeContainerd) -> N
     del fake.state.images[BASE_NAME]
     done = box.capture()
     assert BASE_NAME in done.warnings[0]
-    assert done.facts["base_image"] == {"name": BASE_NAME, "digest": None}
+    assert (done.facts.base_image, done.facts.base_image_digest) == (BASE_NAME, None)

@@ -4,27 +4,47 @@
 
 from __future__ import annotations
 
-import json
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from ansible_collections.gpuops.restore.plugins.module_utils._checkpoint import facts
+from ansible_collections.gpuops.restore.plugins.module_utils._oci.facts import (
+    CardFacts,
+    Facts,
+    GpuFacts,
+    ProcessFacts,
+)
 
-FACTS: dict[str, Any] = {
-    "version": 1,
-    "architecture": "x86_64",
-    "kernel": "6.12.1",
-    "criu": "4.1",
-    "cgroup": "v2",
-    "runtime": {"name": "io.containerd.runc.v2", "version": "1.1.15"},
-    "cpu": {"model": "One", "features": ["sse2", "avx2", "avx512f", "amx_tile"]},
-    "gpu": {"driver": "580.1"},
-}
+RECORDED = Facts(
+    kernel="6.12.1",
+    architecture="x86_64",
+    cpu_model="One",
+    cpu_features=("sse2", "avx2", "avx512f", "amx_tile"),
+    runtime="io.containerd.runc.v2",
+    runtime_version="1.1.15",
+    criu="4.1",
+    cgroup="v2",
+    gpu=GpuFacts(driver="580.1"),
+)
+X86 = """processor	: 0
+model name	: Some CPU @ 2.00GHz
+flags		: fpu sse2 hypervisor avx2
+
+processor	: 1
+model name	: Another
+flags		: fpu
+"""
+ARM = """processor	: 0
+Features	: fp asimd sve
+CPU implementer	: 0x41
+"""
 
 
 def compare(**here: Any) -> facts.Comparison:
-    return facts.compare(FACTS, {**FACTS, **here})
+    return facts.compare(RECORDED, replace(RECORDED, **here))
 
 
 def test_the_same_node_is_fine() -> None:
@@ -32,20 +52,22 @@ def test_the_same_node_is_fine() -> None:
 
 
 def test_what_the_cpu_lacks_is_named() -> None:
-    found = compare(cpu={"model": "Two", "features": ["avx2", "sse2", "more"]})
+    found = compare(cpu_model="Two", cpu_features=("avx2", "sse2", "more"))
     assert list(found.problems) == [facts.LACKING]
     assert "amx_tile, avx512f" in found.problems[facts.LACKING]
-    assert compare(cpu={"features": [*FACTS["cpu"]["features"], "more"]}).problems == {}
+    assert compare(cpu_features=(*RECORDED.cpu_features, "more")).problems == {}
 
 
 def test_flags_that_no_program_sees_do_not_count() -> None:
     flags = ["avx2", "hypervisor", "vmx", "md_clear", "avx512vnni", "constant_tsc"]
     assert facts.features("x86_64", flags) == ["avx2", "avx512vnni"]
     assert facts.features("aarch64", ["sve", "fp", "sve"]) == ["fp", "sve"]
+    recorded = replace(RECORDED, cpu_features=tuple(flags))
+    assert facts.compare(recorded, replace(RECORDED, cpu_features=("avx2", "avx512vnni"))) == facts.Comparison()
 
 
 def test_another_architecture_is_the_only_problem() -> None:
-    assert list(compare(architecture="aarch64", cpu={"features": []}).problems) == ["architecture_differs"]
+    assert list(compare(architecture="aarch64", cpu_features=()).problems) == ["architecture_differs"]
 
 
 @pytest.mark.parametrize(
@@ -54,8 +76,8 @@ def test_another_architecture_is_the_only_problem() -> None:
         ({"kernel": "6.1"}, "kernel 6.12.1"),
         ({"criu": "3.17"}, "CRIU 4.1"),
         ({"cgroup": "v1"}, "cgroup mode v2"),
-        ({"runtime": {"version": "1.2"}}, "runtime 1.1.15"),
-        ({"gpu": {"driver": "570"}}, "NVIDIA driver 580.1"),
+        ({"runtime_version": "1.2"}, "runtime 1.1.15"),
+        ({"gpu": GpuFacts(driver="570")}, "NVIDIA driver 580.1"),
     ],
 )
 def test_what_may_matter_is_a_warning(here: dict[str, Any], word: str) -> None:
@@ -65,20 +87,56 @@ def test_what_may_matter_is_a_warning(here: dict[str, Any], word: str) -> None:
     assert word in warning
 
 
-@pytest.mark.parametrize("key", [key for key in FACTS if key != "architecture"])
-@pytest.mark.parametrize("value", [None, "", [], {}])
-def test_what_one_side_does_not_know_is_not_compared(key: str, value: Any) -> None:
-    for recorded, here in (({**FACTS, key: value}, FACTS), (FACTS, {**FACTS, key: value})):
-        assert facts.compare(recorded, here) == facts.Comparison()
+@pytest.mark.parametrize(
+    "unknown",
+    [
+        {"kernel": ""},
+        {"cpu_features": ()},
+        {"runtime_version": ""},
+        {"criu": ""},
+        {"cgroup": None},
+        {"gpu": None},
+        {"gpu": GpuFacts()},
+    ],
+)
+def test_what_one_side_does_not_know_is_not_compared(unknown: dict[str, Any]) -> None:
+    less = replace(RECORDED, **unknown)
+    other = replace(RECORDED, **{"kernel": "6.12.1", **unknown})
+    assert facts.compare(less, RECORDED) == facts.compare(RECORDED, other) == facts.Comparison()
 
 
-@pytest.mark.parametrize("strange", [{"cpu": 7}, {"cpu": {"features": "avx"}}, {"runtime": []}, {"gpu": "yes"}])
-def test_strange_facts_break_nothing(strange: dict[str, Any]) -> None:
-    facts.compare({**FACTS, **strange}, FACTS)
-    facts.compare(FACTS, {**FACTS, **strange})
+def test_an_architecture_that_nobody_recorded_is_no_problem() -> None:
+    assert facts.compare(replace(RECORDED, architecture=""), RECORDED).problems == {}
 
 
-def test_the_annotation_is_one_line_of_json() -> None:
-    text = facts.render(FACTS)
-    assert json.loads(text) == FACTS
-    assert "\n" not in text and ": " not in text
+def test_the_first_cpu_counts(tmp_path: Path) -> None:
+    path = tmp_path / "cpuinfo"
+    path.write_text(X86, encoding="utf-8")
+    assert facts.cpu("x86_64", str(path)) == ("Some CPU @ 2.00GHz", ("avx2", "fpu", "sse2"))
+    path.write_text(ARM, encoding="utf-8")
+    assert facts.cpu("aarch64", str(path)) == ("0x41", ("asimd", "fp", "sve"))
+
+
+def test_a_node_without_programs_has_no_versions(tmp_path: Path) -> None:
+    found = facts.node(str(tmp_path), "io.containerd.runc.v2")
+    assert (found.criu, found.runtime, found.runtime_version) == ("", "io.containerd.runc.v2", "")
+    assert found.kernel and found.architecture
+
+
+def test_the_gpus_part() -> None:
+    gpus = [{"uuid": "GPU-1", "index": 0, "name": "One", "memory": 5}]
+    info = {
+        "driver": {"version": "580.1", "cuda": "13.0"},
+        "processes": [
+            {"memory": 5, "gpus": gpus, "visible": ["GPU-1", "GPU-2"]},
+            {"memory": None, "gpus": [], "visible": ["GPU-1"]},
+        ],
+    }
+    assert facts.gpu(info) == GpuFacts(
+        driver="580.1",
+        cuda="13.0",
+        cards=(CardFacts("GPU-1", 0, "One"),),
+        visible=("GPU-1", "GPU-2"),
+        processes=(ProcessFacts(5, {"GPU-1": 5}), ProcessFacts(None, {})),
+    )
+    assert facts.gpu({"processes": []}) is None

@@ -10,34 +10,24 @@ from typing import Any
 
 import pytest
 
-from ansible_collections.gpuops.restore.plugins.module_utils._core.errors import RETRYABLE, NodeError
+from ansible_collections.gpuops.restore.plugins.module_utils._core.errors import RETRYABLE, InputError, NodeError
 from ansible_collections.gpuops.restore.plugins.module_utils._gpu.nvml import Gpu, Reading
 from ansible_collections.gpuops.restore.plugins.module_utils._gpu.vram import (
     Requirement,
     at_checkpoint,
-    processes,
     require_room,
     requirement,
-    visible,
+    sizes,
 )
+from ansible_collections.gpuops.restore.plugins.module_utils._oci.facts import Facts, GpuFacts, ProcessFacts
 from ansible_collections.gpuops.restore.tests.standin import standin
 
 GIB = standin.GIB
 GPU, OTHER, GONE = (standin.uuid(number) for number in (0, 1, 9))
 
 
-def facts(*found: Any) -> dict[str, Any]:
-    return {"version": 1, "gpu": {"processes": list(found)}}
-
-
-def test_gpus_that_the_processes_could_see() -> None:
-    assert visible({"gpu": {"visible": ["GPU-a", "GPU-b"]}}) == ("GPU-a", "GPU-b")
-    for strange in ({}, {"gpu": None}, {"gpu": {"visible": "GPU-a"}}, {"gpu": {"visible": [1]}}):
-        assert visible(strange) == ()
-
-
-def recorded(**sizes: int) -> dict[str, Any]:
-    return {"bytes": sum(sizes.values()), "gpus": sizes}
+def facts(*processes: ProcessFacts) -> Facts:
+    return Facts(gpu=GpuFacts(processes=processes), gpu_examined=True)
 
 
 def free(*sizes: int | None) -> Reading:
@@ -53,35 +43,25 @@ def short(needed: Requirement, reading: Reading, taken: dict[str, int] | None = 
     return caught.value
 
 
-def test_what_processes_held_is_added() -> None:
-    known = facts(recorded(a=1, b=2), recorded(a=4))
+def test_what_the_operator_gives_wins_over_the_record() -> None:
+    known = facts(ProcessFacts(3, {"a": 1, "b": 2}), ProcessFacts(4, {"a": 4}))
     assert at_checkpoint({}, known) == {"a": 5, "b": 2}
-    assert at_checkpoint({"c": 9}, known) == {"c": 9}, "what the operator gives wins"
+    assert at_checkpoint({"c": 9}, known) == {"c": 9}
+    assert at_checkpoint({}, Facts()) == {}
 
 
-@pytest.mark.parametrize(
-    "strange",
-    [
-        {},
-        {"gpu": None},
-        {"gpu": []},
-        {"gpu": {}},
-        {"gpu": {"processes": 7}},
-        {"gpu": {"processes": "all"}},
-        facts(7),
-        facts({"gpus": [1]}),
-        facts({"gpus": "all"}),
-        facts({"gpus": {"a": "much", "b": -1, "c": None}}),
-    ],
-)
-def test_records_are_read_with_care(strange: dict[str, Any]) -> None:
-    assert at_checkpoint({}, strange) == {}
-    assert all(isinstance(process, dict) for process in processes(strange))
+@pytest.mark.parametrize("wrong", ["12 GiB", None, [1]])
+def test_sizes_are_numbers_or_texts_of_numbers(wrong: Any) -> None:
+    assert sizes({"GPU-1": "12", "GPU-2": 7}) == {"GPU-1": 12, "GPU-2": 7}
+    assert sizes(None) == {}
+    with pytest.raises(InputError) as caught:
+        sizes({"GPU-1": wrong})
+    assert caught.value.code == "vram_invalid"
 
 
 def test_a_record_wins_over_the_estimate_and_follows_the_map() -> None:
-    assert requirement({GPU: 3, OTHER: 4}, {}, 99, {GPU: GONE}) == Requirement(7, {GONE: 3, OTHER: 4})
-    assert requirement({}, {}, 99, {}) == Requirement(99, estimated=True)
+    assert requirement({GPU: 3, OTHER: 4}, Facts(), 99, {GPU: GONE}) == Requirement(7, {GONE: 3, OTHER: 4})
+    assert requirement({}, Facts(), 99, {}) == Requirement(99, estimated=True)
 
 
 def test_a_message_names_the_workload_the_gpu_and_both_sizes() -> None:
@@ -92,9 +72,9 @@ def test_a_message_names_the_workload_the_gpu_and_both_sizes() -> None:
 
 
 def test_a_capture_that_found_no_process_needs_nothing() -> None:
-    assert requirement({}, {"version": 1, "gpu": None}, 99, {}) == Requirement()
-    assert requirement({}, {"version": 1}, 99, {}).estimated, "it did not look"
-    assert requirement({}, facts({"bytes": None, "gpus": {}}), 99, {}).estimated, "NVML did not tell"
+    assert requirement({}, Facts(gpu_examined=True), 99, {}) == Requirement()
+    assert requirement({}, Facts(kernel="6.1"), 99, {}).estimated, "it did not look"
+    assert requirement({}, facts(ProcessFacts(None)), 99, {}).estimated, "NVML did not tell"
 
 
 def test_each_gpu_has_to_have_its_part() -> None:

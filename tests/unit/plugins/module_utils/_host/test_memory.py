@@ -93,3 +93,11 @@ def test_the_memory_of_a_process() -> None:
     assert more is not None
     assert 60 << 20 < more - found < 80 << 20
     del block
+
+
+def test_memory_that_was_swapped_out_is_dumped_too(tmp_path: Path) -> None:
+    (tmp_path / "7").mkdir()
+    (tmp_path / "7" / "status").write_text(
+        "Name:\tx\nRssAnon:\t100 kB\nRssFile:\t900 kB\nRssShmem:\t20 kB\nVmSwap:\t3 kB\n", encoding="ascii"
+    )
+    assert host_memory.own([7, 8], str(tmp_path)) == 123 * 1024

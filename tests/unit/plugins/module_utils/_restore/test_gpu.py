@@ -21,6 +21,7 @@ from ansible_collections.gpuops.restore.plugins.module_utils._gpu import devices
 from ansible_collections.gpuops.restore.plugins.module_utils._gpu.access import GpuAccess
 from ansible_collections.gpuops.restore.plugins.module_utils._gpu.nvml import Gpu, Holder, Reading
 from ansible_collections.gpuops.restore.plugins.module_utils._gpu.teardown import Policy
+from ansible_collections.gpuops.restore.plugins.module_utils._oci.facts import Facts, GpuFacts, ProcessFacts
 from ansible_collections.gpuops.restore.plugins.module_utils._restore import gpu as restore_gpu
 from ansible_collections.gpuops.restore.plugins.module_utils._restore.gpu import GpuParams, GpuResult
 from ansible_collections.gpuops.restore.tests.standin import standin
@@ -33,7 +34,7 @@ pytest_plugins = ["ansible_collections.gpuops.restore.tests.unit.helpers.cuda_fi
 GIB = standin.GIB
 GPU = standin.uuid(0)
 DEVICE = {"linux": {"devices": [{"path": "/dev/nvidia0"}]}}
-RECORD = {"gpu": {"processes": [{"bytes": 1}]}}
+RECORD = Facts(gpu=GpuFacts(processes=(ProcessFacts(1),)), gpu_examined=True)
 OURS = ("gpuops.restore", False)
 
 
@@ -45,19 +46,19 @@ def params(mode: str, access: GpuAccess | None = None) -> GpuParams:
     ("mode", "spec", "facts", "driver", "needs_driver", "requires_gpu", "requires_processes"),
     [
         ("none", DEVICE, RECORD, True, False, False, False),
-        ("required", {}, {}, False, True, True, True),
-        ("auto", {}, {}, False, False, False, False),
-        ("auto", {}, {}, True, True, False, False),
-        ("auto", DEVICE, {}, False, True, True, False),
+        ("required", {}, Facts(), False, True, True, True),
+        ("auto", {}, Facts(), False, False, False, False),
+        ("auto", {}, Facts(), True, True, False, False),
+        ("auto", DEVICE, Facts(), False, True, True, False),
         ("auto", {}, RECORD, False, True, True, True),
-        ("auto", {}, {"gpu": None}, False, False, False, False),
-        ("auto", {}, {"gpu": ["strange"]}, False, False, False, False),
+        ("auto", {}, Facts(gpu_examined=True), False, False, False, False),
+        ("auto", {}, Facts(gpu=GpuFacts()), False, False, False, False),
     ],
 )
 def test_whether_a_workload_needs_driver_gpu_and_processes(
     mode: str,
     spec: dict[str, Any],
-    facts: dict[str, Any],
+    facts: Facts,
     driver: bool,
     needs_driver: bool,
     requires_gpu: bool,
