@@ -148,7 +148,12 @@ def runc_state(client: Client, container_id: str) -> str:
     return directory
 
 
-def remove_runc_state(client: Client, container_id: str) -> bool:
+def remove_runc_state(
+    client: Client,
+    container_id: str,
+    clock: Callable[[], float] = time.monotonic,
+    sleep: Callable[[float], None] = time.sleep,
+) -> bool:
     """Remove :func:`runc_state` and the control groups of the container; False if there is none. Without a task.
 
     Raises RestoreError ``runc_state_left``.
@@ -159,7 +164,7 @@ def remove_runc_state(client: Client, container_id: str) -> bool:
     container = containers.get(client, container_id)
     try:
         for path in _own_cgroups(container.spec if container else {}, container_id):
-            _end_cgroup(path)
+            _end_cgroup(path, clock, sleep)
         _unmount(directory)
         for name in os.listdir(directory):
             # Never recursively: below a mount that could not be taken away lies the container's root.
@@ -219,18 +224,18 @@ def _own_cgroups(spec: Mapping[str, Any], container_id: str) -> list[str]:
     return [*glob.glob(f"{_CGROUPS}/*/{pattern}"), *glob.glob(f"{_CGROUPS}/{pattern}")]
 
 
-def _end_cgroup(path: str) -> None:
+def _end_cgroup(path: str, clock: Callable[[], float], sleep: Callable[[float], None]) -> None:
     """End what CRIU may have begun to restore into the group, then remove the group."""
-    give_up = time.monotonic() + _END_SECONDS
+    give_up = clock() + _END_SECONDS
     while True:
         with open(os.path.join(path, "cgroup.procs"), encoding="ascii") as stream:
             pids = [int(word) for word in stream.read().split() if word != "0"]
-        if not pids or time.monotonic() >= give_up:
+        if not pids or clock() >= give_up:
             break
         for pid in pids:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
-        time.sleep(_POLL_SECONDS)
+        sleep(_POLL_SECONDS)
     os.rmdir(path)
 
 

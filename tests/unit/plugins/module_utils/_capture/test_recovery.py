@@ -16,6 +16,7 @@ from ansible_collections.gpuops.restore.plugins.module_utils._capture import rec
 from ansible_collections.gpuops.restore.plugins.module_utils._capture.mark import CAPTURING, ENDING, KEPT_PAUSED, Mark
 from ansible_collections.gpuops.restore.plugins.module_utils._containerd.client import Client
 from ansible_collections.gpuops.restore.plugins.module_utils._core.errors import RETRYABLE, RestoreError, RpcError
+from ansible_collections.gpuops.restore.plugins.module_utils._host import processes as host_processes
 from ansible_collections.gpuops.restore.tests.unit.helpers import capture_samples
 from ansible_collections.gpuops.restore.tests.unit.helpers.capture_samples import BOX, PAUSED, RUNNING, STOPPED, Box
 from ansible_collections.gpuops.restore.tests.unit.helpers.clock import Clock
@@ -41,6 +42,23 @@ def box(fake: FakeContainerd, client: Client, node: Node, tmp_path: Path, proces
 def test_what_was_paused_on_purpose_is_told_from_what_was_broken_off(phase: str, expected: str) -> None:
     mark = Mark(1, 2, "/d", "/s", "", "overlayfs", "view", "", False, "example.test/old:1", phase)
     assert recovery.describe("box", mark) == expected
+
+
+# --- the task that a mark speaks of
+
+
+@pytest.mark.parametrize(
+    ("pid", "later", "found"), [(0, 0, True), (1, 0, False), (0, 1, False)], ids=["same", "other-pid", "other-start"]
+)
+def test_the_marked_task_is_told_by_its_process_and_when_that_began(
+    box: Box, client: Client, pid: int, later: int, found: bool
+) -> None:
+    start_time = host_processes.start_time(box.pid)
+    assert start_time is not None
+    mark = Mark(box.pid + pid, start_time + later, "/d", "/s", "", "overlayfs", "view", "", False, "example.test/old:1")
+    assert (recovery.marked_task(client, BOX, mark, str(box.here.proc)) is not None) is found
+    box.fake.state.tasks.clear()
+    assert recovery.marked_task(client, BOX, mark, str(box.here.proc)) is None
 
 
 # --- a CRIU that is still at it

@@ -4,17 +4,21 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import signal
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from ansible_collections.gpuops.restore.plugins.module_utils._containerd import daemon, leftovers
 from ansible_collections.gpuops.restore.plugins.module_utils._containerd.client import Client
+from ansible_collections.gpuops.restore.plugins.module_utils._containerd.containers import SPEC_TYPE
 from ansible_collections.gpuops.restore.plugins.module_utils._containerd.messages import message, pack
 from ansible_collections.gpuops.restore.plugins.module_utils._core.errors import UNKNOWN, NodeError, RestoreError
+from ansible_collections.gpuops.restore.plugins.module_utils._host import mountinfo
 from ansible_collections.gpuops.restore.tests.unit.helpers.clock import Clock
 from ansible_collections.gpuops.restore.tests.unit.helpers.fake_containerd import FakeContainerd
 
@@ -142,6 +146,132 @@ def test_what_may_be_a_root_file_system_is_never_removed(client: Client, state: 
     assert (caught.value.code, caught.value.outcome) == ("runc_state_left", UNKNOWN)
     assert caught.value.details == {"directory": str(state)}
     assert (state / "criu-root" / "etc").exists()
+
+
+def uses_cgroup(fake: FakeContainerd, path: str) -> None:
+    """The container's spec names this control group."""
+    spec = {"linux": {"cgroupsPath": path}} if path else {}
+    fake.state.containers["box"].spec.CopyFrom(pack(SPEC_TYPE, json.dumps(spec).encode()))
+
+
+def cgroups(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, path: str) -> list[Path]:
+    """A hierarchy of v1 and that of v2, each with a group in which there are processes."""
+    monkeypatch.setattr(leftovers, "_CGROUPS", str(tmp_path / "cgroups"))
+    found = [tmp_path / "cgroups" / "freezer" / path, tmp_path / "cgroups" / path]
+    for number, group in enumerate(found):
+        group.mkdir(parents=True, exist_ok=True)
+        # 0 is a process of another pid namespace.
+        (group / "cgroup.procs").write_text(f"0\n7{number}\n", encoding="ascii")
+    return found
+
+
+def test_processes_of_the_containers_own_control_groups_are_ended_with_the_groups(
+    fake: FakeContainerd, client: Client, state: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    uses_cgroup(fake, "/gpuops-restore-box")
+    groups = cgroups(tmp_path, monkeypatch, "gpuops-restore-box")
+    killed: list[int] = []
+    remove_directory = os.rmdir
+
+    def kill(pid: int, _number: int) -> None:
+        killed.append(pid)
+        if len(killed) % 2 == 0:
+            # It takes two signals, and the kernel removes its own files with a group.
+            (groups[pid - 70] / "cgroup.procs").write_text("0\n", encoding="ascii")
+
+    def remove(path: str) -> None:
+        if Path(path) in groups:
+            os.unlink(os.path.join(path, "cgroup.procs"))
+        remove_directory(path)
+
+    monkeypatch.setattr(leftovers.os, "kill", kill)
+    monkeypatch.setattr(leftovers.os, "rmdir", remove)
+    clock = Clock()
+    assert leftovers.remove_runc_state(client, "box", clock, clock.sleep) is True
+    assert killed == [70, 70, 71, 71]
+    assert [group.exists() for group in groups] == [False, False]
+    assert not state.exists()
+
+
+@pytest.mark.parametrize(
+    "path", ["/kubepods/box", "/gpuops-restore-other", "gpuops-restore-box", "system.slice:gpuops-restore:box", ""]
+)
+def test_a_control_group_that_others_may_be_in_is_left_alone(
+    fake: FakeContainerd,
+    client: Client,
+    state: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    killed: list[int],
+    path: str,
+) -> None:
+    uses_cgroup(fake, path)
+    groups = cgroups(tmp_path, monkeypatch, path.lstrip("/"))
+    assert leftovers.remove_runc_state(client, "box") is True
+    assert killed == []
+    assert all((group / "cgroup.procs").exists() for group in groups)
+    assert not state.exists()
+
+
+def test_processes_that_do_not_end_are_said(
+    fake: FakeContainerd,
+    client: Client,
+    state: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    killed: list[int],
+) -> None:
+    uses_cgroup(fake, "/gpuops-restore-box")
+    cgroups(tmp_path, monkeypatch, "gpuops-restore-box")
+    clock = Clock()
+    with pytest.raises(RestoreError) as caught:
+        leftovers.remove_runc_state(client, "box", clock, clock.sleep)
+    assert (caught.value.code, caught.value.outcome) == ("runc_state_left", UNKNOWN)
+    assert set(killed) == {70}
+    assert 10.0 <= clock.now < 10.1
+    assert state.exists()
+
+
+@pytest.mark.parametrize("failing", [False, True])
+def test_mounts_below_it_are_taken_away_the_deepest_first(
+    client: Client, state: Path, monkeypatch: pytest.MonkeyPatch, failing: bool
+) -> None:
+    text = "".join(
+        f"1 1 0:50 / {point} rw - tmpfs tmpfs rw\n"
+        for point in (f"{state}/criu-root", f"{state}/criu-root/proc", f"{state}-2/criu-root", "/proc")
+    )
+    monkeypatch.setattr(mountinfo, "read", lambda: text)
+    unmounted: list[str] = []
+
+    def umount2(path: bytes, flags: int) -> int:
+        assert flags == 2, "MNT_DETACH"
+        unmounted.append(path.decode())
+        return -1 if failing else 0
+
+    monkeypatch.setattr(leftovers, "_LIBC", SimpleNamespace(umount2=umount2))
+    if failing:
+        with pytest.raises(RestoreError) as caught:
+            leftovers.remove_runc_state(client, "box")
+        assert caught.value.code == "runc_state_left"
+        assert unmounted == [f"{state}/criu-root/proc"]
+        assert state.exists()
+    else:
+        assert leftovers.remove_runc_state(client, "box") is True
+        assert unmounted == [f"{state}/criu-root/proc", f"{state}/criu-root"]
+
+
+def test_another_runtimes_options_name_no_root_of_runc(
+    fake: FakeContainerd, client: Client, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(leftovers, "DEFAULT_ROOT", str(tmp_path / "default"))
+    (tmp_path / "default" / client.namespace / "box").mkdir(parents=True)
+    runtime = message("containerd.services.containers.v1.Container.Runtime", name="io.containerd.runc.v2")
+    record = message("containerd.services.containers.v1.Container", id="box", runtime=runtime)
+    for options in (None, pack("example.test/Options", b"\x0a\x01/")):
+        if options is not None:
+            record.runtime.options.CopyFrom(options)
+        fake.state.containers["box"] = record
+        assert leftovers.runc_state(client, "box") == str(tmp_path / "default" / client.namespace / "box")
 
 
 # --- extracted checkpoints
