@@ -106,7 +106,7 @@ class Bench:
         shutil.rmtree(workload.directory, ignore_errors=True)
         workload.directory.mkdir(parents=True)
         environment = {
-            "PATH": "/usr/local/cuda/bin:/usr/bin:/bin",
+            "PATH": f"{host.CUDA_IN_CONTAINER}/bin:/usr/bin:/bin",
             "HOME": "/tmp",
             "PYTHONDONTWRITEBYTECODE": "1",
             "PYTHONUNBUFFERED": "1",

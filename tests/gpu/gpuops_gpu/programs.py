@@ -54,7 +54,7 @@ PROGRAMS = (
     Program("generation", "generate.py"),
     Program("jax", "jax_train.py", environment={"XLA_PYTHON_CLIENT_MEM_FRACTION": "0.05"}),
     Program("managed", "managed.py", refused="cuda_checkpoint_failed"),
-    Program("compiled", "generate.py", ("--compile",), steps=60),
+    Program("compiled", "compiled.py"),
 )
 
 

@@ -3,7 +3,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Text generation by Transformers with a static cache, and the replay of a CUDA graph; weights are made from a seed.
 
-With --compile the model goes through torch.compile (reduce-overhead), whose workers are forks of a CUDA process.
+Static caches are compiled, so this has compile workers: forks of a helper that has CUDA state and no memory.
 """
 
 from __future__ import annotations
@@ -16,9 +16,7 @@ import transformers
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--compile", action="store_true")
-    options = steps.arguments(parser)
+    options = steps.arguments(argparse.ArgumentParser())
     device = steps.deterministic(torch, options.cpu)
     configuration = transformers.LlamaConfig(
         vocab_size=4096,
@@ -30,8 +28,6 @@ def main() -> None:
         max_position_embeddings=1024,
     )
     model = transformers.LlamaForCausalLM(configuration).to(device=device, dtype=torch.bfloat16).eval()
-    if options.compile:
-        model.forward = torch.compile(model.forward, mode="reduce-overhead")
     tokens = torch.arange(1, 17, device=device).unsqueeze(0)
     graph = Graph(device) if not options.cpu else None
     with steps.Log(options) as log, torch.inference_mode():

@@ -15,11 +15,11 @@ def main() -> None:
     options = steps.arguments(argparse.ArgumentParser())
     pool = cupy.cuda.MemoryPool(cupy.cuda.malloc_managed)
     cupy.cuda.set_allocator(pool.malloc)
-    values = cupy.arange(16 << 20, dtype=cupy.uint32)
+    values = cupy.arange(8 << 20, dtype=cupy.uint64)
     with steps.Log(options) as log:
         for _number in range(options.steps):
-            values = values * cupy.uint32(1664525) + cupy.uint32(1013904223)
-            log.step(hex(int(cupy.bitwise_xor.reduce(values))))
+            values = values * cupy.uint64(6364136223846793005) + cupy.uint64(1442695040888963407)
+            log.step(hex(int(values.sum())))
 
 
 if __name__ == "__main__":
