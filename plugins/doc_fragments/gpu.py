@@ -30,6 +30,8 @@ options:
   lock_timeout:
     description:
       - Seconds for a process to finish the work that it has begun on the GPU, when it is to be locked.
+      - Several processes may wait for each other, as the ranks of a collective operation do. They are locked together, in short
+        attempts, after each of which all are unlocked again, and a last one with half of this time.
     type: float
     default: 10.0
 """

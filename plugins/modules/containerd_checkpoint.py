@@ -199,6 +199,11 @@ detached:
   elements: dict
   returned: success
   sample: [{pid: 41240, mappings: 33, descriptors: 36}]
+lock_attempts:
+  description: How often it was tried to lock all CUDA processes, which may wait for each other; 0 where there was none to lock.
+  type: int
+  returned: success
+  sample: 1
 recorded:
   description: The facts that the image records about node and process, as in M(gpuops.restore.containerd_checkpoint_info).
   type: dict
@@ -274,6 +279,7 @@ def step(module: AnsibleModule, client: Client) -> dict[str, Any]:
         "checkpoint": {"name": params.name, "digest": done.digest or None, "container_id": params.container_id},
         "staged": done.staged,
         "detached": done.detached,
+        "lock_attempts": done.lock_attempts,
         "recorded": done.facts.to_json(),
         "recovered": done.recovered,
         "actions": done.actions,

@@ -111,6 +111,11 @@ actions:
   elements: str
   returned: success
   sample: ["restore process 41235", "unlock process 41235"]
+lock_attempts:
+  description: How often it was tried to lock all processes, which may wait for each other; 0 where there was none to lock.
+  type: int
+  returned: success
+  sample: 0
 seconds:
   description: Seconds for initialising the driver, for each call (all processes side by side), and altogether.
   type: dict
@@ -159,6 +164,7 @@ def step(module: AnsibleModule, client: Client | None) -> dict[str, Any]:
         "changed": done.changed,
         "actions": done.actions,
         "processes": done.processes,
+        "lock_attempts": done.lock_attempts,
         "seconds": done.seconds,
         "diff": {
             when: {str(process["pid"]): process[when] for process in done.processes} for when in ("before", "after")

@@ -183,6 +183,15 @@ static int change_lock(int pid, void *arguments) {
         wait_ms(lock == NULL ? 0 : (long)lock->timeout_ms);
         return NOT_READY;
     }
+    /* Within a collective operation it comes to rest only as long as its partner is not locked. */
+    int partner = 0, times = 0;
+    if (standin_read(text, "pids/%d/collective", pid) && sscanf(text, "%d %d", &partner, &times) == 2 && times > 0 &&
+        state_of(partner) == LOCKED) {
+        snprintf(text, sizeof text, "%d %d", partner, times - 1);
+        standin_write(text, "pids/%d/collective", pid);
+        wait_ms(lock == NULL ? 0 : (long)lock->timeout_ms);
+        return NOT_READY;
+    }
     set_state(pid, LOCKED);
     return SUCCESS;
 }

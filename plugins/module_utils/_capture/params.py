@@ -102,6 +102,8 @@ class CaptureResult:
     digest: str = ""
     #: The staged directory, where the dump stays as one.
     staged: str = ""
+    #: How often it was tried to lock all CUDA processes, which may wait for each other.
+    lock_attempts: int = 0
     #: The processes that gave up what they inherited of a CUDA process, as Fork.result.
     detached: list[dict[str, Any]] = field(default_factory=list)
     before: dict[str, Any] = field(default_factory=dict)

@@ -189,6 +189,7 @@ class Capture:
             raise
         self._driver = driver
         self._cuda |= {int(entry["pid"]) for entry in done.processes}
+        self._result.lock_attempts = done.lock_attempts
         self._add_standstill(
             "cuda_suspend", sum(done.seconds.get(call, 0.0) for call in (gpu_driver.LOCK, gpu_driver.CHECKPOINT))
         )

@@ -28,14 +28,12 @@ class Run:
     def __init__(
         self,
         driver: Driver,
-        lock_timeout: float,
         pairs: Sequence[tuple[str, str]],
         marks_root: str,
         found: Sequence[Found],
     ) -> None:
         self.driver = driver
         self.seconds: dict[str, float] = {}
-        self._lock_timeout = lock_timeout
         self._pairs = pairs
         self._marks_root = marks_root
         self._before: dict[Process, str] = {}
@@ -73,21 +71,25 @@ class Run:
             if call in transitions.calls(wanted, state)
         ]
 
-    def call(self, operation: str, processes: Sequence[Process], deadline: float) -> list[Done]:
+    def call(
+        self, operation: str, processes: Sequence[Process], deadline: float, lock_timeout: float = 0.0
+    ) -> list[Done]:
         """One call for each; those that failed. Raises RestoreError ``cuda_timeout``, ``cuda_helper_died``."""
         if not processes:
             return []
         if operation == RESTORE:
             marks.write(self._marks_root, processes, marks.BEGUN)
         begun = time.monotonic()
-        found = self.driver.call(operation, processes, deadline, self._lock_timeout, self._pairs)
+        found = self.driver.call(operation, processes, deadline, lock_timeout, self._pairs)
         self.seconds[operation] = round(self.seconds.get(operation, 0.0) + time.monotonic() - begun, 3)
         failed = []
         for done in found.done.values():
             reached = done.state in transitions.REACHED[operation] or (done.error == 0 and done.state is None)
             self._now[done.process] = done.state or (transitions.REACHED[operation][0] if reached else UNANSWERED)
             self._took[done.process][operation] = done.seconds
-            if not reached:
+            if reached:
+                self._problems.pop(done.process, None)
+            else:
                 failed.append(done)
                 self._problems[done.process] = f"{operation}: {done.name} ({done.error})"
             if reached or done.gone or transitions.refuses_map(operation, self.mapped, done):

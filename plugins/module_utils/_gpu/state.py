@@ -31,7 +31,8 @@ from . import (
     vram,
 )
 from .access import GpuAccess
-from .driver import CHECKPOINT, CHECKPOINTED, LOCK, LOCKED, RESTORE, RUNNING, Done, Driver
+from .driver import CHECKPOINT, CHECKPOINTED, LOCK, LOCKED, RESTORE, RUNNING, UNLOCK, Done, Driver
+from .locks import Locks
 from .processes import Found, Scope
 from .run import UNANSWERED, Run
 
@@ -83,6 +84,8 @@ class StateResult:
     warnings: list[str] = field(default_factory=list)
     processes: list[dict[str, Any]] = field(default_factory=list)
     seconds: dict[str, float] = field(default_factory=dict)
+    #: How often it was tried to lock all of them.
+    lock_attempts: int = 0
     #: When the last call ended, as time.monotonic() tells; what is looked at afterwards keeps nobody waiting.
     reached_at: float | None = None
 
@@ -121,7 +124,7 @@ def reach(client: Client | None, params: StateParams, check: bool, driver: Drive
             back = [entry.process for entry in found if entry.state in (RUNNING, LOCKED)]
             marks.clear(params.access.marks_root, back)
         transitions.refuse(params.state, found, params.access.marks_root)
-        run = Run(driver, params.access.lock_timeout, pairs, params.access.marks_root, found)
+        run = Run(driver, pairs, params.access.marks_root, found)
         result.actions = run.actions(params.state)
         result.changed = bool(result.actions)
         reading = None
@@ -201,23 +204,17 @@ def _name(params: StateParams, pids: Sequence[int]) -> str:
 def _carry_out(params: StateParams, scope: Scope, run: Run, deadline: float, result: StateResult) -> None:
     """The calls in their order, rolled back where that brings the workload on again."""
     for operation in transitions.ORDER[params.state]:
+        if operation == LOCK:
+            _lock(params, scope, run, deadline, result)
+            continue
         todo = [
             process for process in run.processes if operation in transitions.calls(params.state, run.state(process))
         ]
         failed = run.call(operation, todo, deadline)
-        if operation == LOCK:
-            # One that ends of its own accord while it runs is nobody's failure.
-            failed = [done for done in failed if not done.gone]
-            if not failed:
-                try:
-                    failed = _lock_new_ones(params, scope, run, deadline, result)
-                except RestoreError as error:
-                    _roll_back(run, error, params.access.cuda_timeout)
-                    raise run.explained(error) from error
         if not failed:
             continue
         problem = transitions.summary(operation, failed, run.mapped)
-        if operation in (LOCK, CHECKPOINT):
+        if operation == CHECKPOINT:
             _roll_back(run, problem, params.access.cuda_timeout)
         elif operation == RESTORE:
             locked = [str(process.pid) for process in run.processes if run.state(process) == LOCKED]
@@ -226,8 +223,46 @@ def _carry_out(params: StateParams, scope: Scope, run: Run, deadline: float, res
         raise run.explained(problem)
 
 
-def _lock_new_ones(params: StateParams, scope: Scope, run: Run, deadline: float, result: StateResult) -> list[Done]:
-    """Lock what was forked, or came to use CUDA, while the others were being locked."""
+def _lock(params: StateParams, scope: Scope, run: Run, deadline: float, result: StateResult) -> None:
+    """Lock all that run, and what comes up meanwhile; as often as it takes, or rolled back."""
+    locks = Locks(run, params.access.lock_timeout)
+    todo = [process for process in run.processes if LOCK in transitions.calls(params.state, run.state(process))]
+    if not todo:
+        return
+    while True:
+        failed = locks.attempt(todo, deadline)
+        if not failed:
+            try:
+                failed = _lock_new_ones(params, scope, run, deadline, result, locks, todo)
+            except RestoreError as error:
+                _roll_back(run, error, params.access.cuda_timeout)
+                raise run.explained(error) from error
+        result.lock_attempts = locks.attempts
+        if not failed:
+            return
+        problem = transitions.summary(LOCK, failed, run.mapped)
+        if not locks.worth_another(failed):
+            break
+        failed = locks.withdraw(todo, deadline)
+        if failed:
+            problem = transitions.summary(UNLOCK, failed, run.mapped)
+            break
+    if locks.attempts > 1:
+        problem.message += f" {locks.attempts} attempts were made."
+    _roll_back(run, problem, params.access.cuda_timeout)
+    raise run.explained(problem)
+
+
+def _lock_new_ones(
+    params: StateParams,
+    scope: Scope,
+    run: Run,
+    deadline: float,
+    result: StateResult,
+    locks: Locks,
+    todo: list[Process],
+) -> list[Done]:
+    """Lock what was forked, or came to use CUDA, while the others were being locked; ``todo`` has them, too, then."""
     if not scope.is_container:
         return []
     for _round in range(_ROUNDS):
@@ -240,7 +275,8 @@ def _lock_new_ones(params: StateParams, scope: Scope, run: Run, deadline: float,
         run.add(found)
         result.actions = run.actions(params.state)
         to_lock = [entry.process for entry in found if LOCK in transitions.calls(params.state, entry.state)]
-        failed = [done for done in run.call(LOCK, to_lock, deadline) if not done.gone]
+        todo += to_lock
+        failed = locks.more(to_lock, deadline)
         if failed:
             return failed
     raise RestoreError(

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import re
 import threading
 import time
 from pathlib import Path
@@ -22,7 +23,7 @@ from ansible_collections.gpuops.restore.plugins.module_utils._core.errors import
     InputError,
     RestoreError,
 )
-from ansible_collections.gpuops.restore.plugins.module_utils._gpu import marks as gpu_marks, state as gpu_state
+from ansible_collections.gpuops.restore.plugins.module_utils._gpu import locks, marks as gpu_marks, state as gpu_state
 from ansible_collections.gpuops.restore.plugins.module_utils._gpu.state import StateParams
 from ansible_collections.gpuops.restore.tests.standin import standin
 from ansible_collections.gpuops.restore.tests.unit.helpers.cuda_node import FakeNode
@@ -275,6 +276,36 @@ def test_a_lock_that_cannot_be_had_unlocks_the_others(steps: Steps) -> None:
     assert names(error) == {fine: "RUNNING", busy: "RUNNING", before: "LOCKED"}
     assert ("checkpoint", fine) not in steps.world.order()
     assert ("unlock", before) not in steps.world.order(), "it was locked before us"
+
+
+def test_processes_that_wait_for_each_other_are_locked_together(steps: Steps, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(locks, "ATTEMPT_SECONDS", 0.05)
+    first, second = (steps.world.add_process(standin.RUNNING) for _n in range(2))
+    steps.world.set(f"pids/{first}/collective", f"{second} 2")
+    steps.world.set(f"pids/{second}/collective", f"{first} 2")
+    done = steps.run(first, second, state="CHECKPOINTED", lock_timeout=30.0)
+    assert 3 <= done.lock_attempts <= 5
+    assert [steps.world.state(pid) for pid in (first, second)] == [standin.CHECKPOINTED] * 2
+    calls = [what for what, _pid in steps.world.order()]
+    assert calls.count("unlock") == done.lock_attempts - 1, "each attempt that failed was withdrawn"
+    assert calls.count("lock") == 2 * done.lock_attempts
+    assert all("problem" not in entry for entry in done.processes)
+
+
+def test_a_partner_that_never_rests_has_both_go_on(steps: Steps, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(locks, "ATTEMPT_SECONDS", 0.02)
+    first, second = steps.world.add_process(standin.RUNNING), steps.world.add_process(standin.RUNNING, busy=1)
+    error = steps.fails(first, second, state="CHECKPOINTED", lock_timeout=0.3)
+    assert (error.code, error.outcome) == ("cuda_lock_timeout", RETRYABLE)
+    assert re.search(r"[2-9] attempts were made", error.message)
+    assert [steps.world.state(pid) for pid in (first, second)] == [standin.RUNNING] * 2
+
+
+def test_one_process_is_given_the_whole_time(steps: Steps) -> None:
+    pid = steps.world.add_process(standin.RUNNING, busy=1)
+    error = steps.fails(pid, state="CHECKPOINTED", lock_timeout=0.1)
+    assert "attempts" not in error.message
+    assert [what for what, _pid in steps.world.order()] == ["lock"]
 
 
 def test_a_checkpoint_that_fails_brings_all_back(steps: Steps) -> None:
