@@ -15,9 +15,10 @@ options:
   huge_pages:
     description:
       - Whether the node's transparent huge pages are V(always) for the seconds of a restore's window, or of a capture while CUDA
-        processes leave their GPUs.
-      - They halve a restore on one machine and double it on another, so V(auto) goes by a measurement of a fraction of a second.
-        It does not ask for less than 512 MiB. V(keep) leaves them alone.
+        processes leave their GPUs. That is a setting of the whole node, so other workloads are under it for that time.
+      - V(auto) leaves them alone where no GPU memory is moved. Where it is, 512 MiB or more, it goes by a measurement of a fraction
+        of a second, since they halve a restore on one machine and double it on another.
+      - V(keep) leaves them alone in any case; V(always) switches them in any case, for workloads without GPU too.
       - A guard puts the setting back, also when the module is killed. Where it is V(never), V(auto) respects that.
     type: str
     choices: [auto, always, keep]

@@ -171,7 +171,7 @@ class Capture:
 
     def _enlarge_pages(self, stack: ExitStack) -> None:
         """What leaves the GPUs has to find room in the processes' own memory first."""
-        pages = stack.enter_context(huge_pages.for_size(self._params.huge_pages, self._subject.gpus.vram))
+        pages = stack.enter_context(huge_pages.for_gpu_memory(self._params.huge_pages, self._subject.gpus.vram))
         self._result.huge_pages = pages.report.result()
 
     def _suspend(self, stack: ExitStack) -> None:

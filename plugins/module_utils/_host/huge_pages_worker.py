@@ -110,7 +110,7 @@ def measure(setting: Setting) -> dict[str, float]:
     largest = max(_SIZES.values())
     before = setting.read()
     seconds = {"small": 0.0, "huge": 0.0}
-    held = []
+    areas = []
     file = _nameless_file()
     try:
         piece = os.urandom(_PIECE)
@@ -121,11 +121,11 @@ def measure(setting: Setting) -> dict[str, float]:
                 for name, value in (("small", "never"), ("huge", _ALWAYS)):
                     setting.write(value)
                     area = mmap.mmap(-1, _SIZES[name], flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-                    held.append(area)
+                    areas.append(area)
                     seconds[name] += _fill(file, area) * largest / _SIZES[name]
         finally:
             setting.write(before)
-            for area in held:
+            for area in areas:
                 area.close()
     finally:
         os.close(file)
@@ -155,9 +155,9 @@ def _serve(request: Mapping[str, str], answer: Callable[[Mapping[str, object]], 
         shared.put_back_if_last()
         was = setting.read()
         measured: dict[str, float] = {}
-        wanted = request["wish"] == _ALWAYS
+        wanted = request["mode"] == _ALWAYS
         # Where somebody has said never, they had a reason.
-        if request["wish"] == _AUTO and was == _MADVISE:
+        if request["mode"] == _AUTO and was == _MADVISE:
             measured = measure(setting)
             wanted = measured["huge"] <= _WORTH * measured["small"]
         if wanted or was == _ALWAYS:

@@ -17,6 +17,7 @@ from typing import Callable
 from .._containerd.client import Client
 from .._core.errors import RestoreError, combined
 from .._host import huge_pages as host_huge_pages
+from .._host.huge_pages import HugePages
 from . import demand as restore_demand, gpu, preparation, rates, workload
 from .demand import Demand, Verdict
 from .forecast import Forecast
@@ -55,8 +56,7 @@ def restore_all(open_client: OpenClient, jobs: Sequence[Job], parallel: int, che
     verdict = restore_demand.judge(demands, restore_demand.available_memory(), thorough=check)
     forecast = _forecast(demands, verdict, parallel, check)
     admission = _MemoryAdmission()
-    coming = sum(demand.memory for demand in demands if not demand.live)
-    huge_pages = host_huge_pages.for_size(jobs[0].settings.huge_pages if jobs else host_huge_pages.KEEP, coming)
+    huge_pages = _HugePagesChoice(demands)
 
     def restore_one(demand: Demand) -> Result:
         errors = verdict.refused.get(demand.job.name)
@@ -68,7 +68,7 @@ def restore_all(open_client: OpenClient, jobs: Sequence[Job], parallel: int, che
                 if demand.live or check:
                     prepared = preparation.Preparation(prediction=forecast.predict(demand))
                 else:
-                    prepared = preparation.prepare(client, demand, huge_pages, forecast)
+                    prepared = preparation.prepare(client, demand, huge_pages.for_workload(demand), forecast)
                 return workload.restore(client, demand, verdict.reading, check, prepared)
         except RestoreError as error:
             # No channel for this one; what the others have done must still be told.
@@ -85,6 +85,19 @@ def restore_all(open_client: OpenClient, jobs: Sequence[Job], parallel: int, che
     if not check:
         _note_rates(found)
     return found
+
+
+class _HugePagesChoice:
+    """One switch for all workloads whose GPU memory comes back; it is for the others too where the operator says so."""
+
+    def __init__(self, demands: Sequence[Demand]) -> None:
+        mode = demands[0].job.settings.huge_pages if demands else host_huge_pages.KEEP
+        size = sum(demand.memory for demand in demands if demand.gpu_required and not demand.live)
+        self._for_gpus = host_huge_pages.for_gpu_memory(mode, size)
+        self._for_others = HugePages(host_huge_pages.KEEP) if mode == host_huge_pages.AUTO else self._for_gpus
+
+    def for_workload(self, demand: Demand) -> HugePages:
+        return self._for_gpus if demand.gpu_required else self._for_others
 
 
 def _limit(parallel: int) -> int:

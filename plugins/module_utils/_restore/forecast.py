@@ -29,7 +29,7 @@ class Forecast:
     """
 
     def __init__(self, coming: Sequence[Demand], at_once: int, check: bool) -> None:
-        enough = check or sum(demand.memory for demand in coming) >= huge_pages.WORTH_A_LOOK
+        enough = check or sum(demand.memory for demand in coming) >= huge_pages.WORTH_MEASURING
         self._measure = enough and bool(coming and coming[0].job.settings.rates_file)
         self._concurrency = prediction.concurrency(len(coming), at_once, os.cpu_count() or 1)
         self._rates = Rates()

@@ -29,8 +29,8 @@ class Node:
         self.setting.write_text(content)
         self.note = directory / "run" / "huge-pages"
 
-    def pages(self, wish: str) -> HugePages:
-        return HugePages(wish, str(self.setting), str(self.note))
+    def pages(self, mode: str) -> HugePages:
+        return HugePages(mode, str(self.setting), str(self.note))
 
     def value(self) -> str:
         return self.setting.read_text().strip("[]")
@@ -57,8 +57,8 @@ def test_auto_goes_by_what_is_measured(
 
     # Standard input is at its end: the guard puts back at once.
     monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO()))
-    wish = {"wish": "auto", "setting": str(node.setting), "note": str(node.note)}
-    huge_pages_worker._serve(wish, answered)
+    request = {"mode": "auto", "setting": str(node.setting), "note": str(node.note)}
+    huge_pages_worker._serve(request, answered)
     assert answers == [{"switched": value == "always", "was": "madvise", "measured": {"small": small, "huge": huge}}]
     assert node.value() == "madvise"
 
@@ -71,15 +71,21 @@ def test_auto_measures_where_it_is_asked(node: Node) -> None:
 
 
 @pytest.mark.parametrize(
-    ("wish", "size", "asked"),
-    [("auto", 1 << 20, False), ("auto", 1 << 30, True), ("always", 1, True), ("keep", 1 << 40, False)],
+    ("mode", "size", "begins"),
+    [
+        ("auto", 0, False),
+        ("auto", 1 << 20, False),
+        ("auto", 1 << 30, True),
+        ("always", 1, True),
+        ("keep", 1 << 40, False),
+    ],
 )
-def test_little_memory_is_not_worth_a_look(monkeypatch: pytest.MonkeyPatch, wish: str, size: int, asked: bool) -> None:
+def test_little_memory_is_not_worth_a_look(monkeypatch: pytest.MonkeyPatch, mode: str, size: int, begins: bool) -> None:
     begun: list[str] = []
-    monkeypatch.setattr(HugePages, "_begin", lambda self: begun.append(self._wish))
-    with huge_pages.for_size(wish, size):
+    monkeypatch.setattr(HugePages, "_begin", lambda self: begun.append(self._mode))
+    with huge_pages.for_gpu_memory(mode, size):
         pass
-    assert begun == ([wish] if asked else [])
+    assert begun == ([mode] if begins else [])
 
 
 def test_always_switches_and_keep_does_not(node: Node) -> None:

@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import queue
 import threading
@@ -15,6 +16,7 @@ from typing import Any, Callable
 import pytest
 
 from ansible_collections.gpuops.restore.plugins.module_utils._core.errors import RETRYABLE, TERMINAL, RestoreError
+from ansible_collections.gpuops.restore.plugins.module_utils._host import huge_pages as host_huge_pages
 from ansible_collections.gpuops.restore.plugins.module_utils._restore import batch as restore_batch
 from ansible_collections.gpuops.restore.plugins.module_utils._restore.result import Result
 from ansible_collections.gpuops.restore.tests.standin import standin
@@ -312,3 +314,44 @@ def test_a_checkpoint_that_cannot_be_read_is_told_by_the_first_step(gpus: GpuNod
     assert gpus.fake.count("Images/Get") == 1
     (predicted,) = restore_batch.restore_all(gpus.client.another, [gpus.job("one", {"assume_prepared": True})], 0, True)
     assert (predicted.failure, predicted.changed, predicted.task.created) == (None, True, True)
+
+
+# --- huge pages, which are a setting of the whole node
+
+
+@pytest.fixture
+def guards(gpus: GpuNode, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """By name, what the guards are to do that are started; checkpoints are of 1 GiB."""
+    started: list[str] = []
+    monkeypatch.setattr(host_huge_pages.HugePages, "_begin", lambda pages: started.append(pages.report.mode))
+    assess = restore_batch.restore_demand.assess
+    monkeypatch.setattr(
+        restore_batch.restore_demand, "assess", lambda *given: dataclasses.replace(assess(*given), memory=GIB)
+    )
+    return started
+
+
+def restored(gpus: GpuNode, mode: str, *names: str) -> dict[str, dict[str, Any]]:
+    """What became of the switch, by workload."""
+    jobs = [gpus.job(name, {"huge_pages": mode}) for name in names]
+    found = restore_batch.restore_all(gpus.client.another, jobs, 1, False)
+    assert codes(found) == [None] * len(names)
+    return {result.job.name: result.preparation["huge_pages"] for result in found}
+
+
+@pytest.mark.parametrize(("mode", "expected"), [("auto", []), ("keep", []), ("always", ["always"])])
+def test_without_gpu_memory_huge_pages_stay_as_they_are(
+    gpus: GpuNode, guards: list[str], mode: str, expected: list[str]
+) -> None:
+    gpus.add("plain", [Cuda(None)])
+    found = restored(gpus, mode, "plain")
+    assert guards == expected
+    assert found["plain"]["wish"] == ("always" if expected else "keep")
+
+
+def test_gpu_memory_is_worth_a_measurement_and_what_runs_beside_it_is_not(gpus: GpuNode, guards: list[str]) -> None:
+    gpus.add("plain", [Cuda(None)])
+    add(gpus, "train", 1)
+    found = restored(gpus, "auto", "plain", "train")
+    assert guards == ["auto"]
+    assert {name: pages["wish"] for name, pages in found.items()} == {"plain": "keep", "train": "auto"}

@@ -50,7 +50,7 @@ def prepared(client: Client, node: Node, memory: int = GIB, mode: str = "auto", 
     settings = Settings(staging_dir=node.root, parallel_memory=mode)
     job = Job.from_options({"name": "train", "checkpoint": CHECKPOINT_NAME, **workload}, settings)
     demand = dataclasses.replace(restore_demand.assess(client, job), memory=memory)
-    return preparation.prepare(client, demand, huge_pages.for_size("keep", 0), Forecast([], 1, False))
+    return preparation.prepare(client, demand, huge_pages.HugePages("keep"), Forecast([], 1, False))
 
 
 def skipped(found: Preparation) -> str:
@@ -91,6 +91,6 @@ def test_what_the_node_cannot_do_is_told(
 def test_nothing_staged_is_nothing_to_split(client: Client, node: Node) -> None:
     job = Job.from_options({"name": "train", "checkpoint": "x:1"}, Settings(staging_dir=node.root))
     found = preparation.prepare(
-        client, restore_demand.Demand(job), huge_pages.for_size("keep", 0), Forecast([], 1, False)
+        client, restore_demand.Demand(job), huge_pages.HugePages("keep"), Forecast([], 1, False)
     )
     assert skipped(found) == "nothing is staged"
