@@ -41,15 +41,20 @@ def room(monkeypatch: pytest.MonkeyPatch) -> dict[str, int]:
     return found
 
 
-def test_criu_has_to_pass_its_own_check(box: Box, node: Node) -> None:
-    (node.programs / "criu").write_text(
-        '#!/bin/sh\n[ "$1" = check ] || { echo 1.2.3; exit 0; }\n'
-        'echo "Looks odd"; echo "Error (criu/cr-check.c:1): no such feature" >&2; exit 1\n',
-        encoding="utf-8",
-    )
+@pytest.mark.parametrize(
+    ("says", "shown"),
+    [
+        ('echo "Looks odd" >&2; echo "Error (a.c:1): no such feature"', ": Error (a.c:1): no such feature."),
+        ('echo "Looks odd" >&2; echo "and so on"', ": Looks odd."),
+        ("true", ": it ended without a word."),
+    ],
+)
+def test_criu_has_to_pass_its_own_check(box: Box, node: Node, says: str, shown: str) -> None:
+    program = f'#!/bin/sh\n[ "$1" = check ] || {{ echo 1.2.3; exit 0; }}\n{says}\nexit 1\n'
+    (node.programs / "criu").write_text(program, encoding="utf-8")
     error = box.refused()
     assert error.code == "criu_unusable"
-    assert "Error (criu/cr-check.c:1): no such feature." in error.message
+    assert error.message.endswith(shown)
 
 
 def test_a_criu_that_is_not_there_is_not_checked(box: Box, node: Node) -> None:
@@ -125,3 +130,10 @@ def test_an_image_that_is_gone_is_warned_of(box: Box, fake: FakeContainerd) -> N
     done = box.capture()
     assert BASE_NAME in done.warnings[0]
     assert (done.facts.base_image, done.facts.base_image_digest) == (BASE_NAME, None)
+
+
+def test_a_container_that_names_no_image_has_none(box: Box, fake: FakeContainerd) -> None:
+    fake.state.containers[BOX].image = ""
+    done = box.capture()
+    assert done.warnings == []
+    assert (done.facts.base_image, done.facts.base_image_digest) == ("", None)

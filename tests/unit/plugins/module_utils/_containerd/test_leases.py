@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 
 import pytest
@@ -13,7 +14,7 @@ import pytest
 from ansible_collections.gpuops.restore.plugins.module_utils._containerd import leases
 from ansible_collections.gpuops.restore.plugins.module_utils._containerd.client import Client
 from ansible_collections.gpuops.restore.plugins.module_utils._containerd.leases import Lease, LeaseParams
-from ansible_collections.gpuops.restore.plugins.module_utils._core.errors import RestoreError
+from ansible_collections.gpuops.restore.plugins.module_utils._core.errors import InputError, RestoreError
 from ansible_collections.gpuops.restore.tests.unit.helpers.fake_containerd import FakeContainerd
 
 NOON = datetime.datetime(2026, 1, 31, 12, tzinfo=datetime.timezone.utc)
@@ -122,3 +123,25 @@ def test_a_given_lease_has_to_be_there_and_stays(fake: FakeContainerd, client: C
     with leases.hold(client, "mine", "stage x"):
         assert list(fake.state.leases) == ["mine"]
     assert list(fake.state.leases) == ["mine"]
+
+
+@pytest.mark.parametrize("failing", [False, True])
+def test_garbage_is_collected_before_a_failure_is_told_and_later_otherwise(
+    fake: FakeContainerd, client: Client, failing: bool
+) -> None:
+    with contextlib.suppress(ValueError), leases.hold(client, None, "stage x"):
+        if failing:
+            raise ValueError("no luck")
+    assert [call.request.sync for call in fake.seen if call.name == "Leases/Delete"] == [True, failing]
+
+
+def test_a_lease_that_cannot_be_deleted_hides_no_failure_and_makes_none(fake: FakeContainerd, client: Client) -> None:
+    fake.fail("Leases/Delete", "INTERNAL", "no luck", after=1)
+    with leases.hold(client, None, "stage x"):
+        pass
+    fake.heal()
+    fake.fail("Leases/Delete", "INTERNAL", "no luck", after=1)
+    with pytest.raises(InputError) as caught, leases.hold(client, None, "stage x"):
+        raise InputError("blob_missing", "It is gone.", "Pull it.")
+    assert caught.value.code == "blob_missing"
+    assert leases.own_id("stage x") in str(caught.value.details["left_behind"])
