@@ -162,7 +162,7 @@ class Capture:
             memory_bytes=self._subject.memory_bytes,
             base_image=self._base_name(),
             base_image_digest=base.target.digest if base else None,
-            gpu=checkpoint_facts.gpu(self._subject.gpus.info),
+            gpu=checkpoint_facts.gpu(self._subject.gpus.info, self._params.access.proc),
             gpu_examined=True,
         )
 

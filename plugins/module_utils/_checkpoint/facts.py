@@ -13,7 +13,7 @@ from typing import Any
 
 from .._containerd import daemon
 from .._core.errors import NodeError
-from .._host import cgroup
+from .._host import cgroup, processes as host_processes
 from .._oci.facts import CardFacts, Facts, GpuFacts, ProcessFacts
 
 LACKING = "cpu_features_lacking"
@@ -149,7 +149,7 @@ def cpu(architecture: str, cpuinfo: str = "/proc/cpuinfo") -> tuple[str, tuple[s
     return model, tuple(features(architecture, flags))
 
 
-def gpu(info: Mapping[str, Any]) -> GpuFacts | None:
+def gpu(info: Mapping[str, Any], proc: str = "/proc") -> GpuFacts | None:
     """The GPU's part, from what ``cuda_process_info`` found before the processes were suspended; None without any."""
     processes = info["processes"]
     if not processes:
@@ -161,10 +161,20 @@ def gpu(info: Mapping[str, Any]) -> GpuFacts | None:
         cards=tuple(CardFacts(card["uuid"], card["index"], card["name"]) for card in used.values()),
         visible=tuple(sorted({uuid for process in processes for uuid in process["visible"]})),
         processes=tuple(
-            ProcessFacts(process["memory"], {card["uuid"]: card["memory"] for card in process["gpus"]})
+            ProcessFacts(
+                _memory(process, info["nvml"]["available"]),
+                {card["uuid"]: card["memory"] for card in process["gpus"]},
+                host_processes.namespaced_pid(process["pid"], proc),
+            )
             for process in processes
         ),
     )
+
+
+def _memory(process: Mapping[str, Any], told: bool) -> int | None:
+    """One that NVML does not list on any GPU has CUDA state alone, as a launcher of ranks has."""
+    memory: int | None = process["memory"]
+    return 0 if memory is None and told and not process["gpus"] else memory
 
 
 def compare(recorded: Facts, here: Facts) -> Comparison:

@@ -29,6 +29,16 @@ def start_time(pid: int, proc: str = "/proc") -> int | None:
     return None if fields[0] in (b"Z", b"X") else int(fields[19])
 
 
+def namespaced_pid(pid: int, proc: str = "/proc") -> int | None:
+    """The process's id in the innermost pid namespace, which a restore keeps; None when that is not told (proc(5))."""
+    try:
+        with open(f"{proc}/{pid}/status", encoding="utf-8", errors="replace") as stream:
+            found = next((line.split() for line in stream if line.startswith("NSpid:")), [])
+    except (FileNotFoundError, ProcessLookupError):
+        return None
+    return int(found[-1]) if len(found) > 1 else None
+
+
 def identify(pids: Iterable[int], proc: str = "/proc") -> list[Process]:
     """The processes that live now, ascending."""
     started = ((pid, start_time(pid, proc)) for pid in sorted(set(pids)))

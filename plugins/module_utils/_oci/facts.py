@@ -25,10 +25,12 @@ VERSION = 1
 class ProcessFacts:
     """A process with CUDA state, as it was before it left its GPUs."""
 
-    #: Of GPU memory, on all GPUs; None where the driver did not tell.
+    #: Of GPU memory, on all GPUs; 0 for one that has CUDA state alone; None where the driver did not tell.
     bytes: int | None = None
     #: The same by GPU UUID.
     gpus: Mapping[str, int | None] = field(default_factory=dict)
+    #: Its id within the container, which it has again after a restore; None where that was not recorded.
+    pid: int | None = None
 
 
 @dataclass(frozen=True)
@@ -188,7 +190,9 @@ def _processes(value: Any) -> tuple[ProcessFacts, ...] | None:
         return None
     return tuple(
         ProcessFacts(
-            _size(process.get("bytes")), {uuid: _size(size) for uuid, size in _mapping(process, "gpus").items()}
+            _size(process.get("bytes")),
+            {uuid: _size(size) for uuid, size in _mapping(process, "gpus").items()},
+            _size(process.get("pid")),
         )
         for process in value
     )
@@ -202,7 +206,10 @@ def _gpu_document(gpu: GpuFacts) -> dict[str, Any]:
         "visible": list(gpu.visible),
     }
     if gpu.processes is not None:
-        document["processes"] = [{"bytes": process.bytes, "gpus": dict(process.gpus)} for process in gpu.processes]
+        document["processes"] = [
+            {"bytes": process.bytes, "gpus": dict(process.gpus), **({"pid": process.pid} if process.pid else {})}
+            for process in gpu.processes
+        ]
     return document
 
 

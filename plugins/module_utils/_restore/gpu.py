@@ -7,12 +7,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Callable
 
 from .._containerd.client import Client
 from .._core.errors import TERMINAL, UNKNOWN, NodeError, RestoreError
+from .._core.units import gib
 from .._gpu import devices, driver, nvml, state as gpu_state
 from .._gpu.teardown import Policy
 from .._host import processes as host_processes
@@ -20,6 +21,8 @@ from .._oci.facts import Facts
 
 _SEEN_SECONDS = 5.0
 _INTERVAL = 0.2
+#: What a process may have less than when it was captured: contexts and the driver's own buffers differ a little.
+_TOLERATED_BYTES, _TOLERATED_PART = 64 << 20, 0.05
 
 
 @dataclass(frozen=True)
@@ -155,42 +158,90 @@ def verify(
     result: GpuResult,
     container_id: str,
     policy: Policy,
+    facts: Facts,
     clock: Callable[[], float] = time.monotonic,
     sleep: Callable[[float], None] = time.sleep,
 ) -> nvml.Reading | None:
-    """See by NVML that every process that was restored holds memory again; the reading, None where there is none.
+    """See by NVML that what was restored holds its memory again; the reading, None where there is none.
 
+    Memory is demanded of a process that had some when it was captured (``facts``), as much as then within a tolerance.
+    Where that was not recorded for each, as many processes as had memory have to have some again, and at least one.
     Raises RestoreError ``vram_not_back``.
     """
     restored = [p for p in result.processes if "restore" in p["seconds"] and p["after"] == driver.RUNNING]
     if not restored:
         return None
+    expected = _Expected(restored, facts, policy.access.proc)
     give_up = clock() + _SEEN_SECONDS
     while True:
         reading = policy.access.read_nvml()
         if reading.reason:
             result.warnings.append(f"That the VRAM is back was not seen: {reading.reason}.")
             return None
-        listed = {holder.pid for holder in reading.holders}
-        # One that has ended meanwhile holds nothing; whether it should have lived is asked later.
-        missing = [
-            process["pid"]
-            for process in restored
-            if process["pid"] not in listed and host_processes.start_time(process["pid"]) == process["start_time"]
-        ]
         for process in restored:
             process["bytes"], process["gpus"] = reading.bytes_of(process["pid"]), reading.shares_of(process["pid"])
+        missing = expected.missing(restored, {holder.pid for holder in reading.holders})
         if not missing:
+            result.warnings += expected.doubts(restored)
             return reading
         if clock() >= give_up:
-            raise RestoreError(
-                "vram_not_back",
-                f"The driver restored process {missing[0]} of {container_id}, but NVML shows no GPU memory of it.",
-                "Look at dmesg for Xid lines and at the process's output, then restore the workload anew.",
-                outcome=UNKNOWN,
-                details={"pids": missing},
-            )
+            raise _not_back(container_id, missing[0], [process["pid"] for process in missing])
         sleep(_INTERVAL)
+
+
+class _Expected:
+    """How much GPU memory each restored process has to have."""
+
+    def __init__(self, restored: Sequence[Mapping[str, Any]], facts: Facts, proc: str) -> None:
+        had = {process.pid: process.bytes for process in facts.cuda_processes if process.pid is not None}
+        within = {process["pid"]: host_processes.namespaced_pid(process["pid"], proc) for process in restored}
+        found = {pid: had[inner] for pid, inner in within.items() if inner is not None and inner in had}
+        #: Bytes by host pid (None: not told); None where the processes cannot be told apart.
+        self._bytes = found if len(found) == len(within) else None
+        #: How many have to have memory then.
+        self._count = max(1, sum(1 for process in facts.cuda_processes if process.bytes != 0))
+
+    def doubts(self, restored: Sequence[Mapping[str, Any]]) -> list[str]:
+        """Those without memory of which nobody knows whether they had any."""
+        if self._bytes is not None:
+            return []
+        pids = [str(process["pid"]) for process in restored if not process["gpus"]]
+        return [f"Process {pid} has no GPU memory, and whether it had any was not recorded." for pid in pids]
+
+    def missing(self, restored: Sequence[dict[str, Any]], listed: Collection[int]) -> list[dict[str, Any]]:
+        """Those that lack memory. One that has ended meanwhile holds nothing; whether it should live is asked later."""
+        alive = [one for one in restored if host_processes.start_time(one["pid"]) == one["start_time"]]
+        if self._bytes is None:
+            without = [process for process in alive if process["pid"] not in listed]
+            return without if len(alive) - len(without) < min(self._count, len(alive)) else []
+        return [
+            {**process, "had": self._bytes[process["pid"]]}
+            for process in alive
+            if _lacks(self._bytes[process["pid"]], process["bytes"], process["pid"] in listed)
+        ]
+
+
+def _lacks(had: int | None, has: int | None, listed: bool) -> bool:
+    """Whether a process has too little memory; sizes that nobody tells are not judged."""
+    if had == 0:
+        return False
+    if not listed:
+        return True
+    return had is not None and has is not None and has < had - max(_TOLERATED_BYTES, int(had * _TOLERATED_PART))
+
+
+def _not_back(container_id: str, process: Mapping[str, Any], pids: list[int]) -> RestoreError:
+    pid, has, had = process["pid"], process["bytes"], process.get("had")
+    what = "NVML shows no GPU memory of it"
+    if has and had:
+        what = f"it has {gib(has)} of GPU memory, where it had {gib(had)} when it was captured"
+    return RestoreError(
+        "vram_not_back",
+        f"The driver restored process {pid} of {container_id}, but {what}.",
+        "Look at dmesg for Xid lines and at the process's output, then restore the workload anew.",
+        outcome=UNKNOWN,
+        details={"pids": pids},
+    )
 
 
 def not_retryable(error: RestoreError) -> RestoreError:

@@ -199,7 +199,7 @@ class _Attempt:
                 opening=opening,
             )
             if result.gpu.changed and not self._check:
-                result.gpu_seen = gpu.verify(result.gpu, job.name, params.policy)
+                result.gpu_seen = gpu.verify(result.gpu, job.name, params.policy, facts)
         except RestoreError as error:
             if result.task.created and not self._check:
                 if error.code in _MAY_HAVE_DIED:

@@ -123,20 +123,24 @@ def test_a_node_without_programs_has_no_versions(tmp_path: Path) -> None:
     assert found.kernel and found.architecture
 
 
-def test_the_gpus_part() -> None:
+@pytest.mark.parametrize("told", [True, False])
+def test_the_gpus_part(tmp_path: Path, told: bool) -> None:
     gpus = [{"uuid": "GPU-1", "index": 0, "name": "One", "memory": 5}]
     info = {
         "driver": {"version": "580.1", "cuda": "13.0"},
         "processes": [
-            {"memory": 5, "gpus": gpus, "visible": ["GPU-1", "GPU-2"]},
-            {"memory": None, "gpus": [], "visible": ["GPU-1"]},
+            {"pid": 41, "memory": 5, "gpus": gpus, "visible": ["GPU-1", "GPU-2"]},
+            {"pid": 42, "memory": None, "gpus": [], "visible": ["GPU-1"]},
         ],
+        "nvml": {"available": told},
     }
-    assert facts.gpu(info) == GpuFacts(
+    (tmp_path / "41").mkdir()
+    (tmp_path / "41/status").write_text("Name:\ttrain\nNSpid:\t41\t7\n", encoding="ascii")
+    assert facts.gpu(info, str(tmp_path)) == GpuFacts(
         driver="580.1",
         cuda="13.0",
         cards=(CardFacts("GPU-1", 0, "One"),),
         visible=("GPU-1", "GPU-2"),
-        processes=(ProcessFacts(5, {"GPU-1": 5}), ProcessFacts(None, {})),
+        processes=(ProcessFacts(5, {"GPU-1": 5}, 7), ProcessFacts(0 if told else None, {})),
     )
     assert facts.gpu({"processes": []}) is None

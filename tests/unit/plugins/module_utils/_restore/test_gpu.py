@@ -36,6 +36,8 @@ GPU = standin.uuid(0)
 DEVICE = {"linux": {"devices": [{"path": "/dev/nvidia0"}]}}
 RECORD = Facts(gpu=GpuFacts(processes=(ProcessFacts(1),)), gpu_examined=True)
 OURS = ("gpuops.restore", False)
+#: Of a checkpoint that no capture of ours took.
+NOTHING = Facts()
 
 
 def params(mode: str, access: GpuAccess | None = None) -> GpuParams:
@@ -132,7 +134,7 @@ def test_memory_that_comes_a_moment_later_is_waited_for(world: standin.World) ->
     pid = world.add_process(standin.CHECKPOINTED, {GPU: GIB})
     found = outcome(pid)
     clock = Clock(0.4, lambda: world.set(f"pids/{pid}/state", standin.RUNNING))
-    reading = restore_gpu.verify(found, "train", Policy(), clock, clock.sleep)
+    reading = restore_gpu.verify(found, "train", Policy(), NOTHING, clock, clock.sleep)
     assert reading is not None and clock.now == pytest.approx(0.4)
     assert found.processes[0]["bytes"] == GIB
     assert found.result(None, reading)["gb_per_s"] == round(GIB / 0.5 / 1e9, 2)
@@ -141,9 +143,10 @@ def test_memory_that_comes_a_moment_later_is_waited_for(world: standin.World) ->
 def test_memory_that_does_not_come(world: standin.World) -> None:
     clock = Clock()
     fine, lost = world.add_process(standin.RUNNING, {GPU: GIB}), world.add_process(standin.CHECKPOINTED, {GPU: GIB})
+    facts = recorded((fine, GIB), (lost, GIB))
     with pytest.raises(RestoreError) as caught:
         # Each look takes a process, so time passes in large steps.
-        restore_gpu.verify(outcome(fine, lost), "train", Policy(), clock, lambda _seconds: clock.sleep(2.5))
+        restore_gpu.verify(outcome(fine, lost), "train", Policy(), facts, clock, lambda _seconds: clock.sleep(2.5))
     assert clock.now == 5.0
     assert (caught.value.code, caught.value.outcome) == ("vram_not_back", UNKNOWN)
     assert caught.value.details == {"pids": [lost]}
@@ -153,19 +156,19 @@ def test_one_that_has_ended_meanwhile_is_not_missed(world: standin.World) -> Non
     pid = world.add_process(standin.RUNNING)
     found = outcome(pid)
     world.kill(pid)
-    assert restore_gpu.verify(found, "train", Policy()) is not None
+    assert restore_gpu.verify(found, "train", Policy(), NOTHING) is not None
 
 
 def test_nothing_was_restored_so_nothing_is_looked_at(world: standin.World) -> None:
     pid = world.add_process(standin.RUNNING, {GPU: GIB})
-    assert restore_gpu.verify(outcome(pid, seconds={"unlock": 0.1}), "train", Policy()) is None
-    assert restore_gpu.verify(outcome(pid, after="LOCKED"), "train", Policy()) is None
+    assert restore_gpu.verify(outcome(pid, seconds={"unlock": 0.1}), "train", Policy(), NOTHING) is None
+    assert restore_gpu.verify(outcome(pid, after="LOCKED"), "train", Policy(), NOTHING) is None
 
 
 def test_without_nvml_it_is_said(world: standin.World) -> None:
     world.set("nvml_error", 9)
     found = outcome(world.add_process(standin.RUNNING))
-    assert restore_gpu.verify(found, "train", Policy()) is None
+    assert restore_gpu.verify(found, "train", Policy(), NOTHING) is None
     assert "was not seen" in found.warnings[0]
 
 
@@ -198,3 +201,64 @@ def test_holders_are_told_from_each_other() -> None:
     reading = Reading(gpus=(Gpu(GPU, 0, "H1", 80, 70, True, False),), holders=(Holder(7, GPU, 5), Holder(8, GPU, None)))
     assert (reading.bytes_of(7), reading.bytes_of(8), reading.bytes_of(9)) == (5, None, None)
     assert dataclasses.asdict(reading.holders[0]) == {"pid": 7, "gpu": GPU, "bytes": 5}
+
+
+def recorded(*processes: tuple[int, int | None]) -> Facts:
+    """What a capture recorded: pids within the container, which are the host's here, and bytes."""
+    found = tuple(ProcessFacts(size, {}, pid) for pid, size in processes)
+    return Facts(gpu=GpuFacts(processes=found), gpu_examined=True)
+
+
+def test_what_had_no_memory_need_not_have_any(world: standin.World) -> None:
+    """The launcher of a job's ranks, and torch.compile's workers, have CUDA state and nothing on a card."""
+    launcher, rank = world.add_process(standin.RUNNING), world.add_process(standin.RUNNING, {GPU: GIB})
+    facts = recorded((launcher, 0), (rank, GIB))
+    assert restore_gpu.verify(outcome(launcher, rank), "train", Policy(), facts) is not None
+
+
+def test_what_had_memory_has_to_have_it_again(world: standin.World) -> None:
+    clock = Clock()
+    launcher, rank = world.add_process(standin.RUNNING, {GPU: GIB}), world.add_process(standin.RUNNING)
+    with pytest.raises(RestoreError) as caught:
+        facts = recorded((launcher, 0), (rank, GIB))
+        restore_gpu.verify(outcome(launcher, rank), "train", Policy(), facts, clock, lambda _s: clock.sleep(2.5))
+    assert caught.value.details == {"pids": [rank]}
+    assert "shows no GPU memory" in caught.value.message
+
+
+@pytest.mark.parametrize(("has", "enough"), [(GIB, True), (GIB - (60 << 20), True), (GIB // 2, False)])
+def test_as_much_as_when_it_was_captured_within_a_tolerance(world: standin.World, has: int, enough: bool) -> None:
+    clock = Clock()
+    pid = world.add_process(standin.RUNNING, {GPU: has})
+
+    def verify() -> object:
+        facts = recorded((pid, GIB))
+        return restore_gpu.verify(outcome(pid), "train", Policy(), facts, clock, lambda _s: clock.sleep(2.5))
+
+    if enough:
+        assert verify() is not None
+        return
+    with pytest.raises(RestoreError, match="it has 0.5 GiB of GPU memory, where it had 1.0 GiB") as caught:
+        verify()
+    assert caught.value.code == "vram_not_back"
+
+
+def test_where_pids_are_not_recorded_as_many_as_had_memory_have_to_have_some(world: standin.World) -> None:
+    """Checkpoints of earlier versions of this collection."""
+    clock = Clock()
+    pids = world.add_process(standin.RUNNING, {GPU: GIB}), world.add_process(standin.RUNNING)
+    old = Facts(gpu=GpuFacts(processes=(ProcessFacts(GIB), ProcessFacts(0))), gpu_examined=True)
+    assert restore_gpu.verify(outcome(*pids), "train", Policy(), old) is not None
+    both = Facts(gpu=GpuFacts(processes=(ProcessFacts(GIB), ProcessFacts(GIB))), gpu_examined=True)
+    with pytest.raises(RestoreError, match="shows no GPU memory"):
+        restore_gpu.verify(outcome(*pids), "train", Policy(), both, clock, lambda _s: clock.sleep(2.5))
+
+
+def test_without_any_record_one_has_to_have_memory_and_the_others_are_told_of(world: standin.World) -> None:
+    clock = Clock()
+    pids = world.add_process(standin.RUNNING, {GPU: GIB}), world.add_process(standin.RUNNING)
+    found = outcome(*pids)
+    assert restore_gpu.verify(found, "train", Policy(), NOTHING) is not None
+    assert found.warnings == [f"Process {pids[1]} has no GPU memory, and whether it had any was not recorded."]
+    with pytest.raises(RestoreError, match="shows no GPU memory"):
+        restore_gpu.verify(outcome(pids[1]), "train", Policy(), NOTHING, clock, lambda _s: clock.sleep(2.5))
