@@ -174,83 +174,30 @@ failure:
     details: {path: /srv/checkpoints, needed: 9123450880, free: 524288000}
 """
 
-import os
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 
 from ansible_collections.gpuops.restore.plugins.module_utils import _module, _options
 from ansible_collections.gpuops.restore.plugins.module_utils._containerd.client import Client
-from ansible_collections.gpuops.restore.plugins.module_utils._transfer import (
-    convert as transfer_convert,
-    export_archive,
-    import_archive,
-)
-
-
-def _export(client: Client, parameters: dict[str, Any], check: bool) -> export_archive.ExportResult:
-    params = export_archive.ExportParams(
-        name=parameters["name"],
-        path=parameters["path"],
-        compression=parameters["compression"] or "",
-        base=parameters["base"],
-        digest=parameters["digest"] or "",
-        force=parameters["force"],
-    )
-    return export_archive.run(client, params, check)
-
-
-def _import(client: Client, parameters: dict[str, Any], check: bool) -> export_archive.ExportResult:
-    params = import_archive.ImportParams(
-        name=parameters["name"],
-        path=parameters["path"],
-        base=parameters["base"],
-        digest=parameters["digest"] or "",
-        max_bytes=parameters["max_bytes"],
-        lease=parameters["lease"] or "",
-        owner=parameters["owner"],
-        force=parameters["force"],
-    )
-    return import_archive.run(client, params, check)
-
-
-def _convert(client: Client, parameters: dict[str, Any], check: bool) -> export_archive.ExportResult:
-    params = transfer_convert.ConvertParams(
-        name=parameters["name"],
-        path=parameters["path"],
-        base=parameters["base"],
-        image=parameters["image"] or "",
-        spec=parameters["spec"] or "",
-        metadata=parameters["metadata"] or "",
-        rootfs_diff=parameters["rootfs_diff"] or "",
-        snapshotter=parameters["snapshotter"] or "",
-        runtime=parameters["runtime"],
-        systemd_cgroup=parameters["systemd_cgroup"],
-        max_bytes=parameters["max_bytes"],
-        lease=parameters["lease"] or "",
-        owner=parameters["owner"],
-        force=parameters["force"],
-    )
-    return transfer_convert.run(client, params, check)
-
-
-_OPERATIONS = {"export": _export, "import": _import, "convert": _convert}
+from ansible_collections.gpuops.restore.plugins.module_utils._transfer import convert, export_archive, import_archive
+from ansible_collections.gpuops.restore.plugins.module_utils._transfer.convert import ConvertParams
+from ansible_collections.gpuops.restore.plugins.module_utils._transfer.export_archive import ExportParams
+from ansible_collections.gpuops.restore.plugins.module_utils._transfer.import_archive import ImportParams
 
 
 def step(module: AnsibleModule, client: Client) -> dict[str, Any]:
     """Carry out one call of the module."""
-    parameters = {**module.params, "path": os.path.abspath(module.params["path"])}
-    done = _OPERATIONS[parameters["operation"]](client, parameters, module.check_mode)
-    for warning in done.warnings:
+    options, check = module.params, module.check_mode
+    if options["operation"] == "export":
+        result = export_archive.run(client, ExportParams.from_options(options), check)
+    elif options["operation"] == "import":
+        result = import_archive.run(client, ImportParams.from_options(options), check)
+    else:
+        result = convert.run(client, ConvertParams.from_options(options), check)
+    for warning in result.warnings:
         module.warn(warning)
-    return {
-        "changed": done.changed,
-        "digest": done.digest,
-        "archive": done.archive,
-        "actions": done.actions,
-        "seconds": done.seconds,
-        "diff": {"before": done.before, "after": done.after},
-    }
+    return result.rendered("archive")
 
 
 ARGUMENT_SPEC: dict[str, Any] = {

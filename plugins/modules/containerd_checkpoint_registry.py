@@ -181,43 +181,20 @@ from ansible.module_utils.basic import AnsibleModule
 
 from ansible_collections.gpuops.restore.plugins.module_utils import _module, _options
 from ansible_collections.gpuops.restore.plugins.module_utils._containerd.client import Client
-from ansible_collections.gpuops.restore.plugins.module_utils._registry import reference as registry_reference
-from ansible_collections.gpuops.restore.plugins.module_utils._transfer import (
-    pull as transfer_pull,
-    push as transfer_push,
-    registry as transfer_registry,
-)
+from ansible_collections.gpuops.restore.plugins.module_utils._transfer import pull, push, registry
+from ansible_collections.gpuops.restore.plugins.module_utils._transfer.registry import Access, RegistryParams
 
 
 def step(module: AnsibleModule, client: Client) -> dict[str, Any]:
     """Carry out one call of the module."""
-    parameters = module.params
-    push = parameters["state"] == "pushed"
-    named = parameters["reference"] or parameters["name"]
-    params = transfer_registry.RegistryParams(
-        name=parameters["name"],
-        reference=registry_reference.for_push(named) if push else registry_reference.parse(named),
-        base=parameters["base"],
-        digest=parameters["digest"] or "",
-        lease=parameters["lease"] or "",
-        owner=parameters["owner"],
-        force=parameters["force"],
-    )
-    texts = {key: parameters[key] or "" for key in ("server", "username", "password", "token", "auth_file", "ca_file")}
-    access = transfer_registry.Access(**texts, insecure=parameters["insecure"], timeout=float(parameters["timeout"]))
-    repository = transfer_registry.open_repository(params.reference, access, push)
-    act = transfer_push.run if push else transfer_pull.run
-    done = act(client, repository, params, module.check_mode)
-    for warning in done.warnings:
+    pushes = module.params["state"] == registry.PUSHED
+    params = RegistryParams.from_options(module.params)
+    repository = registry.open_repository(params.reference, Access.from_options(module.params), pushes)
+    run = push.run if pushes else pull.run
+    result = run(client, repository, params, module.check_mode)
+    for warning in result.warnings:
         module.warn(warning)
-    return {
-        "changed": done.changed,
-        "digest": done.digest,
-        "registry": done.registry,
-        "actions": done.actions,
-        "seconds": done.seconds,
-        "diff": {"before": done.before, "after": done.after},
-    }
+    return result.rendered("registry")
 
 
 ARGUMENT_SPEC: dict[str, Any] = {

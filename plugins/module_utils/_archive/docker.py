@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Docker image archives (``docker save``): a manifest is made for what has none.
+"""Docker image archives (``docker save``), for whose images manifests are made.
 
 Shape: Docker image specification v1.2, "Combined Image JSON + Filesystem Changeset Format": ``manifest.json``
 is a list of ``{Config, RepoTags, Layers}``, each a member's name. A layer that is a plain tar has its diff
@@ -32,11 +32,13 @@ _LAYER_TYPES = {
 
 @dataclass(frozen=True)
 class DockerImage:
-    """One image: its names, the manifest made for it, and the member behind the digest of every blob."""
+    """One image of a Docker archive."""
 
     names: tuple[str, ...]
+    #: Of the manifest that was made for it.
     descriptor: Descriptor
     manifest: bytes
+    #: Digest of every blob -> name of the member.
     members: dict[str, str]
 
 

@@ -72,9 +72,9 @@ def holds(path: str, digest: str) -> bool:
 
 def _has_members(descriptor: int, items: Sequence[Item], what: str) -> bool:
     """Whether the file is a tar of just these members, each with its bytes, in this order."""
-    packed = compression(os.pread(descriptor, 8, 0))
+    found = compression(os.pread(descriptor, 8, 0))
     try:
-        if packed == NONE:
+        if found == NONE:
             return _compare(FileSource(descriptor), items, what)
         # How large it should be is known, so zeros may be packed as tightly as they can.
         bound = Expansion(tar_size(items), max_ratio=sys.maxsize)

@@ -31,10 +31,13 @@ _OUTER_CODES = {"tar_not_a_tar": "archive_unreadable", "expansion_limit": "archi
 
 @dataclass(frozen=True)
 class Entry:
-    """A regular member: ``size`` in bytes, its first bytes, and (plain tar only) where its data begins."""
+    """A regular member."""
 
+    #: Bytes.
     size: int
+    #: Its first bytes.
     head: bytes
+    #: Where its data begins; only in a plain tar.
     offset: int
 
 

@@ -32,16 +32,6 @@ from .._streams.tar_reader import Limits
 from . import docker
 from .members import ArchiveFile
 
-__all__ = [
-    "Archive",
-    "ArchiveImage",
-    "Descriptor",
-    "Platform",
-    "host_platform",
-    "normalized_name",
-    "open_archive",
-]
-
 _LAYOUT = "oci-layout"
 _INDEX = "index.json"
 _MAX_INDEX = 4 << 20
@@ -53,9 +43,11 @@ _NAME_ANNOTATIONS = ("io.containerd.image.name", "org.opencontainers.image.ref.n
 
 @dataclass(frozen=True)
 class ArchiveImage:
-    """``name`` as the archive gives it (None: it gives none), ``descriptor`` of its index or manifest."""
+    """An image of the archive."""
 
+    #: As the archive gives it; None when it gives none.
     name: str | None
+    #: Of its index or manifest.
     descriptor: Descriptor
 
 
@@ -92,19 +84,18 @@ def open_archive(
 
 
 class Archive:
-    """An opened archive.
-
-    ``layout``: ``oci`` or ``docker``. ``compression``: ``none``, ``gzip`` or ``zstd``. ``images``: what it holds.
-    ``synthesized``: manifests, and their descriptors, that were made for images of a Docker archive and have to be
-    uploaded after their blobs.
-    """
+    """An opened archive."""
 
     def __init__(self, file: ArchiveFile) -> None:
         self._file = file
         self.path = file.path
+        #: ``none``, ``gzip`` or ``zstd``.
         self.compression = file.compression
+        #: ``oci`` or ``docker``.
         self.layout = "oci"
+        #: What it holds.
         self.images: list[ArchiveImage] = []
+        #: Manifests that were made for images of a Docker archive; they have to be uploaded after their blobs.
         self.synthesized: list[tuple[Descriptor, bytes]] = []
         self._documents: dict[str, bytes] = {}
         self._members = {
@@ -192,7 +183,7 @@ class Archive:
         """Digest of each index and manifest of the image -> the children that it has here, in their order.
 
         Only what ``platform`` (default: this machine's) needs; foreign layers and digests in
-        ``allow_missing`` may lack and are left out then. InputError ``blob_missing``, ``blob_size_mismatch``,
+        ``allow_missing`` may be missing and are left out then. InputError ``blob_missing``, ``blob_size_mismatch``,
         ``archive_no_platform``, ``archive_too_deep``, ``digest_mismatch`` and as ``_oci.image.children``.
         """
         graph = walk(image.descriptor, self._load, platform or host_platform(), allow_missing)

@@ -114,9 +114,8 @@ def _from_archive(client: Client, params: ImageParams, state: State, check: bool
         entry = archive_import.choose(archive, params.name, params.digest)
         target = entry.descriptor
         if params.digest not in ("", target.digest):
-            raise image_state.mismatch(
-                f"The archive {params.archive} has {params.name} as {target.digest}", params.digest
-            )
+            what = f"The archive {params.archive} has {params.name} as {target.digest}"
+            raise image_state.digest_mismatch(what, params.digest, found=target.digest)
         if state.digest == target.digest and state.complete:
             _finish(client, params, state, check, result)
             return
@@ -150,7 +149,8 @@ def _from_registry(client: Client, params: ImageParams, state: State, check: boo
             tree = _require_whole(client, target, params.name)
             ordinary = not tree.is_checkpoint
             if params.digest not in ("", target.digest):
-                raise image_state.mismatch(f"The registry has {params.name} as {target.digest}", params.digest)
+                what = f"The registry has {params.name} as {target.digest}"
+                raise image_state.digest_mismatch(what, params.digest, found=target.digest)
             if state.digest == target.digest and state.complete:
                 _finish(client, params, state, check, result, leased=True)
             else:

@@ -130,11 +130,13 @@ def not_ours(found: Image, params: ImageParams, why: str) -> ConflictError:
     )
 
 
-def mismatch(what: str, wanted: str) -> InputError:
+def digest_mismatch(what: str, wanted: str, **details: Any) -> InputError:
+    """The error for an image that is not the one that the option ``digest`` names; ``what`` begins its message."""
     return InputError(
         "image_digest_mismatch",
         f"{what}, but {wanted} is expected.",
         "Give the archive or the reference of the expected image, or correct digest.",
+        details={"wanted": wanted, **details},
     )
 
 

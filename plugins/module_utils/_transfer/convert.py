@@ -9,8 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
@@ -27,10 +26,9 @@ from .._oci import spec_validate
 from .._oci.image import Descriptor
 from .._streams.streams import Expansion
 from .._streams.tar_reader import Limits
-from . import base_image, dump as transfer_dump, dump_documents, import_archive
-from .dump import Dump
-from .dump_documents import Origin
-from .export_archive import INCLUDE, OMIT, ExportResult
+from . import base_image, dump, import_archive
+from .common import INCLUDE, OMIT, TransferResult
+from .dump import Dump, Origin, Stored
 
 #: Annotation of the index: which kind of dump the image was converted from.
 CONVERTED = labels.PREFIX + "converted-from"
@@ -42,42 +40,80 @@ _TOO_LARGE = ("tar_too_large", "archive_bomb", "expansion_limit")
 
 @dataclass(frozen=True)
 class ConvertParams:
-    """What is to be converted; empty strings stand for what the dump says, or the default."""
+    """What is to be converted; see the documentation of ``containerd_checkpoint_archive``.
 
+    Empty strings stand for what the dump says, or the default.
+    """
+
+    #: Of the checkpoint image that is made.
     name: str
+    #: Absolute path of the dump.
     path: str
     base: str = INCLUDE
+    #: Reference of the base image.
     image: str = ""
+    #: Paths on the node, for a directory of CRIU images.
     spec: str = ""
     metadata: str = ""
     rootfs_diff: str = ""
     snapshotter: str = ""
     runtime: str = _RUNC
     systemd_cgroup: bool = False
+    #: Bytes that a dump may have; None: what fits on the disk.
     max_bytes: int | None = None
+    #: The lease to work under; empty: one of our own for the call.
     lease: str = ""
     owner: str = labels.DEFAULT_OWNER
     force: bool = False
 
+    @classmethod
+    def from_options(cls, options: Mapping[str, Any]) -> ConvertParams:
+        """As the module's options have it."""
+        texts = ("image", "spec", "metadata", "rootfs_diff", "snapshotter", "lease")
+        return cls(
+            name=options["name"],
+            path=os.path.abspath(options["path"]),
+            base=options["base"],
+            runtime=options["runtime"],
+            systemd_cgroup=options["systemd_cgroup"],
+            max_bytes=options["max_bytes"],
+            owner=options["owner"],
+            force=options["force"],
+            **{name: options[name] or "" for name in texts},
+        )
+
 
 @dataclass(frozen=True)
-class Made:
-    """All parts of the image, known before one of them is written. ``small``: bytes of the small ones, by digest."""
+class _Assembly:
+    """A checkpoint image, known before one of its parts is written."""
 
     parts: checkpoint_writer.Parts
+    #: The bytes of its small parts, by digest.
     small: dict[str, bytes]
     digest: str
 
 
-def run(client: Client, params: ConvertParams, check: bool) -> ExportResult:
+def run(client: Client, params: ConvertParams, check: bool) -> TransferResult:
     """Have the checkpoint image.
 
     Raises InputError ``dump_invalid``, ``convert_spec_missing`` and what the readers raise, ConflictError
     ``image_other_digest``, ``base_image_moved``, NodeError ``content_no_space``. Before everything is checked nothing
     is created; after a failure nothing of it is left.
     """
+    result = TransferResult()
     try:
-        return _run(client, params, check)
+        with result.timed():
+            if os.path.isdir(params.path):
+                result.transferred = _transferred(params.path, None, None)
+                _converge(client, params, _of_directory(client, params), check, result)
+                return result
+            with _opened(client, params) as file:
+                if "oci-layout" not in file.entries:
+                    result.transferred = _transferred(params.path, file.compression, os.stat(params.path).st_size)
+                    found = dump.from_archive(file, _bound(client, params))
+                    _converge(client, params, found, check, result)
+                    return result
+        return _import(client, params, check)
     except InputError as error:
         # Without an option it is the disk that bounds it.
         if params.max_bytes is None and error.code in _TOO_LARGE and "max_ratio" not in error.details:
@@ -86,45 +122,24 @@ def run(client: Client, params: ConvertParams, check: bool) -> ExportResult:
         raise
 
 
-def _run(client: Client, params: ConvertParams, check: bool) -> ExportResult:
-    began = time.monotonic()
-    result = ExportResult()
-    if not os.path.isdir(params.path):
-        with _opened(client, params) as file:
-            if "oci-layout" not in file.entries:
-                result.archive = _result(params.path, file.compression, os.stat(params.path).st_size)
-                dump = transfer_dump.of_archive(file, _bound(client, params))
-                _have(client, params, dump, check, result)
-                result.seconds = round(time.monotonic() - began, 3)
-                return result
-        return _import(client, params, check)
-    result.archive = _result(params.path, None, None)
-    _have(client, params, _of_directory(client, params), check, result)
-    result.seconds = round(time.monotonic() - began, 3)
+def _import(client: Client, params: ConvertParams, check: bool) -> TransferResult:
+    """An archive that containerd's own tools wrote needs no conversion."""
+    wanted = import_archive.ImportParams(
+        name=params.name,
+        path=params.path,
+        base=params.base,
+        max_bytes=params.max_bytes,
+        lease=params.lease,
+        owner=params.owner,
+        force=params.force,
+    )
+    result = import_archive.run(client, wanted, check)
+    result.transferred["kind"] = dump.OCI
     return result
 
 
-def _import(client: Client, params: ConvertParams, check: bool) -> ExportResult:
-    """An archive that containerd's own tools wrote needs no conversion."""
-    done = import_archive.run(
-        client,
-        import_archive.ImportParams(
-            name=params.name,
-            path=params.path,
-            base=params.base,
-            max_bytes=params.max_bytes,
-            lease=params.lease,
-            owner=params.owner,
-            force=params.force,
-        ),
-        check,
-    )
-    done.archive["kind"] = dump_documents.OCI
-    return done
-
-
-def _result(path: str, packing: str | None, size: int | None) -> dict[str, Any]:
-    return {"path": path, "compression": packing, "size": size, "blobs": None, "kept": None}
+def _transferred(path: str, compression: str | None, size: int | None) -> dict[str, Any]:
+    return {"path": path, "compression": compression, "size": size, "blobs": None, "kept": None}
 
 
 @contextmanager
@@ -146,7 +161,7 @@ def _bound(client: Client, params: ConvertParams) -> int | None:
 
 
 def _of_directory(client: Client, params: ConvertParams) -> Dump:
-    origin = Origin(dump_documents.DIRECTORY)
+    origin = Origin(dump.DIRECTORY)
     if params.metadata:
         metadata = checkpoint_metadata.load(params.metadata)
         spec = dict(metadata.oci_spec) if metadata.oci_spec is not None else None
@@ -159,7 +174,7 @@ def _of_directory(client: Client, params: ConvertParams) -> Dump:
             f"Nothing gives the OCI spec of the container that {params.path} was dumped from.",
             "Give spec, or metadata with ociSpec: CRIU needs its mounts and namespaces.",
         )
-    return transfer_dump.of_directory(params.path, origin, spec, params.rootfs_diff, _bound(client, params))
+    return dump.from_directory(params.path, origin, spec, params.rootfs_diff, _bound(client, params))
 
 
 def _read_spec(path: str) -> dict[str, Any]:
@@ -168,50 +183,52 @@ def _read_spec(path: str) -> dict[str, Any]:
         with open(path, "rb") as stream:
             data = stream.read(_DOCUMENT_LIMIT + 1)
     except OSError as error:
-        raise dump_documents.unusable(what, f"it cannot be read ({error.strerror})") from error
+        raise dump.invalid(what, f"it cannot be read ({error.strerror})") from error
     if len(data) > _DOCUMENT_LIMIT:
-        raise dump_documents.unusable(what, f"it has more than {_DOCUMENT_LIMIT} bytes")
-    return dump_documents.mapping(data, what)
+        raise dump.invalid(what, f"it has more than {_DOCUMENT_LIMIT} bytes")
+    return dump.read_object(data, what)
 
 
-def _have(client: Client, params: ConvertParams, dump: Dump, check: bool, result: ExportResult) -> None:
-    spec_validate.check(dump.spec)
-    made = _make(client, params, dump)
-    stored = [part for part in (dump.criu, dump.layer) if part is not None]
+def _converge(client: Client, params: ConvertParams, found: Dump, check: bool, result: TransferResult) -> None:
+    spec_validate.check(found.spec)
+    image = _assemble(client, params, found)
+    stored = [part for part in (found.criu, found.layer) if part is not None]
     absent = [part for part in stored if content.stat(client, part.descriptor.digest) is None]
-    result.digest = made.digest
-    result.warnings.extend(dump.warnings)
-    result.archive.update(kind=dump.origin.kind, blobs=len(made.parts.children()), kept=len(stored) - len(absent))
+    result.digest = image.digest
+    result.warnings.extend(found.warnings)
+    result.transferred.update(kind=found.origin.kind, blobs=len(image.parts.children()), kept=len(stored) - len(absent))
     record = images.get(client, params.name)
     result.before = {"digest": record.target.digest} if record else {}
-    result.after = {"digest": made.digest}
-    base = base_image.plan(client, made.parts.base, made.parts.base_name, params.owner, comes=False)
+    result.after = {"digest": image.digest}
+    base = base_image.plan(client, image.parts.base, image.parts.base_name, params.owner, comes=False)
     if base.warning:
         result.warnings.append(base.warning)
-    same = record is not None and record.target.digest == made.digest
+    same = record is not None and record.target.digest == image.digest
     if record is not None and same and image_tree.survey(client, record.target).is_whole:
         _name_base(client, params, base, check, result)
         return
     if record is not None and not same and not params.force:
-        raise image_state.other_digest(image_state.ImageParams(params.name), record.target.digest, made.digest)
+        raise image_state.other_digest(image_state.ImageParams(params.name), record.target.digest, image.digest)
     space.require(client, f"The checkpoint {params.path} needs", sum(part.descriptor.size for part in absent))
     result.changed = True
-    result.actions.append(f"make {made.digest} of {params.path}")
+    result.actions.append(f"make {image.digest} of {params.path}")
     if record is not None and not same:
-        result.actions.append(f"move {params.name} from {record.target.digest} to {made.digest}")
+        result.actions.append(f"move {params.name} from {record.target.digest} to {image.digest}")
     result.actions += base.actions
     if not check:
-        _write(client, params, made, stored, base)
+        _write(client, params, image, stored, base)
 
 
-def _name_base(client: Client, params: ConvertParams, base: base_image.Plan, check: bool, result: ExportResult) -> None:
+def _name_base(
+    client: Client, params: ConvertParams, base: base_image.Plan, check: bool, result: TransferResult
+) -> None:
     result.changed, result.actions = base.image is not None, base.actions
     if base.image is not None and not check:
         with leases.hold(client, params.lease or None, f"base image {base.image.name}"):
             base_image.make(client, base)
 
 
-def _make(client: Client, params: ConvertParams, dump: Dump) -> Made:
+def _assemble(client: Client, params: ConvertParams, found: Dump) -> _Assembly:
     """The index and all that it names, by digest."""
     small: dict[str, bytes] = {}
 
@@ -220,7 +237,7 @@ def _make(client: Client, params: ConvertParams, dump: Dump) -> Made:
         small[digest] = data
         return Descriptor(media_type, digest, len(data), {})
 
-    spec = json.dumps(dump.spec, separators=(",", ":")).encode()
+    spec = json.dumps(found.spec, separators=(",", ":")).encode()
     dumped = messages.message("containerd.runc.v1.CheckpointOptions").SerializeToString()
     runtime_options = None
     if params.systemd_cgroup:
@@ -228,46 +245,46 @@ def _make(client: Client, params: ConvertParams, dump: Dump) -> Made:
         runtime_options = part(
             checkpoint_reader.RUNTIME_OPTIONS, messages.pack(_RUNC_OPTIONS, options).SerializeToString()
         )
-    base, base_name = _base(client, params, dump)
+    base, base_name = _base(client, params, found)
     parts = checkpoint_writer.Parts(
-        criu=dump.criu.descriptor,
+        criu=found.criu.descriptor,
         config=part(checkpoint_reader.CONFIG, messages.pack(containers.SPEC_TYPE, spec).SerializeToString()),
         options=part(
             checkpoint_reader.OPTIONS,
             messages.pack("containerd.runc.v1.CheckpointOptions", dumped).SerializeToString(),
         ),
         runtime_options=runtime_options,
-        writable_layer=dump.layer.descriptor if dump.layer else None,
+        writable_layer=found.layer.descriptor if found.layer else None,
         base=base,
         base_name=base_name,
         runtime=params.runtime,
-        snapshotter=params.snapshotter or dump.origin.snapshotter or checkpoint_reader.DEFAULT_SNAPSHOTTER,
-        annotations={CONVERTED: dump.origin.kind},
+        snapshotter=params.snapshotter or found.origin.snapshotter or checkpoint_reader.DEFAULT_SNAPSHOTTER,
+        annotations={CONVERTED: found.origin.kind},
     )
     document = json.dumps(checkpoint_writer.index_document(parts), separators=(",", ":"), sort_keys=True).encode()
-    return Made(parts, small, "sha256:" + hashlib.sha256(document).hexdigest())
+    return _Assembly(parts, small, "sha256:" + hashlib.sha256(document).hexdigest())
 
 
-def _base(client: Client, params: ConvertParams, dump: Dump) -> tuple[Descriptor | None, str]:
+def _base(client: Client, params: ConvertParams, found: Dump) -> tuple[Descriptor | None, str]:
     """The base image on this node, and its name. With ``base: omit`` it is only named."""
-    name = params.image or dump.origin.image_name
+    name = params.image or found.origin.image_name
     if params.base == OMIT and name:
         return None, normalized_name(name)
-    recorded = "" if params.image or params.force else dump.origin.image_digest
+    recorded = "" if params.image or params.force else found.origin.image_digest
     base, base_name = base_image.find(client, params.path, name, recorded)
     return base.bare(), base_name
 
 
 def _write(
-    client: Client, params: ConvertParams, made: Made, stored: list[transfer_dump.Stored], base: base_image.Plan
+    client: Client, params: ConvertParams, image: _Assembly, stored: list[Stored], base: base_image.Plan
 ) -> None:
     with leases.hold(client, params.lease or None, f"image {params.name}"):
         with space.explained(f"while {params.path} was converted"):
             for part in stored:
                 target = part.descriptor
                 content.write(client, part.chunks(), target.digest, target.size, {})
-        for child in made.parts.children():
-            if child.digest in made.small:
-                checkpoint_writer.blob(client, made.small[child.digest], child.media_type)
+        for child in image.parts.children():
+            if child.digest in image.small:
+                checkpoint_writer.blob(client, image.small[child.digest], child.media_type)
         with base_image.made(client, base):
-            checkpoint_writer.index(client, params.name, made.parts, {labels.OWNER: params.owner})
+            checkpoint_writer.index(client, params.name, image.parts, {labels.OWNER: params.owner})

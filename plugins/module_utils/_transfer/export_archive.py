@@ -10,9 +10,8 @@ import contextlib
 import json
 import os
 import stat as stat_module
-import time
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from .._archive import (
@@ -23,16 +22,16 @@ from .._archive import (
     writer as archive_writer,
 )
 from .._archive.tar_writer import Item
-from .._checkpoint import reader as checkpoint_reader
-from .._containerd import content, images
+from .._checkpoint.reader import Checkpoint
+from .._containerd import content
 from .._containerd.client import Client
 from .._core import files, labels
 from .._core.errors import ConflictError, InputError
 from .._image import tree
 from .._oci.image import Descriptor
 from .._streams.streams import verified
+from .common import INCLUDE, OMIT, TransferResult, in_store, load
 
-INCLUDE, OMIT = "include", "omit"
 #: Annotation of the checkpoint in an archive's index: whether the base image is in the archive.
 BASE = labels.PREFIX + "base"
 _NAME = "io.containerd.image.name"
@@ -43,67 +42,65 @@ _BY_SUFFIX = {".gz": "gzip", ".tgz": "gzip", ".zst": "zstd", ".zstd": "zstd"}
 
 @dataclass(frozen=True)
 class ExportParams:
-    """What is to be exported, and how. An empty ``compression``: as the path's ending says."""
+    """What is to be exported; see the documentation of ``containerd_checkpoint_archive``."""
 
+    #: Of the checkpoint in containerd.
     name: str
+    #: Absolute path of the archive.
     path: str
+    #: ``none``, ``gzip`` or ``zstd``; empty: as the path's ending says.
     compression: str = ""
     base: str = INCLUDE
+    #: The digest that the checkpoint must have; empty: any.
     digest: str = ""
     force: bool = False
 
-
-@dataclass
-class ExportResult:
-    """What was, or in check mode would be, done. ``archive``: for the module's result."""
-
-    changed: bool = False
-    digest: str = ""
-    archive: dict[str, Any] = field(default_factory=dict)
-    before: dict[str, Any] = field(default_factory=dict)
-    after: dict[str, Any] = field(default_factory=dict)
-    actions: list[str] = field(default_factory=list)
-    warnings: list[str] = field(default_factory=list)
-    seconds: float = 0.0
+    @classmethod
+    def from_options(cls, options: Mapping[str, Any]) -> ExportParams:
+        """As the module's options have it."""
+        return cls(
+            name=options["name"],
+            path=os.path.abspath(options["path"]),
+            compression=options["compression"] or "",
+            base=options["base"],
+            digest=options["digest"] or "",
+            force=options["force"],
+        )
 
 
-def run(client: Client, params: ExportParams, check: bool) -> ExportResult:
+def run(client: Client, params: ExportParams, check: bool) -> TransferResult:
     """Have the archive. Raises InputError, ConflictError (``archive_other_content``, ``archive_busy``) and NodeError.
 
     A file that already holds the image with this digest, whole and compressed as it should be, is left alone.
     """
-    began = time.monotonic()
-    packing = params.compression or compression_of(params.path)
-    checkpoint = checkpoint_reader.load(client, params.name)
-    if params.digest not in ("", checkpoint.digest):
-        raise InputError(
-            "image_digest_mismatch",
-            f"The image {params.name} is {checkpoint.digest}, but {params.digest} is expected.",
-            "Correct name or digest.",
-        )
-    items = _items(client, checkpoint, params.base)
-    size = tar_writer.tar_size(items)
-    result = ExportResult(digest=checkpoint.digest)
-    result.after = {"digest": checkpoint.digest, "compression": packing, "base": params.base}
+    result = TransferResult()
+    with result.timed():
+        _run(client, params, check, result)
+    return result
+
+
+def _run(client: Client, params: ExportParams, check: bool, result: TransferResult) -> None:
+    compression = params.compression or compression_of(params.path)
+    checkpoint, target = load(client, params.name, params.digest)
+    items = _items(client, checkpoint, target, params.base)
+    result.digest = checkpoint.digest
+    result.after = {"digest": checkpoint.digest, "compression": compression, "base": params.base}
     blobs = len(items) - 2  # without the layout's own two
-    if _is_there(params, items, checkpoint.digest, packing, check, result):
+    result.transferred = {"path": params.path, "compression": compression, "size": None, "blobs": blobs, "kept": 0}
+    if _is_there(params, items, compression, check, result):
         result.before = result.after
-        result.archive = _result(params.path, packing, os.stat(params.path).st_size, blobs, blobs)
+        result.transferred.update(size=os.stat(params.path).st_size, kept=blobs)
         _tighten(params.path, check, result)
         if not check:
             # Left by a run that was killed while it wrote the same archive another time.
             archive_writer.remove_partial(params.path)
-        result.seconds = round(time.monotonic() - began, 3)
-        return result
-    _require_space(params.path, size if packing == archive_compression.NONE else 0)
+        return
+    _require_space(params.path, tar_writer.tar_size(items) if compression == archive_compression.NONE else 0)
     result.changed = True
     result.actions.append(f"write {checkpoint.digest} to {params.path}")
-    result.archive = _result(params.path, packing, None, blobs, 0)
     if not check:
-        written = archive_writer.write(params.path, checkpoint.digest, items, _reader(client), packing)
-        result.archive["size"] = written.size
-    result.seconds = round(time.monotonic() - began, 3)
-    return result
+        written = archive_writer.write(params.path, checkpoint.digest, items, _reader(client), compression)
+        result.transferred["size"] = written.size
 
 
 def compression_of(path: str) -> str:
@@ -111,14 +108,9 @@ def compression_of(path: str) -> str:
     return _BY_SUFFIX.get(os.path.splitext(path)[1], archive_compression.NONE)
 
 
-def _result(path: str, packing: str, size: int | None, blobs: int, kept: int) -> dict[str, Any]:
-    return {"path": path, "compression": packing, "size": size, "blobs": blobs, "kept": kept}
-
-
-def _is_there(
-    params: ExportParams, items: list[Item], digest: str, packing: str, check: bool, result: ExportResult
-) -> bool:
+def _is_there(params: ExportParams, items: list[Item], compression: str, check: bool, result: TransferResult) -> bool:
     """Whether ``path`` is such an archive. Raises ConflictError ``archive_other_content`` for anything else there."""
+    digest = result.digest
     try:
         found = os.lstat(params.path)
     except FileNotFoundError:
@@ -127,18 +119,18 @@ def _is_there(
         raise _other(params, f"cannot be looked at: {error.strerror}") from error
     if not stat_module.S_ISREG(found.st_mode):
         raise _other(params, "is there and is no regular file")
-    there = existing.kind(params.path)
+    present = existing.kind(params.path)
     record = existing.find_export(params.path, digest, items)
     if record is not None:
-        result.before = {**result.after, "compression": there}
-        if there == packing and not check and record != archive_record.read(params.path):
+        result.before = {**result.after, "compression": present}
+        if present == compression and not check and record != archive_record.read(params.path):
             # It took reading the file through; where the record cannot be written, the next run does so again.
             with contextlib.suppress(OSError):
                 archive_record.write(params.path, record)
-        return there == packing
-    if params.base == INCLUDE and there == packing and existing.holds(params.path, digest):
+        return present == compression
+    if params.base == INCLUDE and present == compression and existing.holds(params.path, digest):
         return True  # written by another tool, with all of its base
-    result.before = {"digest": None, "compression": there, "base": None}
+    result.before = {"digest": None, "compression": present, "base": None}
     if not params.force:
         raise _other(params, f"is there and is no whole archive of {digest}")
     return False
@@ -153,7 +145,7 @@ def _other(params: ExportParams, why: str) -> ConflictError:
     )
 
 
-def _tighten(path: str, check: bool, result: ExportResult) -> None:
+def _tighten(path: str, check: bool, result: TransferResult) -> None:
     """It holds all memory of a process: nobody else's to read."""
     mode = stat_module.S_IMODE(os.stat(path).st_mode)
     if mode & 0o077:
@@ -178,24 +170,15 @@ def _require_space(path: str, needed: int) -> None:
         raise archive_writer.no_space(path, needed)
 
 
-def _items(client: Client, checkpoint: checkpoint_reader.Checkpoint, base: str) -> list[Item]:
+def _items(client: Client, checkpoint: Checkpoint, target: Descriptor, base: str) -> list[Item]:
     """The members in their order: layout, index, then documents before the blobs that they name."""
-    record = images.get(client, checkpoint.name)
-    if record is None or record.target.digest != checkpoint.digest:
-        raise InputError(
-            "checkpoint_absent",
-            f"The image {checkpoint.name} changed while it was read.",
-            "Run again.",
-        )
-    target = record.target
     documents = tree.survey(client, target).documents
     omitted = base == OMIT
     wanted: dict[str, Descriptor] = {target.digest: target}
     _collect(documents, target, wanted, omitted, checkpoint.name)
     for child in wanted.values():
-        blob = content.stat(client, child.digest)
-        if blob is None or blob.size != child.size:
-            raise _lacking(child, checkpoint.name)
+        if not in_store(client, child):
+            raise _missing(child, checkpoint.name)
     ordered = sorted(wanted.values(), key=lambda child: not child.has_children)
     index = _index(checkpoint, target, documents.get(target.digest, ()), base)
     return [
@@ -213,7 +196,7 @@ def _collect(
     name: str,
 ) -> None:
     if top.digest not in documents:
-        raise _lacking(top, name)
+        raise _missing(top, name)
     for child in documents[top.digest]:
         if child.is_foreign or (omitted and child.has_children) or child.digest in wanted:
             continue
@@ -222,9 +205,7 @@ def _collect(
             _collect(documents, child, wanted, omitted, name)
 
 
-def _index(
-    checkpoint: checkpoint_reader.Checkpoint, target: Descriptor, children: Sequence[Descriptor], base: str
-) -> dict[str, Any]:
+def _index(checkpoint: Checkpoint, target: Descriptor, children: Sequence[Descriptor], base: str) -> dict[str, Any]:
     """The layout's index: the checkpoint, and the base image under its own name, as importers make records."""
     manifests = [_entry(target, checkpoint.name, {BASE: base})]
     found = next((child for child in children if child.has_children), None)
@@ -244,7 +225,7 @@ def _entry(target: Descriptor, name: str, annotations: Mapping[str, str]) -> dic
     }
 
 
-def _lacking(child: Descriptor, name: str) -> InputError:
+def _missing(child: Descriptor, name: str) -> InputError:
     return InputError(
         "blob_missing",
         f"The blob {child.digest} ({child.media_type}) of {name} is not whole in containerd's content store.",

@@ -7,8 +7,9 @@
 from __future__ import annotations
 
 import os
-import time
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from .._archive.reader import Archive, ArchiveImage, open_archive
 from .._checkpoint import reader as checkpoint_reader
@@ -23,43 +24,69 @@ from .._streams import streams
 from .._streams.streams import Expansion
 from .._streams.tar_reader import Limits
 from . import base_image
-from .export_archive import INCLUDE, ExportResult
+from .common import INCLUDE, TransferResult
 
 
 @dataclass(frozen=True)
 class ImportParams:
-    """What is to be imported. ``max_bytes``: what a compressed archive may expand to; None: what fits on the disk."""
+    """What is to be imported; see the documentation of ``containerd_checkpoint_archive``."""
 
+    #: Of the checkpoint in containerd.
     name: str
+    #: Absolute path of the archive.
     path: str
     base: str = INCLUDE
+    #: The digest that the checkpoint must have; empty: any.
     digest: str = ""
+    #: Bytes that a compressed archive may expand to; None: what fits on the disk.
     max_bytes: int | None = None
+    #: The lease to work under; empty: one of our own for the call.
     lease: str = ""
     owner: str = core_labels.DEFAULT_OWNER
     force: bool = False
 
+    @classmethod
+    def from_options(cls, options: Mapping[str, Any]) -> ImportParams:
+        """As the module's options have it."""
+        return cls(
+            name=options["name"],
+            path=os.path.abspath(options["path"]),
+            base=options["base"],
+            digest=options["digest"] or "",
+            max_bytes=options["max_bytes"],
+            lease=options["lease"] or "",
+            owner=options["owner"],
+            force=options["force"],
+        )
+
 
 @dataclass(frozen=True)
 class _Found:
-    """The checkpoint that is meant, and its base image: what it is called, and whether it surely comes along."""
+    """The checkpoint that is meant."""
 
     digest: str
+    #: Its base image; None when it names none.
     base: Descriptor | None
     base_name: str
+    #: Whether the base image surely comes along.
     comes: bool
 
 
-def run(client: Client, params: ImportParams, check: bool) -> ExportResult:
+def run(client: Client, params: ImportParams, check: bool) -> TransferResult:
     """Have the checkpoint, and with ``base: include`` a record of its base image where its content is there.
 
     Raises as ``_image.image.present``; InputError ``not_a_checkpoint`` for an archive without one.
     """
-    began = time.monotonic()
     if params.digest:
         streams.check_digest(params.digest, "The option digest")
-    result = ExportResult()
-    result.archive = {"path": params.path, "compression": None, "size": None, "blobs": None, "kept": None}
+    result = TransferResult()
+    with result.timed():
+        _run(client, params, check, result)
+    return result
+
+
+def _run(client: Client, params: ImportParams, check: bool, result: TransferResult) -> None:
+    result.transferred = {"path": params.path, "compression": None, "size": None, "blobs": None, "kept": None}
     found = _look(client, params, result)
     base = _plan_base(client, params, found, result)
     before = images.get(client, params.name)
@@ -81,16 +108,14 @@ def run(client: Client, params: ImportParams, check: bool) -> ExportResult:
         result.actions += base.actions
         if not check:
             _name_base(client, params, base, fresh=before is None and done.created)
-    result.seconds = round(time.monotonic() - began, 3)
-    return result
 
 
-def _look(client: Client, params: ImportParams, result: ExportResult) -> _Found:
+def _look(client: Client, params: ImportParams, result: TransferResult) -> _Found:
     """Which checkpoint is meant, from the archive's documents, or from the store where it is whole there."""
     known = images.get(client, params.name)
     if known is not None and params.digest == known.target.digest and image_tree.survey(client, known.target).is_whole:
-        there = checkpoint_reader.load(client, params.name)
-        return _Found(params.digest, there.base, there.base_name, comes=False)
+        checkpoint = checkpoint_reader.load(client, params.name)
+        return _Found(params.digest, checkpoint.base, checkpoint.base_name, comes=False)
     limits = Limits() if params.max_bytes is None else Limits(max_total=params.max_bytes)
     with open_archive(params.path, limits=limits, expansion=Expansion(params.max_bytes)) as archive:
         entry = _entry(archive, params)
@@ -102,7 +127,7 @@ def _look(client: Client, params: ImportParams, result: ExportResult) -> _Found:
                 "Give an archive of a checkpoint; containerd_image imports ordinary images.",
             )
         every = {child.digest for children in plan.graph.values() for child in children} | {plan.digest}
-        result.archive.update(
+        result.transferred.update(
             compression=archive.compression,
             size=os.stat(params.path).st_size,
             blobs=len(every),
@@ -121,17 +146,14 @@ def _look(client: Client, params: ImportParams, result: ExportResult) -> _Found:
 
 
 def _entry(archive: Archive, params: ImportParams) -> ArchiveImage:
-    """The image of the wished digest, else of the wished name, else the only checkpoint that there is."""
+    """The image with the digest that is wanted, else with the name, else the only checkpoint that there is."""
     found = [image for image in archive.images if image.descriptor.digest == params.digest]
     if found:
         return found[0]
     if params.digest:
-        raise InputError(
-            "image_digest_mismatch",
-            f"The archive {params.path} has no image {params.digest}.",
-            "Give the archive of the expected checkpoint, or correct digest.",
-            details={"images": [image.descriptor.digest for image in archive.images][:100]},
-        )
+        images_there = [image.descriptor.digest for image in archive.images][:100]
+        what = f"The archive {params.path} has {', '.join(images_there[:3]) or 'no image'}"
+        raise image_state.digest_mismatch(what, params.digest, images=images_there)
     named = [image for image in archive.images if image.name == params.name]
     every = {image.descriptor.digest: image for image in (named or archive.images) if image.descriptor.is_index}
     if len(every) > 1:
@@ -146,7 +168,7 @@ def _is_checkpoint(archive: Archive, image: ArchiveImage) -> bool:
     return image_tree.is_checkpoint(graph.get(image.descriptor.digest, ()))
 
 
-def _plan_base(client: Client, params: ImportParams, found: _Found, result: ExportResult) -> base_image.Plan:
+def _plan_base(client: Client, params: ImportParams, found: _Found, result: TransferResult) -> base_image.Plan:
     """What the base image needs for a restore to find it."""
     base = found.base if params.base == INCLUDE else None
     plan = base_image.plan(client, base, found.base_name, params.owner, found.comes)

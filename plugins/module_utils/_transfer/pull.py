@@ -10,7 +10,6 @@ asked for, and every blob is verified on its way, by us and by the daemon.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -26,8 +25,9 @@ from .._oci.image import Descriptor
 from .._registry.repository import Repository, digest_of
 from .._streams import streams
 from . import base_image, registry_manifest
-from .registry import RegistryParams, RegistryResult, digest_mismatch, from_store, in_store
-from .registry_manifest import Collected, Form
+from .common import TransferResult, from_store, in_store
+from .registry import RegistryParams
+from .registry_manifest import Collected, Manifest
 
 #: Seconds after which containerd drops our lease by itself; memory images are large, and some networks slow.
 _LEASE_SECONDS = 24 * 3600
@@ -36,40 +36,48 @@ _TASK_LABEL = "containerd.io/checkpoint"
 
 @dataclass(frozen=True)
 class _Plan:
-    """``documents``: bytes of indexes and manifests. ``absent``: blobs to fetch. ``unprotected``: gc labels lack."""
+    """What a pull will do."""
 
-    form: Form
+    manifest: Manifest
     collected: Collected
+    #: Digest of each index and manifest -> its children.
     graph: Mapping[str, list[Descriptor]]
+    #: Digest of each index and manifest -> its bytes.
     documents: Mapping[str, bytes]
+    #: Blobs to fetch.
     absent: tuple[Descriptor, ...]
+    #: Whether documents are without labels that keep what they name from garbage collection.
     unprotected: bool
     base: base_image.Plan
 
     @property
     def digest(self) -> str:
-        return self.form.target.digest
+        return self.manifest.target.digest
 
 
-def run(client: Client, repository: Repository, params: RegistryParams, check: bool) -> RegistryResult:
+def run(client: Client, repository: Repository, params: RegistryParams, check: bool) -> TransferResult:
     """Have the checkpoint, whole, under its name, and its base image where it came with it.
 
     Raises InputError, ConflictError ``image_other_digest``, ``image_not_ours`` and NodeError. After a failure no record
     and no content of this call is left, unless it was under a lease of the caller's.
     """
-    began = time.monotonic()
     if params.digest:
         streams.check_digest(params.digest, "The option digest")
+    result = TransferResult()
+    with result.timed():
+        _run(client, repository, params, check, result)
+    return result
+
+
+def _run(client: Client, repository: Repository, params: RegistryParams, check: bool, result: TransferResult) -> None:
     found = images.get(client, params.name)
-    result = RegistryResult()
     if found is not None and params.digest == found.target.digest and _is_complete(client, params, found):
         # What it is and that it is there is known: the registry need not even be up.
         result.digest = params.digest
         result.before = result.after = {"digest": params.digest}
-        result.registry = {"reference": str(params.reference), **dict.fromkeys(("manifest_digest", "blobs", "kept"))}
-        result.registry["bytes"] = 0
-        result.seconds = round(time.monotonic() - began, 3)
-        return result
+        unknown = dict.fromkeys(("manifest_digest", "blobs", "kept"))
+        result.transferred = {"reference": str(params.reference), **unknown, "bytes": 0}
+        return
     data = repository.manifest()
     if data is None:
         raise InputError(
@@ -77,31 +85,30 @@ def run(client: Client, repository: Repository, params: RegistryParams, check: b
             f"The registry has no {params.reference}.",
             "Correct the reference, or push the checkpoint first.",
         )
-    form = registry_manifest.read(data, str(params.reference))
-    if params.digest not in ("", form.target.digest):
-        raise digest_mismatch(f"The checkpoint {params.reference}", form.target.digest, params.digest)
-    _require_movable(found, params, form.target.digest)
-    plan = _plan(client, repository, params, form)
+    manifest = registry_manifest.read(data, str(params.reference))
+    if params.digest not in ("", manifest.target.digest):
+        what = f"The checkpoint {params.reference} is {manifest.target.digest}"
+        raise image_state.digest_mismatch(what, params.digest, found=manifest.target.digest)
+    _require_movable(found, params, manifest.target.digest)
+    plan = _plan(client, repository, params, manifest)
     result.digest = plan.digest
     result.before = {"digest": found.target.digest} if found else {}
     result.after = {"digest": plan.digest}
     _announce(params, plan, found, result)
     result.changed = bool(result.actions)
-    result.registry = {"reference": str(params.reference), "manifest_digest": digest_of(data)}
+    result.transferred = {"reference": str(params.reference), "manifest_digest": digest_of(data)}
     _count(result, plan, plan.absent)
-    space.require(client, f"The checkpoint {params.reference} brings", result.registry["bytes"])
+    space.require(client, f"The checkpoint {params.reference} brings", result.transferred["bytes"])
     if result.changed and not check:
         with leases.hold(client, params.lease or None, f"pull {params.name}", _LEASE_SECONDS):
             _count(result, plan, _fetch(client, repository, plan))
             _record(client, params, plan, found)
-    result.seconds = round(time.monotonic() - began, 3)
-    return result
 
 
-def _count(result: RegistryResult, plan: _Plan, fetched: Sequence[Descriptor]) -> None:
+def _count(result: TransferResult, plan: _Plan, fetched: Sequence[Descriptor]) -> None:
     blobs = len(plan.collected.parts)
     size = sum(blob.size for blob in fetched)
-    result.registry.update({"blobs": blobs, "kept": blobs - len(fetched), "bytes": size})
+    result.transferred.update({"blobs": blobs, "kept": blobs - len(fetched), "bytes": size})
 
 
 def _is_complete(client: Client, params: RegistryParams, found: Image) -> bool:
@@ -125,11 +132,11 @@ def _require_movable(found: Image | None, params: RegistryParams, digest: str) -
     )
 
 
-def _plan(client: Client, repository: Repository, params: RegistryParams, form: Form) -> _Plan:
+def _plan(client: Client, repository: Repository, params: RegistryParams, manifest: Manifest) -> _Plan:
     documents: dict[str, bytes] = {}
 
     def load(level: Iterable[Descriptor]) -> Mapping[str, bytes]:
-        wanted = [item for item in level if _offered(form, item)]
+        wanted = [item for item in level if _offered(manifest, item)]
         found = dict(from_store(client, wanted))
         for item in wanted:
             if item.digest not in found:
@@ -137,26 +144,26 @@ def _plan(client: Client, repository: Repository, params: RegistryParams, form: 
         documents.update(found)
         return found
 
-    graph = oci_image.walk(form.target, load, None)
-    if not tree.is_checkpoint(graph.get(form.target.digest, ())):
+    graph = oci_image.walk(manifest.target, load, None)
+    if not tree.is_checkpoint(graph.get(manifest.target.digest, ())):
         raise InputError(
             "not_a_checkpoint",
-            f"The index {form.target.digest} of {params.reference} names no parts of a checkpoint.",
+            f"The index {manifest.target.digest} of {params.reference} names no parts of a checkpoint.",
             "Give the reference of a checkpoint that this module pushed.",
         )
-    collected = registry_manifest.collect(form.target, graph, lambda item: _offered(form, item), params.base)
+    collected = registry_manifest.collect(manifest.target, graph, lambda item: _offered(manifest, item), params.base)
     absent = tuple(part.descriptor for part in collected.parts if not in_store(client, part.descriptor))
     unprotected = any(_gc_labels(client, graph, collected, part.descriptor) for part in collected.parts)
-    top = next((child for child in graph[form.target.digest] if child.has_children), None)
-    name = _base_name(documents[form.target.digest])
+    top = next((child for child in graph[manifest.target.digest] if child.has_children), None)
+    name = _base_name(documents[manifest.target.digest])
     base = base_image.plan(client, top if params.base else None, name, params.owner, collected.base_whole)
-    return _Plan(form, collected, graph, documents, absent, unprotected, base)
+    return _Plan(manifest, collected, graph, documents, absent, unprotected, base)
 
 
 def _gc_labels(
     client: Client, graph: registry_manifest.Graph, collected: Collected, item: Descriptor
 ) -> dict[str, str]:
-    """Those that a document lacks in the store, or would lack when it comes there."""
+    """Those that a document has not in the store, or would not have when it comes there."""
     if not item.has_children:
         return {}
     taken = {part.descriptor.digest for part in collected.parts}
@@ -165,8 +172,8 @@ def _gc_labels(
     return tree.gc_labels(below, blob.labels if blob else {}, not item.is_index)
 
 
-def _offered(form: Form, item: Descriptor) -> bool:
-    blob = form.blobs.get(item.digest)
+def _offered(manifest: Manifest, item: Descriptor) -> bool:
+    blob = manifest.blobs.get(item.digest)
     return blob is not None and blob.size == item.size
 
 
@@ -192,7 +199,7 @@ def _base_name(index: bytes) -> str:
     return checkpoint_reader.base_name(found)
 
 
-def _announce(params: RegistryParams, plan: _Plan, found: Image | None, result: RegistryResult) -> None:
+def _announce(params: RegistryParams, plan: _Plan, found: Image | None, result: TransferResult) -> None:
     if plan.absent or found is None or found.target.digest != plan.digest:
         result.actions.append(f"pull {plan.digest} from {params.reference}")
     elif plan.unprotected:
@@ -211,7 +218,7 @@ def _announce(params: RegistryParams, plan: _Plan, found: Image | None, result: 
 
 
 def _fetch(client: Client, repository: Repository, plan: _Plan) -> list[Descriptor]:
-    """Bring in what lacks, which may be more than planned: the lease of a killed run took what only it kept."""
+    """Bring in what is missing, which may be more than planned: the lease of a killed run took what only it kept."""
     fetched = []
     with space.explained("during the pull"):
         # Children first: a document never stands for something that is not there.
@@ -233,10 +240,10 @@ def _fetch(client: Client, repository: Repository, plan: _Plan) -> list[Descript
 def _record(client: Client, params: RegistryParams, plan: _Plan, found: Image | None) -> None:
     """The names come last, the checkpoint's after its base image's."""
     with base_image.made(client, plan.base):
-        target = plan.form.target.bare()
+        target = plan.manifest.target.bare()
         labels = {core_labels.OWNER: params.owner} if found is None else dict(found.labels)
         labels.pop(_TASK_LABEL, None)
-        if plan.form.layout == "task":
+        if plan.manifest.layout == "task":
             labels[_TASK_LABEL] = "true"
         if found is None:
             _create(client, params, Image(params.name, target, labels))

@@ -7,12 +7,10 @@
 from __future__ import annotations
 
 import functools
-import time
 from collections.abc import Iterable
 from typing import Any
 
-from .._checkpoint import reader as checkpoint_reader
-from .._containerd import content, images
+from .._containerd import content
 from .._containerd.client import Client
 from .._core.errors import ConflictError, InputError
 from .._oci import image as oci_image
@@ -20,80 +18,77 @@ from .._oci.image import Descriptor
 from .._registry.repository import Repository, digest_of
 from .._streams.streams import verified
 from . import registry_manifest
-from .registry import RegistryParams, RegistryResult, digest_mismatch, from_store, in_store
+from .common import TransferResult, from_store, in_store, load
+from .registry import RegistryParams
 
 
-def run(client: Client, repository: Repository, params: RegistryParams, check: bool) -> RegistryResult:
+def run(client: Client, repository: Repository, params: RegistryParams, check: bool) -> TransferResult:
     """Have the checkpoint under the reference. The manifest comes last, when all blobs are there.
 
     Raises InputError, ConflictError ``registry_tag_taken`` and NodeError.
     """
-    began = time.monotonic()
-    checkpoint = checkpoint_reader.load(client, params.name)
-    if params.digest not in ("", checkpoint.digest):
-        raise digest_mismatch(f"The image {params.name}", checkpoint.digest, params.digest)
-    collected = _collect(client, checkpoint, params)
-    data = registry_manifest.document(collected, checkpoint.base_name, checkpoint.layout)
-    result = RegistryResult(digest=checkpoint.digest, after=_brief(checkpoint.digest, data))
-    there = repository.manifest()
-    kept = there is not None and _is_kept(there, data, checkpoint.digest, params, result)
-    if kept and there is not None:
-        data, result.after = there, result.before
-    wanted = [part.descriptor for part in collected.parts] + [registry_manifest.CONFIG]
-    lacking = [blob for blob in wanted if not repository.has_blob(blob.digest, blob.size)]
-    if lacking or not kept:
-        result.changed = True
-        result.actions.append(f"push {checkpoint.digest} to {params.reference}")
-    if not check:
-        for blob in lacking:
-            repository.upload(blob.digest, blob.size, functools.partial(_bytes, client, blob))
-        if result.changed:
-            repository.put_manifest(data)
-    result.registry = {
-        "reference": str(params.reference),
-        "manifest_digest": digest_of(data),
-        "blobs": len(wanted),
-        "kept": len(wanted) - len(lacking),
-        "bytes": sum(blob.size for blob in lacking),
-    }
-    result.seconds = round(time.monotonic() - began, 3)
+    result = TransferResult()
+    with result.timed():
+        _run(client, repository, params, check, result)
     return result
 
 
-def _collect(
-    client: Client, checkpoint: checkpoint_reader.Checkpoint, params: RegistryParams
-) -> registry_manifest.Collected:
-    record = images.get(client, params.name)
-    if record is None or record.target.digest != checkpoint.digest:
-        raise InputError("checkpoint_absent", f"The image {params.name} changed while it was read.", "Run again.")
-    target = record.target
+def _run(client: Client, repository: Repository, params: RegistryParams, check: bool, result: TransferResult) -> None:
+    checkpoint, target = load(client, params.name, params.digest)
+    collected = _collect(client, target, params)
+    data = registry_manifest.document(collected, checkpoint.base_name, checkpoint.layout)
+    result.digest, result.after = checkpoint.digest, _brief(checkpoint.digest, data)
+    existing = repository.manifest()
+    kept = existing is not None and _is_kept(existing, data, checkpoint.digest, params, result)
+    if kept and existing is not None:
+        data, result.after = existing, result.before
+    wanted = [part.descriptor for part in collected.parts] + [registry_manifest.CONFIG]
+    missing = [blob for blob in wanted if not repository.has_blob(blob.digest, blob.size)]
+    if missing or not kept:
+        result.changed = True
+        result.actions.append(f"push {checkpoint.digest} to {params.reference}")
+    if not check:
+        for blob in missing:
+            repository.upload(blob.digest, blob.size, functools.partial(_bytes, client, blob))
+        if result.changed:
+            repository.put_manifest(data)
+    result.transferred = {
+        "reference": str(params.reference),
+        "manifest_digest": digest_of(data),
+        "blobs": len(wanted),
+        "kept": len(wanted) - len(missing),
+        "bytes": sum(blob.size for blob in missing),
+    }
+
+
+def _collect(client: Client, target: Descriptor, params: RegistryParams) -> registry_manifest.Collected:
     graph = oci_image.walk(target, lambda level: from_store(client, level), None)
     collected = registry_manifest.collect(target, graph, lambda item: in_store(client, item), params.base)
     top = next((child for child in graph[target.digest] if child.has_children), None)
     if params.base and top is not None and not collected.base_whole:
-        raise registry_manifest.lacking(top)
+        raise registry_manifest.missing(top)
     return collected
 
 
-def _is_kept(there: bytes, data: bytes, digest: str, params: RegistryParams, result: RegistryResult) -> bool:
+def _is_kept(existing: bytes, data: bytes, digest: str, params: RegistryParams, result: TransferResult) -> bool:
     """Whether what the tag stands for will do. Raises ConflictError ``registry_tag_taken``."""
-    if there == data:
+    if existing == data:
         result.before = result.after
         return True
     try:
-        form = registry_manifest.read(there, str(params.reference))
+        manifest = registry_manifest.read(existing, str(params.reference))
     except InputError:
-        form = None
-    result.before = _brief(form.target.digest if form else None, there)
-    if form is not None and form.target.digest == digest:
-        return form.has_base or not params.base
+        manifest = None
+    result.before = _brief(manifest.target.digest if manifest else None, existing)
+    if manifest is not None and manifest.target.digest == digest:
+        return manifest.has_base or not params.base
     if not params.force:
         raise ConflictError(
             "registry_tag_taken",
             f"The tag {params.reference} stands for "
-            f"{f'the checkpoint {form.target.digest}' if form else 'something else'}, not for {digest}.",
+            f"{f'the checkpoint {manifest.target.digest}' if manifest else 'something else'}, not for {digest}.",
             "Push to another tag; force: true moves this one.",
-            details={"found": form.target.digest if form else None, "wanted": digest},
+            details={"found": manifest.target.digest if manifest else None, "wanted": digest},
         )
     return False
 

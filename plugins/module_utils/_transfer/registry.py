@@ -2,65 +2,83 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""What pushing and pulling a checkpoint share."""
+"""A checkpoint in a registry: what is wanted there, and how the registry is reached."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from .._containerd import content
-from .._containerd.client import Client
 from .._core import labels
-from .._core.errors import InputError
-from .._oci.image import Descriptor
 from .._registry import credentials as registry_credentials, reference as registry_reference
 from .._registry.credentials import Credentials
 from .._registry.http import Settings, Transport
 from .._registry.reference import Reference
 from .._registry.repository import Repository
 
+#: Choices of the option ``state``.
+PUSHED, PULLED = "pushed", "pulled"
+
 
 @dataclass(frozen=True)
 class RegistryParams:
-    """The checkpoint ``name`` in containerd, and where it goes to or comes from."""
+    """What is to be pushed or pulled; see the documentation of ``containerd_checkpoint_registry``."""
 
+    #: Of the checkpoint in containerd.
     name: str
+    #: Where it goes to or comes from.
     reference: Reference
+    #: Whether the base image goes along.
     base: bool = True
+    #: The digest that the checkpoint must have; empty: any.
     digest: str = ""
+    #: The lease to work under; empty: one of our own for the call.
     lease: str = ""
     owner: str = labels.DEFAULT_OWNER
     force: bool = False
 
-
-@dataclass
-class RegistryResult:
-    """What was, or in check mode would be, done. ``registry``: see the module's documentation."""
-
-    changed: bool = False
-    digest: str = ""
-    registry: dict[str, Any] = field(default_factory=dict)
-    before: dict[str, Any] = field(default_factory=dict)
-    after: dict[str, Any] = field(default_factory=dict)
-    actions: list[str] = field(default_factory=list)
-    warnings: list[str] = field(default_factory=list)
-    seconds: float = 0.0
+    @classmethod
+    def from_options(cls, options: Mapping[str, Any]) -> RegistryParams:
+        """As the module's options have it. Raises InputError ``registry_reference_invalid``."""
+        named = options["reference"] or options["name"]
+        push = options["state"] == PUSHED
+        return cls(
+            name=options["name"],
+            reference=registry_reference.for_push(named) if push else registry_reference.parse(named),
+            base=options["base"],
+            digest=options["digest"] or "",
+            lease=options["lease"] or "",
+            owner=options["owner"],
+            force=options["force"],
+        )
 
 
 @dataclass(frozen=True)
 class Access:
-    """The options by which a registry is reached."""
+    """How a registry is reached."""
 
+    #: URL of the registry where it is not that of the reference.
     server: str = ""
     username: str = field(default="", repr=False)
     password: str = field(default="", repr=False)
     token: str = field(default="", repr=False)
     auth_file: str = ""
     ca_file: str = ""
+    #: Whether plain HTTP to other machines is allowed.
     insecure: bool = False
+    #: Seconds that the registry may be silent.
     timeout: float = 60.0
+
+    @classmethod
+    def from_options(cls, options: Mapping[str, Any]) -> Access:
+        """As the module's options have it."""
+        texts = ("server", "username", "password", "token", "auth_file", "ca_file")
+        return cls(
+            **{name: options[name] or "" for name in texts},
+            insecure=options["insecure"],
+            timeout=float(options["timeout"]),
+        )
 
 
 def open_repository(reference: Reference, access: Access, push: bool) -> Repository:
@@ -78,24 +96,3 @@ def open_repository(reference: Reference, access: Access, push: bool) -> Reposit
         timeout=access.timeout,
     )
     return Repository(Transport(settings), reference)
-
-
-def from_store(client: Client, level: Iterable[Descriptor]) -> Mapping[str, bytes]:
-    """Those of the documents that the content store has, verified."""
-    return {item.digest: content.read_all(client, item.digest, item.size) for item in level if in_store(client, item)}
-
-
-def in_store(client: Client, descriptor: Descriptor) -> bool:
-    """Whether the content store has the blob, in its size."""
-    blob = content.stat(client, descriptor.digest)
-    return blob is not None and blob.size == descriptor.size
-
-
-def digest_mismatch(what: str, found: str, wanted: str) -> InputError:
-    """Another checkpoint than the one that the option ``digest`` names."""
-    return InputError(
-        "image_digest_mismatch",
-        f"{what} is {found}, but {wanted} is expected.",
-        "Correct name, reference or digest.",
-        details={"found": found, "wanted": wanted},
-    )

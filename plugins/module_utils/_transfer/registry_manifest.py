@@ -48,27 +48,33 @@ CONFIG = Descriptor("application/vnd.oci.empty.v1+json", digest_of(EMPTY), len(E
 
 @dataclass(frozen=True)
 class Part:
-    """A blob of the checkpoint and what it is in it."""
+    """A blob of the checkpoint."""
 
+    #: What it is in it, such as ``criu`` or ``base-layer``.
     role: str
     descriptor: Descriptor
 
 
 @dataclass(frozen=True)
 class Collected:
-    """Every part once, documents before what they name. ``base_whole``: whether the base image is among them."""
+    """The parts of a checkpoint."""
 
+    #: Each once, documents before what they name.
     parts: tuple[Part, ...]
+    #: Whether the base image is among them.
     base_whole: bool
 
 
 @dataclass(frozen=True)
-class Form:
-    """A manifest taken apart: the index, and every blob by its digest."""
+class Manifest:
+    """A manifest in the registry, taken apart."""
 
+    #: The index of the checkpoint.
     target: Descriptor
+    #: Every blob by its digest.
     blobs: Mapping[str, Descriptor]
     has_base: bool
+    #: ``container`` or ``task``, as ``_checkpoint.reader.Checkpoint`` has it.
     layout: str
 
 
@@ -78,11 +84,11 @@ Graph = Mapping[str, Sequence[Descriptor]]
 def collect(target: Descriptor, graph: Graph, present: Callable[[Descriptor], bool], base: bool) -> Collected:
     """What makes up the checkpoint, of all that ``graph`` (documents and their children) names.
 
-    Of the base image, each manifest of which nothing lacks. Raises InputError ``blob_missing`` for the checkpoint's own
-    parts.
+    Of the base image, each manifest of which nothing is missing. Raises InputError ``blob_missing`` for the
+    checkpoint's own parts.
     """
     if target.digest not in graph:
-        raise lacking(target)
+        raise missing(target)
     found = [Part(INDEX_ROLE, target)]
     whole = False
     for child in graph[target.digest]:
@@ -92,7 +98,7 @@ def collect(target: Descriptor, graph: Graph, present: Callable[[Descriptor], bo
             found += below
         elif not child.is_foreign:
             if not present(child):
-                raise lacking(child)
+                raise missing(child)
             found.append(Part(_role(child), child))
     unique = {part.descriptor.digest: part for part in reversed(found)}
     ordered = tuple(part for part in found if unique.pop(part.descriptor.digest, None) is not None)
@@ -151,7 +157,7 @@ def _entry(descriptor: Descriptor, media_type: str, annotations: dict[str, str])
     return {**found, "annotations": annotations} if annotations else found
 
 
-def read(data: bytes, name: str) -> Form:
+def read(data: bytes, name: str) -> Manifest:
     """Take a manifest apart. Raises InputError ``registry_not_a_checkpoint``, and as the readers of archives do."""
     what = f"The manifest of {name} in the registry"
     found = oci_image.parse_object(data, what)
@@ -177,10 +183,10 @@ def read(data: bytes, name: str) -> Form:
         raise _other(name, f"names {len(indexes)} usable indexes of a checkpoint, not one")
     annotations = found.get("annotations")
     layout = annotations.get(LAYOUT) if isinstance(annotations, dict) else ""
-    return Form(indexes[0], blobs, has_base, "task" if layout == "task" else "container")
+    return Manifest(indexes[0], blobs, has_base, "task" if layout == "task" else "container")
 
 
-def lacking(descriptor: Descriptor) -> InputError:
+def missing(descriptor: Descriptor) -> InputError:
     """The error for a part that is named and not there."""
     return InputError(
         "blob_missing",

@@ -198,7 +198,7 @@ def read_dump(place: Place, **files: bytes) -> None:
     path.write_bytes(dump_samples.archive(digest(b"x"), **files))
     file = ArchiveFile(str(path), Limits(), Expansion(), None)
     try:
-        transfer_dump.of_archive(file, None)
+        transfer_dump.from_archive(file, None)
     finally:
         file.close()
 

@@ -37,7 +37,7 @@ from ansible_collections.gpuops.restore.plugins.module_utils._streams.streams im
 )
 from ansible_collections.gpuops.restore.plugins.module_utils._streams.tar_extract import extract
 from ansible_collections.gpuops.restore.plugins.module_utils._streams.tar_reader import Limits, members
-from ansible_collections.gpuops.restore.plugins.module_utils._transfer import dump as transfer_dump, dump_documents
+from ansible_collections.gpuops.restore.plugins.module_utils._transfer import dump as transfer_dump
 from ansible_collections.gpuops.restore.tests.unit.helpers.archive_samples import (
     CRIU,
     END,
@@ -232,7 +232,7 @@ def read_dump(rng: random.Random, place: Path) -> None:
     place.write_bytes(packed(rng, odd_tar(rng, files)))
     file = ArchiveFile(str(place), Limits(max_total=BOUND), Expansion(BOUND), None)
     try:
-        found = transfer_dump.of_archive(file, BOUND)
+        found = transfer_dump.from_archive(file, BOUND)
         for part in (found.criu, found.layer):
             if part is not None:
                 assert sum(map(len, part.chunks())) == part.descriptor.size
@@ -293,12 +293,12 @@ def read_existing(rng: random.Random, place: Path) -> None:
 def read_documents(rng: random.Random, _place: Path) -> None:
     document = changed(rng, {"rootfsImageName": "x", "rootfsImageRef": "y", "rootfsImage": "z", "rootfsImageID": "a"})
     if isinstance(document, dict):
-        dump_documents.origin(document)
-        dump_documents.storage_warnings(document, "It")
-    layer = dump_documents.whiteouts(changed(rng, ["/a/b", rng.choice(NAMES)]), "It") + END
+        transfer_dump.read_origin(document)
+        transfer_dump.storage_warnings(document, "It")
+    layer = transfer_dump.whiteouts(changed(rng, ["/a/b", rng.choice(NAMES)]), "It") + END
     for member in members(ChunkSource([layer]), Limits(), "It"):
         assert member.name.rpartition("/")[2].startswith(".wh.")
-    dump_documents.mapping(damaged(rng, dump({"a": [1, {"b": None}]})), "It")
+    transfer_dump.read_object(damaged(rng, dump({"a": [1, {"b": None}]})), "It")
 
 
 READERS: list[Callable[[random.Random, Path], None]] = [

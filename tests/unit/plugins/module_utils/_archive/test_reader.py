@@ -16,6 +16,7 @@ import pytest
 
 from ansible_collections.gpuops.restore.plugins.module_utils._archive import reader as archive_reader
 from ansible_collections.gpuops.restore.plugins.module_utils._core.errors import InputError, NodeError, RestoreError
+from ansible_collections.gpuops.restore.plugins.module_utils._oci.image import Platform
 from ansible_collections.gpuops.restore.plugins.module_utils._streams.streams import Expansion
 from ansible_collections.gpuops.restore.plugins.module_utils._streams.tar_reader import Limits
 from ansible_collections.gpuops.restore.tests.unit.helpers.archive_samples import (
@@ -35,8 +36,8 @@ from ansible_collections.gpuops.restore.tests.unit.helpers.archive_samples impor
     tar,
 )
 
-AMD64 = archive_reader.Platform("linux", "amd64")
-ARM64 = archive_reader.Platform("linux", "arm64")
+AMD64 = Platform("linux", "amd64")
+ARM64 = Platform("linux", "arm64")
 REF = "registry.example/app:1"
 LAYER_DATA = os.urandom(100_000)
 
@@ -135,7 +136,7 @@ def test_only_this_platform_has_to_be_there(make: Make) -> None:
         assert [item.digest for item in archive.graph(image, AMD64)[top["digest"]]] == [amd["digest"]]
         assert digest(b"amd") in content(archive, image) and digest(b"arm") not in content(archive, image)
         assert code(lambda: archive.graph(image, ARM64)) == "blob_missing"
-        assert code(lambda: archive.graph(image, archive_reader.Platform("linux", "s390x"))) == "archive_no_platform"
+        assert code(lambda: archive.graph(image, Platform("linux", "s390x"))) == "archive_no_platform"
 
 
 def test_missing_blobs(make: Make) -> None:

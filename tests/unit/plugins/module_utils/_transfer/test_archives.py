@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Checkpoints as files, on the test double of containerd: foretold, done, done again, refused, failed half-way."""
+"""Checkpoints as files, on the test double of containerd: predicted, done, done again, refused, failed half-way."""
 
 from __future__ import annotations
 
@@ -27,6 +27,7 @@ from ansible_collections.gpuops.restore.plugins.module_utils._transfer import (
     export_archive,
     import_archive,
 )
+from ansible_collections.gpuops.restore.plugins.module_utils._transfer.common import TransferResult
 from ansible_collections.gpuops.restore.tests.unit.helpers import dump_samples
 from ansible_collections.gpuops.restore.tests.unit.helpers.archive_samples import (
     END,
@@ -49,8 +50,7 @@ from ansible_collections.gpuops.restore.tests.unit.helpers.containerd_samples im
 from ansible_collections.gpuops.restore.tests.unit.helpers.fake_containerd import FakeContainerd
 
 NAME = "example.test/converted:1"
-Outcome = export_archive.ExportResult
-Run = Callable[[bool], Outcome]
+Run = Callable[[bool], TransferResult]
 
 
 @pytest.fixture(autouse=True)
@@ -70,8 +70,8 @@ def converting(client: Client, path: str, **more: Any) -> Run:
     return lambda check: transfer_convert.run(client, transfer_convert.ConvertParams(NAME, path, **more), check)
 
 
-def thrice(run: Run) -> Outcome:
-    """Foretold, done, and then nothing to do."""
+def thrice(run: Run) -> TransferResult:
+    """Predicted, done, and then nothing to do."""
     predicted, done = run(True), run(False)
     for key in ("changed", "digest", "actions", "before", "after", "warnings"):
         assert getattr(predicted, key) == getattr(done, key), key
@@ -101,7 +101,7 @@ def empty(fake: FakeContainerd) -> None:
 def test_out_and_in(fake: FakeContainerd, client: Client, node: Node, tmp_path: Path, ending: str) -> None:
     path = str(tmp_path / f"a.{ending}")
     written = thrice(exporting(client, path))
-    assert written.archive["size"] == os.stat(path).st_size
+    assert written.transferred["size"] == os.stat(path).st_size
     blobs, labels = {name: blob.data for name, blob in fake.state.blobs.items()}, dict(fake.state.images)
     empty(fake)
     done = thrice(importing(client, path))
@@ -117,7 +117,7 @@ def test_out_and_in(fake: FakeContainerd, client: Client, node: Node, tmp_path: 
 
 def test_as_the_ending_says(client: Client, node: Node, tmp_path: Path) -> None:
     for name, kind in {"a.tar": "none", "a.tar.gz": "gzip", "a.tgz": "gzip", "a.zst": "zstd", "a": "none"}.items():
-        assert exporting(client, str(tmp_path / name))(False).archive["compression"] == kind
+        assert exporting(client, str(tmp_path / name))(False).transferred["compression"] == kind
     path = str(tmp_path / "a.tar")
     # Nothing is lost when it is packed in another way.
     assert thrice(exporting(client, path, compression="gzip")).before["compression"] == "none"
@@ -216,7 +216,7 @@ def test_what_a_killed_export_left_goes(client: Client, node: Node, tmp_path: Pa
     assert exporting(client, path)(True).changed
     assert partial.exists()
     done = exporting(client, path)(False)
-    assert (done.archive["kept"], sorted(os.listdir(partial.parent))) == (0, ["a.tar", "a.tar.gpuops.json"])
+    assert (done.transferred["kept"], sorted(os.listdir(partial.parent))) == (0, ["a.tar", "a.tar.gpuops.json"])
     partial.write_bytes(b"of a run that was killed")
     for check in (True, False):
         assert not exporting(client, path)(check).changed
@@ -352,7 +352,10 @@ def test_an_archive_of_the_kubelet(
     if packed == "gzip":
         Path(path).write_bytes(gzip.compress(Path(path).read_bytes()))
     done = thrice(converting(client, path))
-    assert (done.archive["kind"], done.archive["compression"]) == ("kubelet", "gzip" if packed == "gzip" else "none")
+    assert (done.transferred["kind"], done.transferred["compression"]) == (
+        "kubelet",
+        "gzip" if packed == "gzip" else "none",
+    )
     images, names, found = parts_of(fake, client)
     assert images == dump_samples.IMAGES and names == ["var/count"]
     assert found.base is not None and found.base.digest == node.base.digest and found.base_name == BASE_NAME
@@ -386,7 +389,7 @@ def test_an_archive_of_podman(fake: FakeContainerd, client: Client, node: Node, 
         "volumes/data_tar": tar({}),
     }
     done = thrice(converting(client, dumped(tmp_path, node, **files)))
-    assert done.archive["kind"] == "podman"
+    assert done.transferred["kind"] == "podman"
     told = " ".join(done.warnings)
     assert all(word in told for word in ("skip-file-rwx-check", "/dev/shm", "volumes/data.tar"))
 
@@ -667,4 +670,4 @@ def test_a_layout_is_converted_by_importing_it(
     path = str(tmp_path / "a.tar")
     exporting(client, path)(False)
     done = thrice(converting(client, path))
-    assert (done.archive["kind"], done.digest) == ("oci", node.checkpoint.digest)
+    assert (done.transferred["kind"], done.digest) == ("oci", node.checkpoint.digest)

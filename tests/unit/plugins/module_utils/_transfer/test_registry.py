@@ -119,12 +119,20 @@ def test_there_and_back_nothing_is_lost(
 ) -> None:
     base = fake.state.images[BASE_NAME].target.digest
     predicted, pushed = push(work, check=True), push(work)
-    assert (predicted.actions, predicted.registry, predicted.after) == (pushed.actions, pushed.registry, pushed.after)
+    assert (predicted.actions, predicted.transferred, predicted.after) == (
+        pushed.actions,
+        pushed.transferred,
+        pushed.after,
+    )
     assert pushed.changed and pushed.digest == sample.digest
     assert not push(work).changed and not push(work, check=True).changed
     before = empty(fake)
     predicted, pulled = pull(work, check=True), pull(work)
-    assert (predicted.actions, predicted.registry, predicted.after) == (pulled.actions, pulled.registry, pulled.after)
+    assert (predicted.actions, predicted.transferred, predicted.after) == (
+        pulled.actions,
+        pulled.transferred,
+        pulled.after,
+    )
     assert {digest: blob.data for digest, blob in fake.state.blobs.items()} == before
     assert pulled.changed and pulled.digest == sample.digest and not pulled.warnings
     assert fake.state.images[CHECKPOINT_NAME].target.digest == sample.digest
@@ -194,7 +202,9 @@ def test_a_base_image_for_several_machines_of_which_one_is_here(fake: FakeContai
 def test_without_the_base_image(fake: FakeContainerd, registry: FakeRegistry, sample: Sample, work: Any) -> None:
     full = push(work, tag="full")
     lean = push(work, base=False)
-    assert lean.registry["blobs"] < full.registry["blobs"] and lean.registry["kept"] == lean.registry["blobs"]
+    assert (
+        lean.transferred["blobs"] < full.transferred["blobs"] and lean.transferred["kept"] == lean.transferred["blobs"]
+    )
     # What has it will do for both; what lacks it gets it.
     assert not push(work, tag="full", base=False).changed
     empty(fake)
