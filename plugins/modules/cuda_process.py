@@ -157,7 +157,7 @@ from ansible_collections.gpuops.restore.plugins.module_utils._gpu import state a
 def step(module: AnsibleModule, client: Client | None) -> dict[str, Any]:
     """Carry out one call of the module."""
     params = gpu_state.StateParams.from_options(module.params)
-    done = gpu_state.reach(client, params, module.check_mode)
+    done = gpu_state.ensure(client, params, module.check_mode)
     for warning in done.warnings:
         module.warn(warning)
     return {

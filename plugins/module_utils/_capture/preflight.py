@@ -58,7 +58,7 @@ def examine(client: Client, params: CaptureParams, container: Container, task: T
         gpus = gpu.examine(client, params.cuda(), params.gpu, scope.processes())
         problems += forks.problems(gpus.forks, params.cuda_forks, params.container_id, access.proc)
         if gpus.suspend:
-            warnings += gpu_state.reach(client, params.cuda(), check=True).warnings
+            warnings += gpu_state.ensure(client, params.cuda(), check=True).warnings
     except RestoreError as error:
         problems.append(error)
     try:

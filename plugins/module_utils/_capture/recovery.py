@@ -20,7 +20,7 @@ from .._containerd.tasks import Task
 from .._core import state_dir
 from .._core.errors import RETRYABLE, ConflictError, NotFoundError, PreconditionError, RestoreError, RpcError
 from .._gpu import driver as gpu_driver, state as gpu_state
-from .._gpu.driver import ASK, Driver
+from .._gpu.driver import QUERY, Driver
 from .._host import processes as host_processes
 from .mark import ENDING, KEPT_PAUSED, Mark, MarkFile
 from .params import CaptureParams
@@ -47,7 +47,7 @@ def recover(client: Client, params: CaptureParams, mark_file: MarkFile, mark: Ma
     """Have the workload of a broken-off capture go on, take away what that one made, and clear the mark.
 
     Raises ConflictError ``capture_busy`` when CRIU is still at it after ``checkpoint_timeout``, and what
-    :func:`_gpu.state.reach` raises; the mark stays in both cases.
+    :func:`_gpu.state.ensure` raises; the mark stays in both cases.
     """
     container_id = params.container_id
     if marked_task(client, container_id, mark, params.access.proc) is not None:
@@ -98,11 +98,11 @@ def resume_cuda(client: Client, params: gpu_state.StateParams, driver: Driver | 
     """
     if driver is not None:
         try:
-            return gpu_state.reach(client, params, False, driver).seconds
+            return gpu_state.ensure(client, params, False, driver).seconds
         except RestoreError as error:
-            if error.details.get("operation") != ASK:
+            if error.details.get("operation") != QUERY:
                 raise
-    return gpu_state.reach(client, params, False).seconds
+    return gpu_state.ensure(client, params, False).seconds
 
 
 def remove_leftovers(client: Client, mark: Mark) -> None:

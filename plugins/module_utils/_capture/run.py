@@ -181,7 +181,7 @@ class Capture:
         driver = stack.enter_context(params.access.open_driver(deadline))
         self._suspended = True
         try:
-            done = gpu_state.reach(self._client, params.cuda(), False, driver)
+            done = gpu_state.ensure(self._client, params.cuda(), False, driver)
         except RestoreError as error:
             # It has rolled back by itself; where it could not, the next run may, by the mark.
             self._rollback_failed = not error.details.get("rolled_back", True)

@@ -53,7 +53,7 @@ def settled(client: Client, params: CaptureParams, check: bool) -> CaptureResult
     """Have what a capture has left standing still go on or end, as ``params.leave`` says.
 
     A capture that was broken off has no image, so its workload goes on in any case. Raises ConflictError
-    (``capture_busy``, ``container_not_ours``) and what :func:`_gpu.state.reach` raises.
+    (``capture_busy``, ``container_not_ours``) and what :func:`_gpu.state.ensure` raises.
     """
     place = (params.marks_root, client.namespace, params.container_id)
     if check:

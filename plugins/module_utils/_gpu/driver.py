@@ -29,7 +29,8 @@ RUNNING, LOCKED, CHECKPOINTED, FAILED = "RUNNING", "LOCKED", "CHECKPOINTED", "FA
 GONE = "GONE"
 _STATES = (RUNNING, LOCKED, CHECKPOINTED, FAILED, "CHECKPOINTING", "RESTORING")
 
-ASK, LOCK, CHECKPOINT, RESTORE, UNLOCK = "ask", "lock", "checkpoint", "restore", "unlock"
+#: The calls, as ``details.operation`` of failures names them. QUERY: whether a process has CUDA, and its state.
+QUERY, LOCK, CHECKPOINT, RESTORE, UNLOCK = "ask", "lock", "checkpoint", "restore", "unlock"
 
 #: Codes that say that a node cannot serve CUDA processes, rather than that one of them is ill.
 UNAVAILABLE = frozenset(
@@ -52,17 +53,18 @@ MAP_SINCE = 13000
 
 @dataclass(frozen=True)
 class Done:
-    """The answer to one call. ``error`` is a CUresult (0: success) called ``name``; ``state`` as read afterwards.
-
-    ``gone``: the process has ended. ``thread`` is the restore thread's id, of ``ask`` only.
-    """
+    """The answer to one call."""
 
     process: Process
+    #: A CUresult (0: success) and its name.
     error: int
     name: str
+    #: As read after the call; None where it was not told.
     state: str | None
+    #: The process has ended.
     gone: bool
     seconds: float = 0.0
+    #: The id of the restore thread; of QUERY only.
     thread: int | None = None
 
 
@@ -85,15 +87,18 @@ def version_text(version: int | None) -> str | None:
 
 
 class Driver:
-    """An initialised driver. ``version`` as cuDriverGetVersion has it; ``place`` is where its library was found."""
+    """An initialised driver."""
 
     def __init__(self, child: Child, place: Place, version: int, gpu_pairs: bool, init_seconds: float) -> None:
+        #: Where its library was found.
         self.place = place
+        #: As cuDriverGetVersion has it.
         self.version = version
         self.init_seconds = init_seconds
         self._gpu_pairs = gpu_pairs
         self._child = child
         self._number = 0
+        #: What hangs in the kernel and cannot be killed; empty for nothing.
         self.stuck: str = ""
 
     def require_map(self) -> None:

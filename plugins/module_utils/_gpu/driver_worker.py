@@ -2,13 +2,13 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The helper process that speaks to the CUDA driver, one thread for each process that it is asked about.
+"""The helper process that speaks to the CUDA driver, one thread for each process.
 
 Its source is sent to a Python of its own (see _child), so it imports only the standard library and cuda.bindings.
 It says ``{"ready": {...}}`` or ``{"failed": kind, "text": ...}``; then every line ``{"id", "op", "pid", "start_time",
 "timeout_ms", "pairs"}`` on standard input is answered by one ``{"id", "error", "name", "state", "thread", "gone",
-"seconds"}``. ``op`` is ask, lock, checkpoint, restore or unlock; ``error`` a CUresult, ``state`` a CUprocessState.
-When standard input ends, calls that have begun are finished first.
+"seconds"}``. ``op`` is ask (for the state), lock, checkpoint, restore or unlock; ``error`` a CUresult, ``state`` a
+CUprocessState. When standard input ends, calls that have begun are finished first.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ class _Calls:
     def __init__(self, driver: Any) -> None:
         self._driver = driver
 
-    def ask(self, request: dict[str, Any]) -> dict[str, Any]:
+    def query(self, request: dict[str, Any]) -> dict[str, Any]:
         """The restore thread tells whether it has CUDA: GetState alone also answers for coordinators without state."""
         error, thread = self._driver.cuCheckpointProcessGetRestoreThreadId(request["pid"])
         # A live process that was poisoned may answer so too; then the state decides.
@@ -149,7 +149,7 @@ def _serve(requests: Any, calls: _Calls, output: _Output) -> None:
         answer: dict[str, Any] = {"error": _OPERATING_SYSTEM, "name": "CUDA_ERROR_OPERATING_SYSTEM"}
         try:
             if process.alive():
-                answer = (calls.ask if request["op"] == "ask" else calls.act)(request)
+                answer = (calls.query if request["op"] == "ask" else calls.act)(request)
         except Exception as error:  # noqa: BLE001 - the thread's caller has to hear of anything at all
             answer = {"error": _UNNAMED, "name": f"{type(error).__name__}: {error}"}
         output.write({"id": request["id"], **answer, "gone": not process.alive()})

@@ -17,7 +17,7 @@ from .._host import memory as host_memory
 from .._host.processes import Process
 from . import devices, driver as gpu_driver, marks, nvml, processes as gpu_processes
 from .access import GpuAccess
-from .processes import Found, Scope
+from .processes import CudaProcess, Scope
 
 #: Seconds for a look, as long as it may take to wake GPUs without persistence mode.
 SECONDS = 60.0
@@ -25,7 +25,7 @@ SECONDS = 60.0
 
 @dataclass(frozen=True)
 class InfoParams:
-    """Whose processes: a container's, ``pids``, or without both all that hold VRAM now."""
+    """Whose processes: a container's, ``pids``, or without both all that have GPU memory now."""
 
     container_id: str = ""
     pids: tuple[int, ...] = ()
@@ -48,7 +48,7 @@ class _Answer:
     code: str | None
     version: int | None
     library: str | None
-    found: tuple[Found, ...]
+    found: tuple[CudaProcess, ...]
 
 
 def gather(client: Client | None, params: InfoParams) -> dict[str, Any]:
@@ -96,13 +96,13 @@ def _query_driver(params: InfoParams, processes: Sequence[Process]) -> _Answer:
     deadline = time.monotonic() + params.access.cuda_timeout
     try:
         with params.access.open_driver(deadline) as driver:
-            found = tuple(gpu_processes.ask(driver, processes, deadline)) if processes else ()
+            found = tuple(gpu_processes.query_states(driver, processes, deadline)) if processes else ()
             return _Answer(True, None, None, driver.version, str(driver.place), found)
     except NodeError as error:
         return _Answer(False, error.message, error.code, error.details.get("version"), None, ())
 
 
-def _result(params: InfoParams, entry: Found, reading: nvml.Reading) -> dict[str, Any]:
+def _result(params: InfoParams, entry: CudaProcess, reading: nvml.Reading) -> dict[str, Any]:
     process = entry.process
     checkpointed = entry.state == gpu_driver.CHECKPOINTED
     return {

@@ -25,10 +25,7 @@ SECONDS = 60.0
 
 @dataclass(frozen=True)
 class Gpu:
-    """One GPU; sizes in bytes, None where it does not tell. ``mig``: it is divided, or may be.
-
-    ``minor``: of its device node.
-    """
+    """One GPU; sizes in bytes, None where it does not tell."""
 
     uuid: str
     index: int
@@ -36,7 +33,9 @@ class Gpu:
     memory_total: int | None
     memory_free: int | None
     persistence: bool | None
+    #: It is divided, or may be.
     mig: bool
+    #: Of its device node.
     minor: int | None = None
 
     def result(self) -> dict[str, Any]:
@@ -46,21 +45,25 @@ class Gpu:
 
 @dataclass(frozen=True)
 class Holder:
-    """A process's memory on one GPU; ``bytes`` None where the driver does not tell."""
+    """A process's memory on one GPU."""
 
     pid: int
+    #: Its UUID.
     gpu: str
+    #: None where the driver does not tell.
     bytes: int | None
 
 
 @dataclass(frozen=True)
 class Reading:
-    """What there is at one moment. Without NVML ``reason`` says why, and all else is empty."""
+    """What there is at one moment; empty but for ``reason`` where there is no NVML."""
 
     driver: str | None = None
+    #: As cuDriverGetVersion has it.
     cuda: int | None = None
     gpus: tuple[Gpu, ...] = ()
     holders: tuple[Holder, ...] = ()
+    #: Why there is no NVML.
     reason: str = ""
 
     def gpu(self, uuid: str) -> Gpu | None:
@@ -95,13 +98,13 @@ def read(driver_root: str = "", seconds: float = SECONDS, fallback: str = driver
     found = Reading(reason="no place to look")
     for place in places:
         with driver_library.environment(place) as variables:
-            found, absent = _ask(variables, deadline)
+            found, absent = _read_with(variables, deadline)
         if not absent:
             break
     return found
 
 
-def _ask(variables: dict[str, str], deadline: float) -> tuple[Reading, bool]:
+def _read_with(variables: dict[str, str], deadline: float) -> tuple[Reading, bool]:
     """The reading, and whether the library is not there at all."""
     child = Child(nvml_worker, variables)
     try:

@@ -16,10 +16,10 @@ import os
 from typing import Any, Callable
 
 
-def _optional(ask: Callable[[], Any], nvml: Any) -> Any:
+def _optional(read: Callable[[], Any], nvml: Any) -> Any:
     """What not every GPU tells: None then."""
     try:
-        return ask()
+        return read()
     except nvml.NVMLError:
         return None
 

@@ -4,7 +4,7 @@
 
 """Which processes have CUDA state: those of a task's cgroup, or named ones, and the driver's answers.
 
-NVML cannot be asked: a checkpointed process is on no GPU and not in its list.
+NVML is no help: a checkpointed process is on no GPU and not in its list.
 """
 
 from __future__ import annotations
@@ -27,19 +27,22 @@ _AGAIN_SECONDS = 0.1
 
 
 @dataclass(frozen=True)
-class Found:
-    """A process with CUDA. ``state`` None: the driver does not tell, because of ``problem``."""
+class CudaProcess:
+    """A process with CUDA, as the driver tells of it."""
 
     process: Process
+    #: None where the driver does not tell, because of ``problem``.
     state: str | None
+    #: The id of its restore thread.
     thread: int | None
     problem: str = ""
 
 
 @dataclass(frozen=True)
 class Scope:
-    """Whose processes are meant: those of the task whose process is ``task_pid``, or just ``pids``."""
+    """Whose processes are meant."""
 
+    #: The process of a task, whose cgroup holds all of them; 0 for ``pids``.
     task_pid: int = 0
     pids: tuple[int, ...] = ()
     proc: str = "/proc"
@@ -137,10 +140,11 @@ def scope_of_container(
     return Scope(task_pid=task.pid, proc=proc, cgroup_root=cgroup_root)
 
 
-def ask(driver: Driver, processes: Sequence[Process], deadline: float) -> list[Found]:
+def query_states(driver: Driver, processes: Sequence[Process], deadline: float) -> list[CudaProcess]:
     """Those of the processes that have CUDA, in their order. Raises RestoreError ``cuda_timeout``.
 
-    A process that answers neither that it has CUDA nor that it has not is asked twice; it may just have been ending.
+    Where the driver says neither that a process has CUDA nor that it has not, it is queried twice: the process may just
+    have been ending.
     """
     answers = dict(_round(driver, processes, deadline))
     doubtful = [process for process in processes if _is_doubtful(answers[process.pid])]
@@ -153,7 +157,7 @@ def ask(driver: Driver, processes: Sequence[Process], deadline: float) -> list[F
         if done.gone or done.error == gpu_driver.NOT_INITIALIZED:
             continue
         problem = "" if done.error == 0 and done.state else f"{done.name} ({done.error})"
-        found.append(Found(process, None if problem else done.state, done.thread, problem))
+        found.append(CudaProcess(process, None if problem else done.state, done.thread, problem))
     return found
 
 
@@ -162,7 +166,7 @@ def _is_doubtful(done: gpu_driver.Done) -> bool:
 
 
 def _round(driver: Driver, processes: Sequence[Process], deadline: float) -> dict[int, gpu_driver.Done]:
-    found = driver.call(gpu_driver.ASK, processes, deadline)
+    found = driver.call(gpu_driver.QUERY, processes, deadline)
     if found.pending:
         pids = ", ".join(str(process.pid) for process in found.pending)
         raise RestoreError(
@@ -170,6 +174,6 @@ def _round(driver: Driver, processes: Sequence[Process], deadline: float) -> dic
             f"The CUDA driver {found.reason} when asked for the state of process {pids}.",
             "See whether the process is stopped, frozen or in state D; nothing was changed, so run again afterwards.",
             outcome=RETRYABLE,
-            details={"operation": gpu_driver.ASK, "pending": [process.pid for process in found.pending]},
+            details={"operation": gpu_driver.QUERY, "pending": [process.pid for process in found.pending]},
         )
     return found.done

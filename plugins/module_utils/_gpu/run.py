@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The calls of one step: who was asked what, how it went, and the way back."""
+"""The calls of one step: which were made for which process, how they went, and the rollback."""
 
 from __future__ import annotations
 
@@ -16,23 +16,24 @@ from .._host.processes import Process
 from . import marks, transitions
 from .driver import CHECKPOINTED, GONE, LOCKED, RESTORE, RUNNING, UNLOCK, Done, Driver, Round
 from .nvml import Reading
-from .processes import Found
+from .processes import CudaProcess
 
 #: The state of a process for which a call was made that never answered.
 UNANSWERED = "UNKNOWN"
 
 
 class Run:
-    """The processes of one step and their states as the calls go on. ``seconds``: per call, for all side by side."""
+    """The processes of one step and their states as the calls go on."""
 
     def __init__(
         self,
         driver: Driver,
         pairs: Sequence[tuple[str, str]],
         marks_root: str,
-        found: Sequence[Found],
+        found: Sequence[CudaProcess],
     ) -> None:
         self.driver = driver
+        #: By call, for all processes side by side.
         self.seconds: dict[str, float] = {}
         self._pairs = pairs
         self._marks_root = marks_root
@@ -42,7 +43,7 @@ class Run:
         self._problems: dict[Process, str] = {}
         self.add(found)
 
-    def add(self, found: Sequence[Found]) -> None:
+    def add(self, found: Sequence[CudaProcess]) -> None:
         """Further processes."""
         for entry in found:
             self._before[entry.process] = self._now[entry.process] = entry.state or UNANSWERED

@@ -33,24 +33,24 @@ from . import (
 from .access import GpuAccess
 from .driver import CHECKPOINT, CHECKPOINTED, LOCK, LOCKED, RESTORE, RUNNING, UNLOCK, Done, Driver
 from .locks import Locks
-from .processes import Found, Scope
+from .processes import CudaProcess, Scope
 from .run import UNANSWERED, Run
 
-#: New processes may be forked while the others are locked; those that never end to come are not ours to wait for.
+#: How often new processes, forked while the others were locked, are looked for.
 _ROUNDS = 5
 
 
 @dataclass(frozen=True)
 class StateParams:
-    """The state that is wanted: RUNNING, LOCKED or CHECKPOINTED; of a container's task or of ``pids``.
+    """The state that the processes of a container's task, or ``pids``, are to have."""
 
-    ``gpu_map`` and ``vram`` (bytes that the checkpoint held) by old GPU UUIDs.
-    """
-
+    #: RUNNING, LOCKED or CHECKPOINTED.
     state: str = RUNNING
     container_id: str = ""
     pids: tuple[int, ...] = ()
+    #: New UUIDs of GPUs by old ones.
     gpu_map: Mapping[str, str] = field(default_factory=dict)
+    #: Bytes that the checkpoint had on each GPU, by old UUID.
     vram: Mapping[str, int] = field(default_factory=dict)
     #: The GPUs that the processes could see when they were captured, where that is known.
     visible: tuple[str, ...] = ()
@@ -77,11 +77,12 @@ class StateParams:
 
 @dataclass
 class StateResult:
-    """What was, or in check mode would be, done. ``processes`` as the module returns them."""
+    """What was, or in check mode would be, done."""
 
     changed: bool = False
     actions: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
+    #: As the module returns them.
     processes: list[dict[str, Any]] = field(default_factory=list)
     seconds: dict[str, float] = field(default_factory=dict)
     #: How often it was tried to lock all of them.
@@ -90,7 +91,7 @@ class StateResult:
     reached_at: float | None = None
 
 
-def reach(client: Client | None, params: StateParams, check: bool, driver: Driver | None = None) -> StateResult:
+def ensure(client: Client | None, params: StateParams, check: bool, driver: Driver | None = None) -> StateResult:
     """Bring all processes to ``params.state``. ``client`` is only needed for a container; ``driver``: one that is open.
 
     Raises InputError (``container_absent``, ``task_absent``, ``process_gone``, ``not_a_cuda_process``,
@@ -116,7 +117,7 @@ def reach(client: Client | None, params: StateParams, check: bool, driver: Drive
     deadline = begun + params.access.cuda_timeout
     opening = params.access.open_driver(deadline)
     with contextlib.nullcontext(driver) if driver else opening as driver:
-        found = gpu_processes.ask(driver, processes, deadline)
+        found = gpu_processes.query_states(driver, processes, deadline)
         _require_cuda(params, found)
         if not check:
             marks.forget_gone(params.access.marks_root, params.access.proc)
@@ -151,7 +152,7 @@ def _scope(client: Client | None, params: StateParams) -> Scope | None:
     return gpu_processes.scope_of_pids(params.pids, params.access.proc, params.access.cgroup_root)
 
 
-def _require_cuda(params: StateParams, found: Sequence[Found]) -> None:
+def _require_cuda(params: StateParams, found: Sequence[CudaProcess]) -> None:
     """A container may hold processes without CUDA; one that is named must have it."""
     with_cuda = {entry.process.pid for entry in found}
     for pid in params.pids:
@@ -165,7 +166,11 @@ def _require_cuda(params: StateParams, found: Sequence[Found]) -> None:
 
 
 def _preflight(
-    params: StateParams, found: Sequence[Found], pairs: Sequence[tuple[str, str]], driver: Driver, result: StateResult
+    params: StateParams,
+    found: Sequence[CudaProcess],
+    pairs: Sequence[tuple[str, str]],
+    driver: Driver,
+    result: StateResult,
 ) -> nvml.Reading | None:
     """What has to be right before the first call; the NVML reading where one was made."""
     todo = {entry.process.pid: transitions.calls(params.state, entry.state) for entry in found}
@@ -268,7 +273,7 @@ def _lock_new_ones(
     for _round in range(_ROUNDS):
         known = set(run.processes)
         fresh: list[Process] = [process for process in scope.processes() if process not in known]
-        found = gpu_processes.ask(run.driver, fresh, deadline) if fresh else []
+        found = gpu_processes.query_states(run.driver, fresh, deadline) if fresh else []
         if not found:
             return []
         transitions.refuse(params.state, found, params.access.marks_root)

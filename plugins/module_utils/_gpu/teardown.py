@@ -36,10 +36,11 @@ class Policy:
 
 @dataclass
 class Suspended:
-    """What was, or in check mode would be, done. ``processes``: whether any has CUDA state."""
+    """What was, or in check mode would be, done."""
 
     actions: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
+    #: Whether any has CUDA state.
     processes: bool = False
 
 
@@ -78,7 +79,7 @@ def suspend(
         access=policy.access,
     )
     try:
-        found = state.reach(client, params, check)
+        found = state.ensure(client, params, check)
     except InputError:
         # It ended by itself meanwhile.
         return done

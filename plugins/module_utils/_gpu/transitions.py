@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from .._core.errors import RETRYABLE, TERMINAL, UNKNOWN, RestoreError
 from . import driver, marks
 from .driver import CHECKPOINT, CHECKPOINTED, FAILED, LOCK, LOCKED, RESTORE, RUNNING, UNLOCK
-from .processes import Found
+from .processes import CudaProcess
 
 #: What has to be done, by the state that is wanted and the one that is.
 _CALLS = {
@@ -39,7 +39,7 @@ def calls(wanted: str, state: str | None) -> tuple[str, ...]:
     return _CALLS[wanted].get(state or "", ())
 
 
-def refuse(wanted: str, found: Sequence[Found], marks_root: str) -> None:
+def refuse(wanted: str, found: Sequence[CudaProcess], marks_root: str) -> None:
     """Raise RestoreError for a process that cannot be brought to ``wanted``, before any is touched.
 
     ``cuda_process_unreadable``, ``cuda_process_failed``, ``cuda_process_busy``; for one whose restore was begun before:

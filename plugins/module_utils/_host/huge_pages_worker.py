@@ -58,14 +58,14 @@ class Shared:
         self._holders = os.open(os.path.dirname(path), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
 
     @contextlib.contextmanager
-    def alone(self) -> Iterator[None]:
+    def exclusive(self) -> Iterator[None]:
         """No other guard changes anything meanwhile."""
         with open(self._path, "rb") as stream:
             fcntl.flock(stream, fcntl.LOCK_EX)
             yield
 
-    def put_back_if_last(self) -> None:
-        """To be called alone, and without holding."""
+    def restore_if_last(self) -> None:
+        """Put the node's own value back unless another guard holds the switch. To be called in :meth:`exclusive`."""
         try:
             fcntl.flock(self._holders, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -85,7 +85,7 @@ class Shared:
             fcntl.flock(self._holders, fcntl.LOCK_UN)
 
     def switch(self) -> None:
-        """To be called alone: hold, and switch if nobody has."""
+        """Hold the switch, and turn it if nobody has. To be called in :meth:`exclusive`."""
         current = self._setting.read()
         if not os.path.exists(self._note) and current != _ALWAYS:
             os.makedirs(os.path.dirname(self._note), mode=0o700, exist_ok=True)
@@ -97,7 +97,7 @@ class Shared:
         fcntl.flock(self._holders, fcntl.LOCK_SH)
         self._setting.write(_ALWAYS)
 
-    def let_go(self) -> None:
+    def release(self) -> None:
         fcntl.flock(self._holders, fcntl.LOCK_UN)
 
 
@@ -151,8 +151,8 @@ def _fill(file: int, area: mmap.mmap) -> float:
 def _serve(request: Mapping[str, str], answer: Callable[[Mapping[str, object]], None]) -> None:
     setting = Setting(request["setting"])
     shared = Shared(request["setting"], request["note"], setting)
-    with shared.alone():
-        shared.put_back_if_last()
+    with shared.exclusive():
+        shared.restore_if_last()
         was = setting.read()
         measured: dict[str, float] = {}
         wanted = request["mode"] == _ALWAYS
@@ -165,9 +165,9 @@ def _serve(request: Mapping[str, str], answer: Callable[[Mapping[str, object]], 
             shared.switch()
     answer({"switched": wanted and was != _ALWAYS, "was": was, "measured": measured})
     sys.stdin.buffer.read()
-    with shared.alone():
-        shared.let_go()
-        shared.put_back_if_last()
+    with shared.exclusive():
+        shared.release()
+        shared.restore_if_last()
 
 
 def main() -> None:

@@ -110,7 +110,7 @@ def restore_memory(
     ``ownership``: owner label and force. ``gpu_required`` as :func:`requires_gpu` tells, ``processes_required`` as
     :func:`requires_processes`; ``predicted_task``: in check mode, the task is one that this call would have started;
     ``opening``: a driver that is being opened.
-    Raises what :func:`_gpu.state.reach` raises, and RestoreError ``no_cuda_process``.
+    Raises what :func:`_gpu.state.ensure` raises, and RestoreError ``no_cuda_process``.
     """
     policy = params.policy
     result = GpuResult()
@@ -118,7 +118,7 @@ def restore_memory(
         # Whether it holds any can only be seen once it runs.
         return result
     try:
-        done = gpu_state.reach(
+        done = gpu_state.ensure(
             client,
             gpu_state.StateParams(
                 state=driver.RUNNING,

@@ -50,9 +50,9 @@ class Steps:
     def run(self, *pids: int, **changes: Any) -> StateResult:
         params = self.params(*pids, **changes)
         before, log = self.states(), len(self.world.order())
-        predicted = gpu_state.reach(None, params, True)
+        predicted = gpu_state.ensure(None, params, True)
         assert (self.states(), len(self.world.order())) == (before, log), "check mode has made a call"
-        done = gpu_state.reach(None, params, False)
+        done = gpu_state.ensure(None, params, False)
         assert (predicted.changed, predicted.actions) == (done.changed, done.actions)
         assert [entry["after"] for entry in predicted.processes] == [entry["after"] for entry in done.processes]
         assert done.changed == (self.states() != before)
@@ -63,7 +63,7 @@ class Steps:
         before, log, found = self.states(), len(self.world.order()), []
         for check in (True, False):
             with pytest.raises(RestoreError) as caught:
-                gpu_state.reach(None, self.params(*pids, **changes), check)
+                gpu_state.ensure(None, self.params(*pids, **changes), check)
             found.append(caught.value)
         assert (found[0].code, found[0].message) == (found[1].code, found[1].message)
         assert (self.states(), len(self.world.order())) == (before, log)
@@ -72,5 +72,5 @@ class Steps:
     def fails(self, *pids: int, **changes: Any) -> RestoreError:
         """An error in the middle."""
         with pytest.raises(RestoreError) as caught:
-            gpu_state.reach(None, self.params(*pids, **changes), False)
+            gpu_state.ensure(None, self.params(*pids, **changes), False)
         return caught.value

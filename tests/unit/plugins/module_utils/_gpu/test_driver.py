@@ -19,12 +19,12 @@ from ansible_collections.gpuops.restore.plugins.module_utils._core import depend
 from ansible_collections.gpuops.restore.plugins.module_utils._core.errors import RETRYABLE, NodeError, RestoreError
 from ansible_collections.gpuops.restore.plugins.module_utils._gpu import driver as gpu_driver, driver_worker
 from ansible_collections.gpuops.restore.plugins.module_utils._gpu.driver import (
-    ASK,
     CHECKPOINT,
     CHECKPOINTED,
     GONE,
     LOCK,
     LOCKED,
+    QUERY,
     RESTORE,
     RUNNING,
     UNLOCK,
@@ -53,7 +53,7 @@ def test_a_process_goes_all_the_way_round(world: standin.World) -> None:
     with gpu_driver.opened(soon()) as driver:
         states = [
             driver.call(operation, [one], soon()).done[one.pid].state
-            for operation in (ASK, LOCK, CHECKPOINT, RESTORE, UNLOCK)
+            for operation in (QUERY, LOCK, CHECKPOINT, RESTORE, UNLOCK)
         ]
     assert states == [RUNNING, LOCKED, CHECKPOINTED, LOCKED, RUNNING]
     assert world.order() == [(operation, one.pid) for operation in (LOCK, CHECKPOINT, RESTORE, UNLOCK)]
@@ -62,7 +62,7 @@ def test_a_process_goes_all_the_way_round(world: standin.World) -> None:
 def test_one_init_one_helper_and_one_thread_for_each_process(world: standin.World) -> None:
     several = [process(world.add_process(standin.CHECKPOINTED)) for _number in range(3)]
     with gpu_driver.opened(soon()) as driver:
-        for operation in (ASK, RESTORE, UNLOCK):
+        for operation in (QUERY, RESTORE, UNLOCK):
             driver.call(operation, several, soon())
     calls = world.calls()
     assert [call.what for call in calls].count("init") == 1
@@ -89,7 +89,7 @@ def test_processes_without_cuda_coordinators_and_those_that_are_gone(world: stan
     thread = process(world.add_process(standin.RUNNING, restore_tid=4711))
     world.kill(gone.pid)
     with gpu_driver.opened(soon()) as driver:
-        done = driver.call(ASK, [plain, coordinator, gone, thread], soon()).done
+        done = driver.call(QUERY, [plain, coordinator, gone, thread], soon()).done
     assert done[plain.pid].error == gpu_driver.NOT_INITIALIZED
     assert done[coordinator.pid].error == gpu_driver.NOT_INITIALIZED, "it has a state but no restore thread"
     assert (done[gone.pid].gone, done[gone.pid].state) == (True, GONE)
@@ -109,7 +109,7 @@ def test_a_reused_pid_is_never_touched(world: standin.World) -> None:
 def test_a_process_that_ends_and_a_new_one_with_its_number_are_told_apart_by_a_pidfd(world: standin.World) -> None:
     one = process(world.add_process(standin.RUNNING))
     with gpu_driver.opened(soon()) as driver:
-        driver.call(ASK, [one], soon())
+        driver.call(QUERY, [one], soon())
         os.kill(one.pid, signal.SIGKILL)
         # Unreaped, so /proc still has it: what tells is that it has ended.
         give_up = time.monotonic() + 5

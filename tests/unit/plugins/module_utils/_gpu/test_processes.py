@@ -81,7 +81,7 @@ def code(client: Client, params: gpu_state.StateParams) -> str:
     found = []
     for check in (True, False):
         with pytest.raises(RestoreError) as caught:
-            gpu_state.reach(client, params, check)
+            gpu_state.ensure(client, params, check)
         found.append(caught.value.code)
     assert found[0] == found[1]
     return found[0]
@@ -90,17 +90,17 @@ def code(client: Client, params: gpu_state.StateParams) -> str:
 def test_several_processes_of_one_task_and_one_without_cuda(box: Box, client: Client) -> None:
     several = [box.add(standin.CHECKPOINTED) for _n in range(2)]
     outside = box.world.add_process(standin.CHECKPOINTED)
-    predicted = gpu_state.reach(client, box.params(), True)
-    done = gpu_state.reach(client, box.params(), False)
+    predicted = gpu_state.ensure(client, box.params(), True)
+    done = gpu_state.ensure(client, box.params(), False)
     assert predicted.actions == done.actions
     assert [entry["pid"] for entry in done.processes] == several
     assert [box.world.state(pid) for pid in several] == [standin.RUNNING] * 2
     assert box.world.state(outside) == standin.CHECKPOINTED
-    assert not gpu_state.reach(client, box.params(), False).changed
+    assert not gpu_state.ensure(client, box.params(), False).changed
 
 
 def test_a_container_without_cuda_is_as_wanted(box: Box, client: Client) -> None:
-    done = gpu_state.reach(client, box.params(), False)
+    done = gpu_state.ensure(client, box.params(), False)
     assert (done.changed, done.processes) == (False, [])
 
 
@@ -109,10 +109,10 @@ def test_a_task_that_has_ended_has_no_processes_and_needs_no_driver(
 ) -> None:
     monkeypatch.delenv("LD_LIBRARY_PATH")
     box.task(STOPPED)
-    assert gpu_state.reach(client, box.params(state="CHECKPOINTED"), False).processes == []
+    assert gpu_state.ensure(client, box.params(state="CHECKPOINTED"), False).processes == []
     box.task(RUNNING)
     box.node.forget(box.init)
-    assert gpu_state.reach(client, box.params(), False).processes == []
+    assert gpu_state.ensure(client, box.params(), False).processes == []
 
 
 def test_what_is_not_there_or_not_ours(box: Box, client: Client) -> None:
@@ -120,7 +120,7 @@ def test_what_is_not_there_or_not_ours(box: Box, client: Client) -> None:
     assert code(client, box.params(container_id="other")) == "container_absent"
     assert code(client, box.params(owner="somebody")) == "container_not_ours"
     assert box.world.calls() == []
-    assert gpu_state.reach(client, box.params(owner="somebody", force=True), False).changed
+    assert gpu_state.ensure(client, box.params(owner="somebody", force=True), False).changed
     del box.fake.state.tasks["train"]
     assert code(client, box.params()) == "task_absent"
     assert box.world.state(pid) == standin.RUNNING
@@ -140,12 +140,12 @@ def test_a_paused_task_is_refused(box: Box, client: Client) -> None:
 
 def test_what_an_earlier_task_of_the_play_would_have_started(box: Box, client: Client) -> None:
     params = box.params(container_id="new", assume_prepared=True)
-    predicted = gpu_state.reach(client, params, True)
+    predicted = gpu_state.ensure(client, params, True)
     assert (predicted.changed, len(predicted.actions)) == (True, 1)
-    away = gpu_state.reach(client, box.params(container_id="new", assume_prepared=True, state="CHECKPOINTED"), True)
+    away = gpu_state.ensure(client, box.params(container_id="new", assume_prepared=True, state="CHECKPOINTED"), True)
     assert (away.changed, away.actions) == (False, [])
     with pytest.raises(InputError):
-        gpu_state.reach(client, params, False)
+        gpu_state.ensure(client, params, False)
 
 
 def test_a_process_that_is_forked_while_the_others_are_locked_is_taken_along(box: Box, client: Client) -> None:
@@ -158,7 +158,7 @@ def test_a_process_that_is_forked_while_the_others_are_locked_is_taken_along(box
 
     thread = threading.Thread(target=fork)
     thread.start()
-    done = gpu_state.reach(client, box.params(state="CHECKPOINTED"), False)
+    done = gpu_state.ensure(client, box.params(state="CHECKPOINTED"), False)
     thread.join()
     assert {entry["pid"]: entry["after"] for entry in done.processes} == dict.fromkeys([first, *forked], "CHECKPOINTED")
     locks = [text for text in done.actions if text.startswith("lock")]
@@ -175,7 +175,7 @@ def test_a_failed_process_that_comes_while_the_others_are_locked_brings_them_bac
     thread = threading.Thread(target=fork)
     thread.start()
     with pytest.raises(RestoreError) as caught:
-        gpu_state.reach(client, box.params(state="CHECKPOINTED"), False)
+        gpu_state.ensure(client, box.params(state="CHECKPOINTED"), False)
     thread.join()
     assert (caught.value.code, caught.value.details["rolled_back"]) == ("cuda_process_failed", True)
     assert box.world.state(first) == standin.RUNNING
@@ -193,7 +193,7 @@ def test_processes_that_keep_coming_are_not_waited_for_for_ever(
 
     monkeypatch.setattr(Scope, "processes", one_more)
     with pytest.raises(RestoreError) as caught:
-        gpu_state.reach(client, box.params(state="CHECKPOINTED"), False)
+        gpu_state.ensure(client, box.params(state="CHECKPOINTED"), False)
     assert caught.value.code == "cuda_processes_keep_coming"
     assert caught.value.details["rolled_back"] is True
     assert box.world.state(first) == standin.RUNNING
@@ -221,7 +221,7 @@ def test_one_that_was_just_ending_is_asked_twice(world: standin.World, monkeypat
     pid = world.add_process(standin.CHECKPOINTED, unreadable=1)
     with gpu_driver.opened(soon()) as driver, monkeypatch.context() as patch:
         patch.setattr(time, "sleep", lambda _seconds: world.unset(f"pids/{pid}/unreadable"))
-        (found,) = gpu_processes.ask(driver, [process(pid)], soon())
+        (found,) = gpu_processes.query_states(driver, [process(pid)], soon())
     assert (found.state, found.problem) == ("CHECKPOINTED", "")
 
 
@@ -253,7 +253,7 @@ def test_what_is_told_of_a_container(box: Box, client: Client) -> None:
 def test_a_poisoned_process_is_told_as_such(box: Box, client: Client) -> None:
     box.add(standin.CHECKPOINTED, fail_restore=2)
     with pytest.raises(RestoreError):
-        gpu_state.reach(client, box.params(), False)
+        gpu_state.ensure(client, box.params(), False)
     (found,) = gpu_info.gather(client, box.info())["processes"]
     assert (found["state"], found["restore_failed"]) == ("CHECKPOINTED", "CUDA_ERROR_OUT_OF_MEMORY (2)")
 

@@ -200,7 +200,7 @@ def test_a_process_that_ends_in_between(steps: Steps) -> None:
 def test_one_that_ends_while_it_runs_stops_nobody(steps: Steps) -> None:
     ends = steps.world.add_process(standin.RUNNING, exit_lock=1)
     fine = steps.world.add_process(standin.RUNNING)
-    done = gpu_state.reach(None, steps.params(ends, fine, state="CHECKPOINTED"), False)
+    done = gpu_state.ensure(None, steps.params(ends, fine, state="CHECKPOINTED"), False)
     assert {entry["pid"]: entry["after"] for entry in done.processes} == {ends: "GONE", fine: "CHECKPOINTED"}
 
 
