@@ -62,8 +62,8 @@ class Capture:
         self._images = os.path.join(self._directory, "images")
         self._work = os.path.join(self._directory, "work")
         self._driver: Driver | None = None
-        #: The processes with CUDA state.
-        self._cuda = {int(entry["pid"]) for entry in subject.gpus.info["processes"]}
+        #: Of the processes with CUDA state.
+        self._cuda_pids = {int(entry["pid"]) for entry in subject.gpus.info["processes"]}
         #: What this capture has done to the task and not taken back.
         self._paused = self._suspended = False
         #: CUDA processes may stay suspended, since their roll-back has failed.
@@ -131,7 +131,7 @@ class Capture:
             if self._subject.gpus.suspend:
                 self._enlarge_pages(stack)
                 self._suspend(stack)
-            if self._cuda or self._subject.gpus.forks:
+            if self._cuda_pids or self._subject.gpus.forks:
                 self._detach_forks()
             self._signals.raise_if_any()
             begun = time.monotonic()
@@ -188,7 +188,7 @@ class Capture:
             self._suspended = False
             raise
         self._driver = driver
-        self._cuda |= {int(entry["pid"]) for entry in done.processes}
+        self._cuda_pids |= {int(entry["pid"]) for entry in done.processes}
         self._result.lock_attempts = done.lock_attempts
         self._add_standstill(
             "cuda_suspend", sum(done.seconds.get(call, 0.0) for call in (gpu_driver.LOCK, gpu_driver.CHECKPOINT))
@@ -199,9 +199,9 @@ class Capture:
         access = self._params.access
         begun = time.monotonic()
         scope = Scope(task_pid=self._subject.task.pid, proc=access.proc, cgroup_root=access.cgroup_root)
-        found = forks.find((one for one in scope.processes() if one.pid not in self._cuda), access.proc)
+        found = forks.find((one for one in scope.processes() if one.pid not in self._cuda_pids), access.proc)
         if found:
-            forks.detach(found, sorted(self._cuda), self._params.container_id, access.proc)
+            forks.detach(found, sorted(self._cuda_pids), self._params.container_id, access.proc)
             self._result.detached = [fork.result() for fork in found]
             self._add_standstill("detach", time.monotonic() - begun)
 
