@@ -17,7 +17,8 @@ from .._containerd import content, images, leases
 from .._containerd.client import Client
 from .._core import files
 from .._core.errors import InputError, NodeError
-from . import reader, staging, staging_root
+from . import reader, staged as staged_checkpoint, staging, staging_root
+from .staged import Staged
 
 
 @dataclass
@@ -49,7 +50,7 @@ def present(
             return StageResult(changed=True, created=True, after="staged")
         raise
     criu = reader.require_criu(checkpoint)
-    found = staging.find(root, checkpoint.key)
+    found = staged_checkpoint.find(root, checkpoint.key)
     if found is not None and found.digest == criu.digest:
         result = _result(checkpoint, found, False)
         result.changed = leases.drop_abandoned(client, _purpose(checkpoint.digest), check)
@@ -101,7 +102,7 @@ def absent(client: Client, key: str, root: str, check: bool) -> StageResult:
     Raises InputError ``staging_name_invalid`` and NodeError ``staging_*``.
     """
     # Refuses what is no digest, and a root that is not to be trusted, also where nothing has to be removed.
-    staging.find(root, key)
+    staged_checkpoint.find(root, key)
     there = os.path.lexists(os.path.join(root, key)) or bool(glob.glob(f"{glob.escape(root)}/.{key}.partial-*"))
     result = StageResult(changed=there, before="staged" if there else "absent")
     if there and not check:
@@ -125,7 +126,7 @@ def _purpose(digest: str) -> str:
     return f"stage {digest}"
 
 
-def _result(checkpoint: reader.Checkpoint, staged: staging.Staged, created: bool) -> StageResult:
+def _result(checkpoint: reader.Checkpoint, staged: Staged, created: bool) -> StageResult:
     return StageResult(
         changed=created,
         created=created,

@@ -2,11 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The staged checkpoint: its CRIU files, verified, in a directory.
-
-    <root>/<name>/.complete.json     the marker, written last: format, name, digest, size, files
-    <root>/<name>/images/            what CRIU gets as its image path; nothing of ours lies there
-    <root>/.<name>.partial-<pid>/    being built or being removed, never used
+"""Staging a checkpoint: its CRIU files, verified, in a directory as :mod:`_checkpoint.staged` describes it.
 
 A crash at any moment leaves either a whole staged checkpoint or a partial one that the next call for this
 name removes: every file, every directory and the marker are synced before the one rename that makes it
@@ -22,46 +18,23 @@ from __future__ import annotations
 import errno
 import json
 import os
-import re
-import stat as stat_module
 from collections.abc import Iterable, Iterator
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
-from typing import Any, Callable
+from typing import Callable
 
+from .._core.digest import check_digest
 from .._core.errors import InputError, NodeError
 from .._core.files import RESERVE, free_bytes, sync_directory
-from .._streams.streams import ChunkSource, Expansion, check_digest, compression, decompressed, peek, verified
+from .._streams.streams import ChunkSource, Expansion, compression, decompressed, peek, verified
 from .._streams.tar_extract import FileStat, extract
 from .._streams.tar_reader import Limits
-from . import staging_root
+from . import staged as staged_checkpoint, staging_root
+from .staged import FORMAT, IMAGES, MARKER, REQUIRED, Staged, check_name
 from .staging_root import Waiting
 
-MARKER = ".complete.json"
-FORMAT = "gpuops.restore/staged/1"
-IMAGES = "images"
-#: CRIU's files without which nothing can be restored.
-REQUIRED = ("inventory.img", "descriptors.json")
 _TAR_OVERHEAD = 64 << 20
 _WAITING = Waiting()
-_NAME = re.compile(r"[0-9a-f]{64}\Z")
 _NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
-
-
-@dataclass(frozen=True)
-class Staged:
-    """A staged checkpoint."""
-
-    #: The CRIU image path.
-    directory: str
-    #: Of the CRIU tar.
-    digest: str
-    #: Sum of the file sizes.
-    bytes: int
-    #: Number of files.
-    files: int
-    #: False when it was there already.
-    created: bool
 
 
 def stage(
@@ -89,7 +62,7 @@ def stage(
     ``staging_dir_missing``, ``staging_dir_unsafe``, ``staging_io``; ConflictError ``staging_busy`` when
     another run works on it for longer than ``waiting.seconds``.
     """
-    _check_name(name)
+    check_name(name)
     check_digest(expected_digest, "the CRIU images")
     what = f"The CRIU tar {expected_digest}"
 
@@ -110,7 +83,7 @@ def adopt(images: str, *, digest: str, size: int, root: str, name: str, waiting:
     The files are moved, not copied, and made private and durable. ``digest`` and ``size`` (bytes) are of the tar that
     holds them. Raises as :func:`stage` does.
     """
-    _check_name(name)
+    check_name(name)
     check_digest(digest, "the CRIU images")
 
     def fill(place: str) -> dict[str, FileStat]:
@@ -171,35 +144,6 @@ def _make_durable(images: str) -> dict[str, FileStat]:
     return files
 
 
-def find(root: str, name: str) -> Staged | None:
-    """The staged checkpoint, recognised by its marker and the size and time of each file; None if absent or damaged.
-
-    Reads no file content. NodeError ``staging_dir_unsafe`` for a root that others could have written to.
-    """
-    _check_name(name)
-    if not staging_root.exists(root):
-        return None
-    marker = _read_marker(os.path.join(root, name, MARKER))
-    if marker is None or marker.get("format") != FORMAT or marker.get("name") != name:
-        return None
-    files, digest = marker.get("files"), marker.get("digest")
-    images = os.path.join(root, name, IMAGES)
-    if not isinstance(files, dict) or not isinstance(digest, str) or not os.path.isdir(images):
-        return None
-    total = 0
-    for file, entry in files.items():
-        try:
-            stat = os.lstat(os.path.join(os.fsencode(images), file.encode("utf-8")))
-        except OSError:
-            return None
-        if not stat_module.S_ISREG(stat.st_mode) or not isinstance(entry, dict):
-            return None
-        if (stat.st_size, stat.st_mtime_ns) != (entry.get("size"), entry.get("mtime_ns")):
-            return None
-        total += stat.st_size
-    return Staged(images, digest, total, len(files), False)
-
-
 def remove(root: str, name: str, *, waiting: Waiting = _WAITING) -> bool:
     """Remove the staged checkpoint, damaged or not, and what killed runs left of it; False if there was
     nothing.
@@ -207,7 +151,7 @@ def remove(root: str, name: str, *, waiting: Waiting = _WAITING) -> bool:
     Waits for a run that stages it. ConflictError ``staging_busy``, NodeError ``staging_dir_unsafe``,
     ``staging_io``.
     """
-    _check_name(name)
+    check_name(name)
     if not staging_root.exists(root):
         return False
     directory = staging_root.Root(root, create=False)
@@ -218,7 +162,7 @@ def remove(root: str, name: str, *, waiting: Waiting = _WAITING) -> bool:
 def _begin(directory: staging_root.Root, name: str, digest: str, waiting: Waiting) -> tuple[Staged | None, int]:
     """What is staged already, or the locked descriptor of a new, empty partial directory."""
     with _io_errors(directory.path), directory.locked_when_idle(name, waiting):
-        found = find(directory.path, name)
+        found = staged_checkpoint.find(directory.path, name)
         if found is not None and found.digest == digest:
             return found, -1
         directory.remove_now(name)
@@ -287,15 +231,6 @@ def _io_errors(root: str) -> Iterator[None]:
         ) from error
 
 
-def _check_name(name: str) -> None:
-    if not _NAME.match(name):
-        raise InputError(
-            "staging_name_invalid",
-            f"{name[:80]!r} is not the hex digest of a checkpoint image.",
-            "Give the 64 hex digits of its sha256 digest.",
-        )
-
-
 def _require(files: dict[str, FileStat], what: str) -> None:
     missing = [name for name in REQUIRED if name not in files]
     if missing:
@@ -321,12 +256,3 @@ def _write_marker(partial: str, name: str, digest: str, size: int, files: dict[s
         json.dump(document, stream, sort_keys=True)
         stream.flush()
         os.fsync(stream.fileno())
-
-
-def _read_marker(path: str) -> dict[str, Any] | None:
-    try:
-        with open(path, encoding="utf-8") as stream:
-            document = json.load(stream)
-    except (OSError, ValueError):
-        return None  # no marker, or half of one: not staged
-    return document if isinstance(document, dict) else None

@@ -36,7 +36,7 @@ from .reader import (
     RUNTIME_OPTIONS,
     SNAPSHOTTER_ANNOTATION,
 )
-from .staging import REQUIRED
+from .staged import REQUIRED
 
 #: The one kind of layer that ``ctr containers restore --rw`` looks for.
 LAYER = "application/vnd.oci.image.layer.v1.tar+gzip"

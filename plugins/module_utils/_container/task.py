@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from .._checkpoint import reader as checkpoint_reader, staging
+from .._checkpoint import reader as checkpoint_reader, staged as staged_checkpoint
 from .._checkpoint.reader import Checkpoint
 from .._containerd import containers, daemon, leftovers, ownership, snapshots, task_removal, tasks
 from .._containerd.client import DATA_TIMEOUT, Client
@@ -317,7 +317,7 @@ def _owned_task(client: Client, params: TaskParams) -> Task | None:
 
 
 def _staged_directory(params: TaskParams, checkpoint: Checkpoint) -> str:
-    staged = staging.find(params.staging_dir, checkpoint.key)
+    staged = staged_checkpoint.find(params.staging_dir, checkpoint.key)
     if staged is not None:
         return staged.directory
     raise InputError(

@@ -16,9 +16,9 @@ from .._containerd import content, daemon, images, leases, space
 from .._containerd.client import Client
 from .._containerd.images import Image
 from .._core import labels as core_labels
+from .._core.digest import check_digest
 from .._core.errors import RETRYABLE, AlreadyExistsError, InputError, NodeError, RestoreError, RpcError
 from .._oci.image import Descriptor
-from .._streams import streams
 from . import archive_import, cri, pull, state as image_state, tree as image_tree, unpack
 from .state import ImageParams, State
 
@@ -44,7 +44,7 @@ def present(client: Client, params: ImageParams, check: bool) -> ImageResult:
     content or snapshot of this call is left, unless it was under a lease of the caller's.
     """
     if params.digest:
-        streams.check_digest(params.digest, "The option digest")
+        check_digest(params.digest, "The option digest")
     daemon.require_snapshotter(client, params.snapshotter)
     state = image_state.read(client, images.get(client, params.name), params)
     result = ImageResult(before=state.summary())

@@ -25,7 +25,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, BinaryIO  # pylint: disable=unused-import
 
-from .._checkpoint.staging import Staged
+from .._checkpoint.staged import Staged
 from .._core import files
 from .._criu import image_files
 from .._criu.image_files import Area, Pagemap, Run, UnreadableError

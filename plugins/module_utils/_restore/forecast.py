@@ -10,7 +10,7 @@ import dataclasses
 import os
 from collections.abc import Sequence
 
-from .._checkpoint import staging
+from .._checkpoint import staged as staged_checkpoint
 from .._container.task import STAGED
 from .._core.errors import RestoreError
 from .._host import huge_pages
@@ -67,7 +67,7 @@ class Forecast:
         """What reading ahead will do, and the disk's rate where that matters and nothing tells it."""
         settings = demand.job.settings
         try:
-            staged = staging.find(settings.staging_dir, demand.key) if demand.key else None
+            staged = staged_checkpoint.find(settings.staging_dir, demand.key) if demand.key else None
             if staged is None:
                 return prewarm.Report(), self._rates
             missing = prewarm.uncached_pieces(staged.directory)

@@ -12,7 +12,13 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import Any, Callable
 
-from .._checkpoint import facts, original as checkpoint_original, reader as checkpoint_reader, staging
+from .._checkpoint import (
+    facts,
+    original as checkpoint_original,
+    reader as checkpoint_reader,
+    staged as staged_checkpoint,
+    staging,
+)
 from .._checkpoint.original import Original
 from .._container import container as container_steps, mounts, netns, params as container_params, stdio
 from .._containerd import containers, content, daemon, ownership, task_removal, tasks
@@ -116,7 +122,7 @@ def _room(client: Client, found: Report, original: Original, params: container_p
     criu = original.checkpoint.criu
     if criu is None:
         return
-    staged = _collect(found, lambda: staging.find(params.staging_dir, original.checkpoint.key))
+    staged = _collect(found, lambda: staged_checkpoint.find(params.staging_dir, original.checkpoint.key))
     found.status["staged"] = staged is not None
     if staged is None:
         free, needed = files.free_bytes(params.staging_dir), criu.size + files.RESERVE

@@ -10,8 +10,8 @@ import dataclasses
 from dataclasses import dataclass, field
 from typing import Any
 
-from .._checkpoint import staging
-from .._checkpoint.staging import Staged
+from .._checkpoint import staged as staged_checkpoint
+from .._checkpoint.staged import Staged
 from .._container.task import STAGED
 from .._containerd import daemon
 from .._containerd.client import Client
@@ -57,7 +57,7 @@ class Preparation:
 def prepare(client: Client, demand: Demand, huge_pages: HugePages, forecast: Forecast) -> Preparation:
     """Have the staged files of one workload ready for CRIU. What cannot be made ready only costs time."""
     settings = demand.job.settings
-    staged = staging.find(settings.staging_dir, demand.key) if demand.key else None
+    staged = staged_checkpoint.find(settings.staging_dir, demand.key) if demand.key else None
     if staged is None:
         report = restore_prewarm.Report(skipped="nothing is staged")
         return Preparation(huge_pages, report, forecast.predict(demand, report), unsplit=report.skipped)

@@ -12,7 +12,6 @@ from __future__ import annotations
 import hashlib
 import os
 import queue
-import re
 import threading
 import zlib
 from collections.abc import Generator, Iterable, Iterator
@@ -20,6 +19,7 @@ from contextlib import closing
 from dataclasses import dataclass
 from typing import Protocol
 
+from .._core.digest import check_digest
 from .._core.errors import InputError
 from . import zstd
 
@@ -27,26 +27,9 @@ CHUNK = 1 << 20
 _SLICE = 1 << 16  # zlib copies what it could not use yet, so it gets small slices
 _THREAD_FROM = 4 << 20  # below that, starting a thread costs more than it overlaps
 _QUEUED_CHUNKS = 4
-_DIGEST = re.compile(r"sha256:[0-9a-f]{64}\Z")
 _GZIP_MAGIC = b"\x1f\x8b"
 _ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
 _PEEK = 512
-
-
-def is_digest(value: object) -> bool:
-    """Whether it is ``sha256:<64 lower-case hex digits>``."""
-    return isinstance(value, str) and _DIGEST.match(value) is not None
-
-
-def check_digest(digest: str, what: str) -> str:
-    """Return ``digest`` if it is one. Raises InputError ``digest_invalid``."""
-    if not is_digest(digest):
-        raise InputError(
-            "digest_invalid",
-            f"The digest {str(digest)[:80]!r} of {what} is not a sha256 digest.",
-            "Give it as sha256: followed by 64 lower-case hex digits.",
-        )
-    return digest
 
 
 class Hasher:

@@ -25,7 +25,8 @@ from typing import Any, Callable
 
 from .._archive.compression import gzipped
 from .._archive.members import ArchiveFile
-from .._checkpoint import reader as checkpoint_reader, staging, writer as checkpoint_writer
+from .._checkpoint import reader as checkpoint_reader, writer as checkpoint_writer
+from .._checkpoint.staged import REQUIRED
 from .._core import strict_json
 from .._core.errors import InputError
 from .._core.strict_json import StrictJsonError
@@ -137,7 +138,7 @@ def _image_names(file: ArchiveFile) -> list[str]:
     nested = [name for name in found if "/" in name[len(_IMAGES) :]]
     if nested:
         raise invalid(file.what, f"{nested[0]!r} lies below the directory of CRIU images")
-    missing = [name for name in staging.REQUIRED if _IMAGES + name not in found]
+    missing = [name for name in REQUIRED if _IMAGES + name not in found]
     if missing:
         raise InputError(
             "criu_images_incomplete",

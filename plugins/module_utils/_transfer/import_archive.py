@@ -16,11 +16,11 @@ from .._checkpoint import reader as checkpoint_reader
 from .._containerd import content, documents, images, leases
 from .._containerd.client import Client
 from .._core import labels as core_labels
+from .._core.digest import check_digest
 from .._core.errors import InputError
 from .._image import archive_import, image as image_steps, state as image_state, tree as image_tree
 from .._oci import image as oci_image
 from .._oci.image import Descriptor
-from .._streams import streams
 from .._streams.streams import Expansion
 from .._streams.tar_reader import Limits
 from . import base_image
@@ -78,7 +78,7 @@ def run(client: Client, params: ImportParams, check: bool) -> TransferResult:
     Raises as ``_image.image.present``; InputError ``not_a_checkpoint`` for an archive without one.
     """
     if params.digest:
-        streams.check_digest(params.digest, "The option digest")
+        check_digest(params.digest, "The option digest")
     result = TransferResult()
     with result.timed():
         _run(client, params, check, result)

@@ -18,6 +18,7 @@ from .._containerd import content, images, leases, space
 from .._containerd.client import Client
 from .._containerd.images import Image
 from .._core import labels as core_labels
+from .._core.digest import check_digest
 from .._core.errors import AlreadyExistsError, ConflictError, InputError
 from .._image import state as image_state, tree
 from .._oci import image as oci_image
@@ -62,7 +63,7 @@ def run(client: Client, repository: Repository, params: RegistryParams, check: b
     and no content of this call is left, unless it was under a lease of the caller's.
     """
     if params.digest:
-        streams.check_digest(params.digest, "The option digest")
+        check_digest(params.digest, "The option digest")
     result = TransferResult()
     with result.timed():
         _run(client, repository, params, check, result)

@@ -19,7 +19,11 @@ from typing import Any
 
 import pytest
 
-from ansible_collections.gpuops.restore.plugins.module_utils._checkpoint import staging, staging_root
+from ansible_collections.gpuops.restore.plugins.module_utils._checkpoint import (
+    staged as staged_checkpoint,
+    staging,
+    staging_root,
+)
 from ansible_collections.gpuops.restore.plugins.module_utils._checkpoint.staging_root import Waiting
 from ansible_collections.gpuops.restore.plugins.module_utils._core.errors import (
     ConflictError,
@@ -52,7 +56,7 @@ def tree(path: Path) -> list[str]:
     return sorted(str(entry.relative_to(path)) for entry in path.rglob("*"))
 
 
-def stage(root: Path, data: bytes = TAR, **more: Any) -> staging.Staged:
+def stage(root: Path, data: bytes = TAR, **more: Any) -> staged_checkpoint.Staged:
     options: dict[str, Any] = {
         "expected_digest": digest(data),
         "expected_size": len(data),
@@ -80,16 +84,16 @@ def root(tmp_path: Path) -> Path:
 def test_stages_and_finds_and_removes(root: Path) -> None:
     staged = stage(root)
     images = root / NAME / "images"
-    assert staged == staging.Staged(str(images), digest(TAR), sum(map(len, FILES.values())), 4, True)
+    assert staged == staged_checkpoint.Staged(str(images), digest(TAR), sum(map(len, FILES.values())), 4, True)
     assert {name: (images / name).read_bytes() for name in FILES} == FILES
     assert tree(images) == sorted([*FILES, "sub"])
-    assert sorted(os.listdir(root / NAME)) == [staging.MARKER, "images"]
+    assert sorted(os.listdir(root / NAME)) == [staged_checkpoint.MARKER, "images"]
     assert sorted(os.listdir(root)) == [NAME]
     for path in (root, root / NAME, images, images / "sub"):
         assert path.stat().st_mode & 0o777 == 0o700
-    for path in (root / NAME / staging.MARKER, images / "pages-1.img"):
+    for path in (root / NAME / staged_checkpoint.MARKER, images / "pages-1.img"):
         assert path.stat().st_mode & 0o777 == 0o600
-    found = staging.find(str(root), NAME)
+    found = staged_checkpoint.find(str(root), NAME)
     assert found is not None and not found.created and found.directory == staged.directory
     assert staging.remove(str(root), NAME) is True
     assert staging.remove(str(root), NAME) is False
@@ -124,7 +128,7 @@ def test_a_root_with_other_things_in_it_stays(root: Path) -> None:
     assert tree(root) == ["receipts"]
 
 
-@pytest.mark.parametrize("missing", staging.REQUIRED)
+@pytest.mark.parametrize("missing", staged_checkpoint.REQUIRED)
 def test_incomplete_criu_images(missing: str, root: Path) -> None:
     data = tar({name: content for name, content in FILES.items() if name != missing})
     error = refused(root, data)
@@ -157,7 +161,7 @@ def test_wrong_digest_and_size(root: Path) -> None:
 
 @pytest.mark.parametrize("name", ["", "../x", "AB" * 32, "ab" * 31, NAME + "\n"])
 def test_names_are_digests(name: str, root: Path) -> None:
-    for call in (staging.find, staging.remove):
+    for call in (staged_checkpoint.find, staging.remove):
         with pytest.raises(InputError) as error:
             call(str(root), name)
         assert error.value.code == "staging_name_invalid"
@@ -255,22 +259,22 @@ def _link_like_the_file(root: Path) -> None:
 
 
 def _entry_of_another_kind(root: Path) -> None:
-    path = root / NAME / staging.MARKER
+    path = root / NAME / staged_checkpoint.MARKER
     marker = json.loads(path.read_text())
     path.write_text(json.dumps({**marker, "files": {**marker["files"], "inventory.img": [100, 0]}}))
 
 
 def _no_marker(root: Path) -> None:
-    (root / NAME / staging.MARKER).unlink()
+    (root / NAME / staged_checkpoint.MARKER).unlink()
 
 
 def _half_marker(root: Path) -> None:
-    path = root / NAME / staging.MARKER
+    path = root / NAME / staged_checkpoint.MARKER
     path.write_bytes(path.read_bytes()[:-20])
 
 
 def _other_name(root: Path) -> None:
-    path = root / NAME / staging.MARKER
+    path = root / NAME / staged_checkpoint.MARKER
     path.write_text(json.dumps({**json.loads(path.read_text()), "name": "cd" * 32}))
 
 
@@ -292,9 +296,9 @@ def _other_name(root: Path) -> None:
 def test_a_damaged_one_is_absent_and_made_anew(damage: Callable[[Path], None], root: Path) -> None:
     stage(root)
     damage(root)
-    assert staging.find(str(root), NAME) is None
+    assert staged_checkpoint.find(str(root), NAME) is None
     assert stage(root).created is True
-    assert staging.find(str(root), NAME) is not None
+    assert staged_checkpoint.find(str(root), NAME) is not None
     damage_free = root / NAME / "images/pages-1.img"
     assert damage_free.read_bytes() == FILES["pages-1.img"]
     assert staging.remove(str(root), NAME) is True
@@ -405,7 +409,7 @@ def test_a_root_that_others_write_to_is_unsafe(mode: int, root: Path) -> None:
     root.chmod(mode)
     for call in (
         lambda: stage(root),
-        lambda: staging.find(str(root), NAME),
+        lambda: staged_checkpoint.find(str(root), NAME),
         lambda: staging.remove(str(root), NAME),
         lambda: staging_root.remove_root_if_empty(str(root)),
     ):

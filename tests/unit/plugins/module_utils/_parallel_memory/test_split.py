@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from ansible_collections.gpuops.restore.plugins.module_utils._checkpoint.staging import Staged
+from ansible_collections.gpuops.restore.plugins.module_utils._checkpoint.staged import Staged
 from ansible_collections.gpuops.restore.plugins.module_utils._core import files as core_files
 from ansible_collections.gpuops.restore.plugins.module_utils._parallel_memory import split as memory_split
 from ansible_collections.gpuops.restore.plugins.module_utils._parallel_memory.split import NotSplitError, Split
