@@ -120,7 +120,7 @@ def test_moved_tag(
     node: Node, registry: str, run_module: RunModule, expect_failure: ExpectFailure, unchanged: Unchanged
 ) -> None:
     """An image of ours follows its tag with pull=always; somebody else's only by force."""
-    other = image.image_archive(image.layer(b"x", b"y"), NAME, image.architecture())
+    other = image.image_archive(image.layer(b"x", {"counter": b"y"}), NAME, image.architecture())
     node.inside("/var/lib/gpuops-lab/other.tar").write_bytes(other)
     with unchanged():
         old = run_module("containerd_image", {"name": NAME, "archive": "/var/lib/gpuops-lab/other.tar"})["image"][

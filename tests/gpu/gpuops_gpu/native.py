@@ -1,7 +1,7 @@
 # Copyright (c) 2026 the gpuops.restore contributors
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Debian 13's containerd, runc and CRIU as a folder that runs on Ubuntu 24.04; taken out of the lab's root.
+"""The lab's usual containerd, runc and CRIU, of Debian, as a folder that runs on Ubuntu 24.04.
 
 Layout below the target: ``bin`` (for containerd's PATH), ``native`` (programs behind a wrapper in ``bin``), ``lib``
 (their libraries, without the C library: that is the host's), ``native.json`` (package versions).
@@ -9,12 +9,15 @@ Layout below the target: ``bin`` (for containerd's PATH), ``native`` (programs b
 
 from __future__ import annotations
 
+import contextlib
 import json
 import pathlib
 import re
 import shutil
 import subprocess
 import sys
+import tempfile
+from collections.abc import Iterator, Sequence
 
 sys.path.append(str(pathlib.Path(__file__).resolve().parents[2] / "lab"))
 
@@ -70,7 +73,6 @@ def build(source: pathlib.Path, target: pathlib.Path) -> None:
     shutil.copytree(source / EXTENSIONS, target / "lib" / "xtables", symlinks=True)
     for made in (*target.glob("bin/*"), *target.glob("native/*"), *target.glob("lib/*.so*")):
         _require_glibc(made)
-    (target / "native.json").write_text(json.dumps(_versions(source), indent=1) + "\n")
 
 
 def _real(source: pathlib.Path, path: pathlib.Path) -> pathlib.Path:
@@ -102,17 +104,32 @@ def _require_glibc(path: pathlib.Path) -> None:
         raise LabError(f"{path.name} needs glibc {'.'.join(map(str, max(found)))}, and Ubuntu 24.04 has 2.39")
 
 
-def _versions(source: pathlib.Path) -> dict[str, str]:
-    versions = {}
-    for block in (source / "var/lib/dpkg/status").read_text().split("\n\n"):
-        fields = dict(line.split(": ", 1) for line in block.splitlines() if re.match(r"(Package|Version): ", line))
-        if fields.get("Package") in PACKAGES:
-            versions[fields["Package"]] = fields["Version"]
-    return versions
+@contextlib.contextmanager
+def _merged(layers: Sequence[str]) -> Iterator[pathlib.Path]:
+    """The lab's read-only layers, topmost first, as one root."""
+    with tempfile.TemporaryDirectory() as directory:
+        if len(layers) == 1:
+            yield pathlib.Path(layers[0])
+            return
+        options = f"ro,lowerdir={':'.join(layers)}"
+        subprocess.run(["mount", "-t", "overlay", "-o", options, "overlay", directory], check=True)
+        try:
+            yield pathlib.Path(directory)
+        finally:
+            subprocess.run(["umount", directory], check=True)
+
+
+def main(target: pathlib.Path) -> None:
+    """Fill the target from the lab's layers."""
+    layers = root.lower_directories("1.7")
+    with _merged(layers) as source:
+        build(source, target)
+    versions = root.package_versions([pathlib.Path(layer) for layer in layers], PACKAGES)
+    (target / "native.json").write_text(json.dumps(versions, indent=1) + "\n")
 
 
 if __name__ == "__main__":
     try:
-        build(pathlib.Path(root.lower_directories("1.7")[-1]), pathlib.Path(sys.argv[1]))
+        main(pathlib.Path(sys.argv[1]))
     except LabError as error:
         sys.exit(f"gpu-bundle: {error}")

@@ -41,6 +41,7 @@ def _parser() -> argparse.ArgumentParser:
     up = add("up", _up, "make and start nodes")
     up.add_argument("--nodes", type=int, default=1, metavar="N")
     up.add_argument("--containerd", choices=sorted(root.VERSIONS), default="1.7")
+    up.add_argument("--criu", choices=sorted(root.CRIU_VERSIONS), default="", help="its version, if not the usual one")
     up.add_argument("--name", default="node", metavar="PREFIX", help="nodes are PREFIX1, PREFIX2, ...")
     up.add_argument("--inventory", type=pathlib.Path, metavar="FILE", help="write an Ansible inventory of these nodes")
     down = add("down", _down, "remove nodes and all that they left")
@@ -78,7 +79,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def _up(options: argparse.Namespace) -> int:
     names = [f"{options.name}{number}" for number in range(1, options.nodes + 1)]
-    nodes = node.up(names, options.containerd)
+    nodes = node.up(names, options.containerd, criu=options.criu)
     if options.inventory:
         config.write_atomically(options.inventory, _inventory_of(nodes))
     return 0

@@ -1,7 +1,7 @@
 # Copyright (c) 2026 the gpuops.restore contributors
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The workload image: an OCI archive with a static counter and busybox, made on the spot."""
+"""The workload image: an OCI archive with busybox and our own static programs, made on the spot."""
 
 from __future__ import annotations
 
@@ -20,7 +20,8 @@ from gpuops_lab.config import LabError, cache_dir
 
 REFERENCE = "gpuops.test/counter:1"
 FILE_NAME = "counter.oci.tar"
-SOURCE = pathlib.Path(__file__).resolve().parent.parent / "counter.c"
+SOURCES = pathlib.Path(__file__).resolve().parent.parent
+PROGRAMS = ("counter", "talker")
 APPLETS = ("cat", "echo", "kill", "ls", "ps", "sh", "sleep", "tail", "touch", "true", "wget", "wc")
 # Names of the OCI image specification, by `uname -m`.
 ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
@@ -28,14 +29,16 @@ ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
 
 def archive() -> pathlib.Path:
     """The archive in the cache, built when its parts have changed; needs gcc on the host."""
-    busybox = pathlib.Path(root.lower_directories("1.7")[-1]) / "usr/bin/busybox"
-    parts = hashlib.sha256(SOURCE.read_bytes() + pathlib.Path(__file__).read_bytes() + busybox.read_bytes())
+    busybox = root.root_directory() / "usr/bin/busybox"
+    sources = b"".join(_source(program).read_bytes() for program in PROGRAMS)
+    parts = hashlib.sha256(sources + pathlib.Path(__file__).read_bytes() + busybox.read_bytes())
     target = cache_dir() / f"image-{parts.hexdigest()[:12]}" / FILE_NAME
     if not target.exists():
         with root.cache_lock("image"):
             target.parent.mkdir(exist_ok=True)
             temporary = target.with_suffix(".partial")
-            temporary.write_bytes(image_archive(layer(busybox.read_bytes(), _compile()), REFERENCE, architecture()))
+            programs = {program: _compile(program) for program in PROGRAMS}
+            temporary.write_bytes(image_archive(layer(busybox.read_bytes(), programs), REFERENCE, architecture()))
             temporary.rename(target)
     return target
 
@@ -45,27 +48,31 @@ def architecture() -> str:
     return ARCHITECTURES.get(platform.machine(), platform.machine())
 
 
-def _compile() -> bytes:
+def _source(program: str) -> pathlib.Path:
+    return SOURCES / f"{program}.c"
+
+
+def _compile(program: str) -> bytes:
     with tempfile.TemporaryDirectory() as directory:
-        program = pathlib.Path(directory) / "counter"
-        command = ["gcc", "-O2", "-Wall", "-Wextra", "-Werror", "-static", "-o", str(program), str(SOURCE)]
+        made = pathlib.Path(directory) / program
+        command = ["gcc", "-O2", "-Wall", "-Wextra", "-Werror", "-static", "-o", str(made), str(_source(program))]
         try:
             result = subprocess.run(command, capture_output=True, text=True, check=False)
         except FileNotFoundError:
             raise LabError("gcc is not installed; run tests/lab/prerequisites.sh") from None
         if result.returncode:
-            raise LabError(f"counter.c does not compile:\n{result.stderr[-2000:]}")
-        return program.read_bytes()
+            raise LabError(f"{program}.c does not compile:\n{result.stderr[-2000:]}")
+        return made.read_bytes()
 
 
-def layer(busybox: bytes, counter: bytes) -> bytes:
+def layer(busybox: bytes, programs: Mapping[str, bytes]) -> bytes:
     """The image's only layer, an uncompressed tar."""
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w", format=tarfile.USTAR_FORMAT) as tar:
         for name, mode in (("bin", 0o755), ("etc", 0o755), ("tmp", 0o1777), ("var", 0o755)):
             tar.addfile(_entry(name, tarfile.DIRTYPE, mode))
-        for name, content in (("bin/busybox", busybox), ("bin/counter", counter)):
-            entry = _entry(name, tarfile.REGTYPE, 0o755)
+        for name, content in (("busybox", busybox), *programs.items()):
+            entry = _entry(f"bin/{name}", tarfile.REGTYPE, 0o755)
             entry.size = len(content)
             tar.addfile(entry, io.BytesIO(content))
         for applet in APPLETS:

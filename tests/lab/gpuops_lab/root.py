@@ -1,7 +1,7 @@
 # Copyright (c) 2026 the gpuops.restore contributors
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The nodes' root file systems: a Debian 13 root and a containerd per generation, built into the cache."""
+"""The nodes' root file systems: a Debian 13 root, and a layer per containerd and CRIU, built into the cache."""
 
 from __future__ import annotations
 
@@ -11,9 +11,10 @@ import hashlib
 import json
 import os
 import pathlib
+import re
 import shutil
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 from gpuops_lab.config import LabError, cache_dir
 
@@ -42,24 +43,39 @@ VERSIONS: dict[str, tuple[str, ...]] = {
     "1.7": (),
     "2.1": ("forky", "sid"),
 }
+# The suites of a CRIU of that version, tried in this order; what it depends on may come from those after the first.
+CRIU_VERSIONS: dict[str, tuple[tuple[str, ...], ...]] = {
+    "4.1": (),
+    "4.2": (("forky",), ("sid",)),
+    "4.3": (("experimental", "sid"), ("sid",), ("forky",)),
+}
+USUAL_CRIU = "4.2"
 # Packages that only some nodes need: a layer of their own above the root.
 EXTRAS: dict[str, tuple[str, ...]] = {"podman": ("podman",)}
+# What a layer's packages say of themselves; dpkg's own status is the root's.
+STATUS_DIRECTORY = "var/lib/dpkg/status.d"
 EXCLUDED = ("/usr/share/man/*", "/usr/share/doc/*", "/usr/share/locale/*", "/usr/share/info/*")
 # Raise this when the way of building changes without the recipe's other values changing.
 RECIPE = 1
 
 
-def lower_directories(version: str) -> tuple[str, ...]:
-    """The read-only layers of a node with that containerd, topmost first; builds what the cache lacks.
+def lower_directories(version: str, criu: str = "") -> tuple[str, ...]:
+    """The read-only layers of a node with that containerd and CRIU, topmost first; builds what the cache lacks.
 
-    Raises LabError when a generation is unknown or something cannot be built.
+    Without ``criu`` the environment's GPUOPS_CRIU decides. Raises LabError when a version is unknown or something
+    cannot be built.
     """
-    if version not in VERSIONS:
-        raise LabError(f"containerd {version} is unknown to the lab; choose one of {', '.join(VERSIONS)}")
-    root = _build_root()
-    if not VERSIONS[version]:
-        return (str(root),)
-    return (str(_build_containerd(version, root)), str(root))
+    criu = criu or os.environ.get("GPUOPS_CRIU") or USUAL_CRIU
+    for program, wanted, known in (("containerd", version, sorted(VERSIONS)), ("CRIU", criu, sorted(CRIU_VERSIONS))):
+        if wanted not in known:
+            raise LabError(f"{program} {wanted} is unknown to the lab; choose one of {', '.join(known)}")
+    root = root_directory()
+    layers = [root]
+    if VERSIONS[version]:
+        layers.insert(0, _build_containerd(version, root))
+    if CRIU_VERSIONS[criu]:
+        layers.insert(0, _build_criu(criu, root))
+    return tuple(map(str, layers))
 
 
 def extra_directory(name: str) -> pathlib.Path:
@@ -67,24 +83,26 @@ def extra_directory(name: str) -> pathlib.Path:
 
     Raises LabError when it cannot be built.
     """
-    root = _build_root()
+    root = root_directory()
 
     def build(target: pathlib.Path) -> None:
-        mirror, _ = host_mirrors(_apt_targets())
-        apt = target / "apt"
-        options = _apt_options(apt, ROOT_SUITE, mirror, root / "var/lib/dpkg/status")
-        _run(["apt-get", *options, "--quiet", "update"], f"the package list of {ROOT_SUITE}")
-        wanted = ["--download-only", "--no-install-recommends", "--yes", "install", *EXTRAS[name]]
-        _run(["apt-get", *options, "--quiet", *wanted], f"{' '.join(EXTRAS[name])} of {ROOT_SUITE}")
-        for package in sorted((apt / "cache/archives").glob("*.deb")):
-            _run(["dpkg-deb", "--extract", str(package), str(target)], f"the package {package.name}")
-        shutil.rmtree(apt)
+        _unpack_packages(EXTRAS[name], (ROOT_SUITE,), root, target)
         # A network that containerd's CRI plugin would take for its own.
         shutil.rmtree(target / "etc/cni", ignore_errors=True)
-        for pattern in EXCLUDED:
-            shutil.rmtree(target / pattern.strip("/*"), ignore_errors=True)
 
     return _cached(f"extra-{name}", [RECIPE, ROOT_SUITE, PACKAGES, EXTRAS[name], EXCLUDED], build)
+
+
+def package_versions(layers: Sequence[pathlib.Path], packages: Sequence[str]) -> dict[str, str]:
+    """The version of each package that is installed in these layers, topmost first."""
+    found: dict[str, str] = {}
+    for layer in layers:
+        for status in (layer / "var/lib/dpkg/status", *sorted((layer / STATUS_DIRECTORY).glob("*"))):
+            for block in status.read_text().split("\n\n") if status.exists() else ():
+                fields = dict(re.findall(r"^(Package|Version): (.*)$", block, re.MULTILINE))
+                if fields.get("Package") in packages:
+                    found.setdefault(fields["Package"], fields["Version"])
+    return found
 
 
 def host_mirrors(targets: str) -> tuple[str, str | None]:
@@ -117,7 +135,8 @@ def _apt_targets() -> str:
     return result.stdout if result.returncode == 0 else ""
 
 
-def _build_root() -> pathlib.Path:
+def root_directory() -> pathlib.Path:
+    """The Debian root, without any layer."""
     recipe = [RECIPE, ROOT_SUITE, PACKAGES, EXCLUDED]
 
     def build(target: pathlib.Path) -> None:
@@ -158,11 +177,45 @@ def _build_containerd(version: str, root: pathlib.Path) -> pathlib.Path:
     return _cached(f"containerd-{version}", [RECIPE, version, VERSIONS[version]], build)
 
 
+def _build_criu(version: str, root: pathlib.Path) -> pathlib.Path:
+    def build(target: pathlib.Path) -> None:
+        failures = []
+        for suites in CRIU_VERSIONS[version]:
+            _unpack_packages(("criu",), suites, root, target)
+            found = package_versions((target,), ("criu",)).get("criu", "none")
+            if re.match(re.escape(version) + r"[.-]", found):
+                return
+            failures.append(f"{suites[0]}: {found}")
+            for path in target.iterdir():
+                shutil.rmtree(path)
+        raise LabError(f"no suite offers CRIU {version}: {'; '.join(failures)}")
+
+    return _cached(f"criu-{version}", [RECIPE, version, CRIU_VERSIONS[version], PACKAGES, EXCLUDED], build)
+
+
+def _unpack_packages(packages: Sequence[str], suites: Sequence[str], root: pathlib.Path, target: pathlib.Path) -> None:
+    """Into the target: packages of the first suite and what they depend on beyond the root, of any of the suites."""
+    mirror, _ = host_mirrors(_apt_targets())
+    apt = target / "apt"
+    options = _apt_options(apt, suites, mirror, root / "var/lib/dpkg/status")
+    _run(["apt-get", *options, "--quiet", "update"], f"the package list of {' '.join(suites)}")
+    wanted = ["--download-only", "--no-install-recommends", "--yes", f"--target-release={suites[0]}", *packages]
+    _run(["apt-get", *options, "--quiet", "install", *wanted], f"{' '.join(packages)} of {suites[0]}")
+    (target / STATUS_DIRECTORY).mkdir(parents=True)
+    for package in sorted((apt / "cache/archives").glob("*.deb")):
+        _run(["dpkg-deb", "--extract", str(package), str(target)], f"the package {package.name}")
+        status = _run(["dpkg-deb", "--field", str(package)], f"the package {package.name}")
+        (target / STATUS_DIRECTORY / package.name.split("_")[0]).write_text(status)
+    shutil.rmtree(apt)
+    for pattern in EXCLUDED:
+        shutil.rmtree(target / pattern.strip("/*"), ignore_errors=True)
+
+
 def _download(package: str, suite: str, mirror: str, directory: pathlib.Path) -> pathlib.Path:
     """The newest .deb of that suite, verified by apt against the archive's key, with a state of its own."""
     (directory / "deb").mkdir(parents=True, exist_ok=True)
     (directory / "status").touch()
-    arguments = _apt_options(directory, suite, mirror, directory / "status")
+    arguments = _apt_options(directory, (suite,), mirror, directory / "status")
     _run(["apt-get", *arguments, "--quiet", "update"], f"the package list of {suite}")
     _run(["apt-get", *arguments, "--quiet", "download", package], f"{package} of {suite}", directory / "deb")
     files = sorted((directory / "deb").glob("*.deb"))
@@ -171,11 +224,13 @@ def _download(package: str, suite: str, mirror: str, directory: pathlib.Path) ->
     return files[0]
 
 
-def _apt_options(directory: pathlib.Path, suite: str, mirror: str, status: pathlib.Path) -> list[str]:
-    """What makes apt-get work in that directory, with that suite, for a system with that dpkg status."""
+def _apt_options(directory: pathlib.Path, suites: Sequence[str], mirror: str, status: pathlib.Path) -> list[str]:
+    """What makes apt-get work in that directory, with these suites, for a system with that dpkg status."""
     for part in ("lists/partial", "cache/archives/partial"):
         (directory / part).mkdir(parents=True, exist_ok=True)
-    (directory / "sources.list").write_text(f"deb [signed-by={KEYRING}] {mirror} {suite} main\n")
+    (directory / "sources.list").write_text(
+        "".join(f"deb [signed-by={KEYRING}] {mirror} {suite} main\n" for suite in suites)
+    )
     options = {
         "Dir::State": directory,
         "Dir::State::lists": directory / "lists",
@@ -213,7 +268,8 @@ def _check_version(binary: pathlib.Path, version: str, root: pathlib.Path) -> No
         raise LabError(f"{version} was expected and the archive has {' '.join(words[:3]) or 'nothing that runs'}")
 
 
-def _run(command: list[str], what: str, directory: pathlib.Path | None = None) -> None:
+def _run(command: list[str], what: str, directory: pathlib.Path | None = None) -> str:
+    """What it prints."""
     try:
         result = subprocess.run(command, capture_output=True, text=True, cwd=directory, check=False)
     except FileNotFoundError:
@@ -221,6 +277,7 @@ def _run(command: list[str], what: str, directory: pathlib.Path | None = None) -
     if result.returncode:
         status = f"{command[0]}, status {result.returncode}"
         raise LabError(f"{what} could not be made ({status}):\n{result.stderr[-2000:]}")
+    return result.stdout
 
 
 def _cached(name: str, recipe: object, build: Callable[[pathlib.Path], None]) -> pathlib.Path:

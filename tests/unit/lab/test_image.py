@@ -25,7 +25,7 @@ def read(archive: bytes) -> dict[str, bytes]:
 
 
 def test_every_blob_is_under_its_digest_with_its_size() -> None:
-    layer = image.layer(b"busybox", b"counter")
+    layer = image.layer(b"busybox", {"counter": b"counter"})
     files = read(image.image_archive(layer, "gpuops.test/x:1", "amd64"))
     assert json.loads(files["oci-layout"]) == {"imageLayoutVersion": "1.0.0"}
     entry = json.loads(files["index.json"])["manifests"][0]
@@ -46,13 +46,13 @@ def test_every_blob_is_under_its_digest_with_its_size() -> None:
 
 
 def test_same_parts_give_the_same_bytes() -> None:
-    first, second = (image.image_archive(image.layer(b"b", b"c"), "r", "amd64") for _ in range(2))
+    first, second = (image.image_archive(image.layer(b"b", {"counter": b"c"}), "r", "amd64") for _ in range(2))
     assert first == second
-    assert first != image.image_archive(image.layer(b"b", b"d"), "r", "amd64")
+    assert first != image.image_archive(image.layer(b"b", {"counter": b"d"}), "r", "amd64")
 
 
 def test_layer_has_the_programs_and_applets() -> None:
-    with tarfile.open(fileobj=io.BytesIO(image.layer(b"busybox", b"counter"))) as tar:
+    with tarfile.open(fileobj=io.BytesIO(image.layer(b"busybox", {"counter": b"counter"}))) as tar:
         entries = {entry.name: entry for entry in tar}
         counter = tar.extractfile("bin/counter")
         assert counter is not None
