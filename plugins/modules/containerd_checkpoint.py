@@ -87,6 +87,15 @@ options:
     type: str
     choices: [detach, refuse]
     default: detach
+  accept:
+    description:
+      - Reasons for a refusal that you vouch for, and take the risk of.
+      - V(cuda_ipc) - several processes have NCCL loaded, and nothing says that they keep off each other's GPU memory. If they share
+        some, drivers before 610 cannot restore them, and the capture ends the workload.
+    type: list
+    elements: str
+    choices: [cuda_ipc]
+    default: []
   criu:
     description:
       - What CRIU may take along beyond what it does by itself. The restore has to be told the same.
@@ -264,7 +273,7 @@ from ansible_collections.gpuops.restore.plugins.module_utils import _module, _op
 from ansible_collections.gpuops.restore.plugins.module_utils._capture import capture as capture_steps, settle
 from ansible_collections.gpuops.restore.plugins.module_utils._capture.params import CaptureParams
 from ansible_collections.gpuops.restore.plugins.module_utils._containerd.client import Client
-from ansible_collections.gpuops.restore.plugins.module_utils._gpu import forks
+from ansible_collections.gpuops.restore.plugins.module_utils._gpu import forks, peer_access
 
 
 def step(module: AnsibleModule, client: Client) -> dict[str, Any]:
@@ -299,6 +308,7 @@ ARGUMENT_SPEC: dict[str, Any] = {
     "leave": {"type": "str", "choices": ["running", "paused", "stopped"], "default": "running"},
     **_options.GPU_MODE,
     "cuda_forks": {"type": "str", "choices": list(forks.CHOICES), "default": forks.DETACH},
+    "accept": {"type": "list", "elements": "str", "choices": [peer_access.CUDA_IPC], "default": []},
     "criu": {
         "type": "dict",
         "default": {},

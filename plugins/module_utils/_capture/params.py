@@ -46,6 +46,8 @@ class CaptureParams:
     gpu: str = devices.AUTO
     #: What becomes of what forks of CUDA processes inherited: forks.DETACH or forks.REFUSE.
     cuda_forks: str = forks.DETACH
+    #: What the operator vouches for: peer_access.CUDA_IPC.
+    accept: tuple[str, ...] = ()
     criu: DumpOptions = field(default_factory=DumpOptions)
     staging_dir: str = state_dir.STATE_ROOT
     keep_staged: bool = False
@@ -69,6 +71,7 @@ class CaptureParams:
             leave=options["leave"],
             gpu=options["gpu"],
             cuda_forks=options["cuda_forks"],
+            accept=tuple(options["accept"]),
             criu=DumpOptions(**{**criu, "empty_namespaces": tuple(criu["empty_namespaces"])}),
             staging_dir=options["staging_dir"],
             keep_staged=options["keep_staged"],

@@ -20,7 +20,7 @@ from .._containerd.images import Image
 from .._containerd.tasks import Task
 from .._core import files
 from .._core.errors import ConflictError, InputError, NodeError, RestoreError, combined
-from .._gpu import forks, processes as gpu_processes, state as gpu_state
+from .._gpu import forks, peer_access, processes as gpu_processes, state as gpu_state
 from .._host import cgroup, memory as host_memory, mountinfo
 from .._image import unpack
 from . import gpu, layer, resources
@@ -58,6 +58,7 @@ def examine(client: Client, params: CaptureParams, container: Container, task: T
         gpus = gpu.examine(client, params.cuda(), params.gpu, scope.processes())
         problems += forks.problems(gpus.forks, params.cuda_forks, params.container_id, access.proc)
         if gpus.suspend:
+            problems += peer_access.problems(params.container_id, gpus.info, params.accept, access.proc)
             warnings += gpu_state.ensure(client, params.cuda(), check=True).warnings
     except RestoreError as error:
         problems.append(error)

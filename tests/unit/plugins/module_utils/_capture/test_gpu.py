@@ -282,3 +282,12 @@ def test_without_cuda_nothing_is_taken_away(box: Box, with_fork: Forked) -> None
     """``gpu: none`` says that nobody wants the driver's part looked at."""
     assert box.capture(gpu="none").detached == []
     assert held(with_fork)
+
+
+def test_ranks_that_may_share_gpu_memory_are_refused_and_go_on(box: Box, world: standin.World, pids: list[int]) -> None:
+    for pid in pids[:2]:
+        (box.here.proc / str(pid) / "maps").write_text("1-2 r-xp 0 fe:00 7 /lib/libnccl.so.2\n", encoding="ascii")
+        (box.here.proc / str(pid) / "environ").write_bytes(b"WORLD_SIZE=2\0")
+    assert box.refused().code == "cuda_ipc"
+    assert world.order() == []
+    assert box.capture(accept=("cuda_ipc",)).changed
