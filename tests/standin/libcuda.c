@@ -123,8 +123,11 @@ static int arranged(const char *operation, int pid, int *takes_effect) {
     if (standin_read(text, "pids/%d/delay_%s", pid, operation)) {
         wait_ms(atol(text));
     }
+    if (standin_read(text, "pids/%d/hang_%s", pid, operation)) {
+        note(operation, pid, "hang");
+    }
     while (standin_read(text, "pids/%d/hang_%s", pid, operation)) {
-        wait_ms(50);
+        wait_ms(10);
     }
     if (standin_read(text, "pids/%d/exit_%s", pid, operation)) {
         kill(pid, SIGKILL);
@@ -342,8 +345,11 @@ int cuCheckpointProcessGetRestoreThreadId(int pid, int *tid) {
     if (result == SUCCESS && standin_read(text, "pids/%d/coordinator", pid)) {
         result = NOT_INITIALIZED;
     }
+    if (standin_read(text, "pids/%d/hang_thread", pid)) {
+        note("thread", pid, "hang");
+    }
     while (standin_read(text, "pids/%d/hang_thread", pid)) {
-        wait_ms(50);
+        wait_ms(10);
     }
     if (result == SUCCESS) {
         *tid = standin_read(text, "pids/%d/restore_tid", pid) ? atoi(text) : pid;

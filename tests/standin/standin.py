@@ -126,7 +126,7 @@ class World:
         """The state-changing calls in the order in which they ended: ``(what, pid)``."""
         return [(call.what, call.pid) for call in self.calls() if call.detail.startswith("end ")]
 
-    def wait_for(self, what: str, pid: int, seconds: float = 10.0) -> None:
+    def wait_for(self, what: str, pid: int, seconds: float = 60.0) -> None:
         """Wait until a call has begun. Raises AssertionError."""
         give_up = time.monotonic() + seconds
         while not any(call.what == what and call.pid == pid for call in self.calls()):

@@ -9,12 +9,15 @@ What these tests show holds for our own code; that the driver does its part is s
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import time
+from collections import Counter
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from ansible_collections.gpuops.restore.plugins.module_utils._core.helper_process import Child
 from ansible_collections.gpuops.restore.plugins.module_utils._gpu import devices, marks as gpu_marks
 from ansible_collections.gpuops.restore.plugins.module_utils._host import memory as host_memory
 from ansible_collections.gpuops.restore.tests.standin import standin
@@ -42,6 +45,33 @@ def world(bare_world: standin.World, libraries: Path, monkeypatch: pytest.Monkey
     monkeypatch.setenv("LD_LIBRARY_PATH", str(libraries))
     bare_world.add_gpu(0)
     return bare_world
+
+
+@pytest.fixture
+def no_patience(bare_world: standin.World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The time for a helper process is up as soon as it has nothing to answer but calls that hang.
+
+    So a test waits for no time limit, and none is too short for a machine that is busy.
+    """
+    send, receive = Child.send, Child.receive
+    owed: Counter[int] = Counter()
+
+    def count_and_send(child: Child, message: Mapping[str, Any]) -> None:
+        owed[child.pid] += 1
+        send(child, message)
+
+    def receive_unless_hanging(child: Child, deadline: float) -> dict[str, Any] | None:
+        while True:
+            answer = receive(child, min(deadline, time.monotonic() + 0.02))
+            if answer is not None:
+                owed[child.pid] -= "id" in answer
+                return answer
+            hanging = [call for call in bare_world.calls() if call.caller == child.pid and call.detail == "hang"]
+            if time.monotonic() >= deadline or (hanging and len(hanging) >= owed[child.pid]):
+                return None
+
+    monkeypatch.setattr(Child, "send", count_and_send)
+    monkeypatch.setattr(Child, "receive", receive_unless_hanging)
 
 
 @pytest.fixture

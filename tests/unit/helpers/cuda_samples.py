@@ -6,7 +6,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import threading
 import time
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +34,26 @@ def process(pid: int) -> Process:
 def soon(seconds: float = 20.0) -> float:
     """A deadline."""
     return time.monotonic() + seconds
+
+
+@contextlib.contextmanager
+def meeting(world: standin.World, what: str, pids: Sequence[int]) -> Iterator[None]:
+    """In the block no call of the driver comes back before all of them have begun, as only calls side by side can."""
+    for pid in pids:
+        world.set(f"pids/{pid}/hang_{what}")
+
+    def watch() -> None:
+        for pid in pids:
+            world.wait_for(what, pid)
+        for pid in pids:
+            world.unset(f"pids/{pid}/hang_{what}")
+
+    thread = threading.Thread(target=watch)
+    thread.start()
+    try:
+        yield
+    finally:
+        thread.join()
 
 
 class Steps:

@@ -149,12 +149,13 @@ def test_what_an_earlier_task_of_the_play_would_have_started(box: Box, client: C
 
 
 def test_a_process_that_is_forked_while_the_others_are_locked_is_taken_along(box: Box, client: Client) -> None:
-    first = box.add(standin.RUNNING, delay_lock=800)
+    first = box.add(standin.RUNNING, hang_lock=1)
     forked: list[int] = []
 
     def fork() -> None:
         box.world.wait_for("lock", first)
         forked.append(box.add(standin.RUNNING))
+        box.world.unset(f"pids/{first}/hang_lock")
 
     thread = threading.Thread(target=fork)
     thread.start()
@@ -166,11 +167,12 @@ def test_a_process_that_is_forked_while_the_others_are_locked_is_taken_along(box
 
 
 def test_a_failed_process_that_comes_while_the_others_are_locked_brings_them_back(box: Box, client: Client) -> None:
-    first = box.add(standin.RUNNING, delay_lock=800)
+    first = box.add(standin.RUNNING, hang_lock=1)
 
     def fork() -> None:
         box.world.wait_for("lock", first)
         box.add(standin.FAILED)
+        box.world.unset(f"pids/{first}/hang_lock")
 
     thread = threading.Thread(target=fork)
     thread.start()

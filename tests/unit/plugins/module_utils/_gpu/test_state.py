@@ -10,8 +10,9 @@ import dataclasses
 import os
 import re
 import threading
-import time
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -23,11 +24,18 @@ from ansible_collections.gpuops.restore.plugins.module_utils._core.errors import
     InputError,
     RestoreError,
 )
-from ansible_collections.gpuops.restore.plugins.module_utils._gpu import locks, marks as gpu_marks, state as gpu_state
+from ansible_collections.gpuops.restore.plugins.module_utils._gpu import (
+    driver as gpu_driver,
+    locks,
+    marks as gpu_marks,
+    state as gpu_state,
+)
+from ansible_collections.gpuops.restore.plugins.module_utils._gpu.driver import Driver
 from ansible_collections.gpuops.restore.plugins.module_utils._gpu.state import StateParams
+from ansible_collections.gpuops.restore.plugins.module_utils._host.processes import Process
 from ansible_collections.gpuops.restore.tests.standin import standin
 from ansible_collections.gpuops.restore.tests.unit.helpers.cuda_node import FakeNode
-from ansible_collections.gpuops.restore.tests.unit.helpers.cuda_samples import Steps, process
+from ansible_collections.gpuops.restore.tests.unit.helpers.cuda_samples import Steps, meeting, process
 
 pytest_plugins = ["ansible_collections.gpuops.restore.tests.unit.helpers.cuda_fixtures"]
 
@@ -59,14 +67,15 @@ def test_every_state_leads_to_every_state_and_a_second_run_changes_nothing(
 
 
 def test_all_are_restored_side_by_side_and_only_then_all_unlocked(steps: Steps) -> None:
-    pids = [steps.world.add_process(standin.CHECKPOINTED, {GPU: GIB}, delay_restore=400) for _n in range(3)]
-    done = steps.run(*pids)
+    pids = [steps.world.add_process(standin.CHECKPOINTED, {GPU: GIB}) for _n in range(3)]
+    with meeting(steps.world, "restore", pids):
+        done = steps.run(*pids)
     order = steps.world.order()
     assert {what for what, _pid in order[:3]} == {"restore"}
     assert {what for what, _pid in order[3:]} == {"unlock"}
     assert done.actions == [f"{what} process {pid}" for what in ("restore", "unlock") for pid in pids]
-    assert done.seconds["restore"] < 0.9, "one after another would take 1.2 s"
-    assert sum(entry["seconds"]["restore"] for entry in done.processes) > 1.2
+    assert sorted(done.seconds) == ["init", "restore", "total", "unlock"]
+    assert [sorted(entry["seconds"]) for entry in done.processes] == [["restore", "unlock"]] * 3
     assert [entry["bytes"] for entry in done.processes] == [GIB] * 3
     assert [entry["gpus"] for entry in done.processes] == [
         [{"uuid": GPU, "index": 0, "name": "Stand-in H1", "memory": GIB}]
@@ -74,12 +83,13 @@ def test_all_are_restored_side_by_side_and_only_then_all_unlocked(steps: Steps) 
 
 
 def test_all_are_locked_and_only_then_all_checkpointed(steps: Steps) -> None:
-    pids = [steps.world.add_process(standin.RUNNING, {GPU: GIB}, delay_checkpoint=400) for _n in range(3)]
-    done = steps.run(*pids, state="CHECKPOINTED")
+    pids = [steps.world.add_process(standin.RUNNING, {GPU: GIB}) for _n in range(3)]
+    with meeting(steps.world, "checkpoint", pids):
+        done = steps.run(*pids, state="CHECKPOINTED")
     order = steps.world.order()
     assert {what for what, _pid in order[:3]} == {"lock"}
     assert {what for what, _pid in order[3:]} == {"checkpoint"}
-    assert done.seconds["checkpoint"] < 0.9
+    assert sorted(done.seconds) == ["checkpoint", "init", "lock", "total"]
     assert [entry["bytes"] for entry in done.processes] == [GIB] * 3, "as it was before, since now they have none"
 
 
@@ -155,10 +165,10 @@ def test_a_poisoned_process_answers_304_at_once(steps: Steps, marks: Path) -> No
     assert steps.refused(pid).code == "cuda_restore_failed"
 
 
-def test_a_call_that_hangs_is_unknown_and_not_replayed(steps: Steps) -> None:
+def test_a_call_that_hangs_is_unknown_and_not_replayed(steps: Steps, no_patience: None) -> None:
     hangs = steps.world.add_process(standin.CHECKPOINTED, hang_restore=1)
     fine = steps.world.add_process(standin.CHECKPOINTED)
-    error = steps.fails(hangs, fine, cuda_timeout=2.0)
+    error = steps.fails(hangs, fine)
     assert (error.code, error.outcome, error.details["pending"]) == ("cuda_timeout", UNKNOWN, [hangs])
     assert names(error) == {hangs: "UNKNOWN", fine: "LOCKED"}
     assert {entry["pid"]: entry.get("problem") for entry in error.details["processes"]} == {
@@ -174,16 +184,16 @@ def test_a_call_that_hangs_is_unknown_and_not_replayed(steps: Steps) -> None:
     assert not steps.marks.exists()
 
 
-def test_a_checkpoint_that_hangs_is_not_rolled_back_blindly(steps: Steps) -> None:
+def test_a_checkpoint_that_hangs_is_not_rolled_back_blindly(steps: Steps, no_patience: None) -> None:
     hangs = steps.world.add_process(standin.RUNNING, hang_checkpoint=1)
-    error = steps.fails(hangs, state="CHECKPOINTED", cuda_timeout=2.0)
+    error = steps.fails(hangs, state="CHECKPOINTED")
     assert (error.code, error.outcome) == ("cuda_timeout", UNKNOWN)
     assert [what for what, _pid in steps.world.order()] == ["lock"]
 
 
-def test_a_driver_that_does_not_tell_states_has_changed_nothing(steps: Steps) -> None:
+def test_a_driver_that_does_not_tell_states_has_changed_nothing(steps: Steps, no_patience: None) -> None:
     pid = steps.world.add_process(standin.CHECKPOINTED, hang_thread=1)
-    error = steps.refused(pid, cuda_timeout=1.5)
+    error = steps.refused(pid)
     assert (error.code, error.outcome) == ("cuda_timeout", RETRYABLE)
 
 
@@ -338,10 +348,10 @@ def test_a_way_back_that_fails_is_said(steps: Steps) -> None:
     assert steps.refused(stuck).code == "cuda_restore_failed"
 
 
-def test_a_way_back_that_hangs_is_unknown(steps: Steps) -> None:
+def test_a_way_back_that_hangs_is_unknown(steps: Steps, no_patience: None) -> None:
     stuck = steps.world.add_process(standin.RUNNING, hang_unlock=1)
     fails = steps.world.add_process(standin.RUNNING, fail_lock=1)
-    error = steps.fails(stuck, fails, state="LOCKED", cuda_timeout=2.0)
+    error = steps.fails(stuck, fails, state="LOCKED")
     assert (error.code, error.outcome, error.details["rolled_back"]) == ("cuda_lock_failed", UNKNOWN, False)
 
 
@@ -414,9 +424,18 @@ def test_a_process_that_has_come_back_by_another_hand_is_no_longer_poisoned(step
     assert not steps.marks.exists()
 
 
-def test_the_deadline_is_for_all_calls_together(steps: Steps) -> None:
-    pid = steps.world.add_process(standin.CHECKPOINTED, delay_restore=1000, delay_unlock=30_000)
-    begun = time.monotonic()
-    error = steps.fails(pid, cuda_timeout=2.5)
-    assert time.monotonic() - begun < 8
-    assert (error.code, error.details["operation"]) == ("cuda_timeout", "unlock")
+def test_the_deadline_is_for_all_calls_together(steps: Steps, monkeypatch: pytest.MonkeyPatch) -> None:
+    pid = steps.world.add_process(standin.CHECKPOINTED)
+    deadlines: dict[str, float] = {}
+    call = Driver.call
+
+    def noted(
+        driver: Driver, operation: str, processes: Sequence[Process], deadline: float, *more: Any
+    ) -> gpu_driver.Round:
+        deadlines[operation] = deadline
+        return call(driver, operation, processes, deadline, *more)
+
+    monkeypatch.setattr(Driver, "call", noted)
+    gpu_state.ensure(None, steps.params(pid), False)
+    assert sorted(deadlines) == ["ask", "restore", "unlock"]
+    assert len(set(deadlines.values())) == 1

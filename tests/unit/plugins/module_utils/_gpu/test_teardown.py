@@ -106,12 +106,11 @@ def test_no_driver_any_more(gpus: GpuNode, train: TaskParams, monkeypatch: pytes
     assert gpus.alive() == []
 
 
-def test_a_call_that_hangs_keeps_the_task(gpus: GpuNode, train: TaskParams) -> None:
+def test_a_call_that_hangs_keeps_the_task(gpus: GpuNode, train: TaskParams, no_patience: None) -> None:
     pid = gpus.started["train"][-1][1]
     gpus.world.set(f"pids/{pid}/hang_checkpoint", 1)
-    params = dataclasses.replace(train, gpu=changed(train.gpu, cuda_timeout=3.0))
     with pytest.raises(RestoreError) as caught:
-        task_steps.absent(gpus.client, params, False)
+        task_steps.absent(gpus.client, train, False)
     assert (caught.value.code, caught.value.outcome) == ("cuda_timeout", UNKNOWN)
     assert "The task was not killed" in caught.value.remedy and "gpu: none" in caught.value.remedy
     assert len(gpus.alive()) == 3

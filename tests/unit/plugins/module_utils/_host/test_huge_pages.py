@@ -9,15 +9,18 @@ from __future__ import annotations
 import io
 import os
 import pathlib
+import select
 import signal
 import subprocess
 import sys
-import time
 
 import pytest
 
 from ansible_collections.gpuops.restore.plugins.module_utils._host import huge_pages, huge_pages_worker
 from ansible_collections.gpuops.restore.plugins.module_utils._host.huge_pages import HugePages
+
+#: Seconds after which a test that waits for what does not come gives up.
+LONG = 60.0
 
 
 class Node:
@@ -125,19 +128,18 @@ def test_a_kill_of_the_module_does_not_keep_it(node: Node) -> None:
     script = (
         "import sys, time\n"
         "from ansible_collections.gpuops.restore.plugins.module_utils._host.huge_pages import HugePages\n"
-        "HugePages('always', sys.argv[1], sys.argv[2]).__enter__()\n"
-        "print('switched', flush=True)\n"
+        "print(HugePages('always', sys.argv[1], sys.argv[2]).__enter__()._guard.pid, flush=True)\n"
         "time.sleep(60)\n"
     )
     command = [sys.executable, "-c", script, str(node.setting), str(node.note)]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as process:
-        assert process.stdout and process.stdout.readline() == "switched\n"
+        assert process.stdout
+        guard = os.pidfd_open(int(process.stdout.readline()))
         assert node.value() == "always"
         process.send_signal(signal.SIGKILL)
-    deadline = time.monotonic() + 10
-    while node.value() != "madvise" and time.monotonic() < deadline:
-        time.sleep(0.02)
+    assert select.select([guard], [], [], LONG)[0], "the guard ends with its module"
+    os.close(guard)
     assert node.value() == "madvise"
 
 

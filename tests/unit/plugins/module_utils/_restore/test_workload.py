@@ -258,9 +258,9 @@ def test_a_driver_that_is_too_old_or_not_there(
     assert checked.code == code
 
 
-def test_a_call_that_hangs_is_unknown_and_not_replayed(gpus: GpuNode) -> None:
+def test_a_call_that_hangs_is_unknown_and_not_replayed(gpus: GpuNode, no_patience: None) -> None:
     gpus.add("train", [Cuda(memory=HELD, more={"hang_restore": 1})], held=[HELD])
-    result = gpus.one(gpus.job("train", {"access": gpus.access(3.0), "gpu_retries": 3}))
+    result = gpus.one(gpus.job("train", {"gpu_retries": 3}))
     assert (failure(result).code, failure(result).outcome) == ("cuda_timeout", UNKNOWN)
     assert len(gpus.started["train"]) == 1, "not begun anew either"
     assert [call.what for call in gpus.world.calls() if call.detail == "begin"] == ["restore"]
@@ -440,7 +440,9 @@ def test_a_failed_probe_takes_a_gpu_workload_off_the_card_first(gpus: GpuNode, m
     taken_back(gpus, before, result)
 
 
-def test_a_way_back_that_hangs_leaves_the_task(gpus: GpuNode, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_way_back_that_hangs_leaves_the_task(
+    gpus: GpuNode, no_patience: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def fails(*_arguments: Any) -> None:
         raise RestoreError("probe_failed", "It stands still.")
 
@@ -448,7 +450,7 @@ def test_a_way_back_that_hangs_leaves_the_task(gpus: GpuNode, monkeypatch: pytes
     monkeypatch.setattr(restore_workload.probes, "probe", fails)
     (result,) = restore_batch.restore_all(
         gpus.client.another,
-        [gpus.job("train", {"access": gpus.access(3.0)}, probe={"file": {"path": "/log"}})],
+        [gpus.job("train", probe={"file": {"path": "/log"}})],
         0,
         False,
     )
