@@ -39,6 +39,8 @@ from ansible_collections.gpuops.restore.tests.unit.helpers.clock import Clock
 from ansible_collections.gpuops.restore.tests.unit.helpers.containerd_samples import put
 from ansible_collections.gpuops.restore.tests.unit.helpers.fake_containerd import FakeContainerd, running
 
+pytestmark = pytest.mark.every_python
+
 GET = "containerd.services.containers.v1.Containers/Get"
 DELETE = "containerd.services.containers.v1.Containers/Delete"
 READ = "containerd.services.content.v1.Content/Read"

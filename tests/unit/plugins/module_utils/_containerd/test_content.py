@@ -21,6 +21,8 @@ from ansible_collections.gpuops.restore.plugins.module_utils._core.errors import
 from ansible_collections.gpuops.restore.tests.unit.helpers.containerd_samples import put
 from ansible_collections.gpuops.restore.tests.unit.helpers.fake_containerd import FakeContainerd
 
+pytestmark = pytest.mark.every_python
+
 DATA = bytes(range(256)) * 10000  # 2.4 MiB: more than two messages
 DIGEST = "sha256:" + hashlib.sha256(DATA).hexdigest()
 

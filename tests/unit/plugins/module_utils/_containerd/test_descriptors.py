@@ -15,6 +15,8 @@ import pytest
 
 from ansible_collections.gpuops.restore.plugins.module_utils._containerd import descriptors
 
+pytestmark = pytest.mark.every_python
+
 HERE = Path(descriptors.__file__).resolve().parent
 ROOT = HERE.parents[2]
 

@@ -11,6 +11,8 @@ import pytest
 
 from ansible_collections.gpuops.restore.plugins.module_utils._containerd import messages
 
+pytestmark = pytest.mark.every_python
+
 
 def test_a_method_has_its_path_messages_and_streams() -> None:
     method = messages.api().method("containerd.services.tasks.v1.Tasks/Start")

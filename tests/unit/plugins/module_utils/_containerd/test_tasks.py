@@ -13,6 +13,8 @@ from ansible_collections.gpuops.restore.plugins.module_utils._containerd.client 
 from ansible_collections.gpuops.restore.plugins.module_utils._core.errors import RpcError
 from ansible_collections.gpuops.restore.tests.unit.helpers.fake_containerd import FakeContainerd
 
+pytestmark = pytest.mark.every_python
+
 
 def test_the_shim_notices_the_deadline_first(fake: FakeContainerd, client: Client) -> None:
     """As a loaded node answered it: ``UNKNOWN``, with the deadline in the text only."""

@@ -11,6 +11,8 @@ import pytest
 
 from ansible_collections.gpuops.restore.plugins.module_utils._core import files
 
+pytestmark = pytest.mark.every_python
+
 
 def test_free_space_where_a_path_is_or_would_be(tmp_path: Path) -> None:
     stat = os.statvfs(tmp_path)

@@ -18,6 +18,8 @@ from ansible_collections.gpuops.restore.plugins.module_utils._core import helper
 from ansible_collections.gpuops.restore.plugins.module_utils._core.helper_process import Child, ChildEndedError
 from ansible_collections.gpuops.restore.plugins.module_utils._gpu import driver_worker
 
+pytestmark = pytest.mark.every_python
+
 ECHO = """
 import json, os, sys
 for line in sys.stdin.buffer:

@@ -12,6 +12,8 @@ import pytest
 from ansible_collections.gpuops.restore.plugins.module_utils._core import strict_json
 from ansible_collections.gpuops.restore.plugins.module_utils._core.strict_json import MAX_DEPTH, StrictJsonError
 
+pytestmark = pytest.mark.every_python
+
 
 def nested(depth: int) -> bytes:
     """Lists and objects by turns."""

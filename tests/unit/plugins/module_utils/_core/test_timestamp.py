@@ -6,7 +6,11 @@ from __future__ import annotations
 
 import datetime
 
+import pytest
+
 from ansible_collections.gpuops.restore.plugins.module_utils._core import timestamp
+
+pytestmark = pytest.mark.every_python
 
 
 def test_now_is_in_utc_to_the_second() -> None:

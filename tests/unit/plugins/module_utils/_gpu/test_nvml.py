@@ -14,6 +14,8 @@ from ansible_collections.gpuops.restore.plugins.module_utils._core import depend
 from ansible_collections.gpuops.restore.plugins.module_utils._gpu import nvml
 from ansible_collections.gpuops.restore.tests.standin import standin
 
+pytestmark = pytest.mark.every_python
+
 pytest_plugins = ["ansible_collections.gpuops.restore.tests.unit.helpers.cuda_fixtures"]
 
 GIB = standin.GIB

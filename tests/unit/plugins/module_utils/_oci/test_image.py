@@ -14,6 +14,8 @@ from ansible_collections.gpuops.restore.plugins.module_utils._oci import image
 from ansible_collections.gpuops.restore.plugins.module_utils._oci.image import Descriptor, Platform
 from ansible_collections.gpuops.restore.tests.unit.helpers.archive_samples import CONFIG, INDEX, LAYER, MANIFEST
 
+pytestmark = pytest.mark.every_python
+
 DIGEST = "sha256:" + "a" * 64
 GOOD: dict[str, Any] = {"mediaType": LAYER, "digest": DIGEST, "size": 3}
 

@@ -26,6 +26,8 @@ from ansible_collections.gpuops.restore.tests.unit.helpers.fake_registry import 
     running,
 )
 
+pytestmark = pytest.mark.every_python
+
 BASIC = "Basic " + base64.b64encode(b"trainer:correct horse").decode()
 
 

@@ -8,6 +8,8 @@ import pytest
 
 from ansible_collections.gpuops.restore.tests.unit.helpers.fake_registry import FakeRegistry, refusal, repository
 
+pytestmark = pytest.mark.every_python
+
 
 @pytest.mark.parametrize(("length", "whole"), [("2", True), ("\xb2", True), ("3", False), ("9" * 5000, False)])
 def test_a_manifest_as_long_as_announced(registry: FakeRegistry, length: str, whole: bool) -> None:

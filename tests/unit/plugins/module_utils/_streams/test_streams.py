@@ -17,6 +17,8 @@ from ansible_collections.gpuops.restore.plugins.module_utils._core.errors import
 from ansible_collections.gpuops.restore.plugins.module_utils._streams import streams
 from ansible_collections.gpuops.restore.tests.unit.helpers.archive_samples import chunked, digest
 
+pytestmark = pytest.mark.every_python
+
 DATA = os.urandom(300_000) + bytes(200_000)
 NO_LIMIT = streams.Expansion()
 

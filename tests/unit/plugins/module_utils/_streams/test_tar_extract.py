@@ -19,6 +19,8 @@ from ansible_collections.gpuops.restore.plugins.module_utils._streams.tar_extrac
 from ansible_collections.gpuops.restore.plugins.module_utils._streams.tar_reader import Limits
 from ansible_collections.gpuops.restore.tests.unit.helpers.archive_samples import END, chunked, entry, tar
 
+pytestmark = pytest.mark.every_python
+
 
 def extract(data: bytes, directory: Path, chunk: int = 1 << 20) -> dict[str, FileStat]:
     return tar_extract(ChunkSource(chunked(data, chunk)), str(directory), Limits(), "The tar")

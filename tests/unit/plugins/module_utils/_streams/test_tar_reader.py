@@ -14,6 +14,8 @@ from ansible_collections.gpuops.restore.plugins.module_utils._streams import tar
 from ansible_collections.gpuops.restore.plugins.module_utils._streams.streams import ChunkSource, FileSource
 from ansible_collections.gpuops.restore.tests.unit.helpers.archive_samples import END, entry, header, tar
 
+pytestmark = pytest.mark.every_python
+
 LIMITS = tar_reader.Limits(max_entries=50, max_total=10_000)
 
 
