@@ -177,7 +177,7 @@ def _has_to_be_resumed(client: Client, params: CaptureParams, earlier: Earlier, 
 
 def _running(params: CaptureParams, task: Task | None) -> Task:
     """Raises ConflictError ``task_paused``, InputError ``task_not_running``."""
-    if task is not None and recovery.is_paused(task):
+    if task is not None:
         tasks.refuse_paused(task)
     if task is None or task.status != "RUNNING" or task.pid <= 0:
         raise InputError(

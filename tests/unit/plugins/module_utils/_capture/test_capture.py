@@ -70,6 +70,20 @@ def test_it_is_captured_and_goes_on(box: Box, client: Client) -> None:
     box.untouched()
 
 
+@pytest.mark.parametrize(
+    ("leave", "then"),
+    [
+        ("running", ["resume the task", "write the image"]),
+        ("paused", ["write the image"]),
+        ("stopped", ["write the image, then end the task"]),
+    ],
+)
+def test_what_becomes_of_the_task_is_among_the_actions(box: Box, leave: str, then: list[str]) -> None:
+    expected = [f"pause the task (pid {box.pid}) and dump it", *then]
+    assert box.capture(True, leave=leave).actions == expected
+    assert box.capture(leave=leave).actions == expected
+
+
 def test_twice_is_once_and_force_is_twice(box: Box) -> None:
     first = box.capture()
     for check in (True, False):
