@@ -20,7 +20,7 @@ from typing import Any
 from .._checkpoint import facts as checkpoint_facts, staging, writer as checkpoint_writer
 from .._containerd import daemon, leases, messages, tasks
 from .._containerd.client import Client
-from .._core import labels, state_dir, timestamp
+from .._core import labels, state_dir, text
 from .._core.errors import UNKNOWN, RestoreError, RpcError
 from .._diagnosis import failure as criu_failure
 from .._gpu import driver as gpu_driver, forks, state as gpu_state
@@ -139,7 +139,7 @@ class Capture:
                 self._paused = True
                 tasks.pause(client, params.container_id)
             with self._timed("dump"):
-                self._taken_at = timestamp.utc_now()
+                self._taken_at = text.utc_now()
                 self._dump()
             self._signals.raise_if_any()
             with self._timed("layer"):

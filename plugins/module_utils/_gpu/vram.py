@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from .._core.errors import RETRYABLE, InputError, NodeError
-from .._core.units import gib
+from .._core.text import gib
 from .._oci.facts import Facts
 from .nvml import Gpu, Reading
 

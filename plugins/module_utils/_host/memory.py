@@ -14,7 +14,7 @@ import os
 from collections.abc import Iterable, Iterator, Mapping
 
 from .._core.errors import RETRYABLE, NodeError
-from .._core.units import gib
+from .._core.text import gib
 from . import cgroup
 
 

@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -16,13 +17,16 @@ from .._checkpoint.reader import Checkpoint
 from .._containerd import task_removal, tasks
 from .._containerd.client import Client
 from .._core.errors import RETRYABLE, NodeError, RestoreError
-from .._core.units import gib
-from .._gpu import gpu_map, info as gpu_info, nvml, vram as gpu_vram
+from .._core.text import gib
+from .._gpu import driver, gpu_map, nvml, vram as gpu_vram
 from .._host import memory as host_memory
 from .._oci import spec_validate
 from .._oci.facts import Facts
 from . import gpu as restore_gpu
 from .params import Job
+
+#: Seconds for the driver to say whether it is there.
+_DRIVER_SECONDS = 60.0
 
 
 @dataclass(frozen=True)
@@ -155,37 +159,42 @@ def _judge_memory(coming: Sequence[Demand], available: int | None, verdict: Verd
 
 
 def _judge_driver(on_gpus: Sequence[Demand], verdict: Verdict) -> None:
-    access = on_gpus[0].job.gpu.policy.access.limited_to(gpu_info.SECONDS)
-    found = gpu_info.gather(None, gpu_info.InfoParams(access=access))
-    code = str(found.get("reason_code"))
+    access = on_gpus[0].job.gpu.policy.access.limited_to(_DRIVER_SECONDS)
+    reading = verdict.reading or nvml.Reading()
+    problem, version = None, 0
+    try:
+        with access.open_driver(time.monotonic() + access.cuda_timeout) as opened:
+            version = opened.version
+    except NodeError as error:
+        problem = error
     for demand in on_gpus:
-        if not found["available"]:
+        if problem is not None:
             verdict.refuse(
                 demand.job.name,
                 NodeError(
-                    code,
-                    f"The GPU memory of {demand.job.name} cannot be restored on this node: {found['reason']}",
+                    problem.code,
+                    f"The GPU memory of {demand.job.name} cannot be restored on this node: {problem.message}",
                     "Mend that, or set gpu of the workload to none if its processes hold no CUDA state.",
                 ),
             )
-        elif demand.job.gpu.gpu_map and not found["driver"]["gpu_map"]:
+        elif demand.job.gpu.gpu_map and version < driver.MAP_SINCE:
             verdict.refuse(
                 demand.job.name,
                 NodeError(
                     "driver_too_old",
-                    f"The NVIDIA driver {found['driver']['version']} of this node cannot restore {demand.job.name} "
-                    "onto other GPUs (gpu_map).",
+                    f"The NVIDIA driver {reading.driver} of this node cannot restore {demand.job.name} onto other GPUs "
+                    "(gpu_map).",
                     "Update the driver to 580 or later (CUDA 13.0).",
                 ),
             )
-    for gpu in found["gpus"]:
-        if gpu["persistence"] is False:
+    for gpu in reading.gpus:
+        if gpu.persistence is False:
             verdict.warnings.append(
-                f"The GPU {gpu['index']} is not in persistence mode, so the driver sets it up anew for the restore, "
+                f"The GPU {gpu.index} is not in persistence mode, so the driver sets it up anew for the restore, "
                 "which takes longer (nvidia-smi -pm 1, or nvidia-persistenced)."
             )
-        if gpu["mig"]:
-            verdict.warnings.append(f"The GPU {gpu['index']} is in MIG mode, which driver checkpoints do not support.")
+        if gpu.mig:
+            verdict.warnings.append(f"The GPU {gpu.index} is in MIG mode, which driver checkpoints do not support.")
 
 
 def _over_limit(name: str, size: int, limit: int) -> NodeError:

@@ -13,7 +13,7 @@ from typing import Any, Callable
 
 from .._containerd.client import Client
 from .._core.errors import TERMINAL, UNKNOWN, NodeError, RestoreError
-from .._core.units import gib
+from .._core.text import gib
 from .._gpu import devices, driver, nvml, state as gpu_state
 from .._gpu.teardown import Policy
 from .._host import processes as host_processes

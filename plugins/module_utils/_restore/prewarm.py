@@ -16,7 +16,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from .._core.units import gib
+from .._core.text import gib
 from .._host import memory as host_memory, page_cache
 from .._host.page_cache import Piece
 

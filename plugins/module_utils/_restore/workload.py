@@ -15,7 +15,7 @@ from typing import Any
 from .._container import container as container_steps, task as task_steps
 from .._container.task import TaskResult
 from .._containerd.client import Client
-from .._core import labels, state_dir, timestamp
+from .._core import labels, state_dir, text
 from .._core.errors import RestoreError
 from .._gpu import driver as gpu_driver, nvml, vram
 from .._probe import probe as probes
@@ -281,7 +281,7 @@ def _receipt(namespace: str, result: Result, reading: nvml.Reading | None) -> di
         **record,
         "name": job.name,
         "outcome": "restored",
-        "finished_at": timestamp.utc_now(),
+        "finished_at": text.utc_now(),
         "checkpoint": {"name": job.checkpoint, "digest": container["labels"].get(labels.CHECKPOINT, "")},
         "base_image": {"name": container["image"], "digest": base.get("digest", "")},
         "container": {
@@ -309,7 +309,7 @@ def _evidence(result: Result) -> dict[str, Any]:
     return {
         **job.settings.record,
         "name": job.name,
-        "failed_at": timestamp.utc_now(),
+        "failed_at": text.utc_now(),
         "failure": result.failure.result() if result.failure else None,
         "workload": job.shown,
         "container": result.container.container,

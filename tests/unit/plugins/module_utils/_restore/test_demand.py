@@ -6,14 +6,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+from collections.abc import Iterator
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from ansible_collections.gpuops.restore.plugins.module_utils._checkpoint import metadata
 from ansible_collections.gpuops.restore.plugins.module_utils._containerd.client import Client
-from ansible_collections.gpuops.restore.plugins.module_utils._gpu import info as gpu_info, nvml, vram
+from ansible_collections.gpuops.restore.plugins.module_utils._core.errors import NodeError
+from ansible_collections.gpuops.restore.plugins.module_utils._gpu import driver as gpu_driver, nvml, vram
 from ansible_collections.gpuops.restore.plugins.module_utils._gpu.nvml import Gpu, Reading
 from ansible_collections.gpuops.restore.plugins.module_utils._restore.demand import Demand, assess, judge
 from ansible_collections.gpuops.restore.plugins.module_utils._restore.params import Job, Settings
@@ -154,8 +158,7 @@ def test_a_map_lists_what_was_only_seen(reading: Reading) -> None:
 
 def test_without_nvml_that_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(nvml, "read", lambda *_arguments, **_options: Reading(reason="not installed"))
-    answer = {"available": True, "driver": {"version": None, "gpu_map": True}, "gpus": []}
-    monkeypatch.setattr(gpu_info, "gather", lambda *_arguments: answer)
+    answers(monkeypatch)
     verdict = judge([on_gpu("a", 1000 * GIB)], None, True)
     assert verdict.refused == {}
     assert verdict.warnings == ["Whether the GPUs have room was not looked at: not installed."]
@@ -164,13 +167,20 @@ def test_without_nvml_that_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
 # --- the driver
 
 
-def ask(monkeypatch: pytest.MonkeyPatch, **answer: Any) -> None:
-    found = {"available": True, "driver": {"version": "580", "gpu_map": True}, "gpus": [], **answer}
-    monkeypatch.setattr(gpu_info, "gather", lambda *_arguments: found)
+def answers(monkeypatch: pytest.MonkeyPatch, version: int = 13000, problem: NodeError | None = None) -> None:
+    """What the driver says when it is opened."""
+
+    @contextlib.contextmanager
+    def opened(*_arguments: object) -> Iterator[Any]:
+        if problem is not None:
+            raise problem
+        yield SimpleNamespace(version=version)
+
+    monkeypatch.setattr(gpu_driver, "opened", opened)
 
 
 def test_a_node_that_cannot_serve_cuda(reading: Reading, monkeypatch: pytest.MonkeyPatch) -> None:
-    ask(monkeypatch, available=False, reason="It is too old.", reason_code="driver_too_old")
+    answers(monkeypatch, problem=NodeError("driver_too_old", "It is too old."))
     verdict = judge([on_gpu("a", GIB), demand("b")], None, True)
     assert [(name, error.code) for name, errors in verdict.refused.items() for error in errors] == [
         ("a", "driver_too_old")
@@ -180,7 +190,7 @@ def test_a_node_that_cannot_serve_cuda(reading: Reading, monkeypatch: pytest.Mon
 
 
 def test_a_driver_that_takes_no_map(reading: Reading, monkeypatch: pytest.MonkeyPatch) -> None:
-    ask(monkeypatch, driver={"version": "570", "gpu_map": False})
+    answers(monkeypatch, version=12080)
     verdict = judge([on_gpu("a", GIB, workload={"gpu_map": {GPU: OTHER}}), on_gpu("b", GIB)], None, True)
     assert {name: [error.code for error in errors] for name, errors in verdict.refused.items()} == {
         "a": ["driver_too_old"]
@@ -188,9 +198,8 @@ def test_a_driver_that_takes_no_map(reading: Reading, monkeypatch: pytest.Monkey
 
 
 def test_persistence_and_mig_are_warned_of(reading: Reading, monkeypatch: pytest.MonkeyPatch) -> None:
-    ask(
-        monkeypatch,
-        gpus=[{"index": 0, "persistence": False, "mig": True}, {"index": 1, "persistence": True, "mig": False}],
-    )
+    answers(monkeypatch)
+    gpus = [Gpu(GPU, 0, "H1", 80 * GIB, 10 * GIB, False, True), Gpu(OTHER, 1, "H1", 80 * GIB, 10 * GIB, True, False)]
+    monkeypatch.setattr(nvml, "read", lambda *_arguments, **_options: Reading("580", 13000, tuple(gpus)))
     warnings = judge([on_gpu("a", GIB)], None, True).warnings
     assert ["persistence" in warnings[0], "MIG" in warnings[1], len(warnings)] == [True, True, 2]

@@ -8,13 +8,13 @@ import datetime
 
 import pytest
 
-from ansible_collections.gpuops.restore.plugins.module_utils._core import timestamp
+from ansible_collections.gpuops.restore.plugins.module_utils._core import text
 
 pytestmark = pytest.mark.every_python
 
 
 def test_now_is_in_utc_to_the_second() -> None:
     before = datetime.datetime.now(datetime.timezone.utc).replace(microsecond=0)
-    found = datetime.datetime.strptime(timestamp.utc_now(), "%Y-%m-%dT%H:%M:%SZ")
+    found = datetime.datetime.strptime(text.utc_now(), "%Y-%m-%dT%H:%M:%SZ")
     after = datetime.datetime.now(datetime.timezone.utc)
     assert before <= found.replace(tzinfo=datetime.timezone.utc) <= after
