@@ -241,11 +241,12 @@ def _options(*parts: str) -> str:
 class ModuleDocFragment:
     """Documentation of the options in ``_options`` that begin with ``WORKLOAD_``, and of ``workloads``."""
 
-    ORIGINAL = _options(_ORIGINAL)
-    CONTAINER = _options(_CONTAINER)
-    ROUTE = _options(_ROUTE)
-    OUTPUT = _options(_OUTPUT)
-    GPU_MAP = _options(_GPU_MAP)
+    # With a type: ansible-test takes every plain assignment here for a literal, and ends at one that is none.
+    ORIGINAL: str = _options(_ORIGINAL)
+    CONTAINER: str = _options(_CONTAINER)
+    ROUTE: str = _options(_ROUTE)
+    OUTPUT: str = _options(_OUTPUT)
+    GPU_MAP: str = _options(_GPU_MAP)
 
     METADATA = r"""
 options:
@@ -269,7 +270,7 @@ options:
     default: 1800
 """
 
-    WORKLOADS = r"""
+    WORKLOADS: str = r"""
 options:
   workloads:
     description:
