@@ -25,6 +25,8 @@ class Gpus:
 
     #: There are CUDA processes that have to leave their GPUs.
     suspend: bool = False
+    #: Somebody has locked them already, and has them locked again afterwards.
+    locked: bool = False
     #: Bytes that these hold there.
     vram: int = 0
     #: Processes that hold what they inherited of a CUDA process, as the preflight found them.
@@ -64,18 +66,18 @@ def examine(client: Client, params: gpu_state.StateParams, mode: str, processes:
             )
         return Gpus(forks=inherited)
     states = {process["state"] for process in found}
-    if len(states) > 1 or not states <= {driver.RUNNING, driver.CHECKPOINTED}:
+    if len(states) > 1 or not states <= {driver.RUNNING, driver.LOCKED, driver.CHECKPOINTED}:
         raise ConflictError(
             "cuda_states_mixed",
-            f"The CUDA processes of {params.container_id} are not all running, nor all checkpointed: "
+            f"The CUDA processes of {params.container_id} are not all running, all locked or all checkpointed: "
             + ", ".join(f"{process['pid']} is {process['state']}" for process in found)
             + ".",
             "Bring them to one state with cuda_process, then run again.",
         )
     # What somebody has checkpointed stays so: whoever did it brings it back.
-    suspend = states == {driver.RUNNING}
+    suspend = states != {driver.CHECKPOINTED}
     vram = sum(process["memory"] or 0 for process in found) if suspend else 0
-    return Gpus(suspend, vram, inherited, info)
+    return Gpus(suspend, states == {driver.LOCKED}, vram, inherited, info)
 
 
 def without_cuda(processes: Iterable[Process], found: Iterable[Mapping[str, Any]]) -> list[Process]:

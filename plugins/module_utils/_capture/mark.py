@@ -22,6 +22,7 @@ from typing import Any
 
 from .._core import state_dir
 from .._core.errors import RETRYABLE, ConflictError
+from .._gpu.driver import LOCKED, RUNNING
 
 #: The workload goes on whatever happens.
 CAPTURING = "capturing"
@@ -53,6 +54,13 @@ class Mark:
     #: The checkpoint image.
     name: str
     phase: str = CAPTURING
+    #: Before the capture somebody had locked the CUDA processes.
+    locked: bool = False
+
+    @property
+    def cuda_state(self) -> str:
+        """The state that the CUDA processes had."""
+        return LOCKED if self.locked else RUNNING
 
 
 def default_root() -> str:
@@ -73,7 +81,11 @@ class MarkFile:
 
     def write(self, mark: Mark) -> None:
         """Set the mark, whole: the old one is only cut after the new one is there."""
-        data = json.dumps(asdict(mark)).encode() + b"\n"
+        document = asdict(mark)
+        if not mark.locked:
+            # Earlier releases take a mark with a key that they do not know for none.
+            del document["locked"]
+        data = json.dumps(document).encode() + b"\n"
         os.pwrite(self._descriptor, data, 0)
         os.ftruncate(self._descriptor, len(data))
 

@@ -19,7 +19,7 @@ from .._containerd.client import Client
 from .._containerd.tasks import Task
 from .._core import state_dir
 from .._core.errors import RETRYABLE, ConflictError, NotFoundError, PreconditionError, RestoreError, RpcError
-from .._gpu import driver as gpu_driver, state as gpu_state
+from .._gpu import state as gpu_state
 from .._gpu.driver import QUERY, Driver
 from .._host import processes as host_processes
 from .mark import ENDING, KEPT_PAUSED, Mark, MarkFile
@@ -60,7 +60,7 @@ def recover(client: Client, params: CaptureParams, mark_file: MarkFile, mark: Ma
             # Its image is complete, and SIGKILL may have been sent.
             task_removal.end(client, container_id, 0.0)
         elif mark.cuda:
-            resume_cuda(client, params.cuda(gpu_driver.RUNNING))
+            resume_cuda(client, params.cuda(mark.cuda_state))
     remove_leftovers(client, mark)
     mark_file.clear()
 

@@ -62,6 +62,8 @@ class Capture:
         self._images = os.path.join(self._directory, "images")
         self._work = os.path.join(self._directory, "work")
         self._driver: Driver | None = None
+        #: Where the CUDA processes were, and go back to.
+        self._cuda_state = gpu_driver.LOCKED if subject.gpus.locked else gpu_driver.RUNNING
         #: Of the processes with CUDA state.
         self._cuda_pids = {int(entry["pid"]) for entry in subject.gpus.info["processes"]}
         #: What this capture has done to the task and not taken back.
@@ -118,6 +120,7 @@ class Capture:
             # Where the task stays paused until the image is complete, its files can be compared as they are.
             copy=copy if self._params.leave == RUNNING else "",
             cuda=self._subject.gpus.suspend,
+            locked=self._subject.gpus.locked,
             name=self._params.name,
         )
 
@@ -243,7 +246,7 @@ class Capture:
     def _resume_cuda(self) -> None:
         """What fails here is told when the image is complete: it may be all that is left of the workload."""
         try:
-            took = recovery.resume_cuda(self._client, self._params.cuda(gpu_driver.RUNNING), self._driver)
+            took = recovery.resume_cuda(self._client, self._params.cuda(self._cuda_state), self._driver)
         except RestoreError as error:
             self._resume_error = error
             return
@@ -305,7 +308,7 @@ class Capture:
                 recovery.resume(self._client, self._params.container_id)
                 self._paused = False
             if self._suspended and self._resume_error is None:
-                recovery.resume_cuda(self._client, self._params.cuda(gpu_driver.RUNNING))
+                recovery.resume_cuda(self._client, self._params.cuda(self._cuda_state))
                 self._suspended = False
         except RestoreError as problem:
             _note_left_behind(error, f"the task of {self._params.container_id} may stand still: {problem.message}")

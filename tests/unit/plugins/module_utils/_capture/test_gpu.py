@@ -291,3 +291,26 @@ def test_ranks_that_may_share_gpu_memory_are_refused_and_go_on(box: Box, world: 
     assert box.refused().code == "cuda_ipc"
     assert world.order() == []
     assert box.capture(accept=("cuda_ipc",)).changed
+
+
+@pytest.mark.parametrize("killed", [False, True])
+def test_what_somebody_has_locked_is_captured_and_stays_locked(
+    box: Box, world: standin.World, pids: list[int], killed: bool
+) -> None:
+    for pid in pids[:2]:
+        world.set(f"pids/{pid}/state", standin.LOCKED)
+    if killed:
+        box.fake.fail("Tasks/Resume", "INTERNAL", "no luck")
+        box.fails()
+        assert world.state(pids[0]) == standin.CHECKPOINTED
+        box.fake.heal()
+    done = box.capture()
+    assert done.recovered is killed
+    assert [world.state(pid) for pid in pids[:2]] == [standin.LOCKED] * 2
+    calls = {what for what, _pid in world.order()}
+    assert calls == {"checkpoint", "restore"}
+
+
+def test_some_locked_and_some_not_is_refused(box: Box, world: standin.World, pids: list[int]) -> None:
+    world.set(f"pids/{pids[0]}/state", standin.LOCKED)
+    assert box.refused().code == "cuda_states_mixed"
