@@ -7,7 +7,7 @@
 SHELL := /bin/bash
 TOOLS := tests/tools
 
-.PHONY: help demo test lint sanity units integration molecule bench bench-fleet gpu-bundle install-check changelog clean distclean
+.PHONY: help demo check test lint sanity units integration molecule bench bench-fleet gpu-bundle install-check changelog clean distclean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 16
@@ -15,23 +15,26 @@ help: ## this list
 demo: ## a node, a counter, a checkpoint, a restore (root)
 	@$(TOOLS)/demo
 
-test: ## everything that CI runs (root, for the nodes)
+check: ## lint, and the unit tests on one Python: an answer within three minutes
+	@WORKERS=$$(nproc) $(TOOLS)/gates lint units/newest
+
+test: ## everything that CI runs (root, for the nodes; GATES="units sanity" for some)
 	@$(TOOLS)/gates $(GATES)
 
 lint: ## the checks that only read the tree (CHECKS="ruff mypy" for some)
-	@$(TOOLS)/lint $(CHECKS)
+	@$(TOOLS)/$(if $(CHECKS),lint $(CHECKS),gates lint)
 
 sanity: ## ansible-test sanity on all supported cores (PYTHONS=3.11 for one)
-	@$(TOOLS)/sanity
+	@$(TOOLS)/$(if $(PYTHONS),sanity,gates sanity)
 
 units: ## unit tests on all Pythons that are here (PYTHONS=3.11 for one)
 	@$(TOOLS)/units
 
-integration: ## the steps on a real containerd, in a node of this machine (root)
-	@$(TOOLS)/integration
+integration: ## the steps on a real containerd, in nodes of this machine (root; GPUOPS_CONTAINERD=1.6 for all on that one)
+	@$(TOOLS)/gates integration
 
 molecule: ## scenarios on nodes of this machine (root; SCENARIO=default for one)
-	@$(TOOLS)/molecule $(SCENARIO)
+	@$(TOOLS)/$(if $(SCENARIO),molecule $(SCENARIO),gates molecule)
 
 bench: ## ours against the tools that people use (root; SECTIONS, SIZES, PAIRS as in tests/benchmarks/README.md)
 	@$(TOOLS)/bench $(SECTIONS)

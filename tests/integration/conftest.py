@@ -32,6 +32,11 @@ from gpuops_lab.listing import listing, settled_difference  # noqa: E402
 Unchanged = Callable[..., "contextlib.AbstractContextManager[None]"]
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    """The marker of the tests that are worth their time on every generation of containerd."""
+    config.addinivalue_line("markers", "every_containerd: runs on containerd 1.6 and 2.1 as well as on 1.7")
+
+
 @pytest.fixture(scope="module")
 def node(request: pytest.FixtureRequest) -> Iterator[Node]:
     """A fresh node for the tests of one file, with the collection and the file's EXTRAS inside; gone afterwards."""

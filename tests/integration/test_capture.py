@@ -160,6 +160,7 @@ def test_what_was_restored_is_captured_again(node: Node, run_module: RunModule, 
     forget(node, *names)
 
 
+@pytest.mark.every_containerd
 def test_ctr_restores_the_first_and_the_second(node: Node, run_module: RunModule, clean: Listing) -> None:
     names = ["gpuops.test/for-ctr:1", "gpuops.test/for-ctr:2"]
     workload.ctr(node, "k8s.io", "run", "--detach", image.REFERENCE, "for-ctr")
@@ -172,6 +173,7 @@ def test_ctr_restores_the_first_and_the_second(node: Node, run_module: RunModule
     forget(node, *names)
 
 
+@pytest.mark.every_containerd
 def test_ten_in_a_row_are_complete(node: Node, run_module: RunModule, clean: Listing) -> None:
     """And all ten run side by side, each from its own moment."""
     names = {f"row-{number}": f"gpuops.test/row:{number}" for number in range(10)}

@@ -35,7 +35,7 @@ REF = "gpuops.test/moved:1"
 BASE = image.REFERENCE
 PLACE = "/opt/archives"
 MIB = 1 << 20
-LARGE = 1024
+LARGE = 256
 RunModule = Callable[..., "dict[str, Any]"]
 Unchanged = Callable[..., "contextlib.AbstractContextManager[None]"]
 
@@ -136,6 +136,7 @@ def inside(node: Node, *command: str) -> str:
 # --- out and in
 
 
+@pytest.mark.every_containerd
 @pytest.mark.parametrize("ending", ["tar", "tar.gz", "tar.zst"])
 def test_out_and_in_and_on(node: Node, run_module: RunModule, dumped: Dump, clean: None, ending: str) -> None:
     kind = {"tar": "none", "tar.gz": "gzip", "tar.zst": "zstd"}[ending]
@@ -225,6 +226,7 @@ def kubelet_config(dumped: Dump) -> dict[str, Any]:
     }
 
 
+@pytest.mark.every_containerd
 def test_an_archive_of_the_kubelet(node: Node, run_module: RunModule, dumped: Dump, clean: None) -> None:
     """With containerd: the changed files are a tar within gzip."""
     files = {"status_dump": b"{}", "container_log": b"1\n"}
@@ -243,6 +245,7 @@ def test_an_archive_of_cri_o(node: Node, run_module: RunModule, dumped: Dump, cl
     goes_on(node, run_module, dumped.count, lacking="/bin/wget")
 
 
+@pytest.mark.every_containerd
 def test_an_archive_of_podman(node: Node, run_module: RunModule, podman: make_dumps.Podman, clean: None) -> None:
     done = twice(run_module, convert(make_dumps.PODMAN_ARCHIVE))
     assert done["archive"]["kind"] == "podman"
@@ -251,6 +254,7 @@ def test_an_archive_of_podman(node: Node, run_module: RunModule, podman: make_du
     goes_on(node, run_module, podman.count, mounts=podman.mounts, criu={"extra": ["skip-file-rwx-check"]})
 
 
+@pytest.mark.every_containerd
 def test_a_directory_of_criu(
     node: Node, run_module: RunModule, expect_failure: RunModule, dumped: Dump, clean: None
 ) -> None:
@@ -420,7 +424,7 @@ def test_memory_is_flat(node: Node, clean: None) -> None:
 
 def test_killed_half_way_and_finished(node: Node, run_module: RunModule, clean: None) -> None:
     """What a killed export wrote is gone after the next one, and the archive is whole."""
-    run_module(MODULE, convert(put_pages(node, LARGE // 4), spec=make_dumps.SPEC, image=BASE))
+    run_module(MODULE, convert(put_pages(node, LARGE), spec=make_dumps.SPEC, image=BASE))
     path = f"{PLACE}/killed.tar"
     place = node.inside(path)
     process = in_node.start(node, MODULE, export(path))

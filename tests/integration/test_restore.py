@@ -20,6 +20,8 @@ from gpuops_lab.config import Node
 from gpuops_lab.listing import listing, settled_difference
 from gpuops_lab.node import output
 
+pytestmark = pytest.mark.every_containerd
+
 REF = "gpuops.test/checkpoint:1"
 TASK_REF = "gpuops.test/checkpoint:task"
 STATE = "/var/lib/gpuops-restore"
