@@ -415,6 +415,7 @@ def test_killed_while_it_ends_the_task(
 def test_two_at_a_time(node: Node, run_module: RunModule, expect_failure: RunModule, clean: Listing) -> None:
     with in_node.start(node, "containerd_checkpoint", options()) as first:
         while not node.inside("/run/gpuops-restore/capture/k8s.io").exists():
+            assert first.poll() is None, "it ended without a mark"
             time.sleep(0.005)
         result = in_node.run_module(node, "containerd_checkpoint", options("gpuops.test/captured:2"))
         first.wait()

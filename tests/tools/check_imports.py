@@ -24,6 +24,7 @@ from collections.abc import Iterator, Mapping
 
 TABLE = "docs/architecture.md"
 MODULE_UTILS = "plugins/module_utils"
+TESTS = "tests/unit/plugins/module_utils"
 COLLECTION = "ansible_collections.gpuops.restore."
 #: So many files may lie directly in module_utils; everything else belongs to a package.
 ROOT_FILES = 3
@@ -154,6 +155,9 @@ class Tree:
         for name in sorted(self.files):
             if self.files[name].name == "__init__.py" and self.files[name].stat().st_size:
                 yield f"{self.place(name)}: is not empty, so Ansible would ship what it imports with every module"
+        for folder in sorted(path for path in (self.root / TESTS).glob("*/") if path.name not in packages):
+            if list(folder.glob("*.py")):
+                yield f"{TESTS}: {folder.name} is no package of {MODULE_UTILS}; tests lie where what they test does"
         for folder in sorted(path for path in self.utils.rglob("*") if path.is_dir() and list(path.glob("*.py"))):
             if not (folder / "__init__.py").exists():
                 yield f"{folder.relative_to(self.root)}: has no __init__.py"

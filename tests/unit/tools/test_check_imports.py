@@ -154,6 +154,9 @@ def test_the_made_up_tree_passes(tmp_path: pathlib.Path) -> None:
             "_host/__init__.py: is not empty",
             id="init",
         ),
+        pytest.param(
+            "tests/unit/plugins/module_utils/_nodes/test_x.py", "", "_nodes is no package", id="tests-of-no-package"
+        ),
         pytest.param(f"{UTILS}/_host/deep/x.py", "", "_host/deep: has no __init__.py", id="no-init"),
     ],
 )
