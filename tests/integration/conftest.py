@@ -35,6 +35,8 @@ Unchanged = Callable[..., "contextlib.AbstractContextManager[None]"]
 def pytest_configure(config: pytest.Config) -> None:
     """The marker of the tests that are worth their time on every generation of containerd."""
     config.addinivalue_line("markers", "every_containerd: runs on containerd 1.6 and 2.1 as well as on 1.7")
+    config.addinivalue_line("markers", "older_criu: runs with CRIU 4.1 as well as with the usual one")
+    config.addinivalue_line("markers", "newer_criu: runs with CRIU 4.3 as well as with the usual one")
 
 
 @pytest.fixture(scope="module")

@@ -19,7 +19,9 @@ import pytest
 from gpuops_lab import workload
 from gpuops_lab.config import Node
 from gpuops_lab.listing import listing, settled_difference
+from gpuops_lab.node import output
 
+pytestmark = [pytest.mark.older_criu, pytest.mark.newer_criu]
 REF = "gpuops.test/large:1"
 STATE = "/var/lib/gpuops-restore"
 MIB = 64
@@ -104,6 +106,10 @@ def test_every_byte_is_there_again_and_nothing_stays(node: Node, run_module: Run
     found = result["parallel_memory"]
     assert found["skipped"] == "" and found["bytes"] >= MIB << 20
     assert charged(node, "large") >= MIB << 20
+    # Two scripts, each at its step.
+    assert "UP" in output(
+        node, ["nsenter", "--target", process(node, "large").name, "--net", "ip", "link", "show", "lo"]
+    )
     assert result["receipt"]["parallel_memory"] == found
     images = node.inside(str(directory / "memory" / "images"))
     assert sum(path.stat().st_size for path in images.glob("pages-*.img")) < 8 << 20, "CRIU reads the rest alone"

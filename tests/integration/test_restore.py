@@ -20,7 +20,7 @@ from gpuops_lab.config import Node
 from gpuops_lab.listing import listing, settled_difference
 from gpuops_lab.node import output
 
-pytestmark = pytest.mark.every_containerd
+pytestmark = [pytest.mark.every_containerd, pytest.mark.older_criu, pytest.mark.newer_criu]
 
 REF = "gpuops.test/checkpoint:1"
 TASK_REF = "gpuops.test/checkpoint:task"

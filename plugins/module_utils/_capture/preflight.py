@@ -20,10 +20,11 @@ from .._containerd.images import Image
 from .._containerd.tasks import Task
 from .._core import files
 from .._core.errors import ConflictError, InputError, NodeError, RestoreError, combined
+from .._criu import known_limits
 from .._gpu import forks, peer_access, processes as gpu_processes, state as gpu_state
 from .._host import cgroup, memory as host_memory, mountinfo
 from .._image import unpack
-from . import gpu, layer, resources
+from . import gpu, inet_sockets, layer, resources
 from .gpu import Gpus
 from .params import CaptureParams, DumpOptions
 
@@ -71,7 +72,9 @@ def examine(client: Client, params: CaptureParams, container: Container, task: T
         problems.append(error)
     tgids = cgroup.tgids_of(task.pid, access.proc, access.cgroup_root)
     memory = host_memory.own(tgids, access.proc)
-    problems += _program_problems(daemon.daemon_environment(client)["PATH"])
+    path = daemon.daemon_environment(client)["PATH"]
+    problems += _program_problems(path)
+    problems += _version_problems(container, tgids, path, access.proc)
     problems += _resource_problems(container, tgids, params.criu, access.proc)
     problems += _mount_problems(container, task, access.proc)
     problems += _space_problems(client, params.staging_dir, memory + gpus.vram, written or 0)
@@ -144,6 +147,25 @@ def _criu_problems(path: str) -> list[NodeError]:
             f"CRIU on this node does not pass its own check: {why or 'it ended without a word'}.",
             "Run criu check on the node; a newer CRIU or kernel is needed.",
         )
+    ]
+
+
+def _version_problems(container: Container, pids: Sequence[int], path: str, proc: str) -> list[NodeError]:
+    """What these versions of CRIU and the kernel are known not to do with what the processes have."""
+    sockets = inet_sockets.held_by(pids, proc)
+    if not sockets:
+        return []
+    kernel, criu = os.uname().release, daemon.find_program("criu", path).version
+    versions = {known_limits.KERNEL: kernel, known_limits.CRIU: criu}
+    return [
+        NodeError(
+            "sockets_not_dumped",
+            f"The processes of {container.id} hold {len(sockets)} TCP or UDP sockets (first: {sockets[0]}), which CRIU "
+            f"{criu} cannot dump on Linux {kernel}. {limit.cause}",
+            limit.remedy,
+            details={"sockets": [str(one) for one in sockets[:20]], "kernel": kernel, "criu": criu},
+        )
+        for limit in known_limits.applying(known_limits.DUMP, [known_limits.INET_SOCKETS], versions)
     ]
 
 

@@ -28,7 +28,7 @@ from .._host import processes as host_processes
 from .._oci import spec_adapt
 from .._parallel_memory import hook as memory_hook
 from .._parallel_memory.split import Split
-from . import stdio as container_stdio
+from . import loopback as container_loopback, stdio as container_stdio
 
 #: The task is restored from the staged files, or from the checkpoint's blob.
 STAGED, DESCRIPTOR = "staged", "descriptor"
@@ -133,18 +133,25 @@ def started(client: Client, params: TaskParams, check: bool, checkpoint: Checkpo
         )
     if checkpoint is not None and ownership.is_used(client, container):
         raise ownership.used_snapshot(container)
-    options, descriptor, hook = None, None, None
+    options, descriptor, hook, loopback = None, None, None, None
     if checkpoint is not None:
         lacking = daemon.restore_problems(daemon.daemon_environment(client)["PATH"])
         if lacking:
             raise combined(lacking)
         criu = checkpoint_reader.require_criu(checkpoint)
+        config = state_dir.criu_config(params.staging_dir, client.namespace, params.container_id)
+        has_config = _criu_config_of(container) == config
+        if has_config and container_loopback.is_down(container.spec, params.container_id):
+            why = container_loopback.problem(client, work)
+            if why:
+                result.warnings.append(container_loopback.warning(params.container_id, why))
+            else:
+                loopback = container_loopback.Loopback(config, work)
         if params.route == DESCRIPTOR:
             descriptor = criu
         else:
             image_path = _staged_directory(params, checkpoint)
-            config = state_dir.criu_config(params.staging_dir, client.namespace, params.container_id)
-            if params.split is not None and _criu_config_of(container) == config:
+            if params.split is not None and has_config:
                 image_path, hook = params.split.images, memory_hook.Hook(config, work, params.split)
             options = tasks.runc_options(container.runtime_options, image_path, work)
     _require_criu_config(container)
@@ -157,12 +164,13 @@ def started(client: Client, params: TaskParams, check: bool, checkpoint: Checkpo
     # Without a task too: a restore that was broken off may have left what stands in the way of another.
     task_removal.remove(client, params.container_id, 0.0)
     memory_hook.clear(work)
+    container_loopback.clear(work)
     with container_stdio.prepared(stdio) as result.output_created:
         _run(
             client,
             params,
             container,
-            _Start(options, descriptor, stdio.task(), checkpoint is not None, hook),
+            _Start(options, descriptor, stdio.task(), checkpoint is not None, hook, loopback),
             result,
         )
     return result
@@ -230,6 +238,7 @@ class _Start:
     stdio: tasks.Stdio
     restoring: bool
     hook: memory_hook.Hook | None
+    loopback: container_loopback.Loopback | None
 
 
 def _run(client: Client, params: TaskParams, container: Container, start: _Start, result: TaskResult) -> None:
@@ -246,7 +255,7 @@ def _run(client: Client, params: TaskParams, container: Container, start: _Start
     leaked = leftovers.extracted_checkpoints(client) if start.descriptor is not None else frozenset()
     try:
         try:
-            with start.hook or contextlib.nullcontext():
+            with start.loopback or contextlib.nullcontext(), start.hook or contextlib.nullcontext():
                 tasks.create(client, identifier, rootfs, start.stdio, start.options, start.descriptor)
                 created = time.monotonic()
                 pid = tasks.start(client, identifier, params.restore_timeout)
@@ -261,6 +270,8 @@ def _run(client: Client, params: TaskParams, container: Container, start: _Start
         if start.hook is not None:
             start.hook.require_written(identifier)
             result.memory = start.hook.report
+        if start.loopback is not None and start.loopback.failed:
+            result.warnings.append(container_loopback.warning(identifier, start.loopback.failed))
         task = stays_alive(client, params, pid, params.alive_seconds)
     except BaseException as error:
         _remove_failed_task(client, identifier, error)

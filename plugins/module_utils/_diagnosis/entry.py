@@ -10,6 +10,9 @@ import re
 from dataclasses import dataclass
 from re import Pattern
 
+from .._core.errors import TERMINAL
+from .._criu.known_limits import Limit
+
 #: The line itself says what is wrong.
 ROOT = 0
 #: The line says what failed; why is probable, not certain.
@@ -70,3 +73,8 @@ def entry(
         also=tuple(re.compile(pattern, re.IGNORECASE) for pattern in also),
         where=frozenset(where),
     )
+
+
+def of_limit(limit: Limit, category: str, rank: int) -> Entry:
+    """The entry of something that is known of versions: nothing else helps than another one."""
+    return entry(limit.kind, category, rank, TERMINAL, limit.cause, limit.remedy, *limit.patterns)

@@ -2,38 +2,19 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Has CRIU start :mod:`_parallel_memory.writer_worker` when a tree is restored and not let go yet.
-
-CRIU runs the action script that its configuration names at each of its steps, with the step in CRTOOLS_SCRIPT_ACTION.
-At "post-restore" all processes have their mappings and wait, and if the script fails then, CRIU kills them
-(criu.org/Action_scripts, criu/cr-restore.c). Beside runc's own notifications scripts run since CRIU 3.19; before, CRIU
-aborts (criu/action-scripts.c). It reads its configuration twice, and so has each script twice: the report tells the
-second that all is done. The container's configuration serves its later dumps too, so the line is in it for the restore
-alone.
-"""
+"""Has CRIU start :mod:`_parallel_memory.writer_worker` when a tree is restored and not let go yet."""
 
 from __future__ import annotations
 
-import contextlib
-import json
 import os
-import shlex
-import sys
-from typing import Any
 
-from .._core import helper_process, state_dir
 from .._core.errors import RestoreError
-from .._criu import config as criu_config
+from .._criu import action_script
+from .._criu.action_script import ActionScript
 from . import policy, writer_worker
 from .split import Split
 
-_SCRIPT, _WRITER, _REPORT = "memory.sh", "memory.py", "memory.json"
-_TEXT = """\
-#!/bin/sh
-[ "$CRTOOLS_SCRIPT_ACTION" = post-restore ] || exit 0
-[ ! -e {report} ] || exit 0
-exec {command} "$CRTOOLS_INIT_PID"
-"""
+_NAME = "memory"
 
 
 def require_memory_written(container_id: str, work: str) -> None:
@@ -41,7 +22,8 @@ def require_memory_written(container_id: str, work: str) -> None:
 
     CRIU lets no process go before the writer is done; this is for a runtime that does not ask it to start one.
     """
-    if os.path.exists(os.path.join(work, _SCRIPT)) and "bytes" not in _read(os.path.join(work, _REPORT)):
+    files = action_script.Files(work, _NAME)
+    if os.path.exists(files.script) and "bytes" not in files.read_report():
         raise RestoreError(
             "memory_unwritten",
             f"The process of {container_id} runs, but a run that was killed has not seen its memory written.",
@@ -51,39 +33,19 @@ def require_memory_written(container_id: str, work: str) -> None:
 
 def clear(work: str) -> None:
     """Take away what a run that was killed has left in ``work``."""
-    for name in (_SCRIPT, _WRITER, _REPORT):
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(os.path.join(work, name))
+    action_script.Files(work, _NAME).remove()
 
 
-class Hook:
+class Hook(ActionScript):
     """To be entered while a restore runs; ``report`` is the writer's afterwards, and nothing else is left.
 
     ``config``: the container's CRIU configuration; ``work``: its directory. Entering raises NodeError and OSError.
     """
 
     def __init__(self, config: str, work: str, split: Split) -> None:
-        self._config = config
-        self._before = ""
-        self._work = work
+        arguments = (split.plan, str(policy.writers()))
+        super().__init__(config, work, _NAME, action_script.POST_RESTORE, writer_worker, arguments)
         self._split = split
-        self._script, self._writer, self._report = (os.path.join(work, name) for name in (_SCRIPT, _WRITER, _REPORT))
-        self.report: dict[str, Any] = {}
-
-    def __enter__(self) -> Hook:
-        clear(self._work)
-        self._before = state_dir.read_text(self._config) or ""
-        writers = str(policy.writers())
-        command = [sys.executable, "-I", "-S", self._writer, self._split.plan, self._report, writers]
-        _write(self._writer, helper_process.source_of(writer_worker), 0o600)
-        _write(self._script, _TEXT.format(command=shlex.join(command), report=shlex.quote(self._report)), 0o700)
-        criu_config.write(self._config, self._before + criu_config.action_script(self._script))
-        return self
-
-    def __exit__(self, *_unused: object) -> None:
-        criu_config.write(self._config, self._before)
-        self.report = _read(self._report)
-        clear(self._work)
 
     def raise_failure(self, container_id: str) -> None:
         """Raise RestoreError ``memory_write_failed`` if the writer says that it has failed."""
@@ -102,19 +64,3 @@ class Hook:
             f"The memory of {container_id} could not be written beside CRIU: {why}.",
             "Set parallel_memory to never: then CRIU restores all of it, which takes longer.",
         )
-
-
-def _write(path: str, text: str, mode: int) -> None:
-    with open(
-        os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode), "w", encoding="utf-8"
-    ) as stream:
-        stream.write(text)
-
-
-def _read(path: str) -> dict[str, Any]:
-    try:
-        with open(path, encoding="utf-8") as stream:
-            found = json.load(stream)
-    except (FileNotFoundError, ValueError):
-        return {}
-    return found if isinstance(found, dict) else {}

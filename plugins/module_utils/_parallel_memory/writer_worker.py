@@ -8,7 +8,7 @@ A program of its own that CRIU starts (:mod:`_parallel_memory.hook`); it imports
 thread has a piece of the pages file mapped and hands it to process_vm_writev(2), during which Python's lock is free.
 The pages are allocated there, so they count as the process's, and are huge ones where it may have them.
 
-Arguments: the plan (:mod:`_parallel_memory.split`), the report to write, how many threads, and the pid of the restored
+Arguments: the plan (:mod:`_parallel_memory.split`), how many threads, the report to write, and the pid of the restored
 tree's root as CRIU sees it.
 Report: bytes, seconds and writers, or the failure, upon which CRIU kills what it has restored.
 """
@@ -146,7 +146,7 @@ def _write(libc: ctypes.CDLL, pid: int, there: int, here: int, length: int) -> i
 
 def main() -> int:
     """Do it, and say how it went; the exit status."""
-    plan, report, writers, root = sys.argv[1], sys.argv[2], int(sys.argv[3]), int(sys.argv[4])
+    plan, writers, report, root = sys.argv[1], int(sys.argv[2]), sys.argv[3], int(sys.argv[4])
     begun = time.monotonic()
     try:
         with open(plan, encoding="utf-8") as stream:

@@ -20,11 +20,11 @@ from .._checkpoint import (
     staging,
 )
 from .._checkpoint.original import Original
-from .._container import container as container_steps, mounts, netns, params as container_params, stdio
+from .._container import container as container_steps, loopback, mounts, netns, params as container_params, stdio
 from .._containerd import containers, content, daemon, ownership, task_removal, tasks
 from .._containerd.client import Client
 from .._containerd.images import Image
-from .._core import files
+from .._core import files, state_dir
 from .._core.errors import InputError, NodeError, RestoreError
 from .._gpu import nvml
 from .._oci import spec_summary, spec_validate
@@ -160,6 +160,11 @@ def _spec_problems(
         found.add(problem)
     terminal = bool(adapted.spec.get("process", {}).get("terminal"))
     _collect(found, lambda: stdio.plan(stdout, stderr, terminal))
+    if loopback.is_down(adapted.spec, params.container_id):
+        work = state_dir.work_dir(params.staging_dir, client.namespace, params.container_id)
+        why = loopback.problem(client, work)
+        if why:
+            found.warnings.append(loopback.warning(params.container_id, why))
 
 
 def _present(client: Client, found: Report, original: Original, params: container_params.ContainerParams) -> bool:

@@ -16,6 +16,7 @@ from .._container.task import STAGED
 from .._containerd import daemon
 from .._containerd.client import Client
 from .._core import state_dir
+from .._criu import action_script
 from .._host import huge_pages as host_huge_pages
 from .._host.huge_pages import HugePages
 from .._parallel_memory import policy as memory_policy, split as memory_split
@@ -80,7 +81,7 @@ def _split(client: Client, demand: Demand, staged: Staged) -> tuple[Split | None
         return None, refusal
     criu = daemon.find_program("criu", daemon.daemon_environment(client)["PATH"])
     work = state_dir.work_dir(job.settings.staging_dir, client.namespace, job.name)
-    problem = memory_policy.problem(criu.version, work)
+    problem = action_script.problem(criu.version, work)
     if problem:
         return None, problem
     try:

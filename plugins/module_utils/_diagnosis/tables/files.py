@@ -7,7 +7,8 @@
 from __future__ import annotations
 
 from ..._core.errors import RETRYABLE, TERMINAL
-from ..entry import LIKELY, ROOT, Entry, entry
+from ..._criu import known_limits
+from ..entry import LIKELY, ROOT, Entry, entry, of_limit
 
 FILES: tuple[Entry, ...] = (
     entry(
@@ -47,15 +48,7 @@ FILES: tuple[Entry, ...] = (
         "Put `link-remap` into /etc/criu/runc.conf on the checkpoint's node and take the checkpoint again.",
         r"can't create link remap for .*use \S*link-remap",
     ),
-    entry(
-        "link-remap-overlay",
-        "overlayfs",
-        ROOT,
-        TERMINAL,
-        "A mapped file of a lower overlay layer was deleted in the container, and this CRIU cannot link it.",
-        "Use CRIU 3.17 or newer, which keeps such a file as a ghost file.",
-        r"trim failed: @",
-    ),
+    of_limit(known_limits.LINK_REMAP_OVERLAY, "overlayfs", ROOT),
     entry(
         "ghost-limit",
         "ghost-file",

@@ -7,7 +7,8 @@
 from __future__ import annotations
 
 from ..._core.errors import RETRYABLE, TERMINAL, UNKNOWN
-from ..entry import LIKELY, ROOT, SYMPTOM, Entry, entry
+from ..._criu import known_limits
+from ..entry import LIKELY, ROOT, SYMPTOM, Entry, entry, of_limit
 
 GPU: tuple[Entry, ...] = (
     entry(
@@ -89,18 +90,7 @@ GPU: tuple[Entry, ...] = (
         r"RESTORE failed with.*invalid argument",
         r"cuCheckpointProcessRestore\W+.*(?:CUDA_ERROR_INVALID_VALUE|invalid argument)",
     ),
-    entry(
-        "cuda-partial-passthrough",
-        "cuda-gpu-index",
-        LIKELY,
-        TERMINAL,
-        "The driver does not permit the checkpoint; drivers before 575.57 refuse it where a container "
-        "sees only some GPUs of the host.",
-        "Update the driver to 575.57.08 or newer, or give the container all GPUs of the host.",
-        r'could not checkpoint on process ID \d+: "?operation not permitted',
-        r"CHECKPOINT_DEVICES failed with.*operation not permitted",
-        r"cuCheckpointProcessCheckpoint\W+.*(?:CUDA_ERROR_NOT_PERMITTED|operation not permitted)",
-    ),
+    of_limit(known_limits.PARTIAL_PASSTHROUGH, "cuda-gpu-index", LIKELY),
     entry(
         "cuda-restore-memory",
         "cuda-memory",
@@ -133,16 +123,7 @@ GPU: tuple[Entry, ...] = (
         "CUDA plugin or ours).",
         r"can't dump file -?\d+ of that type .*\(chr (?:195:\d+|\d+:\d+ /dev/nvidia)",
     ),
-    entry(
-        "cuda-driver-action",
-        "cuda-driver-old",
-        ROOT,
-        TERMINAL,
-        "The driver's cuda-checkpoint does not know single actions (lock, checkpoint, restore, unlock).",
-        "Update the driver to 570 or newer on this node.",
-        r"--action flag not supported",
-        r"r555 or higher version driver is required",
-    ),
+    of_limit(known_limits.DRIVER_ACTIONS, "cuda-driver-old", ROOT),
     entry(
         "cuda-plugin-missing",
         "cuda-plugin",

@@ -7,7 +7,8 @@
 from __future__ import annotations
 
 from ..._core.errors import RETRYABLE, TERMINAL
-from ..entry import LIKELY, ROOT, SYMPTOM, Entry, entry
+from ..._criu import known_limits
+from ..entry import LIKELY, ROOT, SYMPTOM, Entry, entry, of_limit
 
 NETWORK: tuple[Entry, ...] = (
     entry(
@@ -243,6 +244,7 @@ NETWORK: tuple[Entry, ...] = (
         r"can't bind (?:on socket )?id \S+ ino \d+ addr",
         r"ghost: can't (?:bind|access|create|rename)",
     ),
+    of_limit(known_limits.INET_SOCKET_OPTIONS, "version-mismatch", ROOT),
     entry(
         "socket-unsupported",
         "socket",

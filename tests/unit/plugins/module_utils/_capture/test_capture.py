@@ -13,7 +13,8 @@ from typing import Any
 
 import pytest
 
-from ansible_collections.gpuops.restore.plugins.module_utils._capture import mark as capture_mark
+from ansible_collections.gpuops.restore.plugins.module_utils._capture import inet_sockets, mark as capture_mark
+from ansible_collections.gpuops.restore.plugins.module_utils._capture.inet_sockets import InetSocket
 from ansible_collections.gpuops.restore.plugins.module_utils._capture.mark import ENDING, Mark
 from ansible_collections.gpuops.restore.plugins.module_utils._capture.params import DumpOptions
 from ansible_collections.gpuops.restore.plugins.module_utils._checkpoint import reader as checkpoint_reader
@@ -190,6 +191,29 @@ def test_a_second_run_at_the_same_time_is_refused(box: Box, client: Client) -> N
             assert (error.code, error.outcome) == ("capture_busy", RETRYABLE)
         slot.clear()
     box.untouched()
+
+
+@pytest.mark.parametrize(
+    ("kernel", "criu", "refused"),
+    [("6.18.44", "4.1.1", True), ("6.18.44", "4.2.1", False), ("6.12.30", "4.1.1", False)],
+)
+def test_sockets_that_this_criu_cannot_dump_on_this_kernel(
+    box: Box, node: Node, monkeypatch: pytest.MonkeyPatch, kernel: str, criu: str, refused: bool
+) -> None:
+    (node.programs / "criu").write_text(f"#!/bin/sh\necho Version: {criu}\n", encoding="ascii")
+    monkeypatch.setattr(os, "uname", lambda: os.uname_result(("Linux", "node", kernel, "#1", "x86_64")))
+    # Nothing to refuse as long as there is no socket.
+    assert box.capture(True).changed
+    held = InetSocket(box.pid, "server", "TCP", "0.0.0.0:80")
+    monkeypatch.setattr(inet_sockets, "held_by", lambda pids, _proc: [held] if box.pid in pids else [])
+    if not refused:
+        assert box.capture().changed
+        return
+    error = box.refused()
+    assert (error.code, error.outcome) == ("sockets_not_dumped", TERMINAL)
+    assert f"TCP 0.0.0.0:80 of process {box.pid} (server)" in error.message
+    assert "CRIU 4.1.1 cannot dump on Linux 6.18.44." in error.message
+    assert error.remedy == "Install CRIU 4.2 or newer on this node."
 
 
 # --- failures

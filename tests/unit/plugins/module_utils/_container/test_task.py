@@ -108,6 +108,53 @@ def test_the_descriptor_route_gives_the_blob_and_no_directory(
 
 
 @pytest.fixture
+def own_network(fake: FakeContainerd, client: Client, node: Node) -> TaskParams:
+    """As ``ready``, for a container with a network namespace of its own."""
+    original_spec = spec()
+    original_spec["linux"]["namespaces"].append({"type": "network"})
+    add_checkpoint(fake.state, base=node.base, original=original_spec)
+    stage_steps.present(client, CHECKPOINT_NAME, node.root, None, False)
+    wanted = container_params.ContainerParams("train", original.Source(CHECKPOINT_NAME), staging_dir=node.root)
+    container_steps.present(client, wanted, False)
+    fake.heal()
+    return TaskParams("train", CHECKPOINT_NAME, staging_dir=node.root, alive_seconds=0.05)
+
+
+@pytest.mark.parametrize("route", ["staged", "descriptor"])
+def test_loopback_is_brought_up_by_what_criu_starts(
+    fake: FakeContainerd, client: Client, own_network: TaskParams, node: Node, route: str
+) -> None:
+    (node.programs / "criu").write_text("#!/bin/sh\necho Version: 4.2.1\n", encoding="ascii")
+    config = Path(state_dir.criu_config(node.root, "tests", "train"))
+    before = config.read_text(encoding="utf-8")
+    seen = []
+
+    def restore(_context: Any) -> None:
+        seen.append(config.read_text(encoding="utf-8"))
+        (config.parent / "loopback.json").write_text('{"up": true}', encoding="utf-8")
+
+    fake.on("Tasks/Start", restore)
+    done = task_steps.started(client, dataclasses.replace(own_network, route=route), False)
+    assert done.warnings == []
+    assert seen == [before + f"action-script={config.parent}/loopback.sh\n"]
+    # Later dumps have the same configuration.
+    assert config.read_text(encoding="utf-8") == before
+    assert [path.name for path in config.parent.iterdir()] == ["criu.conf"]
+
+
+@pytest.mark.parametrize(
+    ("criu", "why"),
+    [("3.17.1", "CRIU 3.17.1 runs no scripts under runc"), ("4.2.1", "CRIU has not started what brings it up")],
+)
+def test_loopback_that_stays_down_is_said(
+    client: Client, own_network: TaskParams, node: Node, criu: str, why: str
+) -> None:
+    (node.programs / "criu").write_text(f"#!/bin/sh\necho Version: {criu}\n", encoding="ascii")
+    (warning,) = task_steps.started(client, own_network, False).warnings
+    assert "loopback interface of train stays down" in warning and why in warning
+
+
+@pytest.fixture
 def extracts(fake: FakeContainerd, client: Client, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The daemon leaves a copy of the memory, as containerd does on the descriptor route."""
     runtime = tmp_path / "run"

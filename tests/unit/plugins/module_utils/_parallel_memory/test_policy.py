@@ -7,7 +7,6 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
 
 import pytest
 
@@ -42,18 +41,3 @@ def test_never_is_never() -> None:
 def test_each_processor_writes_up_to_sixteen(monkeypatch: pytest.MonkeyPatch, count: int, writers: int) -> None:
     processors(monkeypatch, count)
     assert memory_policy.writers() == writers
-
-
-@pytest.mark.parametrize(
-    ("version", "usable"), [("3.17.1", False), ("3.18", False), ("3.19", True), ("4.1.1", True), ("", False)]
-)
-def test_criu_has_to_run_scripts(tmp_path: Path, version: str, usable: bool) -> None:
-    assert (memory_policy.problem(version, str(tmp_path / "not" / "yet")) == "") == usable
-
-
-def test_a_file_system_without_programs_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    real = os.statvfs(tmp_path)
-    changed = [*real]
-    changed[8] = real.f_flag | os.ST_NOEXEC
-    monkeypatch.setattr(os, "statvfs", lambda _path: os.statvfs_result(changed))
-    assert "noexec" in memory_policy.problem("4.1.1", str(tmp_path))
