@@ -16,7 +16,7 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
-from .._core.digest import check_digest
+from .._core.text import check_digest
 from .._oci.image import MAX_BLOBS, MAX_MANIFEST, Descriptor, Platform, invalid, parse_json, parse_object
 from .._streams.streams import compression
 from .members import ArchiveFile

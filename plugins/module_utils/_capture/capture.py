@@ -14,7 +14,7 @@ import time
 from dataclasses import dataclass
 
 from .._checkpoint import reader as checkpoint_reader
-from .._containerd import containers, content, images, ownership, task_removal, tasks
+from .._containerd import containers, content, images, task_removal, tasks
 from .._containerd.client import Client
 from .._containerd.tasks import Task
 from .._core.errors import ConflictError, InputError
@@ -100,7 +100,7 @@ def plan(client: Client, params: CaptureParams, earlier: Earlier, resumed: bool)
         )
     if params.leave == STOPPED:
         # To capture changes nothing of a container; to end its task does.
-        ownership.require_ours(container, params.owner, params.force)
+        containers.require_ours(container, params.owner, params.force)
     result.changed = True
     result.after = {"digest": "to be taken"}
     task = tasks.get(client, params.container_id)

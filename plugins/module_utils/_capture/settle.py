@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from .._containerd import containers, ownership, task_removal, tasks
+from .._containerd import containers, task_removal, tasks
 from .._containerd.client import Client
 from .._core.errors import ConflictError
 from . import mark as capture_mark, recovery
@@ -73,7 +73,7 @@ def plan(client: Client, params: CaptureParams, mark: Mark | None) -> Plan:
     if ends:
         container = containers.get(client, params.container_id)
         if container is not None:
-            ownership.require_ours(container, params.owner, params.force)
+            containers.require_ours(container, params.owner, params.force)
     result.changed = True
     result.before = {"task": "PAUSED"}
     result.after = {"task": "STOPPED" if ends else "RUNNING"}

@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from .._containerd import content, daemon, documents, images, messages
+from .._containerd import content, daemon, images, messages
 from .._containerd.client import Client
 from .._containerd.images import Image
 from .._core import labels, strict_json
@@ -88,9 +88,9 @@ def load(client: Client, name: str) -> Checkpoint:
         )
     if not image.target.is_index:
         raise _not_a_checkpoint(name, f"its media type is {image.target.media_type}, not an OCI index")
-    document = documents.read(client, image.target)
-    children = documents.children(image.target, document, name)
-    annotations = documents.mapping(document, "annotations", name)
+    document = content.read_document(client, image.target)
+    children = content.children(image.target, document, name)
+    annotations = content.mapping(document, "annotations", name)
     task_layout = image.labels.get("containerd.io/checkpoint") == "true"
     marked = task_layout or RUNTIME_ANNOTATION in annotations
     if not marked and not any("containerd.container" in child.media_type for child in children):

@@ -22,9 +22,9 @@ from collections.abc import Iterable, Iterator
 from contextlib import closing, contextmanager
 from typing import Callable
 
-from .._core.digest import check_digest
 from .._core.errors import InputError, NodeError
 from .._core.files import RESERVE, free_bytes, sync_directory
+from .._core.text import check_digest
 from .._streams.streams import ChunkSource, Expansion, compression, decompressed, peek, verified
 from .._streams.tar_extract import FileStat, extract
 from .._streams.tar_reader import Limits

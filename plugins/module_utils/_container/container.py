@@ -12,7 +12,7 @@ from typing import Any
 
 from .._checkpoint import original as checkpoint_original, reader as checkpoint_reader
 from .._checkpoint.original import Original
-from .._containerd import containers, daemon, leases, ownership, snapshots, task_removal, tasks
+from .._containerd import containers, daemon, leases, snapshots, task_removal, tasks
 from .._containerd.client import Client
 from .._containerd.containers import Container
 from .._containerd.images import Image
@@ -160,7 +160,7 @@ def absent(
     found = containers.get(client, container_id)
     snapshotter, key = (found.snapshotter, found.snapshot_key) if found else ("", "")
     if found is not None:
-        ownership.require_ours(found, owner, force)
+        containers.require_ours(found, owner, force)
         task = None if check and assume_prepared else tasks.get(client, container_id)
         if task is not None and task_removal.is_live(task):
             raise ConflictError(
@@ -228,8 +228,8 @@ def _is_as_wanted(client: Client, params: ContainerParams, wanted: Container, re
     found = containers.get(client, params.container_id)
     if found is None:
         return False
-    ownership.require_ours(found, params.owner, params.force)
-    ownership.require_same_checkpoint(found, wanted.labels[labels.CHECKPOINT], params.force)
+    containers.require_ours(found, params.owner, params.force)
+    containers.require_same_checkpoint(found, wanted.labels[labels.CHECKPOINT], params.force)
     task = tasks.get(client, params.container_id)
     live = task_removal.is_live(task)
     same = (
@@ -240,7 +240,7 @@ def _is_as_wanted(client: Client, params: ContainerParams, wanted: Container, re
         and found.snapshot_key == wanted.snapshot_key
     )
     whole = snapshots.stat(client, found.snapshotter, found.snapshot_key) is not None
-    if same and whole and (live or not (params.rebuild and ownership.is_used(client, found))):
+    if same and whole and (live or not (params.rebuild and containers.is_used(client, found))):
         return True
     if live:
         raise ConflictError(

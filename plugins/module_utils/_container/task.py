@@ -15,7 +15,7 @@ from typing import Any
 
 from .._checkpoint import reader as checkpoint_reader, staged as staged_checkpoint
 from .._checkpoint.reader import Checkpoint
-from .._containerd import containers, daemon, leftovers, ownership, snapshots, task_removal, tasks
+from .._containerd import containers, daemon, leftovers, snapshots, task_removal, tasks
 from .._containerd.client import DATA_TIMEOUT, Client
 from .._containerd.containers import Container
 from .._containerd.tasks import Task
@@ -112,9 +112,9 @@ def started(client: Client, params: TaskParams, check: bool, checkpoint: Checkpo
     container = containers.get(client, params.container_id)
     if container is None:
         raise _no_container(client, params.container_id)
-    ownership.require_ours(container, params.owner, params.force)
+    containers.require_ours(container, params.owner, params.force)
     if checkpoint is not None:
-        ownership.require_same_checkpoint(container, checkpoint.digest, force=False)
+        containers.require_same_checkpoint(container, checkpoint.digest, force=False)
     present = tasks.get(client, params.container_id)
     result.before = present.status if present else "absent"
     work = state_dir.work_dir(params.staging_dir, client.namespace, params.container_id)
@@ -131,8 +131,8 @@ def started(client: Client, params: TaskParams, check: bool, checkpoint: Checkpo
             f"The snapshot {container.snapshot_key} of the container {params.container_id} is gone.",
             "Make the container anew with containerd_container.",
         )
-    if checkpoint is not None and ownership.is_used(client, container):
-        raise ownership.used_snapshot(container)
+    if checkpoint is not None and containers.is_used(client, container):
+        raise containers.used_snapshot(container)
     options, descriptor, hook, loopback = None, None, None, None
     if checkpoint is not None:
         lacking = daemon.restore_problems(daemon.daemon_environment(client)["PATH"])
@@ -323,7 +323,7 @@ def _owned_task(client: Client, params: TaskParams) -> Task | None:
     container = containers.get(client, params.container_id)
     present = tasks.get(client, params.container_id)
     if container is not None and (present is not None or leftovers.runc_state(client, params.container_id)):
-        ownership.require_ours(container, params.owner, params.force)
+        containers.require_ours(container, params.owner, params.force)
     return present
 
 

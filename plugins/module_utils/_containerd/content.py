@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""containerd's content store: stat, streaming read, streaming write."""
+"""containerd's content store: stat, streaming read, streaming write; and the JSON documents of images in it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,11 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from .._core import strict_json
 from .._core.errors import AlreadyExistsError, InputError, NotFoundError, RestoreError
+from .._core.strict_json import StrictJsonError
+from .._oci import image as oci_image
+from .._oci.image import Descriptor, DocumentError
 from . import messages
 from .client import DATA_TIMEOUT, Client
 
@@ -188,3 +192,44 @@ def _abort(client: Client, ref: str) -> None:
     except RestoreError:
         # Best effort on the way out of another failure; the lease's expiry collects the ingest otherwise.
         return
+
+
+def read_document(client: Client, descriptor: Descriptor) -> dict[str, Any]:
+    """A manifest, index or config as a dict. Raises InputError ``blob_*`` and ``document_invalid``."""
+    data = read_all(client, descriptor.digest, descriptor.size)
+    try:
+        return strict_json.parse_object(data)
+    except StrictJsonError as error:
+        raise _invalid(descriptor.digest, str(error)) from error
+
+
+def mapping(document: Mapping[str, Any], key: str, where: str) -> dict[str, Any]:
+    """The object under ``key``, empty when there is none. Raises InputError ``document_invalid``."""
+    found = document.get(key)
+    if found is not None and not isinstance(found, dict):
+        raise _invalid(where, f"{key} is not an object")
+    return found or {}
+
+
+def objects(document: Mapping[str, Any], key: str, where: str) -> list[Any]:
+    """The list under ``key``, empty when there is none. Raises InputError ``document_invalid``."""
+    found = document.get(key)
+    if found is not None and not isinstance(found, list):
+        raise _invalid(where, f"{key} is not a list")
+    return found or []
+
+
+def children(descriptor: Descriptor, document: Mapping[str, Any], where: str) -> list[Descriptor]:
+    """What an index or a manifest names, its config first. Raises InputError ``document_invalid``."""
+    try:
+        return oci_image.read_children(descriptor, document)
+    except DocumentError as error:
+        raise _invalid(where, str(error)) from error
+
+
+def _invalid(what: str, why: str) -> InputError:
+    return InputError(
+        "document_invalid",
+        f"The document {what} of the image is not valid: {why}.",
+        "The image is damaged: make, import or pull it again.",
+    )

@@ -12,10 +12,9 @@ from dataclasses import dataclass
 from .._core.errors import UNKNOWN
 from .._criu.log import clean, is_harmless, is_progress, is_warning
 from .entry import WHERE, Entry
-from .tables.files import FILES
+from .tables.files import FILES, MOUNTS
 from .tables.gpu import GPU
 from .tables.kernel import KERNEL
-from .tables.mounts import MOUNTS
 from .tables.network import NETWORK
 from .tables.resources import RESOURCES
 from .tables.runtime import RUNTIME

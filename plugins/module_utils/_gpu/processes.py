@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 from .._containerd import containers, tasks
 from .._containerd.client import Client
-from .._containerd.ownership import require_ours
+from .._containerd.containers import require_ours
 from .._core import labels
 from .._core.errors import RETRYABLE, ConflictError, InputError, NodeError, RestoreError
 from .._host import cgroup, processes as host_processes

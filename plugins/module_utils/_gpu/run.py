@@ -2,24 +2,30 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The calls of one step: which were made for which process, how they went, and the rollback."""
+"""The calls of one step: which were made for which process, how they went, the rollback; and locks in attempts."""
 
 from __future__ import annotations
 
 import contextlib
+import random
 import time
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Callable
 
 from .._core.errors import UNKNOWN, RestoreError
 from .._host.processes import Process
 from . import marks, transitions
-from .driver import CHECKPOINTED, GONE, LOCKED, RESTORE, RUNNING, UNLOCK, Done, Driver, Round
+from .driver import CHECKPOINTED, GONE, LOCK, LOCKED, NOT_READY, RESTORE, RUNNING, UNLOCK, Done, Driver, Round
 from .nvml import Reading
 from .processes import CudaProcess
 
 #: The state of a process for which a call was made that never answered.
 UNANSWERED = "UNKNOWN"
+#: Seconds for one attempt of several processes, as long as others may follow.
+ATTEMPT_SECONDS = 0.5
+#: The part of the whole time that is for such attempts; the last attempt has the rest.
+_SHORT_ATTEMPTS = 0.5
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.05, 0.8
 
 
 class Run:
@@ -155,3 +161,64 @@ class Run:
             outcome=UNKNOWN,
             details={"operation": operation, "pending": pids},
         )
+
+
+class Locks:
+    """Locks the processes of one job, which may wait for each other. Times in seconds.
+
+    A process that is within a collective operation (NCCL) comes to rest only when its partners take part, and one that
+    is locked already does not. So with several processes a lock that does not come soon is not waited for: all are
+    unlocked, and after a pause of random length it is tried again. Seen with two ranks on driver 580.159.04: the first
+    to the fifth attempt had both. A single long kernel, on the other hand, needs one long attempt: the last one is.
+    """
+
+    def __init__(
+        self,
+        run: Run,
+        seconds: float,
+        clock: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], None] = time.sleep,
+        pick: Callable[[float, float], float] = random.uniform,
+    ) -> None:
+        self._run = run
+        self._clock = clock
+        self._sleep = sleep
+        self._pick = pick
+        self._begun = clock()
+        self._seconds = seconds
+        #: How often it was tried.
+        self.attempts = 0
+
+    def attempt(self, processes: Sequence[Process], deadline: float) -> list[Done]:
+        """One attempt to lock these, all side by side; those that could not be locked."""
+        self.attempts += 1
+        return self.more(processes, deadline)
+
+    def more(self, processes: Sequence[Process], deadline: float) -> list[Done]:
+        """Lock further ones in the same attempt."""
+        seconds = ATTEMPT_SECONDS if self._is_short() else self._left()
+        failed = self._run.call(LOCK, processes, deadline, seconds)
+        # One that ends of its own accord while it runs is nobody's failure.
+        return [done for done in failed if not done.gone]
+
+    def worth_another(self, failed: Sequence[Done]) -> bool:
+        """Whether those that are locked may be what the others wait for, and there is time."""
+        return self._is_short() and all(done.error == NOT_READY for done in failed)
+
+    def withdraw(self, processes: Sequence[Process], deadline: float) -> list[Done]:
+        """Unlock what the attempt has locked and wait a while; those that could not be unlocked."""
+        locked = [process for process in processes if self._run.state(process) == LOCKED]
+        failed = [done for done in self._run.call(UNLOCK, locked, deadline) if not done.gone]
+        longest = min(_LONGEST_PAUSE, _FIRST_PAUSE * 2**self.attempts)
+        if not failed:
+            self._sleep(self._pick(0.0, longest))
+        return failed
+
+    def _left(self) -> float:
+        return max(0.0, self._begun + self._seconds - self._clock())
+
+    def _is_short(self) -> bool:
+        """Whether this attempt is one of the short ones: never for one process, which waits for nobody."""
+        if len(self._run.processes) < 2:
+            return False
+        return self._left() > max(ATTEMPT_SECONDS, self._seconds * (1 - _SHORT_ATTEMPTS))

@@ -32,9 +32,8 @@ from . import (
 )
 from .access import GpuAccess
 from .driver import CHECKPOINT, CHECKPOINTED, LOCK, LOCKED, RESTORE, RUNNING, UNLOCK, Done, Driver
-from .locks import Locks
 from .processes import CudaProcess, Scope
-from .run import UNANSWERED, Run
+from .run import UNANSWERED, Locks, Run
 
 #: How often new processes, forked while the others were locked, are looked for.
 _ROUNDS = 5

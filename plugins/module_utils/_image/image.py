@@ -16,8 +16,8 @@ from .._containerd import content, daemon, images, leases, space
 from .._containerd.client import Client
 from .._containerd.images import Image
 from .._core import labels as core_labels
-from .._core.digest import check_digest
 from .._core.errors import RETRYABLE, AlreadyExistsError, InputError, NodeError, RestoreError, RpcError
+from .._core.text import check_digest
 from .._oci.image import Descriptor
 from . import archive_import, cri, pull, state as image_state, tree as image_tree, unpack
 from .state import ImageParams, State

@@ -11,7 +11,7 @@ import uuid
 from dataclasses import dataclass
 from typing import Any
 
-from .._containerd import content, documents, snapshots
+from .._containerd import content, snapshots
 from .._containerd.client import Client
 from .._core import labels
 from .._core.errors import AlreadyExistsError, InputError, RestoreError
@@ -46,10 +46,10 @@ def chain_ids(diff_ids: tuple[str, ...]) -> list[str]:
 def rootfs(client: Client, target: Descriptor, name: str) -> Rootfs:
     """Resolve an image to this node's platform. Raises InputError ``not_an_image``, ``no_platform``, ``blob_*``."""
     manifest = _for_this_platform(client, target, name)
-    document = documents.read(client, manifest)
-    config, *layers = documents.children(manifest, document, name)
-    config_document = documents.read(client, config)
-    stacked = documents.objects(documents.mapping(config_document, "rootfs", name), "diff_ids", name)
+    document = content.read_document(client, manifest)
+    config, *layers = content.children(manifest, document, name)
+    config_document = content.read_document(client, config)
+    stacked = content.objects(content.mapping(config_document, "rootfs", name), "diff_ids", name)
     diff_ids = tuple(str(found) for found in stacked)
     if not layers or len(layers) != len(diff_ids):
         raise InputError(
@@ -131,7 +131,7 @@ def _for_this_platform(client: Client, target: Descriptor, name: str) -> Descrip
         )
     wanted = host_platform().architecture
     seen = []
-    for child in documents.children(target, documents.read(client, target), name):
+    for child in content.children(target, content.read_document(client, target), name):
         platform = child.platform or Platform("", "")
         found = platform.architecture or wanted
         if child.has_children and found == wanted and platform.os in ("", "linux"):

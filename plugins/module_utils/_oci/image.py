@@ -17,9 +17,9 @@ from dataclasses import dataclass, field
 from typing import Any, Callable
 
 from .._core import strict_json
-from .._core.digest import is_digest
 from .._core.errors import InputError
 from .._core.strict_json import StrictJsonError
+from .._core.text import is_digest
 
 INDEX_TYPES = (
     "application/vnd.oci.image.index.v1+json",

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Has CRIU start :mod:`_parallel_memory.writer_worker` when a tree is restored and not let go yet."""
+"""Has CRIU start :mod:`_parallel_memory.writer_worker` when a tree is restored and not let go yet; and whether to."""
 
 from __future__ import annotations
 
@@ -11,8 +11,16 @@ import os
 from .._core.errors import RestoreError
 from .._criu import action_script
 from .._criu.action_script import ActionScript
-from . import policy, writer_worker
+from . import writer_worker
 from .split import Split
+
+AUTO, ALWAYS, NEVER = "auto", "always", "never"
+#: With two, CRIU's one thread was as fast as the writers (docs/performance.md).
+_PROCESSORS = 4
+#: Bytes; below it CRIU is done before a helper has begun.
+_WORTH_IT = 256 << 20
+#: More do not get a host's memory to work harder.
+_MOST_WRITERS = 16
 
 _NAME = "memory"
 
@@ -43,7 +51,7 @@ class Hook(ActionScript):
     """
 
     def __init__(self, config: str, work: str, split: Split) -> None:
-        arguments = (split.plan, str(policy.writers()))
+        arguments = (split.plan, str(writers()))
         super().__init__(config, work, _NAME, action_script.POST_RESTORE, writer_worker, arguments)
         self._split = split
 
@@ -64,3 +72,26 @@ class Hook(ActionScript):
             f"The memory of {container_id} could not be written beside CRIU: {why}.",
             "Set parallel_memory to never: then CRIU restores all of it, which takes longer.",
         )
+
+
+def refusal(mode: str, size: int, staged: bool) -> str:
+    """Why CRIU is to restore all ``size`` bytes, empty where it need not; ``staged``: from the staged files."""
+    processors = _processors()
+    if mode == NEVER:
+        return "parallel_memory is never"
+    if not staged:
+        return "the checkpoint is not restored from its staged files"
+    if mode == AUTO and processors < _PROCESSORS:
+        return f"the node has {processors} processors, and it begins to help with {_PROCESSORS}"
+    if mode == AUTO and size < _WORTH_IT:
+        return f"the checkpoint is smaller than {_WORTH_IT >> 20} MiB"
+    return ""
+
+
+def writers() -> int:
+    """How many threads will write."""
+    return min(_MOST_WRITERS, _processors())
+
+
+def _processors() -> int:
+    return len(os.sched_getaffinity(0))

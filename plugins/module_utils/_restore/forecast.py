@@ -14,7 +14,7 @@ from .._checkpoint import staged as staged_checkpoint
 from .._container.task import STAGED
 from .._core.errors import RestoreError
 from .._host import huge_pages
-from .._parallel_memory import policy as memory_policy
+from .._parallel_memory import hook as memory_hook
 from . import prediction, prewarm, rates as restore_rates
 from .demand import Demand
 from .prediction import Prediction, Rates
@@ -50,7 +50,7 @@ class Forecast:
         if demand.live or not demand.memory or demand.job.task.route != STAGED:
             return None
         if parallel_memory is None:
-            parallel_memory = not memory_policy.refusal(demand.job.settings.parallel_memory, demand.memory, staged=True)
+            parallel_memory = not memory_hook.refusal(demand.job.settings.parallel_memory, demand.memory, staged=True)
         report, rates = (prewarmed, self._rates) if prewarmed else self._prewarm(demand)
         load = prediction.Load(
             # Staged or not, CRIU reads the same; a tar is about as long as its files.
@@ -59,7 +59,7 @@ class Forecast:
             uncached=report.uncached,
             prewarm=0 if prewarmed else report.read,
             concurrency=self._concurrency,
-            writers=memory_policy.writers() if parallel_memory else 0,
+            writers=memory_hook.writers() if parallel_memory else 0,
         )
         return prediction.predict(load, rates)
 

@@ -17,7 +17,7 @@ from .._core.errors import InputError
 from .._gpu import vram
 from .._gpu.access import GpuAccess
 from .._host import cgroup, huge_pages as host_huge_pages
-from .._parallel_memory import policy as memory_policy
+from .._parallel_memory import hook as memory_hook
 from .._probe import probe as probes
 from . import gpu as restore_gpu, prewarm as restore_prewarm, rates
 
@@ -38,7 +38,7 @@ class Settings:
     keep_evidence: int = 3
     huge_pages: str = host_huge_pages.KEEP
     prewarm: str = restore_prewarm.NEVER
-    parallel_memory: str = memory_policy.NEVER
+    parallel_memory: str = memory_hook.NEVER
     #: Where the node's rates are kept; "" for nowhere.
     rates_file: str = ""
     assume_prepared: bool = False

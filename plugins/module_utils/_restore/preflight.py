@@ -21,7 +21,7 @@ from .._checkpoint import (
 )
 from .._checkpoint.original import Original
 from .._container import container as container_steps, loopback, mounts, netns, params as container_params, stdio
-from .._containerd import containers, content, daemon, ownership, task_removal, tasks
+from .._containerd import containers, content, daemon, task_removal, tasks
 from .._containerd.client import Client
 from .._containerd.images import Image
 from .._core import files, state_dir
@@ -175,18 +175,18 @@ def _present(client: Client, found: Report, original: Original, params: containe
     found.status["task"] = task.status if task else "absent"
     if container is None:
         return False
-    _collect(found, lambda: ownership.require_ours(container, params.owner, params.force))
+    _collect(found, lambda: containers.require_ours(container, params.owner, params.force))
     _collect(
         found,
-        lambda: ownership.require_same_checkpoint(container, original.checkpoint.digest, params.force),
+        lambda: containers.require_same_checkpoint(container, original.checkpoint.digest, params.force),
     )
     if task is not None and task.status in ("PAUSED", "PAUSING"):
         _collect(found, lambda: tasks.refuse_paused(task))
-    used = ownership.is_used(client, container)
+    used = containers.is_used(client, container)
     found.status["used"] = used
     live = task_removal.is_live(task)
     if used and not live and not params.rebuild:
-        found.add(ownership.used_snapshot(container))
+        found.add(containers.used_snapshot(container))
     return live
 
 

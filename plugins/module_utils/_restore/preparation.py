@@ -19,7 +19,7 @@ from .._core import state_dir
 from .._criu import action_script
 from .._host import huge_pages as host_huge_pages
 from .._host.huge_pages import HugePages
-from .._parallel_memory import policy as memory_policy, split as memory_split
+from .._parallel_memory import hook as memory_hook, split as memory_split
 from .._parallel_memory.split import NotSplitError, Split
 from . import prewarm as restore_prewarm
 from .demand import Demand
@@ -76,7 +76,7 @@ def prepare(client: Client, demand: Demand, huge_pages: HugePages, forecast: For
 def _split(client: Client, demand: Demand, staged: Staged) -> tuple[Split | None, str]:
     """The checkpoint in two parts, or why CRIU restores all of it."""
     job = demand.job
-    refusal = memory_policy.refusal(job.settings.parallel_memory, demand.memory, job.task.route == STAGED)
+    refusal = memory_hook.refusal(job.settings.parallel_memory, demand.memory, job.task.route == STAGED)
     if refusal:
         return None, refusal
     criu = daemon.find_program("criu", daemon.daemon_environment(client)["PATH"])

@@ -19,8 +19,8 @@ from contextlib import closing
 from dataclasses import dataclass
 from typing import Protocol
 
-from .._core.digest import check_digest
 from .._core.errors import InputError
+from .._core.text import check_digest
 from . import zstd
 
 CHUNK = 1 << 20

@@ -13,11 +13,11 @@ from typing import Any
 
 from .._archive.reader import Archive, ArchiveImage, open_archive
 from .._checkpoint import reader as checkpoint_reader
-from .._containerd import content, documents, images, leases
+from .._containerd import content, images, leases
 from .._containerd.client import Client
 from .._core import labels as core_labels
-from .._core.digest import check_digest
 from .._core.errors import InputError
+from .._core.text import check_digest
 from .._image import archive_import, image as image_steps, state as image_state, tree as image_tree
 from .._oci import image as oci_image
 from .._oci.image import Descriptor
@@ -134,7 +134,7 @@ def _look(client: Client, params: ImportParams, result: TransferResult) -> _Foun
             kept=len(every) - len(plan.absent),
         )
         index = oci_image.parse_object(archive.document(entry.descriptor), f"The index {plan.digest}")
-        annotations = documents.mapping(index, "annotations", plan.digest)
+        annotations = content.mapping(index, "annotations", plan.digest)
         children = oci_image.parse_descriptors(index.get("manifests"), f"The index {plan.digest}")
         brought = {child.digest for child in plan.graph[plan.digest]}
         for child in children:

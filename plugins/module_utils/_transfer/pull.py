@@ -18,8 +18,8 @@ from .._containerd import content, images, leases, space
 from .._containerd.client import Client
 from .._containerd.images import Image
 from .._core import labels as core_labels
-from .._core.digest import check_digest
 from .._core.errors import AlreadyExistsError, ConflictError, InputError
+from .._core.text import check_digest
 from .._image import state as image_state, tree
 from .._oci import image as oci_image
 from .._oci.image import Descriptor

@@ -2,13 +2,13 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Diagnosis entries: files, devices, terminals, locks, and the checkpoint's own images."""
+"""Diagnosis entries: files, devices, terminals, locks, the checkpoint's own images; mounts and file systems."""
 
 from __future__ import annotations
 
 from ..._core.errors import RETRYABLE, TERMINAL
 from ..._criu import known_limits
-from ..entry import LIKELY, ROOT, Entry, entry, of_limit
+from ..entry import LIKELY, ROOT, SYMPTOM, Entry, entry, of_limit
 
 FILES: tuple[Entry, ...] = (
     entry(
@@ -289,5 +289,141 @@ FILES: tuple[Entry, ...] = (
         "End what holds the lock (often the original workload on a shared volume), then restore again.",
         r"can(?:no| no|')t set (?:flock|posix lock|ofd lock|lease)",
         r"unknown file lock style",
+    ),
+)
+
+
+MOUNTS: tuple[Entry, ...] = (
+    entry(
+        "file-overmounted",
+        "mounts",
+        ROOT,
+        TERMINAL,
+        "The process has a file open that its path no longer leads to: a mount hides it, or it was replaced.",
+        "Remove the overlapping mount from the workload's definition and take the checkpoint again.",
+        r"open files on overmounted mounts",
+        r"mount \d+ is overmounted so paths are invisible",
+        r"unaccessible path opened",
+    ),
+    entry(
+        "shared-fs-readonly",
+        "mounts",
+        LIKELY,
+        TERMINAL,
+        "The restore has to write to a file system that is mounted read-only.",
+        "Make the mapped source writable, or mount it as it was at the time of the checkpoint.",
+        r"read-only file system",
+    ),
+    entry(
+        "mount-option-refused",
+        "mounts",
+        LIKELY,
+        TERMINAL,
+        "A mount of the checkpoint could not be made: the kernel refused its type or options.",
+        "Compare the mount's type and options in the checkpoint's spec with what this kernel and spec allow.",
+        r"can't (?:bind-|re-)?mount at .*(?:invalid argument|operation not permitted|permission denied)",
+        r"unable to mount \S+ .*(?:invalid argument|no such device|operation not permitted)",
+        r"unable to apply (?:bind-|root )?mount (?:options|flags)",
+    ),
+    entry(
+        "mount-target-missing",
+        "mounts",
+        LIKELY,
+        TERMINAL,
+        "A mount of the checkpoint finds no place or source now: the container's mounts are not those "
+        "of the checkpoint.",
+        "Compare the mounts with the checkpoint's and name old and new source in `mounts`, or take a new checkpoint.",
+        r"can't (?:bind-)?mount at .*no such file",
+        r"can't bind-mount .*no such file",
+        r"unable to statfs .*no such file",
+        r"can't stat mountpoint .*no such file",
+        r"unable to (?:mkdir|create) mountpoint",
+        r"can't mount at .*not a directory",
+        r"unable to mount .*\(id=\d+\): no such file",
+    ),
+    entry(
+        "mount-move-failed",
+        "mounts",
+        LIKELY,
+        TERMINAL,
+        "A mount could not be put in place; a bind source that is a symbolic link does that.",
+        "Name the real path instead of the symbolic link as the source in `mounts`.",
+        r"failed to (?:cross-mntns )?move_mount",
+        r"failed to move mount \d+",
+        r"failed to open_tree",
+    ),
+    entry(
+        "mount-sharing",
+        "mounts",
+        LIKELY,
+        TERMINAL,
+        "CRIU's newer mount engine (3.17 and later) could not set up the sharing of the mounts here.",
+        "Add `mntns-compat-mode` to `criu.extra`, or update CRIU.",
+        r"failed to copy sharing from",
+        r"can't copy sharing from",
+        r"sharing group .*collision",
+    ),
+    entry(
+        "mount-unreachable-sharing",
+        "mounts",
+        ROOT,
+        TERMINAL,
+        "A mount of the container shares propagation with a mount outside of it.",
+        "Make the mount private in the spec (rprivate), or put `enable-external-masters` into "
+        "/etc/criu/runc.conf and into `criu.extra`.",
+        r"has unreachable sharing",
+    ),
+    entry(
+        "mount-not-in-spec",
+        "mounts",
+        LIKELY,
+        TERMINAL,
+        "The container's mount tree has a mount that its spec does not name, such as a nested mount "
+        "below a recursive bind.",
+        "Name the nested mount in the spec, or unmount it, and take the checkpoint again.",
+        r"doesn't have a proper root mount",
+        r"a few mount points can't be mounted",
+        r"is autodetected external mount",
+        r"fs mnt .* unsupported id \d+",
+    ),
+    entry(
+        "mount-no-mapping",
+        "mounts",
+        ROOT,
+        TERMINAL,
+        "The checkpoint has an external mount for which the restore names no source.",
+        "Add the old source and its replacement to `mounts`.",
+        r"no mapping for .* mountpoint",
+    ),
+    entry(
+        "mount-fs-unsupported",
+        "mounts",
+        ROOT,
+        TERMINAL,
+        "CRIU cannot dump a file system that is mounted in the container.",
+        "Make it a bind mount from the host, named in the spec, or unmount it before the checkpoint.",
+        r"is a fuse mount but not external",
+        r"failed to dump fs ",
+        r"unable to dump a file system for",
+    ),
+    entry(
+        "tar-not-gnu",
+        "environment",
+        ROOT,
+        TERMINAL,
+        "CRIU saves tmpfs content with tar, and the tar on this node is not GNU tar.",
+        "Install GNU tar on the node, where containerd's PATH finds it.",
+        r"tar: unrecognized option",
+        r"tar: invalid option",
+        r"BusyBox v[\d.]+ .*multi-call binary",
+    ),
+    entry(
+        "tmpfs-content",
+        "mounts",
+        SYMPTOM,
+        TERMINAL,
+        "The content of a tmpfs mount could not be saved or put back.",
+        "See the lines before it in the log: mostly tar is missing or the tmpfs is too small.",
+        r"can't (?:dump|restore) tmpfs content",
     ),
 )

@@ -26,8 +26,8 @@ from ansible_collections.gpuops.restore.plugins.module_utils._core.errors import
 )
 from ansible_collections.gpuops.restore.plugins.module_utils._gpu import (
     driver as gpu_driver,
-    locks,
     marks as gpu_marks,
+    run as gpu_run,
     state as gpu_state,
 )
 from ansible_collections.gpuops.restore.plugins.module_utils._gpu.driver import Driver
@@ -289,7 +289,7 @@ def test_a_lock_that_cannot_be_had_unlocks_the_others(steps: Steps) -> None:
 
 
 def test_processes_that_wait_for_each_other_are_locked_together(steps: Steps, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(locks, "ATTEMPT_SECONDS", 0.05)
+    monkeypatch.setattr(gpu_run, "ATTEMPT_SECONDS", 0.05)
     first, second = (steps.world.add_process(standin.RUNNING) for _n in range(2))
     steps.world.set(f"pids/{first}/collective", f"{second} 2")
     steps.world.set(f"pids/{second}/collective", f"{first} 2")
@@ -303,7 +303,7 @@ def test_processes_that_wait_for_each_other_are_locked_together(steps: Steps, mo
 
 
 def test_a_partner_that_never_rests_has_both_go_on(steps: Steps, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(locks, "ATTEMPT_SECONDS", 0.02)
+    monkeypatch.setattr(gpu_run, "ATTEMPT_SECONDS", 0.02)
     first, second = steps.world.add_process(standin.RUNNING), steps.world.add_process(standin.RUNNING, busy=1)
     error = steps.fails(first, second, state="CHECKPOINTED", lock_timeout=0.3)
     assert (error.code, error.outcome) == ("cuda_lock_timeout", RETRYABLE)

@@ -17,7 +17,7 @@ from ansible_collections.gpuops.restore.plugins.module_utils._containerd import 
 from ansible_collections.gpuops.restore.plugins.module_utils._containerd.client import Client
 from ansible_collections.gpuops.restore.plugins.module_utils._host import huge_pages
 from ansible_collections.gpuops.restore.plugins.module_utils._parallel_memory import (
-    policy as memory_policy,
+    hook as memory_hook,
     split as memory_split,
 )
 from ansible_collections.gpuops.restore.plugins.module_utils._parallel_memory.split import NotSplitError, Split
@@ -62,7 +62,7 @@ def skipped(found: Preparation) -> str:
 
 def test_large_memory_is_split_on_a_large_node(client: Client, node: Node, processors: set[int]) -> None:
     assert prepared(client, node).split == SPLIT
-    assert memory_policy.writers() == 16
+    assert memory_hook.writers() == 16
 
 
 def test_auto_leaves_what_is_not_worth_it_and_always_does_not(client: Client, node: Node, processors: set[int]) -> None:

@@ -10,7 +10,7 @@ import os
 
 import pytest
 
-from ansible_collections.gpuops.restore.plugins.module_utils._parallel_memory import policy as memory_policy
+from ansible_collections.gpuops.restore.plugins.module_utils._parallel_memory import hook as memory_policy
 
 LARGE = 256 << 20
 
