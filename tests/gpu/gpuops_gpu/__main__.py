@@ -84,8 +84,6 @@ def set_up(bench: Bench, report: Report) -> None:
     bench.mounts = host.mounts(host.python_folders(bench.python))
     if not bench.settings.rehearsal:
         add_driver(bench, report)
-    cuda = host.cuda_mount()
-    bench.mounts += [cuda] if cuda else []
     bench.mounts.append(host.Mount(os.path.realpath(base / "site"), host.SITE_IN_CONTAINER))
     bench.mounts.append(host.Mount(str(PACKAGE.parent / "workloads"), host.PROGRAMS_IN_CONTAINER))
     report.host["mounts"] = [f"{mount.source} at {mount.target}" for mount in bench.mounts]

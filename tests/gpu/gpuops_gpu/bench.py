@@ -106,7 +106,7 @@ class Bench:
         shutil.rmtree(workload.directory, ignore_errors=True)
         workload.directory.mkdir(parents=True)
         environment = {
-            "PATH": f"{host.CUDA_IN_CONTAINER}/bin:/usr/bin:/bin",
+            "PATH": "/usr/bin:/bin",
             "HOME": "/tmp",
             "PYTHONDONTWRITEBYTECODE": "1",
             "PYTHONUNBUFFERED": "1",

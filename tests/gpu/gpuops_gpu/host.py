@@ -12,7 +12,6 @@ import json
 import os
 import pathlib
 import platform
-import shutil
 import subprocess
 import sys
 from typing import Any
@@ -21,7 +20,6 @@ DEFAULT_LIBRARIES = ("/usr/lib/x86_64-linux-gnu", "/lib/x86_64-linux-gnu", "/usr
 TOP_LINKS = ("bin", "lib", "lib32", "lib64", "libx32", "sbin")
 DRIVER_IN_CONTAINER = "/gpuops/driver"
 WORK_IN_CONTAINER = "/gpuops/work"
-CUDA_IN_CONTAINER = "/gpuops/cuda"
 SITE_IN_CONTAINER = "/gpuops/site"
 PROGRAMS_IN_CONTAINER = "/gpuops/workloads"
 
@@ -94,12 +92,6 @@ def python_folders(python: dict[str, Any]) -> list[str]:
             break
         path = os.path.normpath(os.path.join(os.path.dirname(path), os.readlink(path)))
     return found
-
-
-def cuda_mount() -> Mount | None:
-    """CUDA's compiler and linker, which JAX calls; None where the host has none."""
-    program = shutil.which("nvlink")
-    return Mount(os.path.dirname(os.path.dirname(os.path.realpath(program))), CUDA_IN_CONTAINER) if program else None
 
 
 def mounts(folders: list[str]) -> list[Mount]:

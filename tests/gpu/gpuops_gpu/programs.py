@@ -13,7 +13,7 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
-from gpuops_gpu import gpu, host
+from gpuops_gpu import gpu
 from gpuops_gpu.bench import Bench, Workload
 from gpuops_gpu.report import Section
 from gpuops_gpu.runner import StepError
@@ -41,11 +41,6 @@ class Program:
     cards: int = 1
 
 
-#: A part of the card's memory, and where XLA finds the compiler's own files.
-JAX = {
-    "XLA_PYTHON_CLIENT_MEM_FRACTION": "0.05",
-    "XLA_FLAGS": f"--xla_gpu_cuda_data_dir={host.CUDA_IN_CONTAINER}",
-}
 PROGRAMS = (
     Program("loader-fork", "loader.py", ("--start-method", "fork")),
     Program(
@@ -55,7 +50,6 @@ PROGRAMS = (
         restore={"criu": {"tcp": "established"}},
     ),
     Program("generation", "generate.py"),
-    Program("jax", "jax_train.py", environment=JAX),
     Program("managed", "managed.py", refused="cuda_checkpoint_failed"),
     Program("compiled", "compiled.py"),
 )
