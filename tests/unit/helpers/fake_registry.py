@@ -183,7 +183,8 @@ class Handler(BaseHTTPRequestHandler):
         elif self.command == "DELETE":
             del fake.uploads[name]
         elif self.command == "PATCH":
-            fake.uploads[name] += self.take()
+            # Not put there again: it may have been cancelled by another connection while this one still sent.
+            fake.uploads[name].extend(self.take())
         elif self.command == "PUT":
             data = bytes(fake.uploads.pop(name)) + self.take()
             if query["digest"] != [digest_of(data)]:
