@@ -122,6 +122,16 @@ options:
           - Take a container with a terminal.
         type: bool
         default: false
+      link_remap:
+        description:
+          - Take files that are open or mapped, were deleted by the name that they were opened by, and have another name, as
+            semaphores of Python's C(multiprocessing). CRIU makes links for them (C(link-remap)).
+          - The option stands in C(/etc/criu/runc.conf), or in the container's own CRIU configuration, for as long as the dump
+            lasts. What was there before stays. With V(auto) it does only where such a file is found.
+          - On mounts from outside of the container such a file is always refused, since no checkpoint holds it.
+        type: str
+        choices: ["auto", "true", "false"]
+        default: auto
       empty_namespaces:
         description:
           - Kinds of namespaces (V(network)) that are captured without their content.
@@ -208,6 +218,12 @@ detached:
   elements: dict
   returned: success
   sample: [{pid: 41240, mappings: 33, descriptors: 36}]
+unlinked_files:
+  description: The deleted files that CRIU took along by another name, and the process that holds each.
+  type: list
+  elements: dict
+  returned: success
+  sample: [{pid: 41240, path: /dev/shm/sem.mp-4hq2e1u6}]
 lock_attempts:
   description: How often it was tried to lock all CUDA processes, which may wait for each other; 0 where there was none to lock.
   type: int
@@ -271,7 +287,7 @@ from ansible.module_utils.basic import AnsibleModule
 
 from ansible_collections.gpuops.restore.plugins.module_utils import _module, _options
 from ansible_collections.gpuops.restore.plugins.module_utils._capture import capture as capture_steps, settle
-from ansible_collections.gpuops.restore.plugins.module_utils._capture.params import CaptureParams
+from ansible_collections.gpuops.restore.plugins.module_utils._capture.params import AUTO, SWITCH, CaptureParams
 from ansible_collections.gpuops.restore.plugins.module_utils._containerd.client import Client
 from ansible_collections.gpuops.restore.plugins.module_utils._gpu import forks, peer_access
 
@@ -288,6 +304,7 @@ def step(module: AnsibleModule, client: Client) -> dict[str, Any]:
         "checkpoint": {"name": params.name, "digest": done.digest or None, "container_id": params.container_id},
         "staged": done.staged,
         "detached": done.detached,
+        "unlinked_files": done.unlinked_files,
         "lock_attempts": done.lock_attempts,
         "recorded": done.facts.to_json(),
         "recovered": done.recovered,
@@ -318,6 +335,7 @@ ARGUMENT_SPEC: dict[str, Any] = {
             "file_locks": {"type": "bool", "default": False},
             "ext_unix_sk": {"type": "bool", "default": False},
             "shell_job": {"type": "bool", "default": False},
+            "link_remap": {"type": "str", "choices": list(SWITCH), "default": AUTO},
             "empty_namespaces": {"type": "list", "elements": "str", "default": []},
         },
     },

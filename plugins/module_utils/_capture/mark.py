@@ -24,6 +24,8 @@ from .._core import state_dir
 from .._core.errors import RETRYABLE, ConflictError
 from .._gpu.driver import LOCKED, RUNNING
 
+#: Bytes of a mark, which may name some thousand links.
+_LONGEST = 1 << 22
 #: The workload goes on whatever happens.
 CAPTURING = "capturing"
 #: The image is complete, and the workload stays paused on purpose.
@@ -56,6 +58,8 @@ class Mark:
     phase: str = CAPTURING
     #: Before the capture somebody had locked the CUDA processes.
     locked: bool = False
+    #: Links in the container's root file system that are there for the layer alone.
+    links: tuple[str, ...] = ()
 
     @property
     def cuda_state(self) -> str:
@@ -77,14 +81,15 @@ class MarkFile:
 
     def read(self) -> Mark | None:
         """The mark that a run has left, None if there is none."""
-        return _parse(os.pread(self._descriptor, 1 << 16, 0))
+        return _parse(os.pread(self._descriptor, _LONGEST, 0))
 
     def write(self, mark: Mark) -> None:
         """Set the mark, whole: the old one is only cut after the new one is there."""
         document = asdict(mark)
-        if not mark.locked:
-            # Earlier releases take a mark with a key that they do not know for none.
-            del document["locked"]
+        for key in ("locked", "links"):
+            if not document[key]:
+                # Earlier releases take a mark with a key that they do not know for none.
+                del document[key]
         data = json.dumps(document).encode() + b"\n"
         os.pwrite(self._descriptor, data, 0)
         os.ftruncate(self._descriptor, len(data))
@@ -120,7 +125,7 @@ def peek(root: str, namespace: str, container_id: str) -> Mark | None:
         return None
     try:
         _lock(descriptor, container_id)
-        return _parse(os.pread(descriptor, 1 << 16, 0))
+        return _parse(os.pread(descriptor, _LONGEST, 0))
     finally:
         os.close(descriptor)
 
@@ -164,6 +169,6 @@ def _parse(data: bytes) -> Mark | None:
     # Half a mark was never followed by anything that stops the workload.
     try:
         found: Any = json.loads(data.split(b"\n", 1)[0])
-        return Mark(**found)
-    except (ValueError, TypeError):
+        return Mark(**{**found, "links": tuple(found.get("links", ()))})
+    except (ValueError, TypeError, AttributeError):
         return None

@@ -20,6 +20,8 @@ from . import mark
 
 #: What becomes of the workload when the checkpoint is there.
 RUNNING, PAUSED, STOPPED = "running", "paused", "stopped"
+#: An option of CRIU: where it is needed, always, never.
+SWITCH = AUTO, ON, OFF = "auto", "true", "false"
 
 
 @dataclass(frozen=True)
@@ -31,6 +33,8 @@ class DumpOptions:
     ext_unix_sk: bool = False
     #: A terminal.
     shell_job: bool = False
+    #: Deleted files with another name, as AUTO, ON or OFF.
+    link_remap: str = AUTO
     #: Kinds of namespaces that are captured without their content.
     empty_namespaces: tuple[str, ...] = ()
 
@@ -109,6 +113,8 @@ class CaptureResult:
     lock_attempts: int = 0
     #: The processes that gave up what they inherited of a CUDA process, as Fork.result.
     detached: list[dict[str, Any]] = field(default_factory=list)
+    #: The deleted files that CRIU took along by another name, as UnlinkedFile.result.
+    unlinked_files: list[dict[str, Any]] = field(default_factory=list)
     before: dict[str, Any] = field(default_factory=dict)
     after: dict[str, Any] = field(default_factory=dict)
     actions: list[str] = field(default_factory=list)

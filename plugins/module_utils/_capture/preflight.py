@@ -24,9 +24,10 @@ from .._criu import known_limits
 from .._gpu import forks, peer_access, processes as gpu_processes, state as gpu_state
 from .._host import cgroup, memory as host_memory, mountinfo
 from .._image import unpack
-from . import gpu, inet_sockets, layer, resources
+from . import gpu, inet_sockets, layer, resources, unlinked_files
 from .gpu import Gpus
 from .params import CaptureParams, DumpOptions
+from .unlinked_files import UnlinkedFile
 
 
 @dataclass(frozen=True)
@@ -40,6 +41,8 @@ class Subject:
     gpus: Gpus
     #: What the processes hold in host memory; VRAM comes on top.
     memory_bytes: int
+    #: Those that are there before anything stops.
+    unlinked: tuple[UnlinkedFile, ...] = ()
     warnings: tuple[str, ...] = ()
 
 
@@ -77,6 +80,8 @@ def examine(client: Client, params: CaptureParams, container: Container, task: T
     problems += _version_problems(container, tgids, path, access.proc)
     problems += _resource_problems(container, tgids, params.criu, access.proc)
     problems += _mount_problems(container, task, access.proc)
+    unlinked = unlinked_files.find(tgids, container.spec, access.proc)
+    problems += unlinked_files.problems(container, unlinked, params.criu)
     problems += _space_problems(client, params.staging_dir, memory + gpus.vram, written or 0)
     if problems:
         raise combined(problems)
@@ -85,7 +90,7 @@ def examine(client: Client, params: CaptureParams, container: Container, task: T
             f"The image {container.image} of {container.id} is not on this node: the checkpoint only names it, and "
             "whoever restores it has to have it."
         )
-    return Subject(container, task, base, gpus, memory, tuple(warnings))
+    return Subject(container, task, base, gpus, memory, tuple(unlinked), tuple(warnings))
 
 
 def base_image(client: Client, container: Container) -> Image | None:

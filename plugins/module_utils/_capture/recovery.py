@@ -19,9 +19,11 @@ from .._containerd.client import Client
 from .._containerd.tasks import Task
 from .._core import state_dir
 from .._core.errors import RETRYABLE, ConflictError, NotFoundError, PreconditionError, RestoreError, RpcError
+from .._criu import dump_config
 from .._gpu import state as gpu_state
 from .._gpu.driver import QUERY, Driver
 from .._host import processes as host_processes
+from . import unlinked_files
 from .mark import ENDING, KEPT_PAUSED, Mark, MarkFile
 from .params import CaptureParams
 
@@ -50,8 +52,10 @@ def recover(client: Client, params: CaptureParams, mark_file: MarkFile, mark: Ma
     :func:`_gpu.state.ensure` raises; the mark stays in both cases.
     """
     container_id = params.container_id
+    dump_config.remove_stale(dump_config.NODE_CONFIG)
     if marked_task(client, container_id, mark, params.access.proc) is not None:
         await_dump(container_id, mark.directory, params.checkpoint_timeout, params.access.proc)
+        unlinked_files.unlink(mark.pid, mark.links, params.access.proc)
         # Its pause may have come after the run was killed.
         task = tasks.get(client, container_id)
         if is_paused(task):

@@ -78,21 +78,31 @@ def unnamed_mounts(mounts: Sequence[Mount], spec: Mapping[str, Any]) -> list[Mou
     named = destinations | {
         _clean(str(path)) for key in ("maskedPaths", "readonlyPaths") for path in linux.get(key) or ()
     }
-    binds = {
-        _clean(str(mount.get("destination") or ""))
-        for mount in spec.get("mounts") or ()
-        if mount.get("type") == "bind" or {"bind", "rbind"} & set(mount.get("options") or ())
-    }
     known = [mount for mount in mounts if _clean(mount.mount_point) in {"/", *named}]
     found = []
     for mount in mounts:
         point = _clean(mount.mount_point)
         if mount in known:
             continue
-        below_bind = any(point.startswith(bind.rstrip("/") + "/") for bind in binds)
+        below_bind = any(point.startswith(bind.rstrip("/") + "/") for bind in _binds(spec))
         if below_bind or not (mount.fstype in _DUMPED or any(_shows(other, mount) for other in known)):
             found.append(mount)
     return found
+
+
+def is_dumped(mount: Mount, spec: Mapping[str, Any]) -> bool:
+    """Whether the files of a mount are in a dump: it is of such a kind, and not from outside of the container."""
+    point = _clean(mount.mount_point) + "/"
+    outside = any(point.startswith(bind.rstrip("/") + "/") for bind in _binds(spec))
+    return mount.fstype in _DUMPED and not outside
+
+
+def _binds(spec: Mapping[str, Any]) -> set[str]:
+    return {
+        _clean(str(mount.get("destination") or ""))
+        for mount in spec.get("mounts") or ()
+        if mount.get("type") == "bind" or {"bind", "rbind"} & set(mount.get("options") or ())
+    }
 
 
 def _shows(other: Mount, mount: Mount) -> bool:

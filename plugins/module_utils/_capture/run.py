@@ -22,18 +22,20 @@ from .._containerd import daemon, leases, messages, tasks
 from .._containerd.client import Client
 from .._core import labels, state_dir, text
 from .._core.errors import UNKNOWN, RestoreError, RpcError
+from .._criu import dump_config, image_files
 from .._diagnosis import failure as criu_failure
 from .._gpu import driver as gpu_driver, forks, state as gpu_state
 from .._gpu.driver import Driver
 from .._gpu.processes import Scope
-from .._host import huge_pages, processes as host_processes
+from .._host import cgroup, huge_pages, processes as host_processes
 from .._oci.facts import Facts
 from .._oci.image import Descriptor
-from . import layer as capture_layer, mark as capture_mark, recovery, settle
+from . import layer as capture_layer, mark as capture_mark, recovery, settle, unlinked_files
 from .mark import Mark, MarkFile
-from .params import PAUSED, RUNNING, STOPPED, CaptureParams, CaptureResult
+from .params import AUTO, ON, PAUSED, RUNNING, STOPPED, CaptureParams, CaptureResult
 from .preflight import Subject
 from .signals import DeferredSignals
+from .unlinked_files import UnlinkedFile
 
 _CHECKPOINT_OPTIONS = "containerd.runc.v1.CheckpointOptions"
 
@@ -75,6 +77,8 @@ class Capture:
         #: Seconds that the workload has stood still.
         self._standstill = 0.0
         self._taken_at = ""
+        #: While the task is paused.
+        self._unlinked: list[UnlinkedFile] = []
         self._purpose = f"capture {client.namespace} {params.container_id}"
 
     def run(self) -> None:
@@ -145,7 +149,7 @@ class Capture:
                 self._taken_at = text.utc_now()
                 self._dump()
             self._signals.raise_if_any()
-            with self._timed("layer"):
+            with self._timed("layer"), self._links(mark):
                 layer = None if capture_layer.copy(mounts) else capture_layer.write(client, mounts, copied=False)
             if params.leave == RUNNING:
                 self._resume(begun)
@@ -209,6 +213,19 @@ class Capture:
             self._add_standstill("detach", time.monotonic() - begun)
 
     def _dump(self) -> None:
+        criu, container, access = self._params.criu, self._container, self._params.access
+        tgids = cgroup.tgids_of(self._subject.task.pid, access.proc, access.cgroup_root)
+        self._unlinked = unlinked_files.find(tgids, container.spec, access.proc)
+        self._result.unlinked_files = [file.result() for file in self._unlinked]
+        config = dump_config.config_of(container.spec)
+        wanted = criu.link_remap == ON or (criu.link_remap == AUTO and self._unlinked)
+        if wanted and unlinked_files.may_configure(container, config):
+            with dump_config.added(config, [unlinked_files.LINK_REMAP]):
+                self._call_criu()
+        else:
+            self._call_criu()
+
+    def _call_criu(self) -> None:
         params = self._params
         options = self._options(self._images, self._work)
         packed = messages.pack(_CHECKPOINT_OPTIONS, options.SerializeToString())
@@ -218,6 +235,26 @@ class Capture:
         except RpcError as error:
             log = criu_failure.dump_log(self._container.spec, self._work, begun)
             raise criu_failure.explain_dump(params.container_id, error, log) from error
+
+    @contextmanager
+    def _links(self, mark: Mark) -> Iterator[None]:
+        """CRIU's links for deleted files, which went with the end of the dump, are there while the layer is taken."""
+        try:
+            remaps = image_files.link_remaps(self._images)
+        except (OSError, image_files.UnreadableError) as error:
+            raise RestoreError(
+                "link_remap_failed",
+                f"The dump of {self._params.container_id} cannot be searched for deleted files: {error}.",
+                "Look at the disk of staging_dir, then run again.",
+            ) from error
+        links = unlinked_files.links_of_layer(remaps, self._unlinked)
+        if not links:
+            yield
+            return
+        self._mark_file.write(replace(mark, links=tuple(links)))
+        with unlinked_files.linked(mark.pid, links, self._params.access.proc):
+            yield
+        self._mark_file.write(mark)
 
     def _options(self, images: str = "", work: str = "") -> Any:
         criu = self._params.criu

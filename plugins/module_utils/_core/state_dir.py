@@ -15,6 +15,10 @@ from .errors import InputError
 STATE_ROOT = "/var/lib/gpuops-restore"
 
 
+#: The name of a container's CRIU configuration.
+CRIU_CONFIG = "criu.conf"
+
+
 def runtime_dir(name: str) -> str:
     """The directory ``name`` of what must not outlive the boot; another user than root has one of its own."""
     own = os.environ.get("XDG_RUNTIME_DIR") or f"/run/user/{os.geteuid()}"
@@ -28,7 +32,7 @@ def work_dir(root: str, namespace: str, container_id: str) -> str:
 
 def criu_config(root: str, namespace: str, container_id: str) -> str:
     """The container's CRIU configuration file."""
-    return os.path.join(work_dir(root, namespace, container_id), "criu.conf")
+    return os.path.join(work_dir(root, namespace, container_id), CRIU_CONFIG)
 
 
 def restore_log(root: str, namespace: str, container_id: str) -> str:

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""CRIU's image files of a process tree's memory: read, and pagemaps written.
+"""CRIU's image files of a process tree's memory and of its deleted files: read, and pagemaps written.
 
 An image file is two little-endian 32-bit numbers (the common magic and the file's own), and then entries, each a
 32-bit length and a protobuf message (criu.org/Images; numbers from CRIU 4.2's criu/include/magic.h and image.h). A
@@ -21,6 +21,10 @@ from typing import Any
 from .._containerd.messages import api
 
 _COMMON, _PAGEMAP, _MM, _PSTREE = 0x54564319, 0x56084025, 0x57492820, 0x50273030
+_FILES, _REMAP_FPATH = 0x56303138, 0x59133954
+_REMAP_ENTRY = "criu.RemapFilePathEntry"
+#: Of a remap: the file is found by a link that CRIU made.
+_LINKED = 0
 #: Of a pagemap's entry: the pages are in this dump; and they may be restored lazily, which nobody here asks for.
 _PRESENT, _LAZY = 1 << 2, 1 << 1
 _STACK, _ANONYMOUS_PRIVATE, _SPECIAL = 1 << 1, 1 << 9, (1 << 2) | (1 << 3) | (1 << 12) | (1 << 13) | (1 << 15)
@@ -72,6 +76,28 @@ def parents(directory: str) -> dict[int, int]:
     """Each process of the dump, with its parent. Raises OSError, UnreadableError."""
     found = _entries(directory, "pstree.img", _PSTREE)
     return {entry.pid: entry.ppid for entry in _parsed(found, "pstree.img", "criu.PstreeEntry")}
+
+
+def link_remaps(directory: str) -> list[tuple[str, str]]:
+    """Deleted files that another name still leads to: the path that each was opened by, and that of the link which CRIU
+    makes at the dump, takes away after it, and looks for at the restore; both as the container sees them.
+
+    Raises OSError, UnreadableError.
+    """
+    try:
+        remaps = list(_parsed(_entries(directory, "remap-fpath.img", _REMAP_FPATH), "remap-fpath.img", _REMAP_ENTRY))
+    except FileNotFoundError:
+        return []
+    linked = [entry for entry in remaps if entry.remap_type == _LINKED]
+    if not linked:
+        return []
+    files = _parsed(_entries(directory, "files.img", _FILES), "files.img", "criu.FileEntry")
+    # The name of a link has no slash at the beginning.
+    names = {entry.reg.id: "/" + entry.reg.name.lstrip("/") for entry in files if entry.HasField("reg")}
+    try:
+        return [(names[entry.orig_id], names[entry.remap_id]) for entry in linked]
+    except KeyError as error:
+        raise UnreadableError(f"files.img has no file {error}, of which remap-fpath.img speaks") from error
 
 
 def areas(directory: str, pid: int) -> list[Area]:

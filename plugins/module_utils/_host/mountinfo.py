@@ -23,6 +23,8 @@ class Mount:
     source: str
     options: tuple[str, ...]
     device: str = field(default="", compare=False)
+    #: As /proc/<pid>/fdinfo has it.
+    mount_id: int = field(default=0, compare=False)
 
 
 def _unescape(text: str) -> str:
@@ -49,6 +51,7 @@ def parse(text: str) -> list[Mount]:
                 source=_unescape(after[1]),
                 options=tuple(before[5].split(",")),
                 device=before[2],
+                mount_id=int(before[0]) if before[0].isdecimal() else 0,
             )
         )
     return mounts

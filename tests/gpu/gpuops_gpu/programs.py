@@ -43,6 +43,9 @@ class Program:
 
 PROGRAMS = (
     Program("loader-fork", "loader.py", ("--start-method", "fork")),
+    # Their semaphores are deleted files that another name leads to.
+    Program("loader-spawn", "loader.py", ("--start-method", "spawn")),
+    Program("loader-forkserver", "loader.py", ("--start-method", "forkserver")),
     Program(
         "server",
         "serve.py",

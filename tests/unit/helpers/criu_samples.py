@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import mmap
 import struct
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ ANONYMOUS, STACK, FILE = 0x201, 0x203, 0x41
 READ, WRITE, PRIVATE, HUGETLB = 1, 2, 0x22, 0x40022
 PRESENT, LAZY, IN_PARENT = 4, 6, 1
 COMMON, PAGEMAP, MM, PSTREE = 0x54564319, 0x56084025, 0x57492820, 0x50273030
+FILES, REMAP_FPATH = 0x56303138, 0x59133954
 
 
 @dataclass(frozen=True)
@@ -72,6 +74,18 @@ def dump(directory: Path, *processes: Process) -> None:
             for address, size, flags in one.runs:
                 if flags != IN_PARENT:
                     stream.write(b"".join(page(one.pid, at) for at in range(address, address + size, PAGE)))
+
+
+def dump_files(directory: Path, names: Mapping[int, str], remaps: Sequence[tuple[int, int, int]]) -> None:
+    """Write the images of files: names by id, and file, other file and kind of each remap."""
+    make = api().message
+    entry = make("criu.FileEntry")
+    regular = [entry(type=1, id=number, reg={"id": number, "name": name}) for number, name in names.items()]
+    pipe = entry(type=2, id=99)
+    (directory / "files.img").write_bytes(image(FILES, *regular, pipe))
+    kind = make("criu.RemapFilePathEntry")
+    entries = [kind(orig_id=file, remap_id=other, remap_type=how) for file, other, how in remaps]
+    (directory / "remap-fpath.img").write_bytes(image(REMAP_FPATH, *entries))
 
 
 def page(pid: int, address: int) -> bytes:

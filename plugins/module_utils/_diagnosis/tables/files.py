@@ -45,7 +45,8 @@ FILES: tuple[Entry, ...] = (
         ROOT,
         TERMINAL,
         "A deleted file that is still linked elsewhere is open, and link remapping was not allowed.",
-        "Put `link-remap` into /etc/criu/runc.conf on the checkpoint's node and take the checkpoint again.",
+        "Leave `criu.link_remap` at `auto` (with other tools, put `link-remap` into /etc/criu/runc.conf on the "
+        "checkpoint's node), and take the checkpoint again.",
         r"can't create link remap for .*use \S*link-remap",
     ),
     of_limit(known_limits.LINK_REMAP_OVERLAY, "overlayfs", ROOT),

@@ -13,10 +13,15 @@ from typing import Any
 
 import pytest
 
-from ansible_collections.gpuops.restore.plugins.module_utils._capture import inet_sockets, mark as capture_mark
+from ansible_collections.gpuops.restore.plugins.module_utils._capture import (
+    inet_sockets,
+    mark as capture_mark,
+    unlinked_files,
+)
 from ansible_collections.gpuops.restore.plugins.module_utils._capture.inet_sockets import InetSocket
 from ansible_collections.gpuops.restore.plugins.module_utils._capture.mark import ENDING, Mark
 from ansible_collections.gpuops.restore.plugins.module_utils._capture.params import DumpOptions
+from ansible_collections.gpuops.restore.plugins.module_utils._capture.unlinked_files import LAYER, UnlinkedFile
 from ansible_collections.gpuops.restore.plugins.module_utils._checkpoint import reader as checkpoint_reader
 from ansible_collections.gpuops.restore.plugins.module_utils._containerd.client import Client
 from ansible_collections.gpuops.restore.plugins.module_utils._containerd.messages import message
@@ -26,8 +31,9 @@ from ansible_collections.gpuops.restore.plugins.module_utils._core.errors import
     UNKNOWN,
     RestoreError,
 )
+from ansible_collections.gpuops.restore.plugins.module_utils._criu import dump_config
 from ansible_collections.gpuops.restore.plugins.module_utils._host import processes as host_processes
-from ansible_collections.gpuops.restore.tests.unit.helpers import capture_samples
+from ansible_collections.gpuops.restore.tests.unit.helpers import capture_samples, criu_samples
 from ansible_collections.gpuops.restore.tests.unit.helpers.capture_samples import (
     BOX,
     NAME,
@@ -144,6 +150,61 @@ def test_criu_is_told_what_it_may_take(box: Box) -> None:
     options.ParseFromString(call.request.options.value)
     assert (options.open_tcp, options.file_locks, options.terminal) == (True, True, False)
     assert (options.exit, list(options.empty_namespaces)) == (False, ["network"])
+
+
+# --- deleted files
+
+
+@pytest.fixture
+def deleted(box: Box, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """The process holds a deleted file; what its root directory has below /var, where CRIU's link would be."""
+    var = tmp_path / "rootfs" / "var"
+    var.mkdir(parents=True)
+    (box.here.proc / str(box.pid) / "root").symlink_to(var.parent)
+    (tmp_path / "file").write_text("content", encoding="ascii")
+    file = UnlinkedFile(box.pid, "/var/one", LAYER, str(tmp_path / "file"), (1, 1))
+    monkeypatch.setattr(unlinked_files, "find", lambda _pids, _spec, _proc: [file])
+    monkeypatch.setattr(dump_config, "NODE_CONFIG", str(tmp_path / "etc" / "criu" / "runc.conf"))
+    (tmp_path / "etc").mkdir()
+    (tmp_path / "dump").mkdir()
+    criu_samples.dump_files(tmp_path / "dump", {5: "/var/one", 6: "var/link_remap.6"}, [(5, 6, 0)])
+    box.fake.state.dump.update({path.name: path.read_bytes() for path in (tmp_path / "dump").iterdir()})
+    return var
+
+
+@pytest.mark.parametrize("leave", ["running", "stopped"])
+def test_a_deleted_file_is_in_the_layer(box: Box, deleted: Path, leave: str) -> None:
+    configured, linked = [], []
+    config = Path(dump_config.NODE_CONFIG)
+    box.fake.on("Tasks/Checkpoint", lambda _context: configured.append("link-remap" in config.read_text("ascii")))
+    box.fake.on("Diff/Diff", lambda _context: linked.append(os.listdir(deleted)))
+    predicted = box.capture(True, leave=leave)
+    done = box.capture(leave=leave)
+    assert predicted.unlinked_files == done.unlinked_files == [{"pid": box.pid, "path": "/var/one"}]
+    assert configured == [True]
+    # Without an overlay nothing is copied, so the layer is made while the task is paused; then the dump is packed.
+    assert linked == [["link_remap.6"], []]
+    assert os.listdir(deleted) == [] and not config.parent.exists()
+
+
+def test_a_layer_that_fails_leaves_no_link(box: Box, deleted: Path) -> None:
+    box.fake.fail("Diff/Diff")
+    assert box.fails().code == "rpc_failed"
+    assert os.listdir(deleted) == []
+    box.untouched()
+
+
+def test_one_that_the_layer_cannot_hold_is_no_checkpoint(box: Box, deleted: Path) -> None:
+    (deleted / "link_remap.6").touch()
+    assert box.fails().code == "link_remap_failed"
+    box.untouched()
+
+
+def test_the_next_run_takes_away_the_links_of_a_broken_one(box: Box, deleted: Path) -> None:
+    (deleted / "link_remap.6").touch()
+    broken_off(box, links=("/var/link_remap.6",))
+    assert box.capture().recovered
+    assert os.listdir(deleted) == []
 
 
 # --- refusals

@@ -33,7 +33,7 @@ def test_what_is_written_is_read_by_the_next_run(root: str) -> None:
         file.write(MARK)
     assert capture_mark.peek(root, "k8s.io", "box") == MARK
     assert capture_mark.peek(root, "k8s.io", "other") is None
-    shorter = dataclasses.replace(MARK, directory="/d", phase=ENDING)
+    shorter = dataclasses.replace(MARK, directory="/d", phase=ENDING, links=("/a", "/b"))
     with capture_mark.locked(root, "k8s.io", "box") as file:
         assert file.read() == MARK
         file.write(shorter)

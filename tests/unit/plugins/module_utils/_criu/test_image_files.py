@@ -1,0 +1,37 @@
+# Copyright (c) 2026 the gpuops.restore contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""What a dump says of deleted files. What it says of memory is tested where it is used, with the split."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from ansible_collections.gpuops.restore.plugins.module_utils._criu import image_files
+from ansible_collections.gpuops.restore.tests.unit.helpers import criu_samples
+
+LINKED, GHOST, PROCFS = 0, 1, 2
+
+
+def test_those_that_another_name_leads_to(tmp_path: Path) -> None:
+    names = {3: "/dev/null", 5: "/var/one", 6: "var/link_remap.6", 7: "/var/ghost"}
+    criu_samples.dump_files(tmp_path, names, [(5, 6, LINKED), (7, 8, GHOST), (9, 41, PROCFS)])
+    assert image_files.link_remaps(str(tmp_path)) == [("/var/one", "/var/link_remap.6")]
+
+
+def test_most_dumps_have_none(tmp_path: Path) -> None:
+    assert image_files.link_remaps(str(tmp_path)) == []
+    criu_samples.dump_files(tmp_path, {}, [(7, 8, GHOST)])
+    assert image_files.link_remaps(str(tmp_path)) == []
+
+
+def test_a_dump_that_is_not_understood(tmp_path: Path) -> None:
+    criu_samples.dump_files(tmp_path, {5: "/var/one"}, [(5, 6, LINKED)])
+    with pytest.raises(image_files.UnreadableError, match="no file 6"):
+        image_files.link_remaps(str(tmp_path))
+    (tmp_path / "remap-fpath.img").write_bytes(b"something else")
+    with pytest.raises(image_files.UnreadableError, match=r"remap-fpath\.img"):
+        image_files.link_remaps(str(tmp_path))
