@@ -120,6 +120,7 @@ stdout:
   description:
     - Where the output goes from now on; an absolute path, made with mode 0600 and appended to, or a C(binary://) URI.
     - Without it the output is discarded, through a pipe, so that the process can be checkpointed again.
+    - Input that was a pipe becomes one that stays open and silent; with a C(binary://) URI containerd gives none.
   type: str
 stderr:
   description:

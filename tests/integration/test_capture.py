@@ -161,6 +161,56 @@ def test_what_was_restored_is_captured_again(node: Node, run_module: RunModule, 
 
 
 @pytest.mark.every_containerd
+@pytest.mark.parametrize("route", ["staged", "descriptor"])
+def test_an_open_stdin_stays_open_and_silent(node: Node, run_module: RunModule, clean: Listing, route: str) -> None:
+    """Twice over: a process that waits for its input waits on, and reads no end of file."""
+    names = [f"gpuops.test/stdin:{number}" for number in range(2)]
+    script = "while :; do read line; echo read >>/var/read; done"
+    # Without a place for its output ctr gives it pipes, for its input too.
+    workload.ctr(node, "k8s.io", "run", "--detach", image.REFERENCE, "reader", "/bin/sh", "-c", script)
+    for name in names:
+        run_module("containerd_checkpoint", {"container_id": "reader", "name": name})
+        workload.delete(node, "reader")
+        identity = {"container_id": "reader", "checkpoint": name}
+        run_module("containerd_checkpoint_stage", {"checkpoint": name})
+        run_module("containerd_container", identity)
+        run_module("containerd_task", {**identity, "route": route})
+        process = f"/proc/{task_pid(node, 'reader')}"
+        assert output(node, ["readlink", f"{process}/fd/0"]).startswith("pipe:")
+        assert not node.inside(f"{process}/root/var/read").exists()
+    for module in ("containerd_task", "containerd_container"):
+        run_module(module, {"container_id": "reader", "state": "absent"})
+    for name in names:
+        run_module("containerd_checkpoint_stage", {"checkpoint": name, "state": "absent"})
+    forget(node, *names)
+
+
+def test_a_logger_gives_no_input(node: Node, run_module: RunModule, expect_failure: RunModule, clean: Listing) -> None:
+    """Which is said before, and keeps a second capture from stopping anything."""
+    name, logger = "gpuops.test/stdin:logger", node.inside("/opt/logger")
+    logger.write_text("#!/bin/sh\nexec 5>&-\ncat <&3 >/dev/null &\nexec cat <&4 >/dev/null\n", encoding="utf-8")
+    logger.chmod(0o755)
+    workload.ctr(node, "k8s.io", "run", "--detach", image.REFERENCE, "reader")
+    workload.await_count(node, "reader", 2)
+    run_module("containerd_checkpoint", {"container_id": "reader", "name": name})
+    workload.delete(node, "reader")
+    identity = {"container_id": "reader", "checkpoint": name}
+    run_module("containerd_checkpoint_stage", {"checkpoint": name})
+    told = run_module("containerd_checkpoint_info", {**identity, "stdout": "binary:///opt/logger"})
+    run_module("containerd_container", identity)
+    done = run_module("containerd_task", {**identity, "stdout": "binary:///opt/logger"})
+    assert "binary:// logger" in json.dumps(told["warnings"]) and "binary:// logger" in json.dumps(done["warnings"])
+    failed = expect_failure("containerd_checkpoint", {"container_id": "reader", "name": f"{name}-2"}, "stdio_foreign")
+    assert "/dev/null as descriptor 0" in failed["msg"]
+    alive(node, "reader")
+    for module in ("containerd_task", "containerd_container"):
+        run_module(module, {"container_id": "reader", "state": "absent"})
+    run_module("containerd_checkpoint_stage", {"checkpoint": name, "state": "absent"})
+    logger.unlink()
+    forget(node, name)
+
+
+@pytest.mark.every_containerd
 def test_ctr_restores_the_first_and_the_second(node: Node, run_module: RunModule, clean: Listing) -> None:
     names = ["gpuops.test/for-ctr:1", "gpuops.test/for-ctr:2"]
     workload.ctr(node, "k8s.io", "run", "--detach", image.REFERENCE, "for-ctr")
@@ -290,9 +340,9 @@ def test_what_criu_cannot_take_is_found_before_anything_stops(
     expect_failure("containerd_checkpoint", {**options(), "container_id": "nobody"}, "container_absent")
 
 
-def task_pid(node: Node) -> str:
+def task_pid(node: Node, identifier: str = SOURCE) -> str:
     rows = [line.split() for line in workload.ctr(node, "k8s.io", "tasks", "ls").splitlines()[1:]]
-    return next(row[1] for row in rows if row and row[0] == SOURCE)
+    return next(row[1] for row in rows if row and row[0] == identifier)
 
 
 @contextlib.contextmanager

@@ -195,7 +195,19 @@ def _resource_problems(container: Container, pids: Sequence[int], options: DumpO
                 "Set criu.file_locks, here and for the restore.",
             )
         )
-    if (container.spec.get("process") or {}).get("terminal") and not options.shell_job:
+    terminal = bool((container.spec.get("process") or {}).get("terminal"))
+    devices = [] if terminal else resources.foreign_devices(pids, proc)
+    if devices:
+        problems.append(
+            NodeError(
+                "stdio_foreign",
+                f"Processes of {container.id} have devices of the host for input or output, which are on no mount "
+                f"of the container, so CRIU cannot dump them: {', '.join(devices[:3])}.",
+                "Restore the container anew with this collection and without a binary:// logger: then these are pipes.",
+                details={"devices": devices[:20]},
+            )
+        )
+    if terminal and not options.shell_job:
         problems.append(
             NodeError(
                 "terminal_in_use",

@@ -12,9 +12,11 @@ from __future__ import annotations
 
 import os
 import re
+import stat as stat_module
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from .._host import mountinfo
 from .._host.mountinfo import Mount
 
 #: SYN_SENT to LAST_ACK and CLOSING without TIME_WAIT (06), CLOSE (07) and LISTEN (0A), include/net/tcp_states.h.
@@ -66,6 +68,29 @@ def file_locks(pids: Iterable[int], proc: str = "/proc") -> int:
 def nvidia_devices(pids: Iterable[int], proc: str = "/proc") -> list[int]:
     """Those of the processes that have a device of the NVIDIA driver open."""
     return [pid for pid in pids if any(target.startswith("/dev/nvidia") for target in _targets(pid, proc))]
+
+
+def foreign_devices(pids: Iterable[int], proc: str = "/proc") -> list[str]:
+    """Devices that are input or output of the processes, and on no mount of theirs: the host's, handed in from outside.
+
+    CRIU looks the mount of an open file up in the process's own list (criu/files-reg.c), and gives up without one.
+    """
+    found = []
+    for pid in pids:
+        mounts: set[int] | None = None
+        for number in range(3):
+            try:
+                target = os.readlink(f"{proc}/{pid}/fd/{number}")
+                if not target.startswith("/") or not stat_module.S_ISCHR(os.stat(f"{proc}/{pid}/fd/{number}").st_mode):
+                    continue
+                mount = mountinfo.of_descriptor(f"{proc}/{pid}/fdinfo/{number}")
+                if mounts is None:
+                    mounts = {one.mount_id for one in mountinfo.parse(mountinfo.read(f"{proc}/{pid}/mountinfo"))}
+            except OSError:
+                continue
+            if mount and mount not in mounts:
+                found.append(f"{target} as descriptor {number} of process {pid}")
+    return found
 
 
 def unnamed_mounts(mounts: Sequence[Mount], spec: Mapping[str, Any]) -> list[Mount]:

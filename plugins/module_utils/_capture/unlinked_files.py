@@ -217,8 +217,7 @@ def _look_up(handle: str, proc: str) -> tuple[tuple[int, int], int] | None:
             return None
         descriptor = os.open(handle, os.O_PATH | os.O_CLOEXEC)
         try:
-            with open(f"{proc}/self/fdinfo/{descriptor}", encoding="ascii") as stream:
-                mount = next(int(line.split()[1]) for line in stream if line.startswith("mnt_id:"))
+            mount = mountinfo.of_descriptor(f"{proc}/self/fdinfo/{descriptor}")
         finally:
             os.close(descriptor)
     except OSError:

@@ -133,7 +133,7 @@ def started(client: Client, params: TaskParams, check: bool, checkpoint: Checkpo
         )
     if checkpoint is not None and containers.is_used(client, container):
         raise containers.used_snapshot(container)
-    options, descriptor, hook, loopback = None, None, None, None
+    options, descriptor, hook, loopback, staged_images = None, None, None, None, ""
     if checkpoint is not None:
         lacking = daemon.restore_problems(daemon.daemon_environment(client)["PATH"])
         if lacking:
@@ -150,12 +150,15 @@ def started(client: Client, params: TaskParams, check: bool, checkpoint: Checkpo
         if params.route == DESCRIPTOR:
             descriptor = criu
         else:
-            image_path = _staged_directory(params, checkpoint)
+            image_path = staged_images = _staged_directory(params, checkpoint)
             if params.split is not None and has_config:
                 image_path, hook = params.split.images, memory_hook.Hook(config, work, params.split)
             options = tasks.runc_options(container.runtime_options, image_path, work)
     _require_criu_config(container)
-    stdio = container_stdio.plan(params.stdout, params.stderr, bool(container.spec.get("process", {}).get("terminal")))
+    terminal = bool(container.spec.get("process", {}).get("terminal"))
+    stdin = os.path.join(work, "stdin") if checkpoint is not None else ""
+    stdio = container_stdio.plan(params.stdout, params.stderr, terminal, stdin)
+    result.warnings += stdio.warnings(staged_images)
     result.changed = result.created = True
     result.after = "RUNNING"
     result.actions.append("start the task" + (f" from the checkpoint {checkpoint.name}" if checkpoint else ""))
@@ -165,6 +168,7 @@ def started(client: Client, params: TaskParams, check: bool, checkpoint: Checkpo
     task_removal.remove(client, params.container_id, 0.0)
     memory_hook.clear(work)
     container_loopback.clear(work)
+    state_dir.make_private(work, params.staging_dir)
     with container_stdio.prepared(stdio) as result.output_created:
         _run(
             client,

@@ -41,6 +41,8 @@ class Stdio:
     stdout: str = ""
     stderr: str = ""
     terminal: bool = False
+    #: Path of a named pipe; empty for /dev/null.
+    stdin: str = ""
 
 
 def get(client: Client, container_id: str, exec_id: str = "") -> Task | None:
@@ -70,7 +72,7 @@ def create(
 ) -> int:
     """Create the task; CRIU does not run before :func:`start`. Returns the pid, 0 for one from a checkpoint."""
     fields: dict[str, Any] = {"container_id": container_id, "rootfs": rootfs, "terminal": stdio.terminal}
-    fields.update(stdout=stdio.stdout, stderr=stdio.stderr)
+    fields.update(stdin=stdio.stdin, stdout=stdio.stdout, stderr=stdio.stderr)
     if options is not None:
         fields["options"] = options
     if checkpoint is not None:

@@ -61,3 +61,9 @@ def read(path: str = "/proc/self/mountinfo") -> str:
     """The text for :func:`parse`. Raises OSError where there is no such file."""
     with open(path, encoding="utf-8", errors="surrogateescape") as stream:
         return stream.read()
+
+
+def of_descriptor(path: str) -> int:
+    """The mount of an open file, by ``path``, its entry in a process's ``fdinfo``; 0 without one. Raises OSError."""
+    with open(path, encoding="ascii", errors="replace") as stream:
+        return next((int(line.split()[1]) for line in stream if line.startswith("mnt_id:")), 0)

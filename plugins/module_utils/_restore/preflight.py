@@ -159,7 +159,10 @@ def _spec_problems(
     for problem in mounts.problems(adapted.spec, planned=(netns.path(params.container_id),)):
         found.add(problem)
     terminal = bool(adapted.spec.get("process", {}).get("terminal"))
-    _collect(found, lambda: stdio.plan(stdout, stderr, terminal))
+    output = _collect(found, lambda: stdio.plan(stdout, stderr, terminal, "stdin"))
+    staged = _collect(found, lambda: staged_checkpoint.find(params.staging_dir, original.checkpoint.key))
+    if output is not None and staged is not None:
+        found.warnings.extend(output.warnings(staged.directory))
     if loopback.is_down(adapted.spec, params.container_id):
         work = state_dir.work_dir(params.staging_dir, client.namespace, params.container_id)
         why = loopback.problem(client, work)

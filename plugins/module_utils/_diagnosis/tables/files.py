@@ -67,7 +67,17 @@ FILES: tuple[Entry, ...] = (
         "The process's output goes to the host's own /dev/null (or another of its devices), which is on no mount of "
         "the container: it was restored without a place for its output.",
         "Restore it anew with this collection (or with stdout set), which gives it a pipe; that can be dumped again.",
-        r"can't lookup mount\s*=\s*-?\d+ for fd\s*=\s*[0-2] path\s*=\s*/dev/",
+        r"can't lookup mount\s*=\s*-?\d+ for fd\s*=\s*[12] path\s*=\s*/dev/",
+    ),
+    entry(
+        "foreign-input",
+        "files",
+        ROOT,
+        TERMINAL,
+        "The process's input comes from the host's own /dev/null (or another of its devices), which is on no mount of "
+        "the container: it was a pipe, and was restored without one, by another tool or with a binary:// logger.",
+        "Restore it anew with this collection, with a file or nothing for stdout, which gives its input a pipe too.",
+        r"can't lookup mount\s*=\s*-?\d+ for fd\s*=\s*0 path\s*=\s*/dev/",
     ),
     entry(
         "overlay-mount-id",

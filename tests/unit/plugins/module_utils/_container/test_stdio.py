@@ -34,6 +34,37 @@ def test_containerd_gets_both_streams_or_neither(
     assert (task.stdout, task.stderr) == tuple(text.format(dir=tmp_path) for text in expected)
 
 
+@pytest.mark.parametrize(
+    ("stdout", "stderr", "terminal", "has_input"),
+    [("", "", False, True), ("{dir}/a", "", False, True), ("", "", True, False), ("", LOGGER, False, False)],
+)
+def test_the_input_is_a_pipe_where_containerd_gives_one(
+    tmp_path: Path, stdout: str, stderr: str, terminal: bool, has_input: bool
+) -> None:
+    pipe, images = tmp_path / "stdin", tmp_path / "images"
+    images.mkdir()
+    planned = stdio.plan(stdout.format(dir=tmp_path), stderr.format(dir=tmp_path), terminal, str(pipe))
+    assert planned.task().stdin == (str(pipe) if has_input else "")
+    # Whatever is there goes, but it is not followed.
+    pipe.symlink_to(tmp_path / "elsewhere")
+    with stdio.prepared(planned):
+        assert pipe.is_fifo() is has_input
+    assert not (tmp_path / "elsewhere").exists()
+    (images / "descriptors.json").write_text('["pipe:[7]", "pipe:[8]", "/dev/null"]', encoding="utf-8")
+    assert bool(planned.warnings(str(images))) is (not has_input and not terminal)
+    for text in ('["/dev/null", "pipe:[8]"]', "[]", "{}", "[", "[" * 9000):
+        (images / "descriptors.json").write_text(text, encoding="utf-8")
+        assert planned.warnings(str(images)) == []
+    assert planned.warnings(str(tmp_path / "none")) == []
+
+
+def test_without_a_place_for_a_pipe_there_is_no_input(tmp_path: Path) -> None:
+    assert stdio.plan("", "", False).task().stdin == ""
+    with pytest.raises(NodeError) as caught, stdio.prepared(stdio.plan("", "", False, str(tmp_path / "none/stdin"))):
+        pass
+    assert caught.value.code == "stdio_unwritable"
+
+
 def test_a_terminal_is_kept(tmp_path: Path) -> None:
     assert stdio.plan("", "", True).task() == tasks.Stdio("", "", True)
     assert stdio.plan(LOGGER, "", True).task().terminal is True

@@ -78,6 +78,8 @@ def test_a_task_from_the_staged_checkpoint(fake: FakeContainerd, client: Client,
     assert options.criu_work_path == state_dir.work_dir(ready.staging_dir, "tests", "train")
     assert options.binary_name == "runc"  # the container's own options are kept
     assert not request.checkpoint.digest
+    # Where runc has no pipe for the input, CRIU would take the host's /dev/null.
+    assert request.stdin == os.path.join(options.criu_work_path, "stdin")
     assert [mount.source for mount in request.rootfs] == ["overlayfs|gpuops-restore-train"]
     assert (request.stdout, request.stderr, request.terminal) == ("file:///dev/null", "file:///dev/null", False)
     again = task_steps.started(client, ready, False)
@@ -139,7 +141,7 @@ def test_loopback_is_brought_up_by_what_criu_starts(
     assert seen == [before + f"action-script={config.parent}/loopback.sh\n"]
     # Later dumps have the same configuration.
     assert config.read_text(encoding="utf-8") == before
-    assert [path.name for path in config.parent.iterdir()] == ["criu.conf"]
+    assert sorted(path.name for path in config.parent.iterdir()) == ["criu.conf", "stdin"]
 
 
 @pytest.mark.parametrize(
