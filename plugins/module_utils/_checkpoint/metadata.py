@@ -46,6 +46,14 @@ def parse(text: str, source: str = "metadata") -> Metadata:
             f"The {source} is a JSON {type(found).__name__}, not an object.",
             "Give a JSON object with originalImage and, where known, snapshotter, snapshotID and ociSpec.",
         )
+    try:
+        strict_json.require_spelling(found, _KEYS)
+    except StrictJsonError as error:
+        raise InputError(
+            "metadata_invalid",
+            f"The {source} is not usable: {error}.",
+            f"Write the key as it is meant, or remove it; the keys are {', '.join(_KEYS)}.",
+        ) from error
     if "originalImage" not in found:
         raise InputError(
             "metadata_incomplete",

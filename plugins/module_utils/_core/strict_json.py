@@ -13,6 +13,7 @@ from __future__ import annotations
 import json
 import math
 from collections import Counter
+from collections.abc import Collection, Mapping
 from typing import Any
 
 #: Bytes that a document has at most.
@@ -21,6 +22,8 @@ MAX_BYTES = 8 << 20
 MAX_DEPTH = 64
 #: Digits of an integer; those of 64 bits have at most 20.
 _MAX_DIGITS = 64
+#: What Go's strings.EqualFold takes for an ASCII letter.
+_FOLDED = {"\u017f": "s", "\u212a": "k"}
 
 
 class StrictJsonError(ValueError):
@@ -55,6 +58,27 @@ def parse_object(data: bytes | str, max_bytes: int = MAX_BYTES) -> dict[str, Any
     if not isinstance(document, dict):
         raise StrictJsonError("it is not an object")
     return document
+
+
+def fold(key: str) -> str:
+    """A key as Go's encoding/json compares it with the fields of a struct, whose names are ASCII: without regard to
+    case, the long s (U+017F) as an s and the Kelvin sign (U+212A) as a k."""
+    return "".join(chr(ord(char) + 32) if "A" <= char <= "Z" else _FOLDED.get(char, char) for char in key)
+
+
+def require_spelling(document: Mapping[str, Any], names: Collection[str], what: str = "it") -> None:
+    """Raise StrictJsonError where a key means one of ``names`` to a program in Go and nothing to us, who know the exact
+    spelling alone; also where two other keys mean the same to it."""
+    known = {fold(name): name for name in names}
+    seen: dict[str, str] = {}
+    for key in document:
+        folded = fold(key)
+        name = known.get(folded, key)
+        if key != name:
+            raise StrictJsonError(f"{what} has the key {key[:80]!r}, which containerd and runc read as {name!r}")
+        if folded in seen:
+            raise StrictJsonError(f"{what} has the keys {seen[folded][:80]!r} and {key[:80]!r}, which are one to Go")
+        seen[folded] = key
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -71,4 +71,4 @@ def _environment(pid: int, proc: str) -> list[bytes]:
 def _major(version: str | None) -> int:
     """Of ``580.159.04``; 0 where nobody tells."""
     first = (version or "").partition(".")[0]
-    return int(first) if first.isdigit() else 0
+    return int(first) if first.isdecimal() else 0

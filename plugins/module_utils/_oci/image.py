@@ -11,7 +11,7 @@ schema 2.
 from __future__ import annotations
 
 import os
-from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Container, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Callable
@@ -34,6 +34,12 @@ MAX_INDEX_DEPTH = 4
 MAX_BLOBS = 10000
 _MAX_BLOB_SIZE = 1 << 50
 _RETRY = "Export or build the archive again with a tool you trust."
+#: What containerd reads of a document, of a descriptor and of a platform (image-spec, specs-go/v1).
+_DOCUMENT_KEYS = (
+    "schemaVersion", "mediaType", "artifactType", "manifests", "config", "layers", "subject", "annotations",
+)  # fmt: skip
+_DESCRIPTOR_KEYS = ("mediaType", "digest", "size", "urls", "annotations", "data", "platform", "artifactType")
+_PLATFORM_KEYS = ("architecture", "os", "os.version", "os.features", "variant")
 _MACHINES = {"x86_64": "amd64", "aarch64": "arm64", "armv7l": "arm", "i686": "386", "i386": "386"}
 
 
@@ -106,6 +112,7 @@ def read_descriptor(value: Any) -> Descriptor:
     """One descriptor out of JSON. Raises DocumentError ``descriptor_invalid`` or ``digest_invalid``."""
     if not isinstance(value, dict):
         raise DocumentError("a descriptor in it is not an object", "descriptor_invalid")
+    _require_spelling(value, _DESCRIPTOR_KEYS, "a descriptor in it")
     media_type, size, digest = value.get("mediaType"), value.get("size"), value.get("digest")
     if not isinstance(media_type, str) or not media_type or len(media_type) > 255 or not media_type.isprintable():
         raise DocumentError("a descriptor in it has no media type", "descriptor_invalid")
@@ -122,10 +129,19 @@ def read_descriptor(value: Any) -> Descriptor:
 def _platform(value: Any) -> Platform | None:
     if value is None:
         return None
+    if isinstance(value, dict):
+        _require_spelling(value, _PLATFORM_KEYS, "a platform in it")
     parts = [value.get(key) or "" for key in ("os", "architecture", "variant")] if isinstance(value, dict) else [0]
     if not all(isinstance(part, str) for part in parts):
         raise DocumentError("the platform of a descriptor in it is malformed", "descriptor_invalid")
     return Platform(*parts)
+
+
+def _require_spelling(value: Mapping[str, Any], names: Collection[str], what: str) -> None:
+    try:
+        strict_json.require_spelling(value, names, what)
+    except StrictJsonError as error:
+        raise DocumentError(str(error)) from error
 
 
 def read_descriptors(value: Any) -> list[Descriptor]:
@@ -141,6 +157,7 @@ def read_descriptors(value: Any) -> list[Descriptor]:
 
 def read_children(descriptor: Descriptor, document: Mapping[str, Any]) -> list[Descriptor]:
     """What an index or a manifest (config first) names, in order. Raises DocumentError."""
+    _require_spelling(document, _DOCUMENT_KEYS, "it")
     claimed = document.get("mediaType") or descriptor.media_type
     if claimed != descriptor.media_type:
         raise DocumentError(f"it says that it is {str(claimed)[:80]!r}, its descriptor {descriptor.media_type!r}")

@@ -44,6 +44,10 @@ def test_only_the_image_is_needed() -> None:
         ('{"originalImage": "a", "ociSpec": "{}"}', "metadata_invalid"),
         ('{"originalImage": "a", "ociSpec": {}}', "metadata_invalid"),
         ('{"originalImage": "a", "ociSpec": null}', "metadata_invalid"),
+        ('{"originalImage": "a", "OriginalImage": "b"}', "metadata_invalid"),
+        ('{"originalimage": "a"}', "metadata_invalid"),
+        ('{"originalImage": "a", "ociSpec": {"x": 1}, "OCISpec": {"y": 1}}', "metadata_invalid"),
+        ('{"originalImage": "a", "\u017fnapshotter": "zfs"}', "metadata_invalid"),
     ],
     ids=lambda value: str(value)[:40],
 )

@@ -63,6 +63,11 @@ def test_a_manifest_names_its_config_first() -> None:
         (INDEX, {"manifests": [{**GOOD, "digest": "sha256:/etc"}]}, "sha256:/etc"),
         (INDEX, {"manifests": [GOOD] * 10001}, "10000 blobs"),
         (INDEX, [], "not a JSON object"),
+        (INDEX, {"manifests": [], "Manifests": [GOOD]}, "'Manifests'.*'manifests'"),
+        (INDEX, {"manife\u017ft\u017f": [GOOD]}, "'manifests'"),
+        (MANIFEST, {"config": GOOD, "layers": [], "LAYERS": [GOOD]}, "'LAYERS'"),
+        (INDEX, {"manifests": [{**GOOD, "Digest": DIGEST}]}, "'Digest'"),
+        (INDEX, {"manifests": [{**GOOD, "platform": {"os": "linux", "OS": "windows"}}]}, "'OS'"),
     ],
     ids=lambda value: str(value)[:40],
 )

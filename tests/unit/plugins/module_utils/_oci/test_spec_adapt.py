@@ -313,12 +313,94 @@ def broken(path: str, value: Any) -> dict[str, Any]:
         broken("linux.resources", []),
         broken("linux.devices.0", {"path": "/dev/x", "type": "c", "major": "195"}),
         broken("linux.cgroupsPath", 1),
+        broken("linux.sysctl", ["net.core.somaxconn"]),
+        broken("linux.sysctl", {"net.core.somaxconn": 5}),
+        broken("linux.sysctl", "net"),
+        broken("linux.resources.memory", [1]),
+        broken("linux.uidMappings", [{"hostID": "0"}]),
+        broken("process.capabilities", {"bounding": "CAP_SYS_ADMIN"}),
+        broken("process.rlimits", [None]),
+        broken("mounts.2.source", "/srv/a\0b"),
+        broken("mounts.2.source", "/srv/\ud800"),
+        broken("mounts.2.destination", "/srv/\udfff"),
+        broken("mounts.2.options", ["rbind\0"]),
+        broken("linux.devices.0.path", "/dev/a\0"),
+        broken("linux.namespaces.0", {"type": "network", "path": "/run/netns/\ud800"}),
+        broken("linux.sysctl", {"net.\0": "1"}),
+        broken("hooks.unheard", [5]),
+        broken("annotations", {"a\ud800": "x"}),
     ],
 )
 def test_what_is_no_spec_is_refused(spec: Any) -> None:
     with pytest.raises(InputError) as caught:
         spec_adapt.adapt(spec, adaptation(network="host"))
     assert caught.value.code == "spec_invalid"
+
+
+#: A key of every struct of a spec, as it is spelled; where there is none in the sample, it is put there.
+SPELLED = [
+    "hooks",
+    "annotations",
+    "linux",
+    "mounts",
+    "process.args",
+    "process.capabilities",
+    "process.user.uid",
+    "root.path",
+    "hooks.createContainer",
+    "hooks.createContainer.0.path",
+    "mounts.0.source",
+    "mounts.0.options",
+    "linux.cgroupsPath",
+    "linux.sysctl",
+    "linux.seccomp",
+    "linux.resources.devices",
+    "linux.resources.memory.limit",
+    "linux.namespaces.0.type",
+    "linux.devices.0.path",
+    "linux.maskedPaths",
+]
+
+
+def spelled(path: str, name: str) -> dict[str, Any]:
+    """A pod's spec in which the last key of the path stands under another name as well."""
+    spec: Any = cri_spec()
+    place, (*parents, last) = spec, path.split(".")
+    for key in parents:
+        place = place[int(key)] if key.isdigit() else place[key]
+    place[name] = copy.deepcopy(place.get(last))
+    result: dict[str, Any] = spec
+    return result
+
+
+@pytest.mark.parametrize("path", SPELLED)
+def test_a_key_that_go_takes_for_another_is_refused_in_every_struct(path: str) -> None:
+    last = path.rpartition(".")[2]
+    variants = {last.upper(), last.capitalize(), last.swapcase()}
+    variants |= {last.replace("s", "\u017f"), last.replace("k", "\u212a")} - {last}
+    for name in variants:
+        with pytest.raises(InputError) as caught:
+            spec_adapt.adapt(spelled(path, name), adaptation(network="host"))
+        assert caught.value.code == "spec_invalid"
+        assert repr(name) in caught.value.message and repr(last) in caught.value.message
+
+
+def test_two_unknown_keys_that_are_one_to_go_are_refused() -> None:
+    spec = cri_spec()
+    spec["linux"].update({"later": 1, "Later": 2})
+    with pytest.raises(InputError, match="one to Go"):
+        spec_adapt.adapt(spec, adaptation(network="host"))
+
+
+def test_maps_have_free_keys_and_unknown_fields_are_passed_on() -> None:
+    spec = cri_spec()
+    spec["annotations"].update({"Hooks": "x", "hooks": "y"})
+    spec["linux"]["sysctl"] = {"net.ipv4.x": "1", "Net.ipv4.x": "2"}
+    spec["linux"]["later"] = {"A": 1, "a": 2}
+    adapted = spec_adapt.adapt(spec, adaptation(network="/run/netns/train")).spec
+    assert adapted["annotations"]["Hooks"] == "x" and adapted["annotations"]["hooks"] == "y"
+    assert adapted["linux"]["sysctl"] == spec["linux"]["sysctl"]
+    assert adapted["linux"]["later"] == {"A": 1, "a": 2}
 
 
 def test_canonical_text_and_digest_do_not_depend_on_order() -> None:
