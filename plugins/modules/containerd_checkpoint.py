@@ -90,11 +90,14 @@ options:
   accept:
     description:
       - Reasons for a refusal that you vouch for, and take the risk of.
+      - Each is the code of the refusal. What was found of it is in the result (RV(accepted)) and is warned of.
       - V(cuda_ipc) - several processes have NCCL loaded, and nothing says that they keep off each other's GPU memory. If they share
         some, drivers before 610 cannot restore them, and the capture ends the workload.
+      - V(mount_source_symlink) - the source of a bind mount is a symbolic link, which CRIU does not follow. The restore has to map
+        it to what it leads to (its option C(mounts)).
     type: list
     elements: str
-    choices: [cuda_ipc]
+    choices: [cuda_ipc, mount_source_symlink]
     default: []
   criu:
     description:
@@ -218,6 +221,14 @@ detached:
   elements: dict
   returned: success
   sample: [{pid: 41240, mappings: 33, descriptors: 36}]
+accepted:
+  description:
+    - What was found of what O(accept) vouches for - C(code) and C(message) of the refusal that it would have been, and the C(outcome).
+      Each is a warning, too.
+  type: list
+  elements: dict
+  returned: success
+  sample: []
 unlinked_files:
   description: The deleted files that CRIU took along by another name, and the process that holds each.
   type: list
@@ -286,10 +297,14 @@ from typing import Any
 from ansible.module_utils.basic import AnsibleModule
 
 from ansible_collections.gpuops.restore.plugins.module_utils import _module, _options
-from ansible_collections.gpuops.restore.plugins.module_utils._capture import capture as capture_steps, settle
+from ansible_collections.gpuops.restore.plugins.module_utils._capture import (
+    capture as capture_steps,
+    restorable,
+    settle,
+)
 from ansible_collections.gpuops.restore.plugins.module_utils._capture.params import AUTO, SWITCH, CaptureParams
 from ansible_collections.gpuops.restore.plugins.module_utils._containerd.client import Client
-from ansible_collections.gpuops.restore.plugins.module_utils._gpu import forks, peer_access
+from ansible_collections.gpuops.restore.plugins.module_utils._gpu import forks
 
 
 def step(module: AnsibleModule, client: Client) -> dict[str, Any]:
@@ -304,6 +319,7 @@ def step(module: AnsibleModule, client: Client) -> dict[str, Any]:
         "checkpoint": {"name": params.name, "digest": done.digest or None, "container_id": params.container_id},
         "staged": done.staged,
         "detached": done.detached,
+        "accepted": done.accepted,
         "unlinked_files": done.unlinked_files,
         "lock_attempts": done.lock_attempts,
         "recorded": done.facts.to_json(),
@@ -325,7 +341,7 @@ ARGUMENT_SPEC: dict[str, Any] = {
     "leave": {"type": "str", "choices": ["running", "paused", "stopped"], "default": "running"},
     **_options.GPU_MODE,
     "cuda_forks": {"type": "str", "choices": list(forks.CHOICES), "default": forks.DETACH},
-    "accept": {"type": "list", "elements": "str", "choices": [peer_access.CUDA_IPC], "default": []},
+    "accept": {"type": "list", "elements": "str", "choices": sorted(restorable.ACCEPTABLE), "default": []},
     "criu": {
         "type": "dict",
         "default": {},

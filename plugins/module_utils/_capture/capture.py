@@ -110,6 +110,7 @@ def plan(client: Client, params: CaptureParams, earlier: Earlier, resumed: bool)
         return Plan(result)
     subject = preflight.examine(client, params, container, _running(params, task))
     result.warnings += subject.warnings
+    result.accepted = list(subject.accepted)
     result.unlinked_files = [file.result() for file in subject.unlinked]
     result.actions += _actions(params, subject)
     return Plan(result, subject)

@@ -50,7 +50,7 @@ class CaptureParams:
     gpu: str = devices.AUTO
     #: What becomes of what forks of CUDA processes inherited: forks.DETACH or forks.REFUSE.
     cuda_forks: str = forks.DETACH
-    #: What the operator vouches for: peer_access.CUDA_IPC.
+    #: What the operator vouches for: codes of restorable.ACCEPTABLE.
     accept: tuple[str, ...] = ()
     criu: DumpOptions = field(default_factory=DumpOptions)
     staging_dir: str = state_dir.STATE_ROOT
@@ -113,6 +113,8 @@ class CaptureResult:
     lock_attempts: int = 0
     #: The processes that gave up what they inherited of a CUDA process, as Fork.result.
     detached: list[dict[str, Any]] = field(default_factory=list)
+    #: What was found of what the operator vouches for, as restorable.vouched.
+    accepted: list[dict[str, str]] = field(default_factory=list)
     #: The deleted files that CRIU took along by another name, as UnlinkedFile.result.
     unlinked_files: list[dict[str, Any]] = field(default_factory=list)
     before: dict[str, Any] = field(default_factory=dict)

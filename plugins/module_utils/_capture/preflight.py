@@ -24,7 +24,7 @@ from .._criu import known_limits
 from .._gpu import forks, peer_access, processes as gpu_processes, state as gpu_state
 from .._host import cgroup, memory as host_memory, mountinfo
 from .._image import unpack
-from . import gpu, inet_sockets, layer, resources, unlinked_files
+from . import gpu, inet_sockets, layer, own_network, resources, restorable, unlinked_files
 from .gpu import Gpus
 from .params import CaptureParams, DumpOptions
 from .unlinked_files import UnlinkedFile
@@ -43,6 +43,8 @@ class Subject:
     memory_bytes: int
     #: Those that are there before anything stops.
     unlinked: tuple[UnlinkedFile, ...] = ()
+    #: What was found of what the operator vouches for, as restorable.vouched.
+    accepted: tuple[dict[str, str], ...] = ()
     warnings: tuple[str, ...] = ()
 
 
@@ -62,7 +64,7 @@ def examine(client: Client, params: CaptureParams, container: Container, task: T
         gpus = gpu.examine(client, params.cuda(), params.gpu, scope.processes())
         problems += forks.problems(gpus.forks, params.cuda_forks, params.container_id, access.proc)
         if gpus.suspend:
-            problems += peer_access.problems(params.container_id, gpus.info, params.accept, access.proc)
+            problems += peer_access.problems(params.container_id, gpus.info, access.proc)
             warnings += gpu_state.ensure(client, params.cuda(), check=True).warnings
     except RestoreError as error:
         problems.append(error)
@@ -83,14 +85,19 @@ def examine(client: Client, params: CaptureParams, container: Container, task: T
     unlinked = unlinked_files.find(tgids, container.spec, access.proc)
     problems += unlinked_files.problems(container, unlinked, params.criu)
     problems += _space_problems(client, params.staging_dir, memory + gpus.vram, written or 0)
+    problems += restorable.problems(container, task.pid, params.criu.empty_namespaces, access.proc)
+    problems, accepted = restorable.vouched(problems, params.accept)
     if problems:
         raise combined(problems)
+    warnings += [restorable.warning(taken) for taken in accepted]
+    lost = own_network.lost(container.spec, task.pid, access.proc)
+    warnings += [own_network.warning(container.id, lost)] if lost else []
     if base is None and container.image:
         warnings.append(
             f"The image {container.image} of {container.id} is not on this node: the checkpoint only names it, and "
             "whoever restores it has to have it."
         )
-    return Subject(container, task, base, gpus, memory, tuple(unlinked), tuple(warnings))
+    return Subject(container, task, base, gpus, memory, tuple(unlinked), tuple(accepted), tuple(warnings))
 
 
 def base_image(client: Client, container: Container) -> Image | None:

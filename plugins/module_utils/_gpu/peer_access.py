@@ -11,13 +11,13 @@ Seen with two ranks over P2P on driver 580.159.04; over shared memory or sockets
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from .._core import state_dir
 from .._core.errors import NodeError
 
-#: What an operator may vouch for.
+#: The refusal's code.
 CUDA_IPC = "cuda_ipc"
 #: The first driver that restores memory of CUDA IPC (NVIDIA's release notes of cuda-checkpoint).
 _RESTORES_IPC = 610
@@ -25,11 +25,9 @@ _LIBRARY = "libnccl.so"
 _DISABLED = b"NCCL_P2P_DISABLE=1"
 
 
-def problems(
-    container_id: str, info: Mapping[str, Any], accepted: Collection[str], proc: str = "/proc"
-) -> list[NodeError]:
+def problems(container_id: str, info: Mapping[str, Any], proc: str = "/proc") -> list[NodeError]:
     """Why the CUDA processes, as ``cuda_process_info`` tells of them, could not come back; nothing is touched."""
-    if CUDA_IPC in accepted or _major(info["driver"]["version"]) >= _RESTORES_IPC:
+    if _major(info["driver"]["version"]) >= _RESTORES_IPC:
         return []
     suspects = list(_suspects(info["processes"], proc))
     if len(suspects) < 2:
@@ -37,7 +35,7 @@ def problems(
     pids = ", ".join(map(str, suspects))
     return [
         NodeError(
-            "cuda_ipc",
+            CUDA_IPC,
             f"Process {pids} of {container_id} have NCCL loaded and NCCL_P2P_DISABLE=1 is not in their environment: if "
             f"they reach each other's GPU memory, the driver {info['driver']['version']} cannot restore them, and the "
             "capture would end the workload.",

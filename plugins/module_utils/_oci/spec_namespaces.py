@@ -137,6 +137,37 @@ def _network(entry: Mapping[str, Any] | None, network: str | None, fresh_netns: 
     chosen.entries.append({**entry, "path": new})
 
 
+def unrestorable(spec: Mapping[str, Any]) -> list[InputError]:
+    """Why no restore brings a container with this spec (checked) back, whatever is asked of it.
+
+    ``pid_namespace_shared``, ``user_namespace_unmapped``; the capture asks the same before it stops anything.
+    """
+    problems = []
+    for entry in spec["linux"].get("namespaces") or ():
+        kind, path = entry["type"], entry.get("path") or ""
+        if kind == "pid" and path:
+            problems.append(
+                InputError(
+                    "pid_namespace_shared",
+                    f"The container shares the process namespace {path} with its pod or another container; CRIU takes"
+                    " it as external and can only restore into that very one, where its process ids may be taken.",
+                    "Run the workload in a process namespace of its own (a pod without shareProcessNamespace), and"
+                    " checkpoint that.",
+                )
+            )
+        if kind == "user" and path and not spec["linux"].get("uidMappings"):
+            problems.append(
+                InputError(
+                    "user_namespace_unmapped",
+                    f"The container runs in the user namespace {path} and its spec has no uidMappings to make a new"
+                    " one.",
+                    "Run it with uidMappings and gidMappings in its spec; for a restore, metadata whose ociSpec has"
+                    " those of the original will do.",
+                )
+            )
+    return problems
+
+
 def choose(spec: Mapping[str, Any], network: str | None, fresh_netns: str = "") -> Chosen:
     """The namespaces for a restore of a container that ran with ``spec`` (checked), in the order of the
     original.
@@ -144,6 +175,8 @@ def choose(spec: Mapping[str, Any], network: str | None, fresh_netns: str = "") 
     Raises InputError ``network_invalid``, ``network_unmovable``, ``network_path_required``,
     ``network_sysctl``, ``pid_namespace_shared``, ``user_namespace_unmapped``.
     """
+    for problem in unrestorable(spec):
+        raise problem
     chosen = Chosen()
     for entry in spec["linux"].get("namespaces") or ():
         kind, path = entry["type"], entry.get("path") or ""
@@ -153,19 +186,6 @@ def choose(spec: Mapping[str, Any], network: str | None, fresh_netns: str = "") 
         if not path:
             chosen.entries.append(dict(entry))
             continue
-        if kind == "pid":
-            raise InputError(
-                "pid_namespace_shared",
-                f"The container shared the process namespace {path} with its pod; CRIU recorded it as"
-                " external and can only restore it into that namespace, which ended with the pod.",
-                "Checkpoint the workload from a pod without shareProcessNamespace.",
-            )
-        if kind == "user" and not spec["linux"].get("uidMappings"):
-            raise InputError(
-                "user_namespace_unmapped",
-                f"The container ran in the user namespace {path} and its spec has no uidMappings to make a new one.",
-                "Give metadata whose ociSpec has the uidMappings and gidMappings of the original.",
-            )
         chosen.changes.append(f"The {kind} namespace {path} is replaced by a new one of the container's own.")
         chosen.entries.append({key: value for key, value in entry.items() if key != "path"})
     if _entry(spec, "network") is None:

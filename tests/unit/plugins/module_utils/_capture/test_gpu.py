@@ -290,7 +290,9 @@ def test_ranks_that_may_share_gpu_memory_are_refused_and_go_on(box: Box, world: 
         (box.here.proc / str(pid) / "environ").write_bytes(b"WORLD_SIZE=2\0")
     assert box.refused().code == "cuda_ipc"
     assert world.order() == []
-    assert box.capture(accept=("cuda_ipc",)).changed
+    done = box.capture(accept=("cuda_ipc",))
+    assert [taken["code"] for taken in done.accepted] == ["cuda_ipc"]
+    assert "ends the workload" in done.warnings[0]
 
 
 @pytest.mark.parametrize("killed", [False, True])

@@ -36,36 +36,35 @@ def proc(tmp_path: Path) -> Path:
 
 
 def test_two_ranks_are_refused(proc: Path) -> None:
-    (problem,) = peer_access.problems("job", info([CARD], [CARD]), [], str(proc))
+    (problem,) = peer_access.problems("job", info([CARD], [CARD]), str(proc))
     assert problem.code == "cuda_ipc"
     assert problem.details == {"pids": [41, 42]}
     assert "NCCL_P2P_DISABLE=1" in problem.remedy
-    unknown = peer_access.problems("job", info([CARD], [CARD], driver=None), [], str(proc))
+    unknown = peer_access.problems("job", info([CARD], [CARD], driver=None), str(proc))
     assert [found.code for found in unknown] == ["cuda_ipc"]
 
 
 def test_one_that_keeps_off_p2p_leaves_nobody_to_share_with(proc: Path) -> None:
     (proc / "42/environ").write_bytes(b"NCCL_P2P_DISABLE=1\0PATH=/bin\0")
-    assert peer_access.problems("job", info([CARD], [CARD]), [], str(proc)) == []
+    assert peer_access.problems("job", info([CARD], [CARD]), str(proc)) == []
     (proc / "42/environ").write_bytes(b"NCCL_P2P_DISABLE=0\0")
-    assert len(peer_access.problems("job", info([CARD], [CARD]), [], str(proc))) == 1
+    assert len(peer_access.problems("job", info([CARD], [CARD]), str(proc))) == 1
 
 
 @pytest.mark.parametrize(
-    ("found", "accepted"),
+    "found",
     [
-        (info([CARD], [CARD], driver="610.12"), []),
-        (info([CARD], [CARD]), ["cuda_ipc"]),
-        (info([CARD]), []),
-        (info([CARD], []), []),
-        (info([CARD], [], [CARD]), []),
+        info([CARD], [CARD], driver="610.12"),
+        info([CARD]),
+        info([CARD], []),
+        info([CARD], [], [CARD]),
     ],
-    ids=["a driver that can", "vouched for", "alone", "a launcher without memory", "one that has ended"],
+    ids=["a driver that can", "alone", "a launcher without memory", "one that has ended"],
 )
-def test_what_can_come_back_is_not_refused(proc: Path, found: dict[str, Any], accepted: list[str]) -> None:
-    assert peer_access.problems("job", found, accepted, str(proc)) == []
+def test_what_can_come_back_is_not_refused(proc: Path, found: dict[str, Any]) -> None:
+    assert peer_access.problems("job", found, str(proc)) == []
 
 
 def test_without_nccl_nothing_is_shared_by_it(proc: Path) -> None:
     (proc / "41/maps").write_text(CUDA, encoding="ascii")
-    assert peer_access.problems("job", info([CARD], [CARD]), [], str(proc)) == []
+    assert peer_access.problems("job", info([CARD], [CARD]), str(proc)) == []
