@@ -29,9 +29,16 @@ options:
   timeout:
     description:
       - Seconds that one call to containerd may take before it is given up.
-      - It bounds a single call, not the whole module. Calls that move data (a layer, memory) have longer limits of their own.
+      - It bounds a single call, not the whole module. Calls that move data have limits by O(minimum_rate).
     type: int
     default: 60
+  minimum_rate:
+    description:
+      - Megabytes a second below which data that moves (a blob, a layer, memory) counts as stuck.
+      - A call that moves data may take its bytes divided by this, and at least 1800 seconds; leases that the modules make for
+        themselves last as long. To and from registries and compressors the limit is 1 MiB/s, or this where it is lower.
+    type: float
+    default: 50.0
 requirements:
   - Linux
   - containerd >= 1.6

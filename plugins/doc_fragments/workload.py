@@ -267,8 +267,9 @@ options:
   restore_timeout:
     description:
       - Seconds that CRIU may take. Past them the task is removed and the outcome is V(unknown).
+      - V(0) is the size of the checkpoint at O(minimum_rate), and at least 1800.
     type: int
-    default: 1800
+    default: 0
 """
 
     WORKLOADS: str = r"""

@@ -15,8 +15,8 @@ from typing import Any, Callable, Literal, NoReturn, overload
 from ansible.module_utils.basic import AnsibleModule, env_fallback
 from ansible.module_utils.common.parameters import remove_values
 
-from ._containerd.client import RECONNECT_SECONDS, Client
-from ._core.errors import RestoreError
+from ._containerd.client import MINIMUM_RATE, RECONNECT_SECONDS, Client
+from ._core.errors import InputError, RestoreError
 
 #: Options of every module that talks to containerd.
 CONTAINERD = {
@@ -27,6 +27,7 @@ CONTAINERD = {
     },
     "namespace": {"type": "str", "default": "k8s.io", "fallback": (env_fallback, ["CONTAINERD_NAMESPACE"])},
     "timeout": {"type": "int", "default": 60},
+    "minimum_rate": {"type": "float", "default": MINIMUM_RATE / 1e6},
 }
 
 #: Whether a module talks to containerd in any case, or only where its option ``container_id`` is given.
@@ -88,9 +89,16 @@ def run(argument_spec: dict[str, Any], step: Callable[..., Any], *, client: str 
 
 
 def _connect(parameters: dict[str, Any]) -> Client:
-    seconds = float(parameters["timeout"])
+    seconds, rate = float(parameters["timeout"]), float(parameters["minimum_rate"])
+    if not rate > 0:
+        raise InputError(
+            "minimum_rate_invalid",
+            f"minimum_rate is {rate:g} MB/s; data that does not move never arrives.",
+            "Give megabytes a second above zero.",
+        )
     # A call that waits for a daemon that restarts is bounded by timeout as any other.
-    return Client(parameters["address"], parameters["namespace"], seconds, min(seconds, RECONNECT_SECONDS))
+    reconnect = min(seconds, RECONNECT_SECONDS)
+    return Client(parameters["address"], parameters["namespace"], seconds, reconnect, rate=rate * 1e6)
 
 
 def _fail(module: Module, argument_spec: dict[str, Any], error: RestoreError) -> NoReturn:

@@ -67,6 +67,6 @@ WORKLOAD_OUTPUT: Spec = {"stdout": {"type": "str"}, "stderr": {"type": "str"}}
 WORKLOAD_ROUTE: Spec = {"route": {"type": "str", "choices": ["staged", "descriptor"], "default": "staged"}}
 WORKLOAD_START: Spec = {
     "alive_seconds": {"type": "float", "default": 1.0},
-    "restore_timeout": {"type": "int", "default": 1800},
+    "restore_timeout": {"type": "int", "default": 0},
 }
 WORKLOAD_GPU_MAP: Spec = {"gpu_map": {"type": "dict", "default": {}}}

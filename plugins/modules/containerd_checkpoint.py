@@ -155,13 +155,15 @@ options:
   lease_seconds:
     description:
       - Seconds after which the module's own lease expires, should the run be killed.
+      - V(0) is an hour more than the size of the checkpoint takes at O(minimum_rate).
     type: int
-    default: 7200
+    default: 0
   checkpoint_timeout:
     description:
       - Seconds that CRIU's dump may take.
+      - V(0) is the memory of the processes and of their GPUs at O(minimum_rate), and at least 1800.
     type: int
-    default: 1800
+    default: 0
   owner:
     description:
       - Owner label of the image; with O(leave=stopped) the container has to have it too.
@@ -358,8 +360,8 @@ ARGUMENT_SPEC: dict[str, Any] = {
     **_options.STAGING,
     "keep_staged": {"type": "bool", "default": False},
     **_options.LEASE,
-    "lease_seconds": {"type": "int", "default": 7200},
-    "checkpoint_timeout": {"type": "int", "default": 1800},
+    "lease_seconds": {"type": "int", "default": 0},
+    "checkpoint_timeout": {"type": "int", "default": 0},
     **_options.GPU,
     **_options.GPU_LOCK,
     **_options.HUGE_PAGES,

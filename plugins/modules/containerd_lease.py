@@ -37,9 +37,15 @@ options:
     default: present
   expire_seconds:
     description:
-      - Seconds after which containerd drops a lease that this call makes, should nobody delete it before. A lease that is there keeps its own.
+      - Seconds after which containerd drops a lease that this call makes, should nobody delete it before.
+      - A lease that is there keeps its own time as long as at least half of this is left; after that it is made anew.
     type: int
     default: 3600
+  bytes:
+    description:
+      - Bytes that are moved under the lease. It lasts as much longer as they take at O(minimum_rate).
+    type: int
+    default: 0
   labels:
     description:
       - Further labels for a lease that this call makes. containerd cannot change those of a lease that is there.
@@ -63,6 +69,12 @@ EXAMPLES = r"""
   gpuops.restore.containerd_lease:
     id: restore-pytorch-training
     expire_seconds: 7200
+
+- name: Protect the import of 640 GB
+  gpuops.restore.containerd_lease:
+    id: restore-large-model
+    bytes: 640000000000
+    minimum_rate: 200
 
 - name: It is built, or not wanted any more
   gpuops.restore.containerd_lease:
@@ -127,6 +139,7 @@ ARGUMENT_SPEC: dict[str, Any] = {
     "id": {"type": "str", "required": True},
     "state": {"type": "str", "choices": ["present", "absent"], "default": "present"},
     "expire_seconds": {"type": "int", "default": 3600},
+    "bytes": {"type": "int", "default": 0},
     "labels": {"type": "dict", "default": {}},
     **_options.OWNERSHIP,
 }

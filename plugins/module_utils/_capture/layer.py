@@ -88,7 +88,9 @@ def write(client: Client, mounts: Mounts, copied: bool) -> Descriptor:
     """The layer, gzip since ``ctr containers restore`` reads no other."""
     ref = f"gpuops-restore-layer-{uuid.uuid4().hex}"
     upper = mounts.copy if copied else mounts.upper
-    return snapshots.diff(client, mounts.lower, upper, checkpoint_writer.LAYER, ref)
+    written = _upper(upper)
+    size = upperdir.size(written) if written else 0
+    return snapshots.diff(client, mounts.lower, upper, checkpoint_writer.LAYER, ref, size)
 
 
 def snapshot_absent(container: Container) -> InputError:

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from .._containerd.client import DATA_TIMEOUT
+from .._containerd.client import Client
 from .._core import labels, state_dir
 from .._gpu import devices, driver, forks, state as gpu_state
 from .._gpu.access import GpuAccess
@@ -57,8 +57,9 @@ class CaptureParams:
     keep_staged: bool = False
     #: None: one of its own, which expires after ``lease_seconds`` should this run be killed.
     lease: str | None = None
-    lease_seconds: int = 7200
-    checkpoint_timeout: float = DATA_TIMEOUT
+    #: 0: as long as the size of the checkpoint allows.
+    lease_seconds: int = 0
+    checkpoint_timeout: float = 0.0
     owner: str = labels.DEFAULT_OWNER
     force: bool = False
     huge_pages: str = host_huge_pages.KEEP
@@ -87,6 +88,10 @@ class CaptureParams:
             huge_pages=options["huge_pages"],
             access=GpuAccess.from_options(options),
         )
+
+    def dump_seconds(self, client: Client, memory: int) -> float:
+        """How long CRIU may take for so many bytes of memory."""
+        return self.checkpoint_timeout or client.seconds_for(memory)
 
     def cuda(self, state: str = driver.CHECKPOINTED) -> gpu_state.StateParams:
         """What is asked of the CUDA processes. Whose the container is was decided before."""

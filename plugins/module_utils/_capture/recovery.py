@@ -22,7 +22,7 @@ from .._core.errors import RETRYABLE, ConflictError, NotFoundError, Precondition
 from .._criu import dump_config
 from .._gpu import state as gpu_state
 from .._gpu.driver import QUERY, Driver
-from .._host import processes as host_processes
+from .._host import cgroup, memory, processes as host_processes
 from . import unlinked_files
 from .mark import ENDING, KEPT_PAUSED, Mark, MarkFile
 from .params import CaptureParams
@@ -48,13 +48,15 @@ def describe(container_id: str, mark: Mark) -> str:
 def recover(client: Client, params: CaptureParams, mark_file: MarkFile, mark: Mark) -> None:
     """Have the workload of a broken-off capture go on, take away what that one made, and clear the mark.
 
-    Raises ConflictError ``capture_busy`` when CRIU is still at it after ``checkpoint_timeout``, and what
+    Raises ConflictError ``capture_busy`` when CRIU is still at it after the time that a dump may take, and what
     :func:`_gpu.state.ensure` raises; the mark stays in both cases.
     """
     container_id = params.container_id
     dump_config.remove_stale(dump_config.NODE_CONFIG)
     if marked_task(client, container_id, mark, params.access.proc) is not None:
-        await_dump(container_id, mark.directory, params.checkpoint_timeout, params.access.proc)
+        tgids = cgroup.tgids_of(mark.pid, params.access.proc, params.access.cgroup_root)
+        seconds = params.dump_seconds(client, memory.own(tgids, params.access.proc))
+        await_dump(container_id, mark.directory, seconds, params.access.proc)
         unlinked_files.unlink(mark.pid, mark.links, params.access.proc)
         # Its pause may have come after the run was killed.
         task = tasks.get(client, container_id)

@@ -19,7 +19,7 @@ from typing import Any
 
 from .._checkpoint import facts as checkpoint_facts, staging, writer as checkpoint_writer
 from .._containerd import daemon, leases, messages, tasks
-from .._containerd.client import Client
+from .._containerd.client import COMPRESSED, Client
 from .._core import labels, state_dir, text
 from .._core.errors import UNKNOWN, RestoreError, RpcError
 from .._criu import dump_config, image_files
@@ -88,7 +88,7 @@ class Capture:
         recovery.remove_directory(self._directory, self._params.staging_dir)
         self._mark_file.write(mark)
         try:
-            with leases.hold(self._client, self._params.lease, self._purpose, self._params.lease_seconds):
+            with leases.hold(self._client, self._params.lease, self._purpose, self._lease_seconds()):
                 try:
                     digest, criu = self._take_checkpoint(mark)
                 except BaseException as error:
@@ -109,6 +109,18 @@ class Capture:
             raise
         if self._params.leave != PAUSED:
             self._mark_file.clear()
+
+    def _dump_seconds(self) -> float:
+        """How long the dump may take: what is on the GPUs comes into the processes' own memory first."""
+        return self._params.dump_seconds(self._client, self._subject.memory_bytes + self._subject.gpus.vram)
+
+    def _lease_seconds(self) -> float:
+        """How long the capture may take: the dump, and packing it and what was written into the store."""
+        if self._params.lease_seconds:
+            return float(self._params.lease_seconds)
+        memory = self._subject.memory_bytes + self._subject.gpus.vram
+        written = capture_layer.written_bytes(self._client, self._container) or 0
+        return self._dump_seconds() + self._client.seconds_for(memory) + self._client.seconds_for(written * COMPRESSED)
 
     def _mark(self) -> Mark:
         view, copy = capture_layer.snapshot_keys(self._params.container_id)
@@ -231,7 +243,7 @@ class Capture:
         packed = messages.pack(_CHECKPOINT_OPTIONS, options.SerializeToString())
         begun = time.time()
         try:
-            tasks.checkpoint(self._client, params.container_id, packed, params.checkpoint_timeout)
+            tasks.checkpoint(self._client, params.container_id, packed, self._dump_seconds())
         except RpcError as error:
             log = criu_failure.dump_log(self._container.spec, self._work, begun)
             raise criu_failure.explain_dump(params.container_id, error, log) from error
@@ -340,7 +352,7 @@ class Capture:
         try:
             if self._paused:
                 # A CRIU that is still at it cannot be ended without harm to the processes that it holds.
-                seconds = self._params.checkpoint_timeout
+                seconds = self._dump_seconds()
                 recovery.await_dump(self._params.container_id, mark.directory, seconds, self._params.access.proc)
                 recovery.resume(self._client, self._params.container_id)
                 self._paused = False

@@ -17,8 +17,13 @@ from .._containerd import content, images, leases
 from .._containerd.client import Client
 from .._core import files
 from .._core.errors import InputError, NodeError
+from .._oci.image import Descriptor
+from .._streams.streams import Expansion, compression
 from . import reader, staged as staged_checkpoint, staging, staging_root
 from .staged import Staged
+
+#: Bytes by which a compression is known.
+_MAGIC = 8
 
 
 @dataclass
@@ -83,9 +88,10 @@ def present(
             changed=True, created=True, after="staged", staged={"digest": criu.digest, "size": criu.size}
         )
     begun = time.monotonic()
-    with leases.hold(client, lease, _purpose(checkpoint.digest)):
+    seconds = _seconds(client, criu, root)
+    with leases.hold(client, lease, _purpose(checkpoint.digest), seconds):
         staged = staging.stage(
-            content.read(client, criu.digest, criu.size),
+            content.read(client, criu.digest, criu.size, seconds),
             expected_digest=criu.digest,
             expected_size=criu.size,
             root=root,
@@ -94,6 +100,14 @@ def present(
     result = _result(checkpoint, staged, staged.created)
     result.seconds = round(time.monotonic() - begun, 3)
     return result
+
+
+def _seconds(client: Client, criu: Descriptor, root: str) -> float:
+    """How long staging may take: of a compressed tar it is not known before how much there is to write."""
+    size = criu.size
+    if compression(content.head(client, criu.digest, _MAGIC)) != "none":
+        size = max(size, min(size * Expansion.max_ratio, files.free_bytes(root)))
+    return client.seconds_for(size)
 
 
 def absent(client: Client, key: str, root: str, check: bool) -> StageResult:

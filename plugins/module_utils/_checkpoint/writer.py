@@ -24,7 +24,7 @@ from .._containerd import containers, content, images, messages, snapshots
 from .._containerd.client import Client
 from .._containerd.images import Image
 from .._core import labels as core_labels
-from .._core.errors import AlreadyExistsError, InputError
+from .._core.errors import RETRYABLE, AlreadyExistsError, InputError, NodeError
 from .._oci import image as oci_image
 from .._oci.image import Descriptor
 from .reader import (
@@ -84,13 +84,16 @@ def packed_by_daemon(client: Client, directory: str) -> Descriptor:
     ``ctr``, with the files' times and owners. For directories of our own. Raises InputError
     ``criu_images_incomplete`` and ``criu_images_not_plain``.
     """
+    size = 0
     for name in _files(directory):
         path = os.path.join(directory, name)
-        if not stat_module.S_ISREG(os.lstat(path).st_mode):
+        found = os.lstat(path)
+        if not stat_module.S_ISREG(found.st_mode):
             raise _not_plain(path)
+        size += found.st_size
     mount = messages.message("containerd.types.Mount", type="bind", source=directory, options=["rbind", "ro"])
-    found = snapshots.diff(client, [], [mount], _PLAIN_TAR, f"gpuops-restore-criu-{uuid.uuid4().hex}")
-    return Descriptor(CRIU, found.digest, found.size)
+    packed = snapshots.diff(client, [], [mount], _PLAIN_TAR, f"gpuops-restore-criu-{uuid.uuid4().hex}", size)
+    return Descriptor(CRIU, packed.digest, packed.size)
 
 
 def tar_chunks(directory: str) -> Iterator[bytes]:
@@ -133,8 +136,19 @@ def runtime_options_blob(client: Client, options: Any) -> Descriptor | None:
 def index(client: Client, name: str, parts: Parts, labels: Mapping[str, str] | None = None) -> str:
     """Write the index, with a gc label for every child, and the image record ``name``; returns its digest.
 
-    A record of that name is moved to the new index: whether it may be is the caller's to decide.
+    A record of that name is moved to the new index: whether it may be is the caller's to decide. Raises NodeError
+    ``checkpoint_collected``.
     """
+    for part in parts.children():
+        # A lease that has expired protects nothing any more.
+        if part is not parts.base and content.stat(client, part.digest) is None:
+            raise NodeError(
+                "checkpoint_collected",
+                f"The part {part.digest} of the checkpoint {name} is gone from containerd's content store before the "
+                "checkpoint was whole: its lease has expired or was deleted.",
+                "Run again; if it took longer than expected, lower minimum_rate.",
+                outcome=RETRYABLE,
+            )
     document = index_document(parts)
     data = json.dumps(document, separators=(",", ":"), sort_keys=True).encode()
     digest = "sha256:" + hashlib.sha256(data).hexdigest()

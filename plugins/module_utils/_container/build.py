@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from .._checkpoint.original import Original
 from .._containerd import containers, content, leases, snapshots, task_removal
-from .._containerd.client import Client
+from .._containerd.client import COMPRESSED, Client
 from .._containerd.containers import Container
 from .._containerd.images import Image
 from .._containerd.snapshots import Snapshot
@@ -79,8 +79,10 @@ def build(
 ) -> None:
     """Replace what is there by a fresh snapshot and record; whatever this made is undone if any part fails."""
     undo: list[Callable[[], object]] = []
-    with leases.hold(client, params.lease, purpose(params.container_id)):
-        rootfs = unpack.rootfs(client, image.target, image.name)
+    rootfs = unpack.rootfs(client, image.target, image.name)
+    written = original.checkpoint.writable_layer
+    size = sum(layer.size for layer in (*rootfs.layers, *([written] if written else [])))
+    with leases.hold(client, params.lease, purpose(params.container_id), client.seconds_for(size * COMPRESSED)):
         try:
             if unpack.unpack(client, rootfs, wanted.snapshotter):
                 undo.append(lambda: unpack.forget(client, rootfs, wanted.snapshotter))

@@ -16,7 +16,7 @@ from typing import Any
 from .._checkpoint import reader as checkpoint_reader, staged as staged_checkpoint
 from .._checkpoint.reader import Checkpoint
 from .._containerd import containers, daemon, leftovers, snapshots, task_removal, tasks
-from .._containerd.client import DATA_TIMEOUT, Client
+from .._containerd.client import Client
 from .._containerd.containers import Container
 from .._containerd.tasks import Task
 from .._core import labels, state_dir
@@ -47,7 +47,8 @@ class TaskParams:
     stderr: str = ""
     alive_seconds: float = 1.0
     grace_seconds: float = 10.0
-    restore_timeout: float = DATA_TIMEOUT
+    #: 0: as long as the size of the checkpoint allows.
+    restore_timeout: float = 0.0
     owner: str = labels.DEFAULT_OWNER
     force: bool = False
     assume_prepared: bool = False
@@ -174,7 +175,15 @@ def started(client: Client, params: TaskParams, check: bool, checkpoint: Checkpo
             client,
             params,
             container,
-            _Start(options, descriptor, stdio.task(), checkpoint is not None, hook, loopback),
+            _Start(
+                options,
+                descriptor,
+                stdio.task(),
+                _seconds(client, params, checkpoint),
+                checkpoint is not None,
+                hook,
+                loopback,
+            ),
             result,
         )
     return result
@@ -240,6 +249,8 @@ class _Start:
     options: Any
     descriptor: Any
     stdio: tasks.Stdio
+    #: That CRIU may take.
+    seconds: float
     restoring: bool
     hook: memory_hook.Hook | None
     loopback: container_loopback.Loopback | None
@@ -262,7 +273,7 @@ def _run(client: Client, params: TaskParams, container: Container, start: _Start
             with start.loopback or contextlib.nullcontext(), start.hook or contextlib.nullcontext():
                 tasks.create(client, identifier, rootfs, start.stdio, start.options, start.descriptor)
                 created = time.monotonic()
-                pid = tasks.start(client, identifier, params.restore_timeout)
+                pid = tasks.start(client, identifier, start.seconds)
         except RpcError as error:
             if not start.restoring:
                 raise
@@ -321,6 +332,12 @@ def _remove_failed_task(client: Client, container_id: str, reason: BaseException
         if isinstance(reason, RestoreError):
             reason.outcome = UNKNOWN
             reason.details["left_behind"] = f"the task of {container_id}: {error.message}"
+
+
+def _seconds(client: Client, params: TaskParams, checkpoint: Checkpoint | None) -> float:
+    """How long the start may take: CRIU reads all memory."""
+    criu = checkpoint.criu if checkpoint is not None else None
+    return params.restore_timeout or client.seconds_for(criu.size if criu is not None else 0)
 
 
 def _owned_task(client: Client, params: TaskParams) -> Task | None:

@@ -33,8 +33,14 @@ from .messages import Method, api
 
 #: CRI specs make ``Containers.List`` large; the gRPC default of 4 MiB is too small.
 MAX_RECEIVE = 64 * 1024 * 1024
-#: Seconds that calls which move data (apply a layer, restore memory) may take unless told otherwise.
+#: Seconds that calls which move data (apply a layer, restore memory) may take, however little it is.
 DATA_TIMEOUT = 1800.0
+#: Bytes a second below which moving data counts as stuck, unless a client is told otherwise.
+MINIMUM_RATE = 50e6
+#: The same where the other end may be slow: a compressor or a network.
+_SLOW_END_RATE = float(1 << 20)
+#: How many bytes a compressed layer or tar may stand for, on the average.
+COMPRESSED = 4
 #: Seconds that a restarting daemon is waited for.
 RECONNECT_SECONDS = 20.0
 _ABSENT_SECONDS = 3.0
@@ -63,7 +69,8 @@ _BY_STATUS: dict[str, tuple[type[RpcError], str, str]] = {
 class Client:
     """One channel to one containerd, for one namespace.
 
-    ``address`` is the path of the daemon's Unix socket, ``timeout`` the seconds of every call that moves no data.
+    ``address`` is the path of the daemon's Unix socket, ``timeout`` the seconds of every call that moves no data,
+    ``rate`` the bytes a second that data has to move at (:meth:`seconds_for`).
     Raises NodeError ``socket_absent``, ``socket_permission``, ``daemon_unavailable`` or ``not_containerd`` when the
     daemon cannot be talked to; every call raises the classes of the error tree.
     """
@@ -76,11 +83,13 @@ class Client:
         reconnect_seconds: float = RECONNECT_SECONDS,
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], None] = time.sleep,
+        rate: float = MINIMUM_RATE,
     ) -> None:
         dependencies.require_grpc()
         self.address = address[len("unix://") :] if address.startswith("unix://") else address
         self.namespace = namespace
         self.timeout = timeout
+        self.rate = rate
         self._lease: str | None = None
         self._reconnect_seconds = reconnect_seconds
         self._clock = clock
@@ -97,7 +106,13 @@ class Client:
 
     def another(self) -> Client:
         """A client of its own for the same daemon and namespace, for another thread."""
-        return Client(self.address, self.namespace, self.timeout, self._reconnect_seconds, self._clock, self._sleep)
+        return Client(
+            self.address, self.namespace, self.timeout, self._reconnect_seconds, self._clock, self._sleep, self.rate
+        )
+
+    def seconds_for(self, size: float, slow_end: bool = False) -> float:
+        """Seconds that moving ``size`` bytes may take; ``slow_end``: from or to a compressor or a network."""
+        return max(DATA_TIMEOUT, size / (min(self.rate, _SLOW_END_RATE) if slow_end else self.rate))
 
     def close(self) -> None:
         """Close the channel."""
@@ -299,7 +314,8 @@ class Client:
 
 _REMEDIES = {
     "UNAVAILABLE": "Look at the state of the containerd service on this node, then run again.",
-    "DEADLINE_EXCEEDED": "Whether it took effect is unknown. Run again: the step converges. Raise timeout if need be.",
+    "DEADLINE_EXCEEDED": "Whether it took effect is unknown. Run again: the step converges. Raise timeout if need be; "
+    "for data that moves, lower minimum_rate.",
     "UNIMPLEMENTED": "This containerd is too old for the call, or the plugin is disabled in its configuration.",
     "PERMISSION_DENIED": "Run the task as root (become: true).",
     "RESOURCE_EXHAUSTED": "Free resources on the node, then run again.",

@@ -18,15 +18,12 @@ from .._core.strict_json import StrictJsonError
 from .._oci import image as oci_image
 from .._oci.image import Descriptor, DocumentError
 from . import messages
-from .client import DATA_TIMEOUT, Client
+from .client import Client
 
 _SERVICE = "containerd.services.content.v1.Content"
 _WRITE, _COMMIT = 1, 2
 #: Bytes per write message; well below gRPC's 4 MiB limit on the daemon's side.
 CHUNK = 1024 * 1024
-#: Bytes a second below which a transfer counts as stuck. Whoever gives or takes the bytes, a compressor or a network,
-#: may be slow.
-_SLOWEST = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -47,14 +44,16 @@ def stat(client: Client, digest: str) -> Blob | None:
     return Blob(info.digest, info.size, dict(info.labels))
 
 
-def read(client: Client, digest: str, size: int) -> Iterator[bytes]:
+def read(client: Client, digest: str, size: int, seconds: float | None = None) -> Iterator[bytes]:
     """Stream a blob of ``size`` bytes. Raises InputError ``blob_missing`` or ``blob_truncated``.
 
-    The daemon does not verify on reading: whoever consumes the chunks has to compare the digest.
+    The daemon does not verify on reading: whoever consumes the chunks has to compare the digest. ``seconds``: how long
+    it may take; None: as long as its size allows.
     """
     seen = 0
+    seconds = client.seconds_for(size) if seconds is None else seconds
     try:
-        for response in client.server_stream(f"{_SERVICE}/Read", _timeout(size), digest=digest):
+        for response in client.server_stream(f"{_SERVICE}/Read", seconds, digest=digest):
             seen += len(response.data)
             yield response.data
     except NotFoundError as error:
@@ -68,9 +67,14 @@ def read(client: Client, digest: str, size: int) -> Iterator[bytes]:
         )
 
 
-def _timeout(size: int) -> float:
-    """Seconds that moving so many bytes may take."""
-    return max(DATA_TIMEOUT, size / _SLOWEST)
+def head(client: Client, digest: str, size: int) -> bytes:
+    """The first ``size`` bytes of a blob, or all of a smaller one. Raises InputError ``blob_missing``."""
+    try:
+        return b"".join(
+            response.data for response in client.server_stream(f"{_SERVICE}/Read", digest=digest, size=size)
+        )
+    except NotFoundError as error:
+        raise missing(digest, size) from error
 
 
 def missing(digest: str, size: int) -> InputError:
@@ -121,10 +125,17 @@ def _require_digest(digest: str, found: str) -> None:
         )
 
 
-def write(client: Client, chunks: Iterable[bytes], digest: str, size: int, labels: Mapping[str, str]) -> bool:
+def write(
+    client: Client,
+    chunks: Iterable[bytes],
+    digest: str,
+    size: int,
+    labels: Mapping[str, str],
+    slow_end: bool = False,
+) -> bool:
     """Stream a blob into the store; the daemon verifies digest and size. False if it was there already.
 
-    A write that fails is aborted, so it leaves no ingest behind.
+    A write that fails is aborted, so it leaves no ingest behind. ``slow_end``: ``chunks`` come from a network.
     """
     ref = f"gpuops-restore-{digest}-{uuid.uuid4().hex}"
     fields: dict[str, Any] = {"ref": ref, "total": size, "expected": digest}
@@ -139,7 +150,7 @@ def write(client: Client, chunks: Iterable[bytes], digest: str, size: int, label
                 offset += len(data)
         yield messages.message(kind, action=_COMMIT, offset=offset, labels=dict(labels), **fields)
 
-    return _send(client, ref, requests(), _timeout(size))
+    return _send(client, ref, requests(), client.seconds_for(size, slow_end))
 
 
 def _send(client: Client, ref: str, requests: Iterator[Any], timeout: float) -> bool:

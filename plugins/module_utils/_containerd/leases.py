@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import datetime
 import hashlib
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Callable
@@ -20,6 +21,7 @@ from .client import Client
 _SERVICE = "containerd.services.leases.v1.Leases"
 #: Labels that callers cannot set.
 _RESERVED = (core_labels.PREFIX, "containerd.io/gc.")
+_HOUR = 3600
 #: RFC 3339, as strptime reads it.
 _FORMATS = ("%Y-%m-%dT%H:%M:%S%z", "%Y-%m-%dT%H:%M:%S.%f%z")
 
@@ -42,8 +44,10 @@ class LeaseParams:
     """The lease that is wanted."""
 
     lease_id: str
-    expire_seconds: int = 3600
+    expire_seconds: int = _HOUR
     labels: Mapping[str, str] = field(default_factory=dict)
+    #: Moved under it.
+    bytes: int = 0
     owner: str = core_labels.DEFAULT_OWNER
     force: bool = False
 
@@ -53,6 +57,7 @@ class LeaseParams:
         return cls(
             lease_id=options["id"],
             expire_seconds=options["expire_seconds"],
+            bytes=options["bytes"],
             labels={str(name): str(value) for name, value in options["labels"].items()},
             owner=options["owner"],
             force=options["force"],
@@ -113,8 +118,11 @@ def drop_abandoned(client: Client, purpose: str, check: bool) -> bool:
 
 
 @contextlib.contextmanager
-def hold(client: Client, lease_id: str | None, purpose: str, expire_seconds: int = 3600) -> Iterator[None]:
+def hold(client: Client, lease_id: str | None, purpose: str, seconds: float = 0.0) -> Iterator[None]:
     """Protect what the block creates: under the given lease, or under one of its own that ends with the block.
+
+    ``seconds``: how long moving the block's data may take. A lease of its own lasts an hour more, should the run be
+    killed: containerd drops one that has expired, and what was finished under it, while the block still works.
 
     The lease's own id is derived from ``purpose`` (what is being made), so that a run that was killed leaves one that
     the next run takes over and, with it, collects what was half made. Raises NotFoundError ``lease_absent``.
@@ -133,7 +141,7 @@ def hold(client: Client, lease_id: str | None, purpose: str, expire_seconds: int
     own = own_id(purpose)
     # Half-made things have to be collected before anything is reported or tried again.
     delete(client, own, sync=True)
-    create(client, own, expire_seconds, {core_labels.OWNER: core_labels.DEFAULT_OWNER})
+    create(client, own, _HOUR + math.ceil(seconds), {core_labels.OWNER: core_labels.DEFAULT_OWNER})
     try:
         with client.using_lease(own):
             yield
@@ -159,16 +167,19 @@ def _now() -> datetime.datetime:
 def present(
     client: Client, params: LeaseParams, check: bool, now: Callable[[], datetime.datetime] = _now
 ) -> LeaseResult:
-    """Have the lease. One that has expired, and only still waits to be collected, is made anew.
+    """Have the lease, with at least half of the wanted time left.
+
+    One that has expired, or will before the work can be done, is made anew; what only it kept is made once more.
 
     Raises InputError ``lease_invalid``, ConflictError ``lease_not_ours``.
     """
     _check(params)
     found = get(client, params.lease_id)
+    seconds = params.expire_seconds + (math.ceil(client.seconds_for(params.bytes)) if params.bytes else 0)
     result = LeaseResult(before="present" if found else "absent", after="present")
     if found is not None:
         _require_ours(found, params)
-        if not expired(found, now()):
+        if not expired(found, now() + datetime.timedelta(seconds=seconds / 2)):
             result.lease = describe(found)
             lacking = sorted(name for name, value in params.labels.items() if found.labels.get(name) != value)
             if lacking:
@@ -177,16 +188,16 @@ def present(
                     f"The lease {params.lease_id} was made without the labels {', '.join(lacking)}; they stay out."
                 )
             return result
-        result.before = "expired"
+        result.before = "expired" if expired(found, now()) else "expiring"
     result.changed = True
-    result.actions.append(f"create the lease {params.lease_id} for {params.expire_seconds} s")
+    result.actions.append(f"create the lease {params.lease_id} for {seconds} s")
     if check:
         result.lease = {"id": params.lease_id, "expires": None, "labels": dict(params.labels), "owner": params.owner}
         return result
     if found is not None:
         delete(client, params.lease_id, sync=False)
     labels = {**params.labels, core_labels.OWNER: params.owner}
-    result.lease = describe(create(client, params.lease_id, params.expire_seconds, labels))
+    result.lease = describe(create(client, params.lease_id, seconds, labels))
     return result
 
 
@@ -232,6 +243,8 @@ def _check(params: LeaseParams) -> None:
         raise InputError(
             "lease_invalid", f"{params.lease_id!r} is no name for a lease.", "Use letters, digits and - . _ only."
         )
+    if params.bytes < 0:
+        raise InputError("lease_invalid", f"{params.bytes} is no number of bytes.", "Give bytes zero or more.")
     if params.expire_seconds <= 0:
         raise InputError(
             "lease_invalid",

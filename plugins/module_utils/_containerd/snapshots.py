@@ -13,7 +13,7 @@ from typing import Any
 from .._core.errors import NotFoundError
 from .._oci.image import Descriptor
 from . import messages
-from .client import DATA_TIMEOUT, Client
+from .client import COMPRESSED, Client
 from .images import descriptor_message
 
 _SERVICE = "containerd.services.snapshots.v1.Snapshots"
@@ -81,19 +81,23 @@ def set_labels(client: Client, snapshotter: str, key: str, labels: Mapping[str, 
 def apply(client: Client, layer: Descriptor, onto: list[Any]) -> str:
     """Apply a layer to mounts; returns the diff id (digest of the uncompressed layer)."""
     found = client.call(
-        "containerd.services.diff.v1.Diff/Apply", diff=descriptor_message(layer), mounts=onto, timeout=DATA_TIMEOUT
+        "containerd.services.diff.v1.Diff/Apply",
+        diff=descriptor_message(layer),
+        mounts=onto,
+        timeout=client.seconds_for(layer.size * COMPRESSED),
     )
     return str(found.applied.digest)
 
 
-def diff(client: Client, lower: list[Any], upper: list[Any], media_type: str, ref: str) -> Descriptor:
-    """Write what ``upper`` has beyond ``lower`` (mounts) as a layer into the content store."""
+def diff(client: Client, lower: list[Any], upper: list[Any], media_type: str, ref: str, size: int) -> Descriptor:
+    """Write what ``upper`` has beyond ``lower`` (mounts), about ``size`` bytes, as a layer into the content store."""
     found = client.call(
         "containerd.services.diff.v1.Diff/Diff",
         left=lower,
         right=upper,
         media_type=media_type,
         ref=ref,
-        timeout=DATA_TIMEOUT,
+        # The daemon compresses with one thread, at half the rate of a slow disk.
+        timeout=client.seconds_for(size * (COMPRESSED if media_type.endswith("+gzip") else 1)),
     ).diff
     return Descriptor(found.media_type, found.digest, found.size)

@@ -12,7 +12,7 @@ from typing import Any
 from .._core.errors import ConflictError, DeadlineError, NotFoundError, RpcError
 from .._oci.image import Descriptor
 from . import messages
-from .client import DATA_TIMEOUT, Client
+from .client import Client
 from .images import descriptor_message
 
 _SERVICE = "containerd.services.tasks.v1.Tasks"
@@ -77,7 +77,9 @@ def create(
         fields["options"] = options
     if checkpoint is not None:
         fields["checkpoint"] = descriptor_message(checkpoint)
-    return int(client.call(f"{_SERVICE}/Create", timeout=DATA_TIMEOUT, **fields).pid)
+    # containerd extracts the checkpoint's blob first: each byte is read and written.
+    seconds = client.seconds_for(2 * checkpoint.size if checkpoint is not None else 0)
+    return int(client.call(f"{_SERVICE}/Create", timeout=seconds, **fields).pid)
 
 
 def start(client: Client, container_id: str, timeout: float, exec_id: str = "") -> int:

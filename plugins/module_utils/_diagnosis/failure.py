@@ -79,7 +79,7 @@ def explain_dump(container_id: str, error: RpcError, log: str) -> RestoreError:
         return RestoreError(
             "checkpoint_timeout",
             f"The dump of {container_id} had not ended when its time was over.",
-            "Raise checkpoint_timeout, or put staging_dir on a faster disk.",
+            "Lower minimum_rate or set checkpoint_timeout, or put staging_dir on a faster disk.",
             outcome=UNKNOWN,
             rpc=error.rpc,
         )
@@ -110,7 +110,7 @@ def explain_restore(container_id: str, error: RpcError, log: str) -> RestoreErro
         return RestoreError(
             "restore_timeout",
             f"The restore of {container_id} had not ended when its time was over.",
-            "Raise restore_timeout, or look at the node's disk and CRIU's log.",
+            "Lower minimum_rate or set restore_timeout, or look at the node's disk and CRIU's log.",
             outcome=UNKNOWN,
             rpc=error.rpc,
             details={"log": log},

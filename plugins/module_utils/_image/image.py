@@ -13,7 +13,7 @@ from typing import Any
 
 from .._archive.reader import open_archive
 from .._containerd import content, daemon, images, leases, space
-from .._containerd.client import Client
+from .._containerd.client import COMPRESSED, Client
 from .._containerd.images import Image
 from .._core import labels as core_labels
 from .._core.errors import RETRYABLE, AlreadyExistsError, InputError, NodeError, RestoreError, RpcError
@@ -103,7 +103,7 @@ def _finish(
         result.after = {"digest": state.digest, "unpacked": unpacked, "pinned": pinned}
         return
     if state.tree.unlabelled or (params.unpack and state.unpacked is False):
-        with contextlib.nullcontext() if leased else _leased(client, params):
+        with contextlib.nullcontext() if leased else _leased(client, params, _seconds(client, state.tree.size)):
             _complete(client, params, state.found.target, state.tree)
     if pin is not None:
         _pin(client, params, state.found, pin)
@@ -130,7 +130,7 @@ def _from_archive(client: Client, params: ImageParams, state: State, check: bool
             _predict(params, state, target, plan.is_checkpoint, unpacked, result)
             result.image["size"] = plan.size
             return
-        with _leased(client, params):
+        with _leased(client, params, _seconds(client, plan.size)):
             archive_import.upload(client, archive, plan)
             tree = _require_whole(client, target, params.name)
             _complete(client, params, target.bare(), tree)
@@ -142,7 +142,7 @@ def _from_registry(client: Client, params: ImageParams, state: State, check: boo
     if check:
         _predict_pull(params, state, reference, result)
         return
-    with _leased(client, params):
+    with _leased(client, params, pull.SECONDS):
         pulled = pull.fetch(client, reference, params.hosts_dir)
         target, ordinary = pulled.target, True
         try:
@@ -307,7 +307,12 @@ def _require_whole(client: Client, target: Descriptor, name: str) -> image_tree.
     return tree
 
 
+def _seconds(client: Client, size: int) -> float:
+    """How long an image of ``size`` bytes may take to come in and to be unpacked."""
+    return client.seconds_for(size * (1 + COMPRESSED))
+
+
 @contextlib.contextmanager
-def _leased(client: Client, params: ImageParams) -> Iterator[None]:
-    with leases.hold(client, params.lease or None, f"image {params.name}"):
+def _leased(client: Client, params: ImageParams, seconds: float) -> Iterator[None]:
+    with leases.hold(client, params.lease or None, f"image {params.name}", seconds):
         yield

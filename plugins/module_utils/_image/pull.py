@@ -13,7 +13,7 @@ import re
 import uuid
 
 from .._containerd import images, messages
-from .._containerd.client import DATA_TIMEOUT, Client
+from .._containerd.client import Client
 from .._core.errors import (
     RETRYABLE,
     TERMINAL,
@@ -29,6 +29,8 @@ from .._core.errors import (
 )
 from .._oci.image import host_platform
 
+#: Seconds that a pull may take, and what it brought needs protection: how much it is only containerd learns.
+SECONDS = 24 * 3600
 _SOURCE = "containerd.types.transfer.OCIRegistry"
 _STORE = "containerd.types.transfer.ImageStore"
 _TRANSIENT = re.compile(
@@ -61,7 +63,7 @@ def fetch(client: Client, wanted: str, hosts_dir: str) -> images.Image:
     try:
         client.call(
             "containerd.services.transfer.v1.Transfer/Transfer",
-            timeout=DATA_TIMEOUT,
+            timeout=SECONDS,
             source=messages.pack(_SOURCE, source.SerializeToString()),
             destination=messages.pack(_STORE, store.SerializeToString()),
         )

@@ -32,7 +32,8 @@ class Settings:
     lease: str | None = None
     rebuild: bool = True
     alive_seconds: float = 1.0
-    restore_timeout: float = 1800.0
+    #: 0: as long as the size of a checkpoint allows.
+    restore_timeout: float = 0.0
     access: GpuAccess = field(default_factory=GpuAccess)
     gpu_retries: int = 1
     keep_evidence: int = 3

@@ -278,7 +278,8 @@ def _base(client: Client, params: ConvertParams, found: Dump) -> tuple[Descripto
 def _write(
     client: Client, params: ConvertParams, image: _Assembly, stored: list[Stored], base: base_image.Plan
 ) -> None:
-    with leases.hold(client, params.lease or None, f"image {params.name}"):
+    seconds = client.seconds_for(sum(part.descriptor.size for part in stored))
+    with leases.hold(client, params.lease or None, f"image {params.name}", seconds):
         with space.explained(f"while {params.path} was converted"):
             for part in stored:
                 target = part.descriptor

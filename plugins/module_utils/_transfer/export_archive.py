@@ -236,7 +236,8 @@ def _missing(child: Descriptor, name: str) -> InputError:
 
 def _reader(client: Client) -> tar_writer.Read:
     def read(item: Item) -> Iterable[bytes]:
-        chunks = content.read(client, item.digest, item.size)
+        # A compressor may take its time.
+        chunks = content.read(client, item.digest, item.size, client.seconds_for(item.size, slow_end=True))
         what = f"The blob {item.digest} in containerd's content store"
         return verified(chunks, digest=item.digest, size=item.size, what=what)
 

@@ -30,8 +30,6 @@ from .common import TransferResult, from_store, in_store
 from .registry import RegistryParams
 from .registry_manifest import Collected, Manifest
 
-#: Seconds after which containerd drops our lease by itself; memory images are large, and some networks slow.
-_LEASE_SECONDS = 24 * 3600
 _TASK_LABEL = "containerd.io/checkpoint"
 
 
@@ -101,7 +99,8 @@ def _run(client: Client, repository: Repository, params: RegistryParams, check: 
     _count(result, plan, plan.absent)
     space.require(client, f"The checkpoint {params.reference} brings", result.transferred["bytes"])
     if result.changed and not check:
-        with leases.hold(client, params.lease or None, f"pull {params.name}", _LEASE_SECONDS):
+        seconds = client.seconds_for(result.transferred["bytes"], slow_end=True)
+        with leases.hold(client, params.lease or None, f"pull {params.name}", seconds):
             _count(result, plan, _fetch(client, repository, plan))
             _record(client, params, plan, found)
 
@@ -232,7 +231,7 @@ def _fetch(client: Client, repository: Repository, plan: _Plan) -> list[Descript
                 known = plan.documents.get(blob.digest)
                 chunks = [known] if known is not None else _verified(repository, blob)
             # What is there is offered all the same, without data: that puts it under the lease.
-            written = content.write(client, chunks, blob.digest, blob.size, labels)
+            written = content.write(client, chunks, blob.digest, blob.size, labels, slow_end=True)
             if labels and not written:
                 content.set_labels(client, blob.digest, labels)
     return fetched

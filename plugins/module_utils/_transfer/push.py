@@ -100,6 +100,6 @@ def _brief(digest: str | None, data: bytes) -> dict[str, Any]:
 def _bytes(client: Client, blob: Descriptor) -> Iterable[bytes]:
     if blob.digest == registry_manifest.CONFIG.digest:
         return [registry_manifest.EMPTY]
-    chunks = content.read(client, blob.digest, blob.size)
+    chunks = content.read(client, blob.digest, blob.size, client.seconds_for(blob.size, slow_end=True))
     what = f"The blob {blob.digest} in containerd's content store"
     return verified(chunks, digest=blob.digest, size=blob.size, what=what)

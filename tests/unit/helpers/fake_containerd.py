@@ -38,6 +38,8 @@ class Seen:
     name: str
     request: Any
     metadata: dict[str, str]
+    #: That the caller gave it, None for no limit.
+    seconds: float | None
 
 
 @dataclass
@@ -144,6 +146,10 @@ class FakeContainerd:
         """The methods that were called, in order."""
         return [call.name for call in self.seen]
 
+    def seconds(self, name: str) -> list[float]:
+        """The time limits of the method's calls, in order; gRPC rounds long ones to whole minutes or hours."""
+        return [call.seconds or 0.0 for call in self.seen if call.name == name]
+
     def serves(self, name: str) -> bool:
         """Whether this daemon has the method's service."""
         return name.split("/")[0] not in self._without
@@ -153,7 +159,7 @@ class FakeContainerd:
         metadata = {key: str(value) for key, value in context.invocation_metadata()}
         with self._lock:
             position = len(self.seen)
-            self.seen.append(Seen(name, request, metadata))
+            self.seen.append(Seen(name, request, metadata, context.time_remaining()))
             if position == self._failing:
                 raise AnswerError("INTERNAL", "made to fail")
             due = []

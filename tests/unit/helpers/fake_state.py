@@ -10,6 +10,7 @@ a garbage collection of snapshots when a lease is deleted. Namespaces are not to
 
 from __future__ import annotations
 
+import datetime
 import hashlib
 import io
 import os
@@ -207,8 +208,14 @@ class State:
             _relabel(self._blob(request.info.digest).labels, path, request.info.labels)
         return message("containerd.services.content.v1.UpdateResponse", info=request.info)
 
+    def expiries(self) -> list[datetime.datetime]:
+        """When the leases expire."""
+        times = [labels.get("containerd.io/gc.expire", "") for labels in self.leases.values()]
+        return [datetime.datetime.strptime(time, "%Y-%m-%dT%H:%M:%S%z") for time in times if time]
+
     def _content_read(self, request: Any, _leased: Leased) -> Any:
-        data = self._blob(request.digest).data[request.offset :]
+        end = request.offset + request.size if request.size else None
+        data = self._blob(request.digest).data[request.offset : end]
         kind = "containerd.services.content.v1.ReadContentResponse"
         step = 1 << 20
         return [message(kind, offset=at, data=data[at : at + step]) for at in range(0, len(data), step)]

@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import datetime
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -32,7 +33,10 @@ from ansible_collections.gpuops.restore.plugins.module_utils._core.errors import
     RestoreError,
 )
 from ansible_collections.gpuops.restore.plugins.module_utils._criu import dump_config
-from ansible_collections.gpuops.restore.plugins.module_utils._host import processes as host_processes
+from ansible_collections.gpuops.restore.plugins.module_utils._host import (
+    memory as host_memory,
+    processes as host_processes,
+)
 from ansible_collections.gpuops.restore.tests.unit.helpers import capture_samples, criu_samples
 from ansible_collections.gpuops.restore.tests.unit.helpers.capture_samples import (
     BOX,
@@ -333,6 +337,32 @@ def test_a_task_that_cannot_be_resumed_is_said_and_the_next_run_does_it(box: Box
     done = box.capture()
     assert done.recovered and box.status() == RUNNING
     del box.fake.state.images[NAME]
+    box.untouched()
+
+
+def test_a_capture_takes_as_long_as_its_size_allows(box: Box) -> None:
+    expires: list[datetime.datetime] = []
+    box.fake.on("Diff/Diff", lambda _context: expires.extend(box.fake.state.expiries()))
+    box.client.rate = sum(map(len, box.fake.state.dump.values())) / 1e6
+    memory = host_memory.own([box.pid], str(box.here.proc))
+    box.capture(checkpoint_timeout=0.0)
+    assert box.fake.seconds("Tasks/Checkpoint") == [pytest.approx(memory / box.client.rate, rel=0.2)]
+    assert box.fake.seconds("Diff/Diff")[-1] == pytest.approx(1e6, rel=0.05), "packed by what was dumped"
+    left = (expires[-1] - datetime.datetime.now(datetime.timezone.utc)).total_seconds()
+    assert left > 1.5 * memory / box.client.rate
+
+
+def test_a_part_that_was_collected_meanwhile_makes_no_checkpoint(box: Box) -> None:
+    def collect(_context: Any) -> None:
+        for digest, blob in list(box.fake.state.blobs.items()):
+            if b"inventory.img" in blob.data:
+                del box.fake.state.blobs[digest]
+
+    # The fourth part is written when the dump is packed already.
+    box.fake.on("Content/Write", collect, after=1)
+    error = box.fails()
+    assert (error.code, error.outcome) == ("checkpoint_collected", RETRYABLE)
+    assert NAME not in box.fake.state.images
     box.untouched()
 
 

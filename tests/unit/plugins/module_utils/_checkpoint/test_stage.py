@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import datetime
 import os
 from pathlib import Path
 
@@ -48,10 +49,29 @@ def test_the_criu_images_are_staged_and_then_left_alone(fake: FakeContainerd, cl
 
 def test_what_is_staged_is_not_read_again(fake: FakeContainerd, client: Client, node: Node) -> None:
     stage_steps.present(client, CHECKPOINT_NAME, node.root, None, False)
-    read = [call for call in fake.seen if call.name == "Content/Read" and call.request.digest == _criu(node)]
+    read = len(fake.seen)
     stage_steps.present(client, CHECKPOINT_NAME, node.root, None, False)
-    again = [call for call in fake.seen if call.name == "Content/Read" and call.request.digest == _criu(node)]
-    assert len(read) == len(again) == 1
+    again = [call for call in fake.seen[read:] if call.name == "Content/Read" and call.request.digest == _criu(node)]
+    assert not again
+
+
+@pytest.mark.parametrize("compressed", [False, True])
+def test_the_time_allowed_and_the_lease_follow_from_the_size(
+    fake: FakeContainerd, client: Client, node: Node, monkeypatch: pytest.MonkeyPatch, compressed: bool
+) -> None:
+    size = len(fake.state.blobs[_criu(node)].data)
+    if compressed:
+        # What it expands to has to be written as well; the disk bounds it.
+        monkeypatch.setattr(files, "free_bytes", lambda _path: 1 << 40)
+        monkeypatch.setattr(stage_steps, "compression", lambda _head: "zstd")
+        size *= 1100
+    client.rate = size / 1e6
+    expires: list[datetime.datetime] = []
+    fake.on("Content/Read", lambda _context: expires.extend(fake.state.expiries()))
+    stage_steps.present(client, CHECKPOINT_NAME, node.root, None, False)
+    assert fake.seconds("Content/Read")[-1] == pytest.approx(1e6, rel=0.05)
+    left = (expires[-1] - datetime.datetime.now(datetime.timezone.utc)).total_seconds()
+    assert left == pytest.approx(1e6 + 3600, abs=60)
 
 
 def _criu(node: Node) -> str:

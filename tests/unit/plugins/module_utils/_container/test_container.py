@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import dataclasses
+import datetime
 import json
 import os
 from pathlib import Path
@@ -131,6 +132,15 @@ def test_what_is_made_is_protected_by_a_lease_until_it_is_whole(
     container_steps.present(client, params(node), False)
     for name in ("Snapshots/Prepare", "Diff/Apply", "Containers/Create"):
         assert all(call.metadata.get("containerd-lease") for call in fake.seen if call.name == name)
+
+
+def test_applying_the_layer_takes_as_long_as_its_size_allows(fake: FakeContainerd, client: Client, node: Node) -> None:
+    expires: list[datetime.datetime] = []
+    fake.on("Diff/Apply", lambda _context: expires.extend(fake.state.expiries()))
+    client.rate = len(fake.state.blobs[node.checkpoint.parts[LAYER]].data) * 4 / 1e6
+    container_steps.present(client, params(node), False)
+    assert fake.seconds("Diff/Apply")[-1] == pytest.approx(1e6, rel=0.05)
+    assert (expires[-1] - datetime.datetime.now(datetime.timezone.utc)).total_seconds() > 1e6
 
 
 def test_a_given_lease_is_used_and_stays(fake: FakeContainerd, client: Client, node: Node) -> None:

@@ -20,7 +20,7 @@ from ansible_collections.gpuops.restore.plugins.module_utils._container import (
 )
 from ansible_collections.gpuops.restore.plugins.module_utils._container.task import TaskParams
 from ansible_collections.gpuops.restore.plugins.module_utils._containerd import daemon
-from ansible_collections.gpuops.restore.plugins.module_utils._containerd.client import Client
+from ansible_collections.gpuops.restore.plugins.module_utils._containerd.client import DATA_TIMEOUT, Client
 from ansible_collections.gpuops.restore.plugins.module_utils._containerd.messages import message
 from ansible_collections.gpuops.restore.plugins.module_utils._core import labels as core_labels, state_dir
 from ansible_collections.gpuops.restore.plugins.module_utils._core.errors import (
@@ -344,6 +344,17 @@ def test_of_a_task_that_is_gone_altogether_no_exit_status_is_told(
         task_steps.stays_alive(client, ready, 77, 0.0)
     assert (caught.value.code, caught.value.details["exit_status"]) == ("process_died", None)
     assert "(pid 77)" in str(caught.value)
+
+
+@pytest.mark.parametrize("route", ["staged", "descriptor"])
+def test_a_restore_takes_as_long_as_its_size_allows(
+    fake: FakeContainerd, client: Client, ready: TaskParams, node: Node, route: str
+) -> None:
+    client.rate = len(fake.state.blobs[node.checkpoint.parts[CRIU]].data) / 1e6
+    task_steps.started(client, dataclasses.replace(ready, route=route), False)
+    assert fake.seconds("Tasks/Start") == [pytest.approx(1e6, rel=0.05)]
+    expected = 2e6 if route == "descriptor" else DATA_TIMEOUT
+    assert fake.seconds("Tasks/Create") == [pytest.approx(expected, rel=0.05)]
 
 
 def test_a_restore_that_outlasts_its_time_is_of_unknown_outcome(

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 import pytest
 
 from ansible_collections.gpuops.restore.plugins.module_utils._containerd import content
-from ansible_collections.gpuops.restore.plugins.module_utils._containerd.client import Client
+from ansible_collections.gpuops.restore.plugins.module_utils._containerd.client import DATA_TIMEOUT, Client
 from ansible_collections.gpuops.restore.plugins.module_utils._core.errors import (
     InputError,
     PreconditionError,
@@ -41,21 +41,40 @@ def test_read_streams_all_bytes(fake: FakeContainerd, client: Client) -> None:
     assert b"".join(chunks) == DATA
 
 
-@pytest.mark.parametrize(("size", "seconds"), [(len(DATA), content.DATA_TIMEOUT), (100 << 30, 100 << 10)])
+@pytest.mark.parametrize(
+    ("size", "rate", "slow_end", "seconds"),
+    [
+        (len(DATA), 50e6, False, DATA_TIMEOUT),
+        (640 * 10**9, 50e6, False, 12800),
+        (640 * 10**9, 5e6, False, 128000),
+        (100 << 30, 50e6, True, 100 << 10),
+        (100 << 30, 1 << 19, True, 200 << 10),
+    ],
+)
 def test_the_time_allowed_follows_from_the_size(
-    fake: FakeContainerd, client: Client, size: int, seconds: float
+    fake: FakeContainerd, client: Client, size: int, rate: float, slow_end: bool, seconds: float
 ) -> None:
     given: list[float] = []
     for call in ("Content/Read", "Content/Write"):
         fake.on(call, lambda context: given.append(context.time_remaining()))
     put(fake.state, DATA)
+    client.rate = rate
     with contextlib.suppress(RestoreError):
-        list(content.read(client, DIGEST, size))
+        list(content.read(client, DIGEST, size, client.seconds_for(size, slow_end) if slow_end else None))
     fake.state.blobs.clear()
     with contextlib.suppress(RestoreError):
-        content.write(client, [DATA], DIGEST, size, {})
+        content.write(client, [DATA], DIGEST, size, {}, slow_end)
     # gRPC rounds long ones to whole minutes or hours.
     assert len(given) == 2 and all(abs(each - seconds) < seconds / 20 for each in given), given
+
+
+def test_the_head_of_a_blob(fake: FakeContainerd, client: Client) -> None:
+    put(fake.state, DATA)
+    assert content.head(client, DIGEST, 8) == DATA[:8]
+    assert content.head(client, DIGEST, len(DATA) + 1) == DATA
+    with pytest.raises(InputError) as caught:
+        content.head(client, "sha256:" + "0" * 64, 8)
+    assert caught.value.code == "blob_missing"
 
 
 def test_a_missing_blob_says_which(client: Client) -> None:

@@ -50,7 +50,7 @@ def test_present_and_absent(fake: FakeContainerd, client: Client) -> None:
     assert done.changed and fake.state.leases["mine"][OWNER] == "gpuops.restore"
     again = leases.present(client, params, check=False)
     assert not again.changed and again.lease == done.lease and not again.warnings
-    assert leases.present(client, LeaseParams("mine", labels={"other": "1"}), check=False).warnings
+    assert leases.present(client, LeaseParams("mine", 60, labels={"other": "1"}), check=False).warnings
     assert leases.absent(client, params, check=True).changed and fake.state.leases
     assert leases.absent(client, params, check=False).changed and not fake.state.leases
     assert not leases.absent(client, params, check=False).changed
@@ -63,6 +63,24 @@ def test_an_expired_one_is_made_anew(fake: FakeContainerd, client: Client) -> No
     assert fake.state.leases["mine"][EXPIRE] > "2020-01-01T00:00:00Z"
 
 
+def test_it_lasts_as_long_as_its_bytes_take(fake: FakeContainerd, client: Client) -> None:
+    client.rate = 100e6
+    leases.present(client, LeaseParams("mine", bytes=640 * 10**9), check=False)
+    left = fake.state.expiries()[0] - datetime.datetime.now(datetime.timezone.utc)
+    assert left.total_seconds() == pytest.approx(3600 + 6400, abs=60)
+
+
+@pytest.mark.parametrize(("minutes", "stays"), [(40, True), (20, False)])
+def test_one_that_would_expire_before_the_work_is_done_is_made_anew(
+    fake: FakeContainerd, client: Client, minutes: int, stays: bool
+) -> None:
+    expires = (NOON + datetime.timedelta(minutes=minutes)).strftime("%Y-%m-%dT%H:%M:%SZ")
+    fake.state.leases["mine"] = {OWNER: "gpuops.restore", EXPIRE: expires}
+    done = leases.present(client, LeaseParams("mine"), check=False, now=lambda: NOON)
+    assert (done.changed, done.before) == ((False, "present") if stays else (True, "expiring"))
+    assert (fake.state.leases["mine"][EXPIRE] == expires) is stays
+
+
 def test_refusals(fake: FakeContainerd, client: Client) -> None:
     fake.state.leases["theirs"] = {}
     for act in (leases.present, leases.absent):
@@ -73,6 +91,7 @@ def test_refusals(fake: FakeContainerd, client: Client) -> None:
         LeaseParams(""),
         LeaseParams("a/b"),
         LeaseParams("a", 0),
+        LeaseParams("a", bytes=-1),
         LeaseParams("a", labels={EXPIRE: "never"}),
     ):
         with pytest.raises(RestoreError) as caught:
