@@ -13,6 +13,11 @@ from __future__ import annotations
 import textwrap
 
 _ORIGINAL = r"""
+digest:
+  description:
+    - The digest that the checkpoint has to have, as its capture returned it. Another one is refused, whatever its name.
+    - Who gives it vouches for the checkpoint.
+  type: str
 metadata_content:
   description:
     - The text of a JSON file that describes the original, with C(originalImage) and, optionally, C(snapshotter),

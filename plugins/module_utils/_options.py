@@ -34,11 +34,26 @@ GPU_PROCESSES: Spec = {"container_id": {"type": "str"}, "pids": {"type": "list",
 
 #: What the restored process and its container were, and what they become here.
 WORKLOAD_ORIGINAL: Spec = {
+    "digest": {"type": "str"},
     "metadata_content": {"type": "str", "no_log": True},
     "image": {"type": "str"},
     "snapshotter": {"type": "str"},
     "mounts": {"type": "dict", "default": {}},
     "network": {"type": "str"},
+}
+#: What of the host a container may have.
+POLICY: Spec = {
+    "runtimes": {
+        "type": "list",
+        "elements": "dict",
+        "default": [],
+        "options": {
+            "name": {"type": "str", "required": True},
+            "binary_name": {"type": "str"},
+            "root": {"type": "path"},
+            "no_pivot_root": {"type": "bool", "default": False},
+        },
+    },
 }
 WORKLOAD_CONTAINER: Spec = {
     "snapshot_id": {"type": "str"},

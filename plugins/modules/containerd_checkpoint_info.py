@@ -23,6 +23,7 @@ extends_documentation_fragment:
   - gpuops.restore.workload.output
   - gpuops.restore.staging
   - gpuops.restore.ownership
+  - gpuops.restore.policy
 options:
   checkpoint:
     description:
@@ -157,6 +158,7 @@ ARGUMENT_SPEC: dict[str, Any] = {
     **_options.STAGING,
     "rebuild": {"type": "bool", "default": False},
     **_options.OWNERSHIP,
+    **_options.POLICY,
 }
 RULES: dict[str, Any] = {"mutually_exclusive": [("metadata", "metadata_content")]}
 

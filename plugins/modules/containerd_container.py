@@ -28,6 +28,7 @@ extends_documentation_fragment:
   - gpuops.restore.staging
   - gpuops.restore.lease
   - gpuops.restore.ownership
+  - gpuops.restore.policy
   - gpuops.restore.prepared
 attributes:
   check_mode:
@@ -177,6 +178,7 @@ ARGUMENT_SPEC: dict[str, Any] = {
     "rebuild": {"type": "bool", "default": False},
     **_options.LEASE,
     **_options.OWNERSHIP,
+    **_options.POLICY,
     **_options.PREPARED,
 }
 RULES: dict[str, Any] = {

@@ -29,6 +29,7 @@ extends_documentation_fragment:
   - gpuops.restore.huge_pages
   - gpuops.restore.lease
   - gpuops.restore.ownership
+  - gpuops.restore.policy
   - gpuops.restore.prepared
 attributes:
   check_mode:
@@ -281,6 +282,7 @@ ARGUMENT_SPEC: dict[str, Any] = {
     "rebuild": {"type": "bool", "default": True},
     **_options.LEASE,
     **_options.OWNERSHIP,
+    **_options.POLICY,
     **_options.PREPARED,
 }
 

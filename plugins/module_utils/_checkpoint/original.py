@@ -16,6 +16,8 @@ from typing import Any
 from .._containerd import daemon
 from .._containerd.client import Client
 from .._containerd.images import Image
+from .._core.errors import InputError
+from .._core.text import check_digest
 from .._image import unpack
 from .._oci import spec_generate
 from . import reader
@@ -34,6 +36,8 @@ class Source:
     image: str = ""
     #: Empty: as metadata or checkpoint say.
     snapshotter: str = ""
+    #: That the checkpoint must have, since the operator names it; empty: any.
+    digest: str = ""
 
 
 @dataclass(frozen=True)
@@ -44,8 +48,9 @@ class Original:
     #: Reference of the base image where operator or metadata give one; else the checkpoint's counts.
     image_name: str
     snapshotter: str
+    #: As recorded; which one runs the container is decided by ``_containerd.runtimes``.
     runtime: str
-    #: A google.protobuf.Any or None.
+    #: A google.protobuf.Any or None; as recorded.
     runtime_options: Any
     #: ``systemd`` or ``cgroupfs``.
     cgroup_driver: str
@@ -56,8 +61,20 @@ class Original:
 
 
 def read(client: Client, source: Source) -> Original:
-    """Read what the checkpoint and the metadata say; nothing is created. Raises InputError."""
+    """Read what the checkpoint and the metadata say; nothing is created. Raises InputError.
+
+    ``image_digest_mismatch`` where the checkpoint is not the one that the operator names by ``digest``.
+    """
+    if source.digest:
+        check_digest(source.digest, "The option digest")
     checkpoint = reader.load(client, source.checkpoint)
+    if source.digest not in ("", checkpoint.digest):
+        raise InputError(
+            "image_digest_mismatch",
+            f"The checkpoint {checkpoint.name} is {checkpoint.digest}, but {source.digest} is expected.",
+            "Give the reference of the checkpoint that is meant, or the digest that its capture returned.",
+            details={"wanted": source.digest, "found": checkpoint.digest},
+        )
     metadata = source.metadata or Metadata()
     options = reader.runtime_options(client, checkpoint)
     stored = metadata.oci_spec

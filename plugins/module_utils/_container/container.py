@@ -12,7 +12,7 @@ from typing import Any
 
 from .._checkpoint import original as checkpoint_original, reader as checkpoint_reader
 from .._checkpoint.original import Original
-from .._containerd import containers, daemon, leases, snapshots, task_removal, tasks
+from .._containerd import containers, daemon, leases, runtimes, snapshots, task_removal, tasks
 from .._containerd.client import Client
 from .._containerd.containers import Container
 from .._containerd.images import Image
@@ -20,6 +20,7 @@ from .._core import labels, state_dir
 from .._core.errors import ConflictError, InputError, RestoreError, combined
 from .._criu import config as criu_config
 from .._host import cgroup
+from .._image import unpack
 from .._oci import spec_adapt, spec_namespaces, spec_summary, spec_validate
 from . import build, mounts, netns
 from .params import ContainerParams, ContainerResult
@@ -87,6 +88,7 @@ def present(client: Client, params: ContainerParams, check: bool, original: Orig
         params.criu, state_dir.restore_log(params.staging_dir, client.namespace, params.container_id)
     )
     key = params.snapshot_id or _default_snapshot(params)
+    runtime = runtimes.choose(client, params.runtimes, original.runtime, original.runtime_options)
     wanted = Container(
         id=params.container_id,
         image=image.name if image else original.image_name or original.checkpoint.base_name,
@@ -95,13 +97,14 @@ def present(client: Client, params: ContainerParams, check: bool, original: Orig
             labels.CHECKPOINT: original.checkpoint.digest,
             labels.SPEC: spec_adapt.digest(adapted.spec),
         },
-        runtime=original.runtime,
-        runtime_options=original.runtime_options,
+        runtime=runtime.name,
+        runtime_options=runtime.options,
         spec=adapted.spec,
         snapshotter=original.snapshotter,
         snapshot_key=key,
     )
     result.warnings.extend(adapted.warnings)
+    result.warnings.extend(runtime.warnings)
     result.spec_changes = list(adapted.changes)
     result.spec_before = spec_summary.redacted(original.stored_spec) if original.stored_spec else {}
     result.spec_after = spec_summary.redacted(adapted.spec)
@@ -109,7 +112,7 @@ def present(client: Client, params: ContainerParams, check: bool, original: Orig
     files = build.Files(
         params.container_id, params.staging_dir, client.namespace, config_text, _uses_own_netns(params, adapted.spec)
     )
-    if _is_as_wanted(client, params, wanted, result):
+    if _is_as_wanted(client, params, wanted, original, result):
         result.actions.extend(files.planned_actions())
         if not check:
             files.make()
@@ -118,7 +121,7 @@ def present(client: Client, params: ContainerParams, check: bool, original: Orig
         return result
     image = image or _find_base(client, original, params, check, result)
     daemon.require_snapshotter(client, original.snapshotter)
-    daemon.require_runtime(original.runtime, daemon.daemon_environment(client)["PATH"])
+    daemon.require_runtime(wanted.runtime, daemon.daemon_environment(client)["PATH"])
     problems = mounts.problems(adapted.spec, planned=files.planned_paths())
     if problems:
         raise combined(problems)
@@ -223,7 +226,9 @@ def _find_base(
         raise
 
 
-def _is_as_wanted(client: Client, params: ContainerParams, wanted: Container, result: ContainerResult) -> bool:
+def _is_as_wanted(
+    client: Client, params: ContainerParams, wanted: Container, original: Original, result: ContainerResult
+) -> bool:
     """Whether the container is there as wanted; raises ConflictError if it must not be replaced."""
     found = containers.get(client, params.container_id)
     if found is None:
@@ -238,15 +243,19 @@ def _is_as_wanted(client: Client, params: ContainerParams, wanted: Container, re
         and found.labels.get(labels.OWNER) == params.owner
         and found.snapshotter == wanted.snapshotter
         and found.snapshot_key == wanted.snapshot_key
+        # What runs already has its runtime, and an image whose name was moved meanwhile is no wish of anybody's.
+        and not ((not live or original.image_name) and _is_of_another_image(client, params, original, found))
+        and (live or _runtime_of(found) == _runtime_of(wanted))
     )
     whole = snapshots.stat(client, found.snapshotter, found.snapshot_key) is not None
     if same and whole and (live or not (params.rebuild and containers.is_used(client, found))):
+        result.container["image"] = found.image
         return True
     if live:
         raise ConflictError(
             "container_in_use",
-            f"The container {params.container_id} runs (pid {task.pid if task else 0}) with another spec or snapshot "
-            "than is wanted now.",
+            f"The container {params.container_id} runs (pid {task.pid if task else 0}) with another image, spec or "
+            "snapshot than is wanted now.",
             "End its task first (containerd_task with state: absent), or leave its parameters as they were.",
         )
     result.actions.append(
@@ -254,6 +263,31 @@ def _is_as_wanted(client: Client, params: ContainerParams, wanted: Container, re
         + ("its snapshot is used" if same else "it differs from what is wanted")
     )
     return False
+
+
+def _runtime_of(container: Container) -> runtimes.Runtime:
+    return runtimes.recorded(container.runtime, container.runtime_options)
+
+
+def _is_of_another_image(client: Client, params: ContainerParams, original: Original, found: Container) -> bool:
+    """Whether the container's snapshot stands on another image than the one that is meant now.
+
+    Its name proves nothing, since names are moved. Where the image is not on the node (any more) and its digest is not
+    recorded, a name is all that there is. Raises ConflictError ``base_image_moved`` for an image that the operator
+    names.
+    """
+    own = snapshots.stat(client, found.snapshotter, found.snapshot_key)
+    if own is None:
+        return False
+    try:
+        image = checkpoint_original.base_image(client, original)
+        return own.parent != unpack.rootfs(client, image.target, image.name).chain_id
+    except ConflictError:
+        if params.source.image:
+            raise
+        return False
+    except InputError:
+        return original.checkpoint.base is None and original.image_name not in ("", found.image)
 
 
 def _orphan(client: Client, container_id: str, owner: str) -> tuple[str, str]:

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from .._checkpoint import metadata, original
+from .._containerd.runtimes import Runtime
 from .._core import labels, state_dir
 from .._criu import config as criu_config
 
@@ -29,6 +30,8 @@ class ContainerParams:
     cgroups_path: str = ""
     allow_hooks: bool = False
     allow_annotations: tuple[str, ...] = ()
+    #: Those that may run it; empty for the node's default and io.containerd.runc.v2.
+    runtimes: tuple[Runtime, ...] = ()
     criu: criu_config.CriuOptions = field(default_factory=criu_config.CriuOptions)
     staging_dir: str = state_dir.STATE_ROOT
     owner: str = labels.DEFAULT_OWNER
@@ -48,6 +51,7 @@ class ContainerParams:
                 metadata=metadata.from_parameters(options),
                 image=options.get("image") or "",
                 snapshotter=options.get("snapshotter") or "",
+                digest=options.get("digest") or "",
             ),
             snapshot_id=options.get("snapshot_id") or "",
             mounts=texts(options.get("mounts")),
@@ -56,6 +60,7 @@ class ContainerParams:
             cgroups_path=options.get("cgroups_path") or "",
             allow_hooks=bool(options.get("allow_hooks")),
             allow_annotations=tuple(options.get("allow_annotations") or ()),
+            runtimes=Runtime.from_options(options.get("runtimes")),
             criu=criu_config.CriuOptions(**{name: value for name, value in criu.items() if value is not None}),
             staging_dir=options["staging_dir"],
             owner=options["owner"],

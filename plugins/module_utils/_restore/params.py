@@ -44,6 +44,8 @@ class Settings:
     rates_file: str = ""
     assume_prepared: bool = False
     record: Mapping[str, Any] = field(default_factory=dict)
+    #: As the option has them, for the workloads' containers.
+    runtimes: Sequence[Mapping[str, Any]] = ()
 
     @classmethod
     def from_options(cls, options: Mapping[str, Any]) -> Settings:
@@ -65,6 +67,7 @@ class Settings:
             rates_file=rates.FILE,
             assume_prepared=options["assume_prepared"],
             record=options["record"] or {},
+            runtimes=options["runtimes"],
         )
 
 

@@ -21,7 +21,7 @@ from .._checkpoint import (
 )
 from .._checkpoint.original import Original
 from .._container import container as container_steps, loopback, mounts, netns, params as container_params, stdio
-from .._containerd import containers, content, daemon, task_removal, tasks
+from .._containerd import containers, content, daemon, runtimes, task_removal, tasks
 from .._containerd.client import Client
 from .._containerd.images import Image
 from .._core import files, state_dir
@@ -64,7 +64,7 @@ def report(client: Client, params: container_params.ContainerParams, stdout: str
     _collect(found, lambda: checkpoint_reader.require_criu(original.checkpoint))
     for part in _parts(original.checkpoint):
         _collect(found, lambda part=part: _require_blob(client, part))  # type: ignore[misc]
-    _node_problems(client, found, original)
+    _node_problems(client, found, original, params)
     _compare(client, found, original)
     _room(client, found, original, params)
     _spec_problems(client, found, original, image, params, stdout, stderr)
@@ -95,10 +95,15 @@ def _require_blob(client: Client, part: Descriptor) -> None:
         )
 
 
-def _node_problems(client: Client, found: Report, original: Original) -> None:
+def _node_problems(client: Client, found: Report, original: Original, params: container_params.ContainerParams) -> None:
     path = daemon.daemon_environment(client)["PATH"]
     _collect(found, lambda: daemon.require_snapshotter(client, original.snapshotter))
-    _collect(found, lambda: daemon.require_runtime(original.runtime, path))
+    runtime = _collect(
+        found, lambda: runtimes.choose(client, params.runtimes, original.runtime, original.runtime_options)
+    )
+    if runtime is not None:
+        found.warnings.extend(runtime.warnings)
+        _collect(found, lambda: daemon.require_runtime(runtime.name, path))
     for problem in daemon.restore_problems(path):
         found.add(problem)
 

@@ -131,7 +131,7 @@ def add_checkpoint(
     }
     if layout == "container":
         parts[OPTIONS] = b""
-        runc = message("containerd.runc.v1.Options", binary_name="runc").SerializeToString()
+        runc = message("containerd.runc.v1.Options", binary_name="runc", no_new_keyring=True).SerializeToString()
         parts[RUNTIME_OPTIONS] = pack("containerd.runc.v1.Options", runc).SerializeToString()
     children = [descriptor(state, kind, data) for kind, data in parts.items() if kind not in without]
     labels = {}

@@ -36,7 +36,8 @@ def other(name: str, option: Mapping[str, Any]) -> Any:
     if name == "metadata_content":
         return METADATA
     if option.get("options"):
-        return {key: other(key, below) for key, below in option["options"].items()}
+        below = {key: other(key, below) for key, below in option["options"].items()}
+        return [below] if option["type"] == "list" else below
     if option.get("choices"):
         return next(choice for choice in option["choices"] if choice != option.get("default"))
     return {

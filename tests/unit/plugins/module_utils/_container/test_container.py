@@ -20,6 +20,7 @@ from ansible_collections.gpuops.restore.plugins.module_utils._checkpoint import 
 from ansible_collections.gpuops.restore.plugins.module_utils._container import container as container_steps
 from ansible_collections.gpuops.restore.plugins.module_utils._container.params import ContainerParams
 from ansible_collections.gpuops.restore.plugins.module_utils._containerd.client import Client
+from ansible_collections.gpuops.restore.plugins.module_utils._containerd.messages import message, pack
 from ansible_collections.gpuops.restore.plugins.module_utils._core import labels as core_labels, state_dir
 from ansible_collections.gpuops.restore.plugins.module_utils._core.errors import (
     ConflictError,
@@ -27,6 +28,7 @@ from ansible_collections.gpuops.restore.plugins.module_utils._core.errors import
     NodeError,
     RestoreError,
 )
+from ansible_collections.gpuops.restore.tests.unit.helpers.archive_samples import INDEX
 from ansible_collections.gpuops.restore.tests.unit.helpers.containerd_node import Node
 from ansible_collections.gpuops.restore.tests.unit.helpers.containerd_samples import (
     BASE_NAME,
@@ -34,8 +36,12 @@ from ansible_collections.gpuops.restore.tests.unit.helpers.containerd_samples im
     CONFIG,
     CRIU,
     LAYER,
+    RUNTIME_OPTIONS,
+    Sample,
     add_base,
     add_checkpoint,
+    descriptor,
+    record,
     spec,
 )
 from ansible_collections.gpuops.restore.tests.unit.helpers.fake_containerd import FakeContainerd
@@ -188,15 +194,100 @@ def test_the_image_is_recorded_by_the_name_that_it_has_here(fake: FakeContainerd
     assert agree(client, fake, node, params(node)).container["image"] == "here"
 
 
-def test_of_a_container_that_is_there_the_image_is_told_as_it_was_given(
-    fake: FakeContainerd, client: Client, node: Node
-) -> None:
-    """A container that is there needs no image any more, so nobody looks which name leads to it."""
+def test_of_a_container_that_is_there_its_own_image_is_told(fake: FakeContainerd, client: Client, node: Node) -> None:
+    """A container that is there needs no image any more: its checkpoint has the digest of its own."""
     agree(client, fake, node, params(node))
     fake.state.images.pop(BASE_NAME)
     assert agree(client, fake, node, params(node)).container["image"] == BASE_NAME
     given = params(node, source=original.Source(CHECKPOINT_NAME, image="mine"))
-    assert agree(client, fake, node, given).container["image"] == "mine"
+    assert agree(client, fake, node, given).container["image"] == BASE_NAME
+
+
+def without_base_digest(fake: FakeContainerd) -> None:
+    """The sample checkpoint as ``ctr tasks checkpoint`` writes it: it only names its base image."""
+    add_checkpoint(fake.state, layout="task")
+
+
+def test_a_changed_image_is_another_container(fake: FakeContainerd, client: Client, node: Node) -> None:
+    without_base_digest(fake)
+    two = add_base(fake.state, "example.test/app:2", text=b"other")
+    agree(client, fake, node, params(node))
+    assert agree(client, fake, node, params(node)).changed is False
+    changed = params(node, source=original.Source(CHECKPOINT_NAME, image="example.test/app:2"))
+    done = agree(client, fake, node, changed)
+    assert (done.changed, done.created, done.container["image"]) == (True, True, "example.test/app:2")
+    assert fake.state.snapshots[KEY].parent == two.chain_id
+    assert fake.state.containers["train"].image == "example.test/app:2"
+    assert agree(client, fake, node, changed).changed is False
+
+
+def test_another_name_of_the_same_image_changes_nothing(fake: FakeContainerd, client: Client, node: Node) -> None:
+    without_base_digest(fake)
+    agree(client, fake, node, params(node))
+    fake.state.images["example.test/again:1"] = fake.state.images[BASE_NAME]
+    done = agree(
+        client, fake, node, params(node, source=original.Source(CHECKPOINT_NAME, image="example.test/again:1"))
+    )
+    assert (done.changed, done.container["image"]) == (False, BASE_NAME)
+
+
+def test_a_moved_name_is_another_image(fake: FakeContainerd, client: Client, node: Node) -> None:
+    without_base_digest(fake)
+    agree(client, fake, node, params(node))
+    two = add_base(fake.state, BASE_NAME, text=b"other")
+    fake.state.tasks["train"] = Task(None, 77, RUNNING)
+    assert agree(client, fake, node, params(node)).changed is False
+    del fake.state.tasks["train"]
+    assert agree(client, fake, node, params(node)).changed is True
+    assert fake.state.snapshots[KEY].parent == two.chain_id
+
+
+def test_a_running_container_of_another_image_is_refused(fake: FakeContainerd, client: Client, node: Node) -> None:
+    without_base_digest(fake)
+    add_base(fake.state, "example.test/app:2", text=b"other")
+    agree(client, fake, node, params(node))
+    fake.state.tasks["train"] = Task(None, 77, RUNNING)
+    changed = params(node, source=original.Source(CHECKPOINT_NAME, image="example.test/app:2"))
+    error = refusal(client, changed)
+    assert error.code == "container_in_use" and "image" in error.message
+
+
+def test_the_program_of_a_checkpoint_is_not_run(fake: FakeContainerd, client: Client, node: Node) -> None:
+    """Whoever made it would choose what runs as root on this node."""
+    hostile = message("containerd.runc.v1.Options", binary_name="/srv/payload", root="/tmp/x", systemd_cgroup=True)
+    sample = add_checkpoint(fake.state, base=node.base)
+    packed = pack("containerd.runc.v1.Options", hostile.SerializeToString()).SerializeToString()
+    part = descriptor(fake.state, RUNTIME_OPTIONS, packed)
+    document = {**sample.document, "manifests": [*strip(sample, RUNTIME_OPTIONS), part]}
+    record(fake.state, CHECKPOINT_NAME, INDEX, document)
+    done = agree(client, fake, node, params(node))
+    written = fake.state.containers["train"].runtime.options.value
+    assert b"payload" not in written and b"/tmp/x" not in written
+    assert any("/srv/payload" in warning for warning in done.warnings)
+
+
+@pytest.mark.parametrize("name", ["/srv/payload", "io.containerd.payload.v1"])
+def test_the_shim_of_a_checkpoint_is_not_run(fake: FakeContainerd, client: Client, node: Node, name: str) -> None:
+    sample = add_checkpoint(fake.state, base=node.base)
+    notes = {**sample.document["annotations"], "io.containerd.checkpoint.runtime": name}
+    record(fake.state, CHECKPOINT_NAME, INDEX, {**sample.document, "annotations": notes})
+    before = world(fake, node)
+    assert refusal(client, params(node)).code == "runtime_refused"
+    assert world(fake, node) == before
+
+
+def strip(sample: Sample, media_type: str) -> list[dict[str, Any]]:
+    """The parts of a checkpoint without those of one kind."""
+    return [part for part in sample.document["manifests"] if part["mediaType"] != media_type]
+
+
+def test_a_digest_pins_the_checkpoint(fake: FakeContainerd, client: Client, node: Node) -> None:
+    pinned = params(node, source=original.Source(CHECKPOINT_NAME, digest=node.checkpoint.digest))
+    assert agree(client, fake, node, pinned).created is True
+    other = params(node, source=original.Source(CHECKPOINT_NAME, digest="sha256:" + 64 * "0"))
+    error = refusal(client, other)
+    assert error.code == "image_digest_mismatch" and node.checkpoint.digest in error.message
+    assert refusal(client, params(node, source=original.Source(CHECKPOINT_NAME, digest="x"))).code == "digest_invalid"
 
 
 def test_secrets_of_the_environment_are_not_in_the_diff(fake: FakeContainerd, client: Client, node: Node) -> None:

@@ -76,7 +76,7 @@ def test_a_task_from_the_staged_checkpoint(fake: FakeContainerd, client: Client,
     options.ParseFromString(request.options.value)
     assert options.criu_image_path == os.path.join(ready.staging_dir, _key(fake), "images")
     assert options.criu_work_path == state_dir.work_dir(ready.staging_dir, "tests", "train")
-    assert options.binary_name == "runc"  # the container's own options are kept
+    assert options.no_new_keyring is True  # the container's own options are kept
     assert not request.checkpoint.digest
     # Where runc has no pipe for the input, CRIU would take the host's /dev/null.
     assert request.stdin == os.path.join(options.criu_work_path, "stdin")
