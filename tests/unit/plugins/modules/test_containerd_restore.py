@@ -71,7 +71,7 @@ class Module:
 
     def __init__(self, **parameters: Any) -> None:
         plain = {
-            **dict.fromkeys(("driver_root", "lease", "record")),
+            **dict.fromkeys(("driver_root", "lease", "record", "runtimes", "policy")),
             **dict.fromkeys(("force", "rebuild", "assume_prepared"), False),
             "huge_pages": "keep",
             "prewarm": "never",

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from ansible_collections.gpuops.restore.plugins.module_utils._containerd.runtimes import Runtime
 from ansible_collections.gpuops.restore.plugins.module_utils._core.errors import InputError
 from ansible_collections.gpuops.restore.plugins.module_utils._gpu.access import GpuAccess
 from ansible_collections.gpuops.restore.plugins.module_utils._gpu.teardown import Policy
@@ -34,6 +35,8 @@ PARAMETERS: dict[str, Any] = {
     "parallel_memory": "always",
     "assume_prepared": True,
     "record": None,
+    "runtimes": [{"name": "io.containerd.own.v1"}],
+    "policy": {},
 }
 
 
@@ -58,6 +61,7 @@ def test_what_all_have_in_common_reaches_every_step() -> None:
     assert (found.task.alive_seconds, found.task.restore_timeout, found.task.stdout) == (2.5, 60.0, "/var/log/a")
     assert (found.task.route, found.task.checkpoint) == ("descriptor", "c:1")
     assert found.gpu.retries == 2
+    assert found.container.runtimes == (Runtime("io.containerd.own.v1"),)
     assert found.gpu.policy == found.task.gpu, "the way back deals with the GPU as the way forth"
     assert found.gpu.policy == Policy("required", GpuAccess(cuda_timeout=30.0))
 
