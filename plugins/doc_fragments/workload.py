@@ -43,6 +43,13 @@ network:
       path, as in a pod, can be moved to another one; CRIU restores any other network as it was.
     - Without it a namespace that still can be had is kept, and a pod's that is gone is replaced by an empty one.
   type: str
+verify_key:
+  description:
+    - Public SSH keys, as files C(*.pub) have them. The checkpoint has to be signed by one of them
+      (M(gpuops.restore.containerd_checkpoint_signature)). Empty, nobody asks.
+  type: list
+  elements: str
+  default: []
 """
 
 _CONTAINER = r"""

@@ -19,6 +19,8 @@ OWNERSHIP: Spec = {
     "owner": {"type": "str", "default": labels.DEFAULT_OWNER},
     "force": {"type": "bool", "default": False},
 }
+#: Public keys are no secrets.
+VERIFY_KEY: Spec = {"verify_key": {"type": "list", "elements": "str", "default": [], "no_log": False}}
 STAGING: Spec = {"staging_dir": {"type": "path", "default": state_dir.STATE_ROOT}}
 LEASE: Spec = {"lease": {"type": "str"}}
 PREPARED: Spec = {"assume_prepared": {"type": "bool", "default": False}}
@@ -40,6 +42,7 @@ WORKLOAD_ORIGINAL: Spec = {
     "snapshotter": {"type": "str"},
     "mounts": {"type": "dict", "default": {}},
     "network": {"type": "str"},
+    **VERIFY_KEY,
 }
 #: What of the host a container may have.
 POLICY: Spec = {

@@ -21,6 +21,7 @@ extends_documentation_fragment:
   - gpuops.restore.attributes
   - gpuops.restore.attributes.full
   - gpuops.restore.staging
+  - gpuops.restore.verify_key
   - gpuops.restore.lease
   - gpuops.restore.prepared
 attributes:
@@ -109,7 +110,13 @@ def step(module: AnsibleModule, client: Client) -> dict[str, Any]:
     name, root = parameters["checkpoint"], parameters["staging_dir"]
     if parameters["state"] == "present":
         done = stage_steps.present(
-            client, name, root, parameters["lease"], module.check_mode, parameters["assume_prepared"]
+            client,
+            name,
+            root,
+            parameters["lease"],
+            module.check_mode,
+            parameters["assume_prepared"],
+            parameters["verify_key"],
         )
     else:
         key = stage_steps.find_key(client, name)
@@ -129,6 +136,7 @@ def step(module: AnsibleModule, client: Client) -> dict[str, Any]:
 ARGUMENT_SPEC: dict[str, Any] = {
     "checkpoint": {"type": "str", "required": True},
     "state": {"type": "str", "choices": ["present", "absent"], "default": "present"},
+    **_options.VERIFY_KEY,
     **_options.STAGING,
     **_options.LEASE,
     **_options.PREPARED,

@@ -20,7 +20,7 @@ from .._core.errors import InputError
 from .._core.text import check_digest
 from .._image import unpack
 from .._oci import spec_generate
-from . import reader
+from . import reader, signature
 from .metadata import Metadata
 from .reader import Checkpoint
 
@@ -38,6 +38,8 @@ class Source:
     snapshotter: str = ""
     #: That the checkpoint must have, since the operator names it; empty: any.
     digest: str = ""
+    #: Public SSH keys one of which has to have signed the checkpoint; none: nobody asks.
+    verify_key: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -61,7 +63,7 @@ class Original:
 
 
 def read(client: Client, source: Source) -> Original:
-    """Read what the checkpoint and the metadata say; nothing is created. Raises InputError.
+    """Read what the checkpoint and the metadata say; nothing is created. Raises InputError and NodeError.
 
     ``image_digest_mismatch`` where the checkpoint is not the one that the operator names by ``digest``.
     """
@@ -75,6 +77,7 @@ def read(client: Client, source: Source) -> Original:
             "Give the reference of the checkpoint that is meant, or the digest that its capture returned.",
             details={"wanted": source.digest, "found": checkpoint.digest},
         )
+    signature.require(checkpoint.name, checkpoint.digest, checkpoint.signature, source.verify_key)
     metadata = source.metadata or Metadata()
     options = reader.runtime_options(client, checkpoint)
     stored = metadata.oci_spec

@@ -66,6 +66,8 @@ class Checkpoint:
     writable_layer: Descriptor | None
     #: What a capture of this collection recorded about the node and the process, {} for others' checkpoints.
     facts: Facts = field(default_factory=Facts)
+    #: Of the digest, as ``signature`` has it; "" where nobody signed.
+    signature: str = field(default="", repr=False)
 
     @property
     def key(self) -> str:
@@ -113,6 +115,7 @@ def load(client: Client, name: str) -> Checkpoint:
         runtime_options=first(frozenset({RUNTIME_OPTIONS})),
         writable_layer=first(_LAYERS),
         facts=Facts.parse(str(annotations.get(labels.FACTS) or "{}")),
+        signature=image.labels.get(labels.SIGNATURE, ""),
     )
 
 

@@ -10,6 +10,7 @@ import errno
 import glob
 import os
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,7 +20,7 @@ from .._core import files
 from .._core.errors import InputError, NodeError
 from .._oci.image import Descriptor
 from .._streams.streams import Expansion, compression
-from . import reader, staged as staged_checkpoint, staging, staging_root
+from . import reader, signature, staged as staged_checkpoint, staging, staging_root
 from .staged import Staged
 
 #: Bytes by which a compression is known.
@@ -42,11 +43,18 @@ class StageResult:
 
 
 def present(
-    client: Client, name: str, root: str, lease: str | None, check: bool, assume_prepared: bool = False
+    client: Client,
+    name: str,
+    root: str,
+    lease: str | None,
+    check: bool,
+    assume_prepared: bool = False,
+    verify_key: Sequence[str] = (),
 ) -> StageResult:
     """Stage the CRIU images of the checkpoint ``name`` below ``root``, verified. Raises InputError, NodeError.
 
-    ``assume_prepared``: in check mode, take a checkpoint that is absent for one that will be there.
+    ``assume_prepared``: in check mode, take a checkpoint that is absent for one that will be there. ``verify_key``:
+    public SSH keys one of which has to have signed it.
     """
     try:
         checkpoint = reader.load(client, name)
@@ -54,6 +62,7 @@ def present(
         if check and assume_prepared and error.code == "checkpoint_absent":
             return StageResult(changed=True, created=True, after="staged")
         raise
+    signature.require(name, checkpoint.digest, checkpoint.signature, verify_key)
     criu = reader.require_criu(checkpoint)
     found = staged_checkpoint.find(root, checkpoint.key)
     if found is not None and found.digest == criu.digest:

@@ -52,6 +52,7 @@ class ContainerParams:
                 image=options.get("image") or "",
                 snapshotter=options.get("snapshotter") or "",
                 digest=options.get("digest") or "",
+                verify_key=tuple(options.get("verify_key") or ()),
             ),
             snapshot_id=options.get("snapshot_id") or "",
             mounts=texts(options.get("mounts")),

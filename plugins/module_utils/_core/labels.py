@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 PREFIX = "io.gpuops.restore/"
 #: Who made the object; the default owner is :data:`DEFAULT_OWNER`.
@@ -25,6 +26,8 @@ USED = PREFIX + "used"
 PINNED_BY = PREFIX + "pinned-by"
 #: What a capture recorded about the node and the process, as JSON (annotation of a checkpoint's index).
 FACTS = PREFIX + "facts"
+#: Signature of the checkpoint's digest (images; annotation in archives and registries).
+SIGNATURE = PREFIX + "signature"
 NO_LAYER = "none"
 DEFAULT_OWNER = "gpuops.restore"
 
@@ -34,6 +37,16 @@ PINNED = "io.cri-containerd.pinned"
 GC_CONTENT = "containerd.io/gc.ref.content"
 GC_SNAPSHOT = "containerd.io/gc.ref.snapshot"
 GC_EXPIRE = "containerd.io/gc.expire"
+
+
+#: Characters of a signature; containerd takes 4096 of a label and its key, and RSA keys of 8192 bits sign in 3000.
+MAX_SIGNATURE = 4000
+
+
+def signature_in(annotations: Mapping[str, Any]) -> str:
+    """The signature among annotations that anybody may have written, "" where none can be; not verified."""
+    found = annotations.get(SIGNATURE)
+    return found if isinstance(found, str) and len(found) <= MAX_SIGNATURE else ""
 
 
 def owner_of(labels: Mapping[str, str]) -> str | None:

@@ -134,7 +134,8 @@ def _from_archive(client: Client, params: ImageParams, state: State, check: bool
             archive_import.upload(client, archive, plan)
             tree = _require_whole(client, target, params.name)
             _complete(client, params, target.bare(), tree)
-            _record(client, params, state, target.bare(), pin, result)
+            signature = core_labels.signature_in(target.annotations)
+            _record(client, params, state, target.bare(), pin, result, signature)
 
 
 def _from_registry(client: Client, params: ImageParams, state: State, check: bool, result: ImageResult) -> None:
@@ -236,19 +237,28 @@ def _complete(client: Client, params: ImageParams, target: Descriptor, tree: ima
 
 
 def _record(
-    client: Client, params: ImageParams, state: State, target: Descriptor, pin: bool | None, result: ImageResult
+    client: Client,
+    params: ImageParams,
+    state: State,
+    target: Descriptor,
+    pin: bool | None,
+    result: ImageResult,
+    signature: str = "",
 ) -> None:
     """The name comes last, so that it never stands for something half-made."""
     if state.found is not None:
-        moved = Image(params.name, target, state.found.labels)
+        # Empty, it is removed: the old one is of another digest.
+        moved = Image(params.name, target, {**state.found.labels, core_labels.SIGNATURE: signature})
         if state.digest != target.digest:
-            images.update(client, moved, ["target"])
+            images.update(client, moved, ["target", f"labels.{core_labels.SIGNATURE}"])
             if core_labels.owner_of(moved.labels) == params.owner:
                 cri.forget(client, state.found)
         if pin is not None:
             _pin(client, params, moved, pin)
         return
     labels = {core_labels.OWNER: params.owner}
+    if signature:
+        labels[core_labels.SIGNATURE] = signature
     if pin:
         labels[core_labels.PINNED] = image_state.PINNED
     try:

@@ -207,7 +207,8 @@ def _collect(
 
 def _index(checkpoint: Checkpoint, target: Descriptor, children: Sequence[Descriptor], base: str) -> dict[str, Any]:
     """The layout's index: the checkpoint, and the base image under its own name, as importers make records."""
-    manifests = [_entry(target, checkpoint.name, {BASE: base})]
+    signed = {labels.SIGNATURE: checkpoint.signature} if checkpoint.signature else {}
+    manifests = [_entry(target, checkpoint.name, {BASE: base, **signed})]
     found = next((child for child in children if child.has_children), None)
     if base == INCLUDE and found is not None and checkpoint.base_name and checkpoint.base_name != checkpoint.name:
         manifests.append(_entry(found, checkpoint.base_name, {}))

@@ -204,6 +204,8 @@ def _announce(params: RegistryParams, plan: _Plan, found: Image | None, result: 
         result.actions.append(f"pull {plan.digest} from {params.reference}")
     elif plan.unprotected:
         result.actions.append(f"protect {plan.digest} from garbage collection")
+    if plan.manifest.signature and found is not None and not _signature(plan, found):
+        result.actions.append(f"sign {params.name} as it is in the registry")
     result.actions += plan.base.actions
     if found is not None and found.target.digest != plan.digest:
         result.actions.append(f"move {params.name} from {found.target.digest} to {plan.digest}")
@@ -242,13 +244,24 @@ def _record(client: Client, params: RegistryParams, plan: _Plan, found: Image | 
     with base_image.made(client, plan.base):
         target = plan.manifest.target.bare()
         labels = {core_labels.OWNER: params.owner} if found is None else dict(found.labels)
-        labels.pop(_TASK_LABEL, None)
+        signature = _signature(plan, found) or plan.manifest.signature
+        for name in (_TASK_LABEL, core_labels.SIGNATURE):
+            labels.pop(name, None)
+        if signature:
+            labels[core_labels.SIGNATURE] = signature
         if plan.manifest.layout == "task":
             labels[_TASK_LABEL] = "true"
         if found is None:
             _create(client, params, Image(params.name, target, labels))
-        elif found.target.digest != plan.digest:
+        elif found.target.digest != plan.digest or signature != _signature(plan, found):
             images.update(client, Image(params.name, target, labels), ["target", "labels"])
+
+
+def _signature(plan: _Plan, found: Image | None) -> str:
+    """The one that the checkpoint has here already."""
+    if found is None or found.target.digest != plan.digest:
+        return ""
+    return found.labels.get(core_labels.SIGNATURE, "")
 
 
 def _create(client: Client, params: RegistryParams, image: Image) -> None:

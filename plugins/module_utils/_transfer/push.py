@@ -10,6 +10,7 @@ import functools
 from collections.abc import Iterable
 from typing import Any
 
+from .._checkpoint.reader import Checkpoint
 from .._containerd import content
 from .._containerd.client import Client
 from .._core.errors import ConflictError, InputError
@@ -36,10 +37,10 @@ def run(client: Client, repository: Repository, params: RegistryParams, check: b
 def _run(client: Client, repository: Repository, params: RegistryParams, check: bool, result: TransferResult) -> None:
     checkpoint, target = load(client, params.name, params.digest)
     collected = _collect(client, target, params)
-    data = registry_manifest.document(collected, checkpoint.base_name, checkpoint.layout)
+    data = registry_manifest.document(collected, checkpoint.base_name, checkpoint.layout, checkpoint.signature)
     result.digest, result.after = checkpoint.digest, _brief(checkpoint.digest, data)
     existing = repository.manifest()
-    kept = existing is not None and _is_kept(existing, data, checkpoint.digest, params, result)
+    kept = existing is not None and _is_kept(existing, data, checkpoint, params, result)
     if kept and existing is not None:
         data, result.after = existing, result.before
     wanted = [part.descriptor for part in collected.parts] + [registry_manifest.CONFIG]
@@ -70,7 +71,9 @@ def _collect(client: Client, target: Descriptor, params: RegistryParams) -> regi
     return collected
 
 
-def _is_kept(existing: bytes, data: bytes, digest: str, params: RegistryParams, result: TransferResult) -> bool:
+def _is_kept(
+    existing: bytes, data: bytes, checkpoint: Checkpoint, params: RegistryParams, result: TransferResult
+) -> bool:
     """Whether what the tag stands for will do. Raises ConflictError ``registry_tag_taken``."""
     if existing == data:
         result.before = result.after
@@ -80,8 +83,9 @@ def _is_kept(existing: bytes, data: bytes, digest: str, params: RegistryParams, 
     except InputError:
         manifest = None
     result.before = _brief(manifest.target.digest if manifest else None, existing)
+    digest = checkpoint.digest
     if manifest is not None and manifest.target.digest == digest:
-        return manifest.has_base or not params.base
+        return (manifest.has_base or not params.base) and checkpoint.signature in ("", manifest.signature)
     if not params.force:
         raise ConflictError(
             "registry_tag_taken",

@@ -76,6 +76,8 @@ class Manifest:
     has_base: bool
     #: ``container`` or ``task``, as ``_checkpoint.reader.Checkpoint`` has it.
     layout: str
+    #: Of the index's digest; "" where nobody signed. Not verified.
+    signature: str = ""
 
 
 Graph = Mapping[str, Sequence[Descriptor]]
@@ -126,7 +128,7 @@ def _role(child: Descriptor) -> str:
     return next((role for part, role in _ROLES if part in child.media_type), "other")
 
 
-def document(collected: Collected, base_name: str, layout: str) -> bytes:
+def document(collected: Collected, base_name: str, layout: str, signature: str = "") -> bytes:
     """The manifest. The same parts give the same bytes."""
     parts = collected.parts
     annotations = {labels.CHECKPOINT: parts[0].descriptor.digest, LAYOUT: layout}
@@ -135,6 +137,8 @@ def document(collected: Collected, base_name: str, layout: str) -> bytes:
         annotations[_BASE_DIGEST] = top
     if base_name:
         annotations[_BASE_NAME] = base_name
+    if signature:
+        annotations[labels.SIGNATURE] = signature
     manifest = {
         "schemaVersion": 2,
         "mediaType": MANIFEST,
@@ -181,9 +185,10 @@ def read(data: bytes, name: str) -> Manifest:
         has_base = has_base or role.startswith(BASE_PREFIX)
     if len(indexes) != 1 or not indexes[0].is_index:
         raise _other(name, f"names {len(indexes)} usable indexes of a checkpoint, not one")
-    annotations = found.get("annotations")
-    layout = annotations.get(LAYOUT) if isinstance(annotations, dict) else ""
-    return Manifest(indexes[0], blobs, has_base, "task" if layout == "task" else "container")
+    given = found.get("annotations")
+    annotations = given if isinstance(given, dict) else {}
+    layout = "task" if annotations.get(LAYOUT) == "task" else "container"
+    return Manifest(indexes[0], blobs, has_base, layout, labels.signature_in(annotations))
 
 
 def missing(descriptor: Descriptor) -> InputError:

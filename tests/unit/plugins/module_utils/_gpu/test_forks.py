@@ -82,7 +82,7 @@ def test_one_that_was_stopped_stays_stopped() -> None:
         child.process.send_signal(19)
         os.waitid(os.P_PID, child.process.pid, os.WSTOPPED)
         forks.detach([fork], [os.getpid()], BOX)
-        # The kernel wakes it, so that it stops again by itself: for a moment it counts as running, on a busy machine for longer.
+        # The kernel wakes it, and it stops again by itself: until then it counts as running.
         deadline = time.monotonic() + 30
         while state(child.process.pid) != "T" and time.monotonic() < deadline:
             time.sleep(0.01)
