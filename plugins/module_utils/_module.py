@@ -16,7 +16,7 @@ from ansible.module_utils.basic import AnsibleModule, env_fallback
 from ansible.module_utils.common.parameters import remove_values
 
 from ._containerd.client import MINIMUM_RATE, RECONNECT_SECONDS, Client
-from ._core.errors import InputError, RestoreError
+from ._core.errors import InputError, RestoreError, refused
 
 #: Options of every module that talks to containerd.
 CONTAINERD = {
@@ -79,9 +79,8 @@ def run(argument_spec: dict[str, Any], step: Callable[..., Any], *, client: str 
     except RestoreError as error:
         _fail(module, argument_spec, error)
     except OSError as error:
-        # Disks that fill up and the like; everything that can be foreseen has a code of its own.
-        text = f"The node's operating system refused: {error}."
-        _fail(module, argument_spec, RestoreError("io_error", text, "Mend that, then run again."))
+        # Everything that can be foreseen has a code of its own.
+        _fail(module, argument_spec, refused(error))
     _conceal(module.params, argument_spec)
     if result.get("failed"):
         module.fail_json(**result)

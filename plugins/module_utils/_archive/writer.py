@@ -16,14 +16,12 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
 
 from .._core import files
-from .._core.errors import RETRYABLE, ConflictError, InputError, NodeError
+from .._core.errors import RETRYABLE, ConflictError, InputError, NodeError, is_full
 from .._streams.streams import Hasher
 from . import record as archive_record
 from .compression import compressed
 from .record import Record
 from .tar_writer import Item, Read, tar_chunks, tar_size
-
-_NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
 
 
 def partial_path(path: str) -> str:
@@ -131,7 +129,7 @@ def _errors(path: str) -> Iterator[None]:
         yield
     except OSError as error:
         directory = os.path.dirname(path)
-        if error.errno in _NO_SPACE:
+        if is_full(error):
             raise no_space(path, None) from error
         if error.errno == errno.ENOENT:
             raise InputError(

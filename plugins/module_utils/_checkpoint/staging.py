@@ -15,14 +15,13 @@ starting to, happens under flock on the root directory, which nobody holds while
 
 from __future__ import annotations
 
-import errno
 import json
 import os
 from collections.abc import Iterable, Iterator
 from contextlib import closing, contextmanager
 from typing import Callable
 
-from .._core.errors import InputError, NodeError
+from .._core.errors import RETRYABLE, InputError, NodeError, is_full
 from .._core.files import RESERVE, free_bytes, sync_directory
 from .._core.text import check_digest
 from .._streams.streams import ChunkSource, Expansion, compression, decompressed, peek, verified
@@ -34,7 +33,6 @@ from .staging_root import Waiting
 
 _TAR_OVERHEAD = 64 << 20
 _WAITING = Waiting()
-_NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
 
 
 def stage(
@@ -213,6 +211,7 @@ def no_space(root: str, needed: int | None, free: int) -> NodeError:
         "staging_no_space",
         f"Staging the checkpoint in {root} needs {need}, and {free} bytes are free there.",
         "Free space on that file system, or set staging_dir to a directory on a larger one.",
+        outcome=RETRYABLE,
         details={"path": root, "needed_bytes": needed, "free_bytes": free},
     )
 
@@ -222,7 +221,7 @@ def _io_errors(root: str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno in _NO_SPACE:
+        if is_full(error):
             raise no_space(root, None, free_bytes(root)) from error
         raise NodeError(
             "staging_io",

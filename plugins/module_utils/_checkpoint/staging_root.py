@@ -20,7 +20,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Callable
 
-from .._core.errors import RETRYABLE, ConflictError, NodeError
+from .._core.errors import RETRYABLE, ConflictError, NodeError, disk_full, is_full
 
 _POLL_SECONDS = 0.1
 
@@ -125,6 +125,8 @@ class Root:
         except FileExistsError:
             exists(self.path)  # another run was faster: check what it made
         except OSError as error:
+            if is_full(error):
+                raise disk_full(f"The staging directory {self.path}", error) from error
             raise NodeError(
                 "staging_dir_missing",
                 f"The staging directory {self.path} cannot be opened or made: {error.strerror}.",

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from .._containerd import tasks
-from .._core.errors import InputError, NodeError
+from .._core.errors import InputError, NodeError, disk_full, is_full
 
 _TAIL_BYTES = 4096
 _TAIL_LINES = 20
@@ -120,10 +120,12 @@ def prepared(stdio: Stdio) -> Iterator[list[str]]:
             except FileExistsError:
                 continue
             except OSError as error:
+                if is_full(error):
+                    raise disk_full(f"The output file {path}", error) from error
                 raise NodeError(
                     "stdio_unwritable",
                     f"The output file {path} cannot be made: {error.strerror}.",
-                    "Choose another file, or free space on its file system.",
+                    "Choose another file, or correct the rights of its directory.",
                 ) from error
         yield made
     except BaseException:
@@ -158,10 +160,12 @@ def _make_pipe(path: str) -> None:
     try:
         os.mkfifo(path, 0o600)
     except OSError as error:
+        if is_full(error):
+            raise disk_full(f"The named pipe {path} for the input", error) from error
         raise NodeError(
             "stdio_unwritable",
             f"The named pipe {path} for the input cannot be made: {error.strerror}.",
-            "Free space on its file system, or choose another staging_dir.",
+            "Correct the rights of its directory, or choose another staging_dir.",
         ) from error
 
 

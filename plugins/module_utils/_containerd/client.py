@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import re
 import socket
 import struct
 import time
@@ -64,6 +65,11 @@ _BY_STATUS: dict[str, tuple[type[RpcError], str, str]] = {
     "ABORTED": (RpcError, "aborted", RETRYABLE),
     "CANCELLED": (RpcError, "cancelled", UNKNOWN),
 }
+
+#: How the kernel's ENOSPC and EDQUOT read in containerd's texts, which come without a status of their own.
+_FULL = re.compile(r"no space left on device|disk quota exceeded", re.IGNORECASE)
+#: Where the kernel says the same of what is no disk: a cpuset without processors, watches that are used up.
+_NO_DISK = re.compile(r"cgroup|cpuset|add watch|inotify", re.IGNORECASE)
 
 
 class Client:
@@ -213,11 +219,15 @@ class Client:
         status = error.code().name
         text = error.details() or ""
         kind, code, outcome = _BY_STATUS.get(status, (RpcError, "rpc_failed", UNKNOWN))
+        remedy = _REMEDIES.get(status, "")
         name = "/".join(part.rsplit(".", 1)[-1] for part in path.strip("/").split("/"))
+        if _FULL.search(text) and not _NO_DISK.search(text):
+            code, outcome = _no_space_code(name), RETRYABLE
+            remedy = "Free space on the file system that it names, then run again."
         return kind(
             code,
             f"containerd at {self.address} answered {status} to {name}: {text.rstrip('.')}.",
-            _REMEDIES.get(status, ""),
+            remedy,
             outcome=outcome,
             rpc=path.strip("/"),
             details={"status": status, "text": text},
@@ -310,6 +320,15 @@ class Client:
                 # It hung up, which is an answer.
                 return False
         return False
+
+
+def _no_space_code(name: str) -> str:
+    """The code of a full disk by the call (``Service/Method``) that found it."""
+    if name.startswith("Snapshots/") or name == "Diff/Apply":
+        return "snapshots_no_space"
+    if name.startswith(("Content/", "Diff/", "Transfer/")):
+        return "content_no_space"
+    return "containerd_no_space"
 
 
 _REMEDIES = {

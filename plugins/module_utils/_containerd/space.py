@@ -53,7 +53,7 @@ def shortage(store: ContentStore, subject: str, needed: int | None) -> NodeError
 
 def ran_out(error: RpcError) -> bool:
     """Whether a call failed for want of space on the daemon's side."""
-    return "no space left" in str(error.details.get("text", ""))
+    return error.code in ("content_no_space", "snapshots_no_space")
 
 
 @contextmanager

@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -134,3 +135,27 @@ def combined(problems: Sequence[RestoreError]) -> RestoreError:
         "Mend all of them, then run again.",
         details={"problems": [{"code": problem.code, "message": problem.sentence()} for problem in problems]},
     )
+
+
+def is_full(error: OSError) -> bool:
+    """Whether a write failed for want of space, or of quota."""
+    return error.errno in (errno.ENOSPC, errno.EDQUOT)
+
+
+def disk_full(what: str, error: OSError) -> NodeError:
+    """The error for a write that found no space; ``what`` begins the message."""
+    where = f" of {error.filename}" if error.filename else ""
+    return NodeError(
+        "disk_full",
+        f"{what} cannot be written: the file system{where} is full ({error.strerror}).",
+        "Free space on it, then run again.",
+        outcome=RETRYABLE,
+        details={"path": error.filename},
+    )
+
+
+def refused(error: OSError) -> RestoreError:
+    """The error for what the operating system refused and no other code foresees."""
+    if is_full(error):
+        return disk_full("A file", error)
+    return RestoreError("io_error", f"The node's operating system refused: {error}.", "Mend that, then run again.")

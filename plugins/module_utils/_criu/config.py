@@ -23,7 +23,7 @@ import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from .._core.errors import InputError, NodeError
+from .._core.errors import InputError, NodeError, disk_full, is_full
 
 TCP_NONE = "none"
 TCP_ESTABLISHED = "established"
@@ -163,10 +163,12 @@ def write(path: str, text: str) -> bool:
             _replace(path, parent, text)
             changed = True
     except OSError as error:
+        if is_full(error):
+            raise disk_full(f"CRIU's configuration file {path}", error) from error
         raise NodeError(
             "criu_config_unwritable",
             f"CRIU's configuration file {path} cannot be written: {error.strerror}.",
-            "Free space or correct the rights of its directory; CRIU silently ignores a missing file.",
+            "Correct the rights of its directory; CRIU silently ignores a missing file.",
         ) from error
     return changed
 

@@ -19,7 +19,7 @@ import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from .._core.errors import NodeError
+from .._core.errors import NodeError, disk_full, is_full
 from .._host import processes
 from .._oci import spec_adapt
 
@@ -58,6 +58,8 @@ def added(path: str, options: Sequence[str]) -> Iterator[None]:
             head = f"# gpuops-restore begin {pid} {processes.start_time(pid) or 0} after {before}"
             _write(path, "\n".join([head, *options, f"# gpuops-restore end {pid}"]) + "\n" + rest)
     except OSError as error:
+        if is_full(error):
+            raise disk_full(f"CRIU's configuration file {path}", error) from error
         raise NodeError(
             "criu_config_unwritable",
             f"CRIU's configuration file {path}, which has to have {', '.join(options)} for a dump, cannot be written: "

@@ -12,7 +12,7 @@ from __future__ import annotations
 import re
 import uuid
 
-from .._containerd import images, messages
+from .._containerd import images, messages, space
 from .._containerd.client import Client
 from .._core.errors import (
     RETRYABLE,
@@ -91,7 +91,7 @@ def explain(wanted: str, error: RpcError) -> RestoreError:
             "Give archive, or pull it beforehand (crictl pull, ctr images pull), or use a newer containerd.",
             rpc=error.rpc,
         )
-    if isinstance(error, (DeadlineError, UnavailableError)):
+    if isinstance(error, (DeadlineError, UnavailableError)) or space.ran_out(error):
         return error
     if isinstance(error, NotFoundError) or "not found" in text:
         return InputError(

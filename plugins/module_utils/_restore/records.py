@@ -46,8 +46,13 @@ def write_receipt(root: str, name: str, receipt: Mapping[str, Any]) -> None:
     path = receipt_path(root, name)
     state_dir.make_private(os.path.dirname(path), root)
     partial = f"{path}.{os.getpid()}"
-    _write(partial, receipt)
-    os.replace(partial, path)
+    try:
+        _write(partial, receipt)
+        os.replace(partial, path)
+    except BaseException:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(partial)
+        raise
 
 
 def keep_evidence(root: str, name: str, keep: int, directory: str, outputs: Sequence[str]) -> str:

@@ -16,7 +16,7 @@ from .._container import container as container_steps, task as task_steps
 from .._container.task import TaskResult
 from .._containerd.client import Client
 from .._core import labels, state_dir, text
-from .._core.errors import RestoreError
+from .._core.errors import RestoreError, refused
 from .._gpu import driver as gpu_driver, nvml, vram
 from .._probe import probe as probes
 from . import gpu, records
@@ -110,8 +110,7 @@ class _Attempt:
         except RestoreError as error:
             self._result.fail(error)
         except OSError as error:
-            refused = f"The node's operating system refused: {error}."
-            self._result.fail(RestoreError("io_error", refused, "Mend that, then run again."))
+            self._result.fail(refused(error))
         if self._result.failure and not self._check:
             self._keep_evidence(self._result.failure)
             self._roll_back()

@@ -140,9 +140,14 @@ def test_errors_are_told_with_what_to_do(run: Runs) -> None:
 
 
 def test_what_the_operating_system_refuses_has_a_code_and_a_traceback(run: Runs) -> None:
-    found = run(raises(OSError(28, "No space left on device")))
-    assert (found["failure"]["code"], "No space left on device" in found["msg"]) == ("io_error", True)
+    found = run(raises(OSError(5, "Input/output error")))
+    assert (found["failure"]["code"], "Input/output error" in found["msg"]) == ("io_error", True)
     assert "raise error" in str(found["exception"])
+
+
+def test_a_full_disk_may_have_room_later(run: Runs) -> None:
+    found = run(raises(OSError(28, "No space left on device")))
+    assert (found["failure"]["code"], found["failure"]["outcome"]) == ("disk_full", "retryable")
 
 
 @pytest.mark.parametrize(

@@ -26,6 +26,7 @@ from ansible_collections.gpuops.restore.plugins.module_utils._checkpoint import 
 )
 from ansible_collections.gpuops.restore.plugins.module_utils._checkpoint.staging_root import Waiting
 from ansible_collections.gpuops.restore.plugins.module_utils._core.errors import (
+    RETRYABLE,
     ConflictError,
     InputError,
     NodeError,
@@ -193,7 +194,8 @@ def test_a_disk_that_fills_up(root: Path, monkeypatch: pytest.MonkeyPatch) -> No
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(os, "pwrite", full)
-    assert refused(root).code == "staging_no_space"
+    error = refused(root)
+    assert (error.code, error.outcome) == ("staging_no_space", RETRYABLE)
     monkeypatch.setattr(os, "pwrite", lambda *_args: (_ for _ in ()).throw(OSError(errno.EIO, "I/O error")))
     assert refused(root).code == "staging_io"
 

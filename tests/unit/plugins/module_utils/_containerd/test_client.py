@@ -401,3 +401,42 @@ def test_reads_are_named_as_such_and_nothing_else() -> None:
 
 def test_the_socket_that_the_fake_serves_is_one(fake: FakeContainerd) -> None:
     assert stat.S_ISSOCK(os.stat(fake.address).st_mode)
+
+
+# --- full disks
+
+
+@pytest.mark.parametrize(
+    ("call", "code"),
+    [
+        ("containerd.services.diff.v1.Diff/Apply", "snapshots_no_space"),
+        ("containerd.services.snapshots.v1.Snapshots/Prepare", "snapshots_no_space"),
+        ("containerd.services.diff.v1.Diff/Diff", "content_no_space"),
+        ("containerd.services.content.v1.Content/Info", "content_no_space"),
+        ("containerd.services.leases.v1.Leases/List", "containerd_no_space"),
+        ("containerd.services.tasks.v1.Tasks/Create", "containerd_no_space"),
+    ],
+)
+@pytest.mark.parametrize("text", ["write /a/b: no space left on device", "mkdir /a: disk quota exceeded"])
+def test_a_full_disk_has_its_own_code_and_is_retryable(
+    fake: FakeContainerd, client: Client, call: str, code: str, text: str
+) -> None:
+    fake.fail(call.rsplit(".", 1)[1], "UNKNOWN", text)
+    with pytest.raises(RpcError) as caught:
+        client.call(call)
+    assert (caught.value.code, caught.value.outcome) == (code, RETRYABLE)
+    assert text in caught.value.message and "Free space" in caught.value.remedy
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "write /sys/fs/cgroup/cpuset/a/cgroup.procs: no space left on device",
+        "inotify_add_watch: no space left on device",
+    ],
+)
+def test_what_is_no_disk_is_not_taken_for_one(fake: FakeContainerd, client: Client, text: str) -> None:
+    fake.fail("Tasks/Create", "UNKNOWN", text)
+    with pytest.raises(RpcError) as caught:
+        client.call("containerd.services.tasks.v1.Tasks/Create")
+    assert caught.value.code == "rpc_failed"

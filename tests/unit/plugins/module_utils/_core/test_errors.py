@@ -6,12 +6,18 @@
 
 from __future__ import annotations
 
+import errno
+
+import pytest
+
 from ansible_collections.gpuops.restore.plugins.module_utils._core.errors import (
     RETRYABLE,
+    TERMINAL,
     UNKNOWN,
     NodeError,
     RpcError,
     combined,
+    refused,
 )
 
 
@@ -52,3 +58,18 @@ def test_several_problems_as_one() -> None:
         {"code": "b_missing", "message": "No b. Get b."},
     ]
     assert combined([first, NodeError("a_missing", "No a there.")]).code == "a_missing"
+
+
+@pytest.mark.parametrize(
+    ("number", "code", "outcome"),
+    [
+        (errno.ENOSPC, "disk_full", RETRYABLE),
+        (errno.EDQUOT, "disk_full", RETRYABLE),
+        (errno.EIO, "io_error", TERMINAL),
+        (errno.EACCES, "io_error", TERMINAL),
+    ],
+)
+def test_what_the_operating_system_refuses(number: int, code: str, outcome: str) -> None:
+    error = refused(OSError(number, "why", "/a/b"))
+    assert (error.code, error.outcome) == (code, outcome)
+    assert "/a/b" in error.message and error.remedy

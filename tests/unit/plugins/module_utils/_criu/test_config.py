@@ -6,13 +6,14 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 from pathlib import Path
 
 import pytest
 
-from ansible_collections.gpuops.restore.plugins.module_utils._core.errors import InputError, NodeError
+from ansible_collections.gpuops.restore.plugins.module_utils._core.errors import RETRYABLE, InputError, NodeError
 from ansible_collections.gpuops.restore.plugins.module_utils._criu import config as criu_config
 from ansible_collections.gpuops.restore.plugins.module_utils._criu.config import CriuOptions
 
@@ -158,6 +159,17 @@ def test_a_link_is_replaced_not_followed(tmp_path: Path) -> None:
     assert criu_config.write(str(path), "keep") is True
     assert not path.is_symlink()
     assert victim.read_text() == "keep"
+
+
+def test_a_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(_descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(NodeError) as caught:
+        criu_config.write(str(tmp_path / "work" / "criu.conf"), "x")
+    assert (caught.value.code, caught.value.outcome) == ("disk_full", RETRYABLE)
+    assert os.listdir(tmp_path / "work") == []
 
 
 def test_an_unwritable_place(tmp_path: Path) -> None:
