@@ -61,7 +61,8 @@ def _become_node(libc: ctypes.CDLL, node: Node, entries: list[cgroups.Hierarchy]
     _mount(libc, "overlay", str(root), "overlay", 0, layers)
     for path, mode in VOLUMES.items():
         source = node.data / "volumes" / path.strip("/").replace("/", "-")
-        source.mkdir(parents=True)
+        # After a reboot it is there, with what was in it.
+        source.mkdir(parents=True, exist_ok=True)
         source.chmod(mode)
         target = root / path.strip("/")
         target.mkdir(parents=True, exist_ok=True)

@@ -235,6 +235,19 @@ def restart(node: Node) -> None:
     await_containerd(node)
 
 
+def reboot(node: Node) -> None:
+    """As after a loss of power: processes, mounts and what lies in memory are gone, the disk is as it was."""
+    require_root()
+    with lab_lock():
+        _end_connections(node.name)
+        _end_processes(node.name)
+        cgroups.remove(node.name)
+        cgroups.create(node.name)
+        _await_boot(node, _spawn(node))
+    control(node, "start")
+    await_containerd(node)
+
+
 def run(node: Node, command: Sequence[str]) -> subprocess.CompletedProcess[str]:
     """Run a command in the node; the result carries its status and output."""
     node.inside("/")
