@@ -17,8 +17,10 @@ import struct
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
+from .._host import processes
+
 _SOCKET = re.compile(r"socket:\[([0-9]+)\]\Z")
-_PROTOCOLS = frozenset(["TCP", "TCPv6", "UDP", "UDPv6", "UDP-Lite", "UDPLITEv6", "RAW", "RAWv6", "PING", "PINGv6"])
+PROTOCOLS = frozenset(["TCP", "TCPv6", "UDP", "UDPv6", "UDP-Lite", "UDPLITEv6", "RAW", "RAWv6", "PING", "PINGv6"])
 _LISTS = ("tcp", "tcp6", "udp", "udp6")
 
 
@@ -45,7 +47,7 @@ def held_by(pids: Iterable[int], proc: str = "/proc") -> list[InetSocket]:
     for pid in pids:
         mine = {inode: protocol for inode, protocol in _sockets(pid, proc) if inode not in found}
         if mine:
-            command, addresses = _command(pid, proc), _addresses(pid, proc)
+            command, addresses = processes.command(pid, proc), _addresses(pid, proc)
             for inode, protocol in mine.items():
                 found[inode] = InetSocket(pid, command, protocol, addresses.get(inode, ""))
     return list(found.values())
@@ -62,30 +64,19 @@ def address(text: str) -> str:
 
 def _sockets(pid: int, proc: str) -> Iterator[tuple[str, str]]:
     """Inode and protocol of each internet socket of a process."""
-    directory = f"{proc}/{pid}/fd"
-    try:
-        names = sorted(os.listdir(directory), key=int)
-    except (FileNotFoundError, ProcessLookupError):
-        return
-    for name in names:
-        try:
-            match = _SOCKET.match(os.readlink(f"{directory}/{name}"))
-            if match is None:
-                continue
-            protocol = os.getxattr(f"{directory}/{name}", "system.sockprotoname").rstrip(b"\0").decode("ascii")
-        except OSError:
-            # Closed since.
-            continue
-        if protocol in _PROTOCOLS:
+    for number, target in processes.descriptors(pid, proc):
+        match = _SOCKET.match(target)
+        protocol = protocol_of(f"{proc}/{pid}/fd/{number}") if match else ""
+        if match and protocol in PROTOCOLS:
             yield match.group(1), protocol
 
 
-def _command(pid: int, proc: str) -> str:
+def protocol_of(path: str) -> str:
+    """The kernel's name for the protocol of a socket, by the way to its descriptor; empty for one closed since."""
     try:
-        with open(f"{proc}/{pid}/comm", encoding="utf-8", errors="replace") as stream:
-            return stream.read().strip()
+        return os.getxattr(path, "system.sockprotoname").rstrip(b"\0").decode("ascii")
     except OSError:
-        return "?"
+        return ""
 
 
 def _addresses(pid: int, proc: str) -> dict[str, str]:

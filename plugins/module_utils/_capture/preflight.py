@@ -24,7 +24,7 @@ from .._criu import known_limits
 from .._gpu import forks, peer_access, processes as gpu_processes, state as gpu_state
 from .._host import cgroup, memory as host_memory, mountinfo
 from .._image import unpack
-from . import gpu, inet_sockets, layer, own_network, resources, restorable, unlinked_files
+from . import gpu, inet_sockets, layer, own_network, resources, restorable, unlinked_files, unsupported
 from .gpu import Gpus
 from .params import CaptureParams, DumpOptions
 from .unlinked_files import UnlinkedFile
@@ -80,6 +80,7 @@ def examine(client: Client, params: CaptureParams, container: Container, task: T
     path = daemon.daemon_environment(client)["PATH"]
     problems += _program_problems(path)
     problems += _version_problems(container, tgids, path, access.proc)
+    problems += unsupported.problems(container, task.pid, tgids, access.proc)
     problems += _resource_problems(container, tgids, params.criu, access.proc)
     problems += _mount_problems(container, task, access.proc)
     unlinked = unlinked_files.find(tgids, container.spec, access.proc)

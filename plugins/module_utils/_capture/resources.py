@@ -10,13 +10,14 @@ connected socket needs ``tcp-established``), ``file-lock.c`` and ``mount.c``.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import stat as stat_module
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from .._host import mountinfo
+from .._host import mountinfo, processes
 from .._host.mountinfo import Mount
 
 #: SYN_SENT to LAST_ACK and CLOSING without TIME_WAIT (06), CLOSE (07) and LISTEN (0A), include/net/tcp_states.h.
@@ -67,27 +68,32 @@ def file_locks(pids: Iterable[int], proc: str = "/proc") -> int:
 
 def nvidia_devices(pids: Iterable[int], proc: str = "/proc") -> list[int]:
     """Those of the processes that have a device of the NVIDIA driver open."""
-    return [pid for pid in pids if any(target.startswith("/dev/nvidia") for target in _targets(pid, proc))]
+    return [
+        pid
+        for pid in pids
+        if any(target.startswith("/dev/nvidia") for _number, target in processes.descriptors(pid, proc))
+    ]
 
 
 def foreign_devices(pids: Iterable[int], proc: str = "/proc") -> list[str]:
     """Devices that are input or output of the processes, and on no mount of theirs: the host's, handed in from outside.
 
-    CRIU looks the mount of an open file up in the process's own list (criu/files-reg.c), and gives up without one.
+    CRIU looks the mount of an open file up among those of all processes (criu/files-reg.c), and gives up without one.
     """
     found = []
+    pids = list(pids)
+    mounts: set[int] | None = None
     for pid in pids:
-        mounts: set[int] | None = None
         for number in range(3):
             try:
                 target = os.readlink(f"{proc}/{pid}/fd/{number}")
                 if not target.startswith("/") or not stat_module.S_ISCHR(os.stat(f"{proc}/{pid}/fd/{number}").st_mode):
                     continue
                 mount = mountinfo.of_descriptor(f"{proc}/{pid}/fdinfo/{number}")
-                if mounts is None:
-                    mounts = {one.mount_id for one in mountinfo.parse(mountinfo.read(f"{proc}/{pid}/mountinfo"))}
             except OSError:
                 continue
+            if mounts is None:
+                mounts = {one.mount_id for one in _mounts(pids, proc)}
             if mount and mount not in mounts:
                 found.append(f"{target} as descriptor {number} of process {pid}")
     return found
@@ -140,25 +146,18 @@ def _clean(path: str) -> str:
     return os.path.normpath(path) if path else path
 
 
-def _sockets(pid: int, proc: str) -> set[str]:
-    matches = (_SOCKET.match(target) for target in _targets(pid, proc))
-    return {match.group(1) for match in matches if match}
-
-
-def _targets(pid: int, proc: str) -> list[str]:
-    """What a process's descriptors lead to; nothing for one that has ended."""
-    directory = f"{proc}/{pid}/fd"
+def _mounts(pids: Iterable[int], proc: str) -> list[Mount]:
+    """Those of all the processes, which may have mount namespaces of their own."""
     found = []
-    try:
-        names = os.listdir(directory)
-    except (FileNotFoundError, ProcessLookupError):
-        return []
-    for name in names:
-        try:
-            found.append(os.readlink(f"{directory}/{name}"))
-        except OSError:
-            continue
+    for pid in pids:
+        with contextlib.suppress(OSError):
+            found += mountinfo.parse(mountinfo.read(f"{proc}/{pid}/mountinfo"))
     return found
+
+
+def _sockets(pid: int, proc: str) -> set[str]:
+    matches = (_SOCKET.match(target) for _number, target in processes.descriptors(pid, proc))
+    return {match.group(1) for match in matches if match}
 
 
 def _rows(path: str, skip: int = 1) -> list[list[str]]:

@@ -2,11 +2,12 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""A process that cannot be taken for a later one with its number."""
+"""A process that cannot be taken for a later one with its number, and what it has open."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import os
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 
@@ -43,3 +44,28 @@ def identify(pids: Iterable[int], proc: str = "/proc") -> list[Process]:
     """The processes that live now, ascending."""
     started = ((pid, start_time(pid, proc)) for pid in sorted(set(pids)))
     return [Process(pid, start) for pid, start in started if start is not None]
+
+
+def command(pid: int, proc: str = "/proc") -> str:
+    """The process's name, as ps shows it; ``?`` for one that has ended."""
+    try:
+        with open(f"{proc}/{pid}/comm", encoding="utf-8", errors="replace") as stream:
+            return stream.read().strip()
+    except OSError:
+        return "?"
+
+
+def descriptors(pid: int, proc: str = "/proc") -> Iterator[tuple[int, str]]:
+    """Each descriptor of a process with what it leads to, ascending; nothing for one that has ended."""
+    directory = f"{proc}/{pid}/fd"
+    try:
+        numbers = sorted(map(int, os.listdir(directory)))
+    except (FileNotFoundError, ProcessLookupError):
+        return
+    for number in numbers:
+        try:
+            target = os.readlink(f"{directory}/{number}")
+        except OSError:
+            # Closed since.
+            continue
+        yield number, target
