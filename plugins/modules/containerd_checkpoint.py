@@ -223,6 +223,15 @@ detached:
   elements: dict
   returned: success
   sample: [{pid: 41240, mappings: 33, descriptors: 36}]
+ended:
+  description:
+    - The captured processes that ended when the workload went on. A dump interrupts system calls, and a program that takes that for an
+      error ends. With the task's own process the workload has ended. Each is warned of; after a failure they are in
+      C(failure.details.ended).
+  type: list
+  elements: dict
+  returned: success
+  sample: []
 accepted:
   description:
     - What was found of what O(accept) vouches for - C(code) and C(message) of the refusal that it would have been, and the C(outcome).
@@ -322,6 +331,7 @@ def step(module: AnsibleModule, client: Client) -> dict[str, Any]:
         "staged": done.staged,
         "detached": done.detached,
         "accepted": done.accepted,
+        "ended": done.ended,
         "unlinked_files": done.unlinked_files,
         "lock_attempts": done.lock_attempts,
         "recorded": done.facts.to_json(),

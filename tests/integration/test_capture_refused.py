@@ -19,6 +19,8 @@ from gpuops_lab.node import output
 NAME, REF = "workload", "gpuops.test/refused:1"
 STATE = "/var/lib/gpuops-restore"
 PLACE = "/srv/refused"
+#: A counter that no interruption ends.
+COUNT = "n=0; while true; do n=$((n + 1)); echo $n > /var/count; /bin/busybox sleep 0.1; done"
 RunModule = Callable[..., dict[str, Any]]
 
 
@@ -48,8 +50,13 @@ def run(node: Node, *options: str, name: str = NAME, command: tuple[str, ...] = 
     arguments = ["--detach", "--log-uri", workload.log_uri(name), *options, image.REFERENCE, name]
     workload.ctr(node, "k8s.io", "run", *arguments, *command)
     workload.await_count(node, name, 2)
+    return pids(node, name)[0]
+
+
+def pids(node: Node, name: str = NAME) -> list[str]:
+    """Of the task, if it runs."""
     lines = map(str.split, workload.ctr(node, "k8s.io", "tasks", "ls").splitlines())
-    return next(words[1] for words in lines if words[0] == name)
+    return [words[1] for words in lines if words[0] == name and words[2] == "RUNNING"]
 
 
 def wanted(**more: Any) -> dict[str, Any]:
@@ -72,19 +79,21 @@ def comes_back(node: Node, run_module: RunModule, restore: dict[str, Any] | None
     """Captured and ended, it is restored and counts on; what the capture warned of."""
     reached = workload.count(node, NAME)
     done = run_module("containerd_checkpoint", wanted(**more))
+    reference = done["checkpoint"]["name"]
     workload.delete(node, NAME)
-    run_module("containerd_checkpoint_stage", {"checkpoint": REF})
-    asked = {"name": NAME, "checkpoint": REF, **(restore or {})}
+    run_module("containerd_checkpoint_stage", {"checkpoint": reference})
+    asked = {"name": NAME, "checkpoint": reference, **(restore or {})}
     run_module("containerd_restore", {"workloads": [asked], "huge_pages": "keep"})
     workload.await_count(node, NAME, workload.await_count(node, NAME, reached) + 2)
     return [str(text) for text in done.get("warnings", [])]
 
 
-def remove(node: Node, run_module: RunModule) -> None:
+def remove(node: Node, run_module: RunModule, *references: str) -> None:
     for module in ("containerd_task", "containerd_container"):
         run_module(module, {"container_id": NAME, "state": "absent"})
-    run_module("containerd_checkpoint_stage", {"checkpoint": REF, "state": "absent"})
-    workload.ctr(node, "k8s.io", "images", "rm", "--sync", REF)
+    for reference in references or (REF,):
+        run_module("containerd_checkpoint_stage", {"checkpoint": reference, "state": "absent"})
+        workload.ctr(node, "k8s.io", "images", "rm", "--sync", reference)
 
 
 @pytest.mark.usefixtures("clean")
@@ -99,6 +108,18 @@ def test_a_process_namespace_that_is_shared(node: Node, run_module: RunModule, e
     run(node)
     assert comes_back(node, run_module) == []
     remove(node, run_module)
+
+
+@pytest.mark.usefixtures("clean")
+def test_a_user_namespace(node: Node, run_module: RunModule) -> None:
+    """With mappings it comes back, twice over; runc 1.1 starts none without."""
+    run(node, "--uidmap", "0:100000:65536", "--gidmap", "0:200000:65536")
+    for reference in (REF, f"{REF}-again"):
+        assert comes_back(node, run_module, name=reference) == []
+        (pid,) = pids(node)
+        assert output(node, ["cat", f"/proc/{pid}/uid_map"]).split() == ["0", "100000", "65536"]
+        assert output(node, ["stat", "-c", "%u %g", f"/proc/{pid}"]) == "100000 200000\n"
+    remove(node, run_module, REF, f"{REF}-again")
 
 
 @pytest.mark.usefixtures("clean")
@@ -169,3 +190,25 @@ def test_devices_in_a_network_given_by_path(node: Node, run_module: RunModule) -
     assert "eth0" in output(node, ["ip", "-n", "pod", "link"])
     remove(node, run_module)
     output(node, ["ip", "netns", "delete", "pod"])
+
+
+@pytest.mark.usefixtures("clean")
+def test_a_process_that_ends_by_the_capture_is_told(node: Node, run_module: RunModule) -> None:
+    """busybox' sleep takes the interruption by a dump for an error; the image is whole, and the counter goes on."""
+    run(node, command=("/bin/sh", "-c", f"/bin/sleep 1000 & {COUNT}"))
+    done = run_module("containerd_checkpoint", wanted(leave="running"))
+    assert done["checkpoint"]["digest"]
+    assert "sleep" in [process["command"] for process in done["ended"]]
+    assert "busybox" in str(done["warnings"]) and "ended when they went on" in str(done["warnings"])
+    workload.await_count(node, NAME, workload.count(node, NAME) + 2)
+    workload.ctr(node, "k8s.io", "images", "rm", "--sync", REF)
+
+
+@pytest.mark.usefixtures("clean")
+def test_a_task_that_ends_by_the_capture_is_told(node: Node, run_module: RunModule, expect_failure: RunModule) -> None:
+    run(node, command=("/bin/sh", "-c", "echo 2 > /var/count; exec /bin/sleep 1000"))
+    done = run_module("containerd_checkpoint", wanted(leave="running"))
+    assert f"The task of {NAME} has ended" in str(done["warnings"])
+    assert pids(node) == []
+    workload.ctr(node, "k8s.io", "images", "rm", "--sync", REF)
+    expect_failure("containerd_checkpoint", wanted(leave="running"), "task_not_running")

@@ -12,7 +12,7 @@ from typing import Any
 
 from .._containerd.client import Client
 from .._core.errors import ConflictError, InputError, NodeError
-from .._gpu import driver, forks, info as gpu_info, state as gpu_state
+from .._gpu import driver, forks, info as gpu_info, state as gpu_state, transitions
 from .._gpu.devices import NONE, REQUIRED
 from .._gpu.forks import Fork
 from .._host.processes import Process
@@ -39,7 +39,8 @@ def examine(client: Client, params: gpu_state.StateParams, mode: str, processes:
     """What there is to suspend; nothing is changed.
 
     Raises NodeError with the driver's own reason where CUDA processes, or perhaps some, cannot be suspended, InputError
-    ``no_cuda_processes`` where some are required, ConflictError ``cuda_states_mixed``.
+    ``no_cuda_processes`` where some are required, ConflictError ``cuda_states_mixed``, RestoreError
+    ``cuda_process_failed`` or ``cuda_restore_failed`` where one is lost already.
     """
     if mode == NONE:
         return Gpus()
@@ -65,6 +66,12 @@ def examine(client: Client, params: gpu_state.StateParams, mode: str, processes:
                 "Wait until the workload uses its GPU, or set gpu to auto.",
             )
         return Gpus(forks=inherited)
+    for process in found:
+        # Neither would come back, whatever the driver says of the second one's state.
+        if process["state"] == driver.FAILED:
+            raise transitions.broken(process["pid"])
+        if process["restore_failed"]:
+            raise transitions.poisoned(process["pid"], process["restore_failed"])
     states = {process["state"] for process in found}
     if len(states) > 1 or not states <= {driver.RUNNING, driver.LOCKED, driver.CHECKPOINTED}:
         raise ConflictError(

@@ -116,6 +116,8 @@ class CaptureResult:
     staged: str = ""
     #: How often it was tried to lock all CUDA processes, which may wait for each other.
     lock_attempts: int = 0
+    #: The captured processes that ended when the workload went on: pid and command.
+    ended: list[dict[str, Any]] = field(default_factory=list)
     #: The processes that gave up what they inherited of a CUDA process, as Fork.result.
     detached: list[dict[str, Any]] = field(default_factory=list)
     #: What was found of what the operator vouches for, as restorable.vouched.

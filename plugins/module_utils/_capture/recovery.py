@@ -18,9 +18,17 @@ from .._containerd import leases, snapshots, task_removal, tasks
 from .._containerd.client import Client
 from .._containerd.tasks import Task
 from .._core import state_dir
-from .._core.errors import RETRYABLE, ConflictError, NotFoundError, PreconditionError, RestoreError, RpcError
+from .._core.errors import (
+    RETRYABLE,
+    TERMINAL,
+    ConflictError,
+    NotFoundError,
+    PreconditionError,
+    RestoreError,
+    RpcError,
+)
 from .._criu import dump_config
-from .._gpu import state as gpu_state
+from .._gpu import state as gpu_state, transitions
 from .._gpu.driver import QUERY, Driver
 from .._host import cgroup, memory, processes as host_processes
 from . import unlinked_files
@@ -66,7 +74,11 @@ def recover(client: Client, params: CaptureParams, mark_file: MarkFile, mark: Ma
             # Its image is complete, and SIGKILL may have been sent.
             task_removal.end(client, container_id, 0.0)
         elif mark.cuda:
-            resume_cuda(client, params.cuda(mark.cuda_state))
+            try:
+                resume_cuda(client, params.cuda(mark.cuda_state))
+            except RestoreError as error:
+                # What the capture left paused has an image; one that was broken off has none.
+                raise lost(container_id, error, mark.name if mark.phase == KEPT_PAUSED else "") from error
     remove_leftovers(client, mark)
     mark_file.clear()
 
@@ -109,6 +121,30 @@ def resume_cuda(client: Client, params: gpu_state.StateParams, driver: Driver | 
             if error.details.get("operation") != QUERY:
                 raise
     return gpu_state.ensure(client, params, False).seconds
+
+
+def is_lost(error: RestoreError) -> bool:
+    """Whether CUDA processes cannot get their memory back any more, and with them the workload cannot go on."""
+    return error.code in transitions.LOST or bool(error.details.get("lost"))
+
+
+def lost(container_id: str, error: RestoreError, checkpoint: str = "") -> RestoreError:
+    """The same error, said for what it is where the workload is lost. ``checkpoint``: a complete one of it, if any."""
+    if not is_lost(error):
+        return error
+    if not checkpoint:
+        remedy = "Remove the task; start it anew, or restore it from an earlier checkpoint."
+    elif transitions.NOT_SUPPORTED in error.message:
+        remedy = f"Remove the task and start it anew: this driver cannot restore the checkpoint {checkpoint} either."
+    else:
+        remedy = f"Remove the task, and restore it from the checkpoint {checkpoint}."
+    return RestoreError(
+        error.code,
+        f"The workload {container_id} is lost: {error.message}",
+        remedy,
+        outcome=TERMINAL,
+        details={**error.details, "lost": True},
+    )
 
 
 def remove_leftovers(client: Client, mark: Mark) -> None:

@@ -28,9 +28,10 @@ from .._gpu import driver as gpu_driver, forks, state as gpu_state
 from .._gpu.driver import Driver
 from .._gpu.processes import Scope
 from .._host import cgroup, huge_pages, processes as host_processes
+from .._host.processes import Process
 from .._oci.facts import Facts
 from .._oci.image import Descriptor
-from . import layer as capture_layer, mark as capture_mark, recovery, settle, unlinked_files
+from . import layer as capture_layer, mark as capture_mark, recovery, settle, survivors, unlinked_files
 from .mark import Mark, MarkFile
 from .params import AUTO, ON, PAUSED, RUNNING, STOPPED, CaptureParams, CaptureResult
 from .preflight import Subject
@@ -63,6 +64,10 @@ class Capture:
         self._directory = state_dir.capture_dir(capture_root, client.namespace, params.container_id)
         self._images = os.path.join(self._directory, "images")
         self._work = os.path.join(self._directory, "work")
+        access = params.access
+        self._scope = Scope(task_pid=subject.task.pid, proc=access.proc, cgroup_root=access.cgroup_root)
+        #: What is dumped, with names.
+        self._captured: dict[Process, str] = {}
         self._driver: Driver | None = None
         #: Where the CUDA processes were, and go back to.
         self._cuda_state = gpu_driver.LOCKED if subject.gpus.locked else gpu_driver.RUNNING
@@ -95,17 +100,22 @@ class Capture:
                     self._resume_after(error, mark)
                     raise
             if self._params.leave == STOPPED:
+                self._captured = {}
                 settle.end_task(self._client, self._params.container_id, self._mark_file, mark)
                 self._paused = self._suspended = False
             elif self._params.leave == PAUSED:
                 mark = replace(mark, phase=capture_mark.KEPT_PAUSED, lease="")
                 self._mark_file.write(mark)
             self._finish(digest, criu)
+            if self._params.leave == RUNNING:
+                self._result.ended = survivors.ended(self._captured, self._params.access.proc)
+                self._result.warnings += self._ended_sentences(self._result.ended)
             if self._resume_error is not None:
                 raise self._resume_error
         except BaseException as error:
             if not (self._paused or self._suspended or self._rollback_failed):
                 self._clean_up(mark, error)
+                self._note_ended(error)
             raise
         if self._params.leave != PAUSED:
             self._mark_file.clear()
@@ -157,6 +167,7 @@ class Capture:
             with self._timed("pause"):
                 self._paused = True
                 tasks.pause(client, params.container_id)
+                self._captured = survivors.living(self._scope)
             with self._timed("dump"):
                 self._taken_at = text.utc_now()
                 self._dump()
@@ -205,6 +216,8 @@ class Capture:
             # It has rolled back by itself; where it could not, the next run may, by the mark.
             self._rollback_failed = not error.details.get("rolled_back", True)
             self._suspended = False
+            if recovery.is_lost(error):
+                raise recovery.lost(self._params.container_id, error) from error
             raise
         self._driver = driver
         self._cuda_pids |= {int(entry["pid"]) for entry in done.processes}
@@ -217,8 +230,7 @@ class Capture:
         """Once the CUDA processes have left their GPUs: what is forked from then on inherits nothing of the driver."""
         access = self._params.access
         begun = time.monotonic()
-        scope = Scope(task_pid=self._subject.task.pid, proc=access.proc, cgroup_root=access.cgroup_root)
-        found = forks.find((one for one in scope.processes() if one.pid not in self._cuda_pids), access.proc)
+        found = forks.find((one for one in self._scope.processes() if one.pid not in self._cuda_pids), access.proc)
         if found:
             forks.detach(found, sorted(self._cuda_pids), self._params.container_id, access.proc)
             self._result.detached = [fork.result() for fork in found]
@@ -297,7 +309,7 @@ class Capture:
         try:
             took = recovery.resume_cuda(self._client, self._params.cuda(self._cuda_state), self._driver)
         except RestoreError as error:
-            self._resume_error = error
+            self._resume_error = recovery.lost(self._params.container_id, error, self._params.name)
             return
         finally:
             self._driver = None
@@ -360,6 +372,11 @@ class Capture:
                 recovery.resume_cuda(self._client, self._params.cuda(self._cuda_state))
                 self._suspended = False
         except RestoreError as problem:
+            if recovery.is_lost(problem):
+                _note_lost(error, recovery.lost(self._params.container_id, problem))
+                # The mark stays, so that the next run says it, too; a half-made dump is of no use to anybody.
+                recovery.remove_leftovers(self._client, mark)
+                return
             _note_left_behind(error, f"the task of {self._params.container_id} may stand still: {problem.message}")
 
     def _clean_up(self, mark: Mark, error: BaseException) -> None:
@@ -371,11 +388,30 @@ class Capture:
             return
         self._mark_file.clear()
 
+    def _note_ended(self, error: BaseException) -> None:
+        """The workload goes on, but for what did not outlive the attempt."""
+        found = survivors.ended(self._captured, self._params.access.proc)
+        if found and isinstance(error, RestoreError):
+            error.details["ended"] = found
+            error.message = " ".join([error.message, *self._ended_sentences(found)])
+
+    def _ended_sentences(self, found: list[dict[str, Any]]) -> list[str]:
+        return [survivors.sentence(self._params.container_id, self._subject.task.pid, found)] if found else []
+
     @contextmanager
     def _timed(self, phase: str) -> Iterator[None]:
         begun = time.monotonic()
         yield
         self._result.seconds[phase] = round(time.monotonic() - begun, 3)
+
+
+def _note_lost(error: BaseException, lost: RestoreError) -> None:
+    """What the operator has to know first is not why there is no checkpoint."""
+    if isinstance(error, RestoreError):
+        error.message = f"{lost.message} No checkpoint was taken: {error.message}"
+        error.remedy = lost.remedy
+        error.details["lost"] = True
+        error.outcome = lost.outcome
 
 
 def _note_left_behind(error: BaseException, what: str) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -25,7 +25,7 @@ from .._diagnosis import failure as criu_failure
 from .._gpu import devices, marks, teardown
 from .._gpu.access import GpuAccess
 from .._host import processes as host_processes
-from .._oci import spec_adapt
+from .._oci import spec_adapt, spec_namespaces
 from .._parallel_memory import hook as memory_hook
 from .._parallel_memory.split import Split
 from . import loopback as container_loopback, stdio as container_stdio
@@ -134,7 +134,8 @@ def started(client: Client, params: TaskParams, check: bool, checkpoint: Checkpo
         )
     if checkpoint is not None and containers.is_used(client, container):
         raise containers.used_snapshot(container)
-    options, descriptor, hook, loopback, staged_images = None, None, None, None, ""
+    options, descriptor, hook, loopback = None, None, None, None
+    staged_images = image_path = ""
     if checkpoint is not None:
         lacking = daemon.restore_problems(daemon.daemon_environment(client)["PATH"])
         if lacking:
@@ -170,6 +171,9 @@ def started(client: Client, params: TaskParams, check: bool, checkpoint: Checkpo
     memory_hook.clear(work)
     container_loopback.clear(work)
     state_dir.make_private(work, params.staging_dir)
+    root = spec_namespaces.mapped_root(container.spec)
+    if root is not None and staged_images:
+        _hand_over({staged_images, image_path}, root)
     with container_stdio.prepared(stdio) as result.output_created:
         _run(
             client,
@@ -357,6 +361,18 @@ def _staged_directory(params: TaskParams, checkpoint: Checkpoint) -> str:
         f"The CRIU images of {checkpoint.name} ({checkpoint.digest}) are not staged below {params.staging_dir}.",
         "Run containerd_checkpoint_stage first, with the same staging_dir.",
     )
+
+
+def _hand_over(directories: Iterable[str], owner: tuple[int, int]) -> None:
+    """Let CRIU read its images once it is in the container's user namespace, where it is root for that alone.
+
+    It opens them relative to their directory ("Unable to open tty-info.img: Permission denied" otherwise, with CRIU
+    4.2.1; ctr's restore fails so, too). The directories above stay root's, so that nobody else comes to them by a path.
+    """
+    for directory in directories:
+        for name in os.listdir(directory):
+            os.chown(os.path.join(directory, name), *owner, follow_symlinks=False)
+        os.chown(directory, *owner, follow_symlinks=False)
 
 
 def _require_criu_config(container: Container) -> None:

@@ -84,14 +84,10 @@ def explain_dump(container_id: str, error: RpcError, log: str) -> RestoreError:
             rpc=error.rpc,
         )
     found = _read(error, log, "dump")
-    if found.diagnosis.matched:
-        remedy = found.diagnosis.remedy
-    else:
-        remedy = "Read CRIU's error lines in failure.details.errors; the workload goes on."
     return RestoreError(
         "criu_dump_failed",
         found.message("dump", container_id),
-        remedy,
+        found.diagnosis.remedy if found.diagnosis.matched else "Read CRIU's error lines in failure.details.errors.",
         outcome=found.diagnosis.outcome,
         rpc=error.rpc,
         details=found.details(),

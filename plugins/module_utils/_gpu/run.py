@@ -124,6 +124,12 @@ class Run:
             self.call(UNLOCK, [process for process in was_running if self._now[process] == LOCKED], deadline)
         return [process for process in self.processes if self._now[process] not in (self._before[process], GONE)]
 
+    def poisoned(self, processes: Sequence[Process]) -> str:
+        """Of the first of these whose restore the driver refused, what it said; empty where there is none."""
+        found = ((process, marks.read(self._marks_root, process)) for process in processes)
+        failed = (transitions.poisoned(process.pid, mark) for process, mark in found if mark not in ("", marks.BEGUN))
+        return next((error.message for error in failed), "")
+
     def explained(self, error: RestoreError) -> RestoreError:
         """The error with all processes in its details."""
         error.details["processes"] = self.results(Reading())

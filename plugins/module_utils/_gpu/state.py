@@ -299,5 +299,9 @@ def _roll_back(run: Run, error: RestoreError, seconds: float) -> None:
         texts = [f"{process.pid} ({run.state(process)})" for process in left]
         error.message += f" Taking that back failed for process {', '.join(texts)}."
         error.left_behind("; ".join(f"process {text}" for text in texts))
+        failed = run.poisoned(left)
+        if failed:
+            error.message += f" {failed} It is lost."
+            error.details["lost"] = True
         if any(run.state(process) == UNANSWERED for process in left):
             error.outcome = UNKNOWN

@@ -34,6 +34,12 @@ REACHED = {
 }
 
 
+#: Codes of errors after which nothing brings a process back.
+LOST = frozenset(["cuda_restore_failed", "cuda_process_failed"])
+#: What the driver answers when it restores memory that it cannot restore, such as that of CUDA IPC before 610.
+NOT_SUPPORTED = "NOT_SUPPORTED"
+
+
 def calls(wanted: str, state: str | None) -> tuple[str, ...]:
     """The calls for a process in ``state``."""
     return _CALLS[wanted].get(state or "", ())
@@ -55,12 +61,7 @@ def refuse(wanted: str, found: Sequence[CudaProcess], marks_root: str) -> None:
                 details={"pid": pid},
             )
         if entry.state == FAILED:
-            raise RestoreError(
-                "cuda_process_failed",
-                f"Process {pid} is in the state FAILED: an earlier checkpoint or restore broke it for good.",
-                "Remove its task and restore the container anew from its checkpoint.",
-                details={"pid": pid, "state": FAILED},
-            )
+            raise broken(pid)
         if entry.state not in _CALLS[wanted]:
             raise RestoreError(
                 "cuda_process_busy",
@@ -83,8 +84,26 @@ def refuse(wanted: str, found: Sequence[CudaProcess], marks_root: str) -> None:
             raise poisoned(pid, mark)
 
 
+def broken(pid: int) -> RestoreError:
+    """RestoreError ``cuda_process_failed``: nothing brings this process back any more."""
+    return RestoreError(
+        "cuda_process_failed",
+        f"Process {pid} is in the state FAILED: an earlier checkpoint or restore broke it for good.",
+        "Remove its task and restore the container anew from its checkpoint.",
+        details={"pid": pid, "state": FAILED},
+    )
+
+
 def poisoned(pid: int, error: str) -> RestoreError:
     """RestoreError ``cuda_restore_failed``: nothing brings this process back any more."""
+    if NOT_SUPPORTED in error:
+        return RestoreError(
+            "cuda_restore_failed",
+            f"The CUDA restore of process {pid} has failed ({error}), which poisons the process: this driver does not "
+            "restore what it had, such as GPU memory of other processes (CUDA IPC, NCCL with P2P) or NVLink multicast.",
+            "Remove the task and start the workload anew: this driver cannot restore its checkpoint either.",
+            details={"pid": pid, "error": error},
+        )
     memory = "OUT_OF_MEMORY" in error
     return RestoreError(
         "cuda_restore_failed",

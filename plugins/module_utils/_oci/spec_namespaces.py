@@ -168,6 +168,20 @@ def unrestorable(spec: Mapping[str, Any]) -> list[InputError]:
     return problems
 
 
+def mapped_root(spec: Mapping[str, Any]) -> tuple[int, int] | None:
+    """User and group of the host that the container's root is; None for a container without user namespace."""
+    if _entry(spec, "user") is None:
+        return None
+    linux = spec["linux"]
+    found = []
+    for key in ("uidMappings", "gidMappings"):
+        entries = [entry for entry in linux.get(key) or () if entry.get("containerID", 0) == 0]
+        if not entries or not isinstance(entries[0].get("hostID"), int):
+            return None
+        found.append(entries[0]["hostID"])
+    return found[0], found[1]
+
+
 def choose(spec: Mapping[str, Any], network: str | None, fresh_netns: str = "") -> Chosen:
     """The namespaces for a restore of a container that ran with ``spec`` (checked), in the order of the
     original.

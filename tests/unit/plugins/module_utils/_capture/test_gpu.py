@@ -15,7 +15,7 @@ from ansible_collections.gpuops.restore.plugins.module_utils._capture import set
 from ansible_collections.gpuops.restore.plugins.module_utils._checkpoint import reader as checkpoint_reader
 from ansible_collections.gpuops.restore.plugins.module_utils._containerd.client import Client
 from ansible_collections.gpuops.restore.plugins.module_utils._core.errors import RETRYABLE, TERMINAL, UNKNOWN
-from ansible_collections.gpuops.restore.plugins.module_utils._gpu import forks
+from ansible_collections.gpuops.restore.plugins.module_utils._gpu import forks, marks
 from ansible_collections.gpuops.restore.plugins.module_utils._host.processes import identify
 from ansible_collections.gpuops.restore.tests.standin import standin
 from ansible_collections.gpuops.restore.tests.unit.helpers.capture_samples import (
@@ -147,6 +147,63 @@ def test_memory_that_does_not_come_back_leaves_the_image_at_least(
     again = box.capture()
     assert (again.recovered, again.digest) == (True, error.details["checkpoint"]["digest"])
     assert not box.run.exists()
+
+
+def test_memory_that_no_driver_call_brings_back_is_said_to_be_lost(
+    box: Box, world: standin.World, pids: list[int]
+) -> None:
+    """As with CUDA IPC on drivers before 610: the checkpoint that is complete is of no use either."""
+    world.set(f"pids/{pids[1]}/fail_restore", 801)
+    error = box.fails()
+    assert error.message.startswith(f"The workload {BOX} is lost: ")
+    assert f"cannot restore the checkpoint {NAME} either" in error.remedy and "unharmed" not in error.sentence()
+    assert (error.outcome, error.details["lost"]) == (TERMINAL, True)
+    assert "left_behind" not in error.details
+    again = box.fails()
+    assert f"The workload {BOX} is lost: " in again.message
+
+
+def test_a_failed_dump_whose_way_back_fails_says_that_the_workload_is_lost(
+    box: Box, world: standin.World, pids: list[int]
+) -> None:
+    world.set(f"pids/{pids[1]}/fail_restore", 801)
+    box.fake.fail("Tasks/Checkpoint", "INTERNAL", "no luck")
+    error = box.fails()
+    assert error.code == "criu_dump_failed"
+    assert error.message.startswith(f"The workload {BOX} is lost: ")
+    assert "No checkpoint was taken: " in error.message and "no luck" in error.message
+    assert "may stand still" not in str(error.details) and "checkpoint, which" not in error.remedy
+    assert (error.outcome, error.details["lost"]) == (TERMINAL, True)
+    # Nothing of its memory stays, and the next run says the same.
+    assert not (Path(box.root) / "capture").exists()
+    box.fake.heal()
+    assert f"The workload {BOX} is lost: " in box.fails().message
+    assert NAME not in box.fake.state.images
+
+
+def test_a_suspension_whose_way_back_fails_says_that_the_workload_is_lost(
+    box: Box, world: standin.World, pids: list[int]
+) -> None:
+    world.set(f"pids/{pids[0]}/fail_restore", 801)
+    world.set(f"pids/{pids[1]}/fail_checkpoint", 801)
+    error = box.fails()
+    assert error.code == "cuda_checkpoint_failed"
+    assert error.message.startswith(f"The workload {BOX} is lost: ") and error.details["lost"]
+    assert "Tasks/Pause" not in box.fake.names()
+
+
+@pytest.mark.parametrize(
+    ("state", "code"), [(standin.FAILED, "cuda_process_failed"), (standin.CHECKPOINTED, "cuda_restore_failed")]
+)
+def test_what_is_lost_already_is_not_captured(
+    box: Box, world: standin.World, pids: list[int], state: int, code: str
+) -> None:
+    """The driver says CHECKPOINTED of a process that nothing restores any more; its mark tells."""
+    for pid in pids[:2]:
+        world.set(f"pids/{pid}/state", state)
+    if state == standin.CHECKPOINTED:
+        marks.write(box.params.access.marks_root, identify(pids[1:2]), "CUDA_ERROR_OUT_OF_MEMORY (2)")
+    assert box.refused().code == code
 
 
 def test_a_killed_run_is_woken_by_the_next(box: Box, world: standin.World, pids: list[int]) -> None:

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import os
 import subprocess
 from pathlib import Path
@@ -34,6 +35,7 @@ from ansible_collections.gpuops.restore.tests.unit.helpers.containerd_node impor
 from ansible_collections.gpuops.restore.tests.unit.helpers.containerd_samples import (
     CHECKPOINT_NAME,
     CRIU,
+    CRIU_FILES,
     add_checkpoint,
     spec,
 )
@@ -84,6 +86,25 @@ def test_a_task_from_the_staged_checkpoint(fake: FakeContainerd, client: Client,
     assert (request.stdout, request.stderr, request.terminal) == ("file:///dev/null", "file:///dev/null", False)
     again = task_steps.started(client, ready, False)
     assert (again.changed, again.created, again.task) == (False, False, done.task)
+
+
+def test_criu_may_read_its_images_in_a_user_namespace(
+    fake: FakeContainerd, client: Client, ready: TaskParams, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given: dict[str, tuple[int, int]] = {}
+    monkeypatch.setattr(os, "chown", lambda path, uid, gid, **_more: given.update({path: (uid, gid)}))
+    task_steps.started(client, ready, True)
+    assert given == {}
+    mappings = [{"containerID": 0, "hostID": 100000, "size": 65536}]
+    found = json.loads(fake.state.containers["train"].spec.value)
+    found["linux"]["namespaces"].append({"type": "user"})
+    found["linux"].update(uidMappings=mappings, gidMappings=mappings)
+    fake.state.containers["train"].spec.value = json.dumps(found).encode()
+    task_steps.started(client, ready, False)
+    directory = os.path.join(ready.staging_dir, _key(fake), "images")
+    assert given == dict.fromkeys(
+        [directory, *(os.path.join(directory, name) for name in CRIU_FILES)], (100000, 100000)
+    )
 
 
 def _key(fake: FakeContainerd) -> str:

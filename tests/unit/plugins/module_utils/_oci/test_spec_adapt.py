@@ -169,6 +169,11 @@ def test_shared_and_unmapped_namespaces() -> None:
     user["linux"]["uidMappings"] = [{"containerID": 0, "hostID": 100000, "size": 65536}]
     assert namespace(spec_adapt.adapt(user, adaptation()).spec, "user") == {"type": "user"}
 
+    assert spec_namespaces.mapped_root(user) is None
+    user["linux"]["gidMappings"] = [{"containerID": 5, "hostID": 1, "size": 1}, {"hostID": 200000, "size": 65536}]
+    assert spec_namespaces.mapped_root(user) == (100000, 200000)
+    assert spec_namespaces.mapped_root(ctr_spec()) is None
+
     host_pid = ctr_spec()
     del host_pid["linux"]["namespaces"][0]
     assert any("process ids" in warning for warning in spec_adapt.adapt(host_pid, adaptation()).warnings)
