@@ -45,6 +45,8 @@ COMPRESSED = 4
 #: Seconds that a restarting daemon is waited for.
 RECONNECT_SECONDS = 20.0
 _ABSENT_SECONDS = 3.0
+#: How exactly gRPC keeps a deadline.
+_COARSE_SECONDS = 0.05
 #: How every gRPC release begins its text for a call for which there was no connection to send it on. Other texts that
 #: speak of connections ("Connection reset by peer") may stand for a call that the daemon has carried out.
 _NEVER_LEFT = "failed to connect to all addresses"
@@ -201,23 +203,28 @@ class Client:
             request_serializer=method.request.SerializeToString,
             response_deserializer=method.response.FromString,
         )
+        deadline = self._clock() + timeout
         try:
             return stub(request, timeout=timeout, metadata=self._metadata())
         except dependencies.grpc.RpcError as error:
-            raise self._translate(error, method.path) from error
+            raise self._translate(error, method.path, deadline) from error
 
     def _stream(self, kind: Any, method: Method, request: Any, timeout: float | None) -> Iterator[Any]:
+        deadline = self._clock() + (timeout or DATA_TIMEOUT)
         responses = self._invoke(kind, method, request, timeout or DATA_TIMEOUT)
         try:
             yield from responses
         except dependencies.grpc.RpcError as error:
-            raise self._translate(error, method.path) from error
+            raise self._translate(error, method.path, deadline) from error
         finally:
             responses.cancel()
 
-    def _translate(self, error: Any, path: str) -> RpcError:
+    def _translate(self, error: Any, path: str, deadline: float) -> RpcError:
         status = error.code().name
         text = error.details() or ""
+        if status == "CANCELLED" and self._clock() >= deadline - _COARSE_SECONDS:
+            # The daemon keeps the deadline too, and resets the stream; on a busy node that arrives before our own timer.
+            status = "DEADLINE_EXCEEDED"
         kind, code, outcome = _BY_STATUS.get(status, (RpcError, "rpc_failed", UNKNOWN))
         remedy = _REMEDIES.get(status, "")
         name = "/".join(part.rsplit(".", 1)[-1] for part in path.strip("/").split("/"))

@@ -161,6 +161,27 @@ def test_a_hanging_stream_ends_at_its_deadline(fake: FakeContainerd, client: Cli
         list(client.server_stream(READ, timeout=0.2, digest="sha256:x"))
 
 
+RESET = "Received RST_STREAM with error code 8"
+
+
+@pytest.mark.parametrize("early", [False, True])
+@pytest.mark.parametrize("name", ["Tasks/Wait", "Content/Read"])
+def test_a_stream_that_the_daemon_resets_at_the_deadline_has_met_it(
+    fake: FakeContainerd, name: str, early: bool
+) -> None:
+    """On a busy node containerd 2.1 notices the deadline before this process does."""
+    clock = Clock()
+    fake.on(name, lambda _context: clock.sleep(9.0 if early else 10.0))
+    fake.fail(name, "CANCELLED", RESET)
+    path = f"containerd.services.{'tasks' if name == 'Tasks/Wait' else 'content'}.v1.{name}"
+    with Client(fake.address, "tests", clock=clock, sleep=clock.sleep) as found:
+        call = found.call if name == "Tasks/Wait" else lambda *args, **fields: list(found.server_stream(*args, **fields))
+        with pytest.raises(RpcError) as caught:
+            call(path, timeout=10.0)
+    assert (caught.value.code == "cancelled") is early
+    assert isinstance(caught.value, DeadlineError) is not early
+
+
 def test_an_abandoned_stream_is_cancelled(fake: FakeContainerd, client: Client) -> None:
     ended = threading.Event()
     digest, _size = put(fake.state, b"x" * (40 << 20))
