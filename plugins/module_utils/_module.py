@@ -15,7 +15,7 @@ from typing import Any, Callable, Literal, NoReturn, overload
 from ansible.module_utils.basic import AnsibleModule, env_fallback
 from ansible.module_utils.common.parameters import remove_values
 
-from ._containerd.client import MINIMUM_RATE, RECONNECT_SECONDS, Client
+from ._containerd.client import BUSY_SECONDS, MINIMUM_RATE, RECONNECT_SECONDS, Client
 from ._core.errors import InputError, RestoreError, refused
 
 #: Options of every module that talks to containerd.
@@ -96,8 +96,14 @@ def _connect(parameters: dict[str, Any]) -> Client:
             "Give megabytes a second above zero.",
         )
     # A call that waits for a daemon that restarts is bounded by timeout as any other.
-    reconnect = min(seconds, RECONNECT_SECONDS)
-    return Client(parameters["address"], parameters["namespace"], seconds, reconnect, rate=rate * 1e6)
+    return Client(
+        parameters["address"],
+        parameters["namespace"],
+        seconds,
+        min(seconds, RECONNECT_SECONDS),
+        rate=rate * 1e6,
+        busy_seconds=parameters.get("busy_timeout", BUSY_SECONDS),
+    )
 
 
 def _fail(module: Module, argument_spec: dict[str, Any], error: RestoreError) -> NoReturn:

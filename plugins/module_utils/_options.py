@@ -23,6 +23,7 @@ OWNERSHIP: Spec = {
 VERIFY_KEY: Spec = {"verify_key": {"type": "list", "elements": "str", "default": [], "no_log": False}}
 STAGING: Spec = {"staging_dir": {"type": "path", "default": state_dir.STATE_ROOT}}
 LEASE: Spec = {"lease": {"type": "str"}}
+BUSY: Spec = {"busy_timeout": {"type": "float", "default": 30.0}}
 PREPARED: Spec = {"assume_prepared": {"type": "bool", "default": False}}
 HUGE_PAGES: Spec = {"huge_pages": {"type": "str", "choices": ["auto", "always", "keep"], "default": "auto"}}
 

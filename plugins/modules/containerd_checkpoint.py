@@ -32,6 +32,7 @@ extends_documentation_fragment:
   - gpuops.restore.gpu.lock
   - gpuops.restore.huge_pages
   - gpuops.restore.ownership
+  - gpuops.restore.busy
 attributes:
   check_mode:
     details:
@@ -376,6 +377,7 @@ ARGUMENT_SPEC: dict[str, Any] = {
     **_options.GPU_LOCK,
     **_options.HUGE_PAGES,
     **_options.OWNERSHIP,
+    **_options.BUSY,
 }
 
 

@@ -24,6 +24,7 @@ extends_documentation_fragment:
   - gpuops.restore.verify_key
   - gpuops.restore.lease
   - gpuops.restore.prepared
+  - gpuops.restore.busy
 attributes:
   check_mode:
     details:
@@ -140,6 +141,7 @@ ARGUMENT_SPEC: dict[str, Any] = {
     **_options.STAGING,
     **_options.LEASE,
     **_options.PREPARED,
+    **_options.BUSY,
 }
 
 

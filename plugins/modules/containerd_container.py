@@ -30,6 +30,7 @@ extends_documentation_fragment:
   - gpuops.restore.ownership
   - gpuops.restore.policy
   - gpuops.restore.prepared
+  - gpuops.restore.busy
 attributes:
   check_mode:
     details:
@@ -124,6 +125,7 @@ failure:
     details: {source: /srv/data}
 """
 
+import contextlib
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
@@ -132,10 +134,19 @@ from ansible_collections.gpuops.restore.plugins.module_utils import _module, _op
 from ansible_collections.gpuops.restore.plugins.module_utils._container import container as container_steps
 from ansible_collections.gpuops.restore.plugins.module_utils._container.params import ContainerParams
 from ansible_collections.gpuops.restore.plugins.module_utils._containerd.client import Client
+from ansible_collections.gpuops.restore.plugins.module_utils._host import run_lock
 
 
 def step(module: AnsibleModule, client: Client) -> dict[str, Any]:
     """Carry out one call of the module."""
+    with contextlib.ExitStack() as stack:
+        if not module.check_mode:
+            what = module.params["container_id"], "containerd_container"
+            stack.enter_context(run_lock.changing(client.namespace, *what, client.busy_seconds))
+        return _carry_out(module, client)
+
+
+def _carry_out(module: AnsibleModule, client: Client) -> dict[str, Any]:
     parameters = module.params
     if parameters["state"] == "absent":
         done = container_steps.absent(
@@ -180,6 +191,7 @@ ARGUMENT_SPEC: dict[str, Any] = {
     **_options.OWNERSHIP,
     **_options.POLICY,
     **_options.PREPARED,
+    **_options.BUSY,
 }
 RULES: dict[str, Any] = {
     "required_if": [("state", "present", ("checkpoint",))],

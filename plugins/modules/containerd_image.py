@@ -23,6 +23,7 @@ extends_documentation_fragment:
   - gpuops.restore.attributes.full
   - gpuops.restore.lease
   - gpuops.restore.ownership
+  - gpuops.restore.busy
 attributes:
   check_mode:
     details:
@@ -217,6 +218,7 @@ ARGUMENT_SPEC: dict[str, Any] = {
     "digest": {"type": "str"},
     **_options.LEASE,
     **_options.OWNERSHIP,
+    **_options.BUSY,
 }
 
 

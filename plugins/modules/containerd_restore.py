@@ -31,6 +31,7 @@ extends_documentation_fragment:
   - gpuops.restore.ownership
   - gpuops.restore.policy
   - gpuops.restore.prepared
+  - gpuops.restore.busy
 attributes:
   check_mode:
     details:
@@ -284,6 +285,7 @@ ARGUMENT_SPEC: dict[str, Any] = {
     **_options.OWNERSHIP,
     **_options.POLICY,
     **_options.PREPARED,
+    **_options.BUSY,
 }
 
 

@@ -28,6 +28,7 @@ extends_documentation_fragment:
   - gpuops.restore.staging
   - gpuops.restore.ownership
   - gpuops.restore.prepared
+  - gpuops.restore.busy
 attributes:
   check_mode:
     details:
@@ -137,6 +138,7 @@ failure:
     details: {kind: mounts, log: /var/lib/gpuops-restore/work/k8s.io/pytorch-training/restore.log}
 """
 
+import contextlib
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
@@ -145,10 +147,19 @@ from ansible_collections.gpuops.restore.plugins.module_utils import _module, _op
 from ansible_collections.gpuops.restore.plugins.module_utils._container import task as task_steps
 from ansible_collections.gpuops.restore.plugins.module_utils._container.task import TaskParams
 from ansible_collections.gpuops.restore.plugins.module_utils._containerd.client import Client
+from ansible_collections.gpuops.restore.plugins.module_utils._host import run_lock
 
 
 def step(module: AnsibleModule, client: Client) -> dict[str, Any]:
     """Carry out one call of the module."""
+    with contextlib.ExitStack() as stack:
+        if not module.check_mode:
+            what = module.params["container_id"], "containerd_task"
+            stack.enter_context(run_lock.changing(client.namespace, *what, client.busy_seconds))
+        return _carry_out(module, client)
+
+
+def _carry_out(module: AnsibleModule, client: Client) -> dict[str, Any]:
     act = {"started": task_steps.started, "stopped": task_steps.stopped, "absent": task_steps.absent}
     done = act[module.params["state"]](client, TaskParams.from_options(module.params), module.check_mode)
     for warning in done.warnings:
@@ -179,6 +190,7 @@ ARGUMENT_SPEC: dict[str, Any] = {
     **_options.STAGING,
     **_options.OWNERSHIP,
     **_options.PREPARED,
+    **_options.BUSY,
 }
 
 

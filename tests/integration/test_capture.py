@@ -470,7 +470,7 @@ def test_two_at_a_time(node: Node, run_module: RunModule, expect_failure: RunMod
         result = in_node.run_module(node, "containerd_checkpoint", options("gpuops.test/captured:2"))
         first.wait()
     if result.get("failed"):
-        assert result["failure"]["code"] == "capture_busy"
+        assert result["failure"]["code"] == "busy"
         assert result["failure"]["outcome"] == "retryable"
         forget(node, REF)
     else:

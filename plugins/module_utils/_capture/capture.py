@@ -11,6 +11,7 @@ Whatever fails, the workload goes on; and what a killed run has left stopped, th
 from __future__ import annotations
 
 import time
+from contextlib import ExitStack
 from dataclasses import dataclass
 
 from .._checkpoint import reader as checkpoint_reader
@@ -18,6 +19,7 @@ from .._containerd import containers, content, images, task_removal, tasks
 from .._containerd.client import Client
 from .._containerd.tasks import Task
 from .._core.errors import ConflictError, InputError
+from .._host import run_lock
 from . import mark as capture_mark, preflight, recovery, settle, signals as capture_signals
 from .mark import Mark
 from .params import PAUSED, RUNNING, STOPPED, CaptureParams, CaptureResult
@@ -48,7 +50,7 @@ def captured(client: Client, params: CaptureParams, check: bool) -> CaptureResul
     """Have a checkpoint image of that name, taken from the container.
 
     Raises InputError (``container_absent``, ``task_not_running``, ``snapshot_absent``, ``no_cuda_processes``),
-    ConflictError (``checkpoint_name_taken``, ``container_not_ours``, ``capture_busy``, ``capture_held``,
+    ConflictError (``checkpoint_name_taken``, ``container_not_ours``, ``busy``, ``capture_busy``, ``capture_held``,
     ``task_paused``, ``base_image_moved``), NodeError (what the preflight finds), RestoreError (``criu_dump_failed``,
     ``checkpoint_timeout``, ``capture_interrupted``) and what CUDA's step raises.
     """
@@ -56,7 +58,10 @@ def captured(client: Client, params: CaptureParams, check: bool) -> CaptureResul
     if check:
         earlier = _earlier(client, params, capture_mark.peek(*place))
         return plan(client, params, earlier, resumed=False).result
-    with capture_mark.locked(*place) as mark_file:
+    with ExitStack() as stack:
+        what = "containerd_checkpoint"
+        stack.enter_context(run_lock.changing(client.namespace, params.container_id, what, client.busy_seconds))
+        mark_file = stack.enter_context(capture_mark.locked(*place))
         begun = time.monotonic()
         earlier = _earlier(client, params, mark_file.read())
         if earlier.broken_off is not None:

@@ -103,7 +103,7 @@ class MarkFile:
 def locked(root: str, namespace: str, container_id: str) -> Iterator[MarkFile]:
     """Lock the container's file. An empty one goes with the block; a mark that was written and not cleared stays.
 
-    Raises ConflictError ``capture_busy`` while another run captures the container.
+    Raises ConflictError ``busy`` while another run captures the container.
     """
     path = _path(root, namespace, container_id)
     descriptor = _open_locked(path, root, container_id)
@@ -117,7 +117,7 @@ def locked(root: str, namespace: str, container_id: str) -> Iterator[MarkFile]:
 
 
 def peek(root: str, namespace: str, container_id: str) -> Mark | None:
-    """The mark that a run has left, None if there is none; nothing is made. Raises ConflictError ``capture_busy``."""
+    """The mark that a run has left, None if there is none; nothing is made. Raises ConflictError ``busy``."""
     path = _path(root, namespace, container_id)
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
@@ -154,7 +154,7 @@ def _lock(descriptor: int, container_id: str) -> None:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:
         raise ConflictError(
-            "capture_busy",
+            "busy",
             f"Another run is capturing the container {container_id}.",
             "Wait until it has ended, then run again.",
             outcome=RETRYABLE,

@@ -10,11 +10,13 @@ the capture (:mod:`_capture.mark`) tells of it for as long as it lasts.
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 
 from .._containerd import containers, task_removal, tasks
 from .._containerd.client import Client
 from .._core.errors import ConflictError
+from .._host import run_lock
 from . import mark as capture_mark, recovery
 from .mark import Mark, MarkFile
 from .params import STOPPED, CaptureParams, CaptureResult
@@ -53,12 +55,15 @@ def settled(client: Client, params: CaptureParams, check: bool) -> CaptureResult
     """Have what a capture has left standing still go on or end, as ``params.leave`` says.
 
     A capture that was broken off has no image, so its workload goes on in any case. Raises ConflictError
-    (``capture_busy``, ``container_not_ours``) and what :func:`_gpu.state.ensure` raises.
+    (``busy``, ``capture_busy``, ``container_not_ours``) and what :func:`_gpu.state.ensure` raises.
     """
     place = (params.marks_root, client.namespace, params.container_id)
     if check:
         return plan(client, params, capture_mark.peek(*place)).result
-    with capture_mark.locked(*place) as mark_file:
+    with ExitStack() as stack:
+        what = "containerd_checkpoint"
+        stack.enter_context(run_lock.changing(client.namespace, params.container_id, what, client.busy_seconds))
+        mark_file = stack.enter_context(capture_mark.locked(*place))
         planned = plan(client, params, mark_file.read())
         execute(client, params, mark_file, planned)
     return planned.result

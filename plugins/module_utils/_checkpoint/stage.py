@@ -18,6 +18,7 @@ from .._containerd import content, images, leases
 from .._containerd.client import Client
 from .._core import files
 from .._core.errors import InputError, NodeError
+from .._host import run_lock
 from .._oci.image import Descriptor
 from .._streams.streams import Expansion, compression
 from . import reader, signature, staged as staged_checkpoint, staging, staging_root
@@ -122,14 +123,16 @@ def _seconds(client: Client, criu: Descriptor, root: str) -> float:
 def absent(client: Client, key: str, root: str, check: bool) -> StageResult:
     """Remove the staged directory of the checkpoint with the hexadecimal digest ``key``.
 
-    Raises InputError ``staging_name_invalid`` and NodeError ``staging_*``.
+    Raises InputError ``staging_name_invalid``, NodeError ``staging_*`` and, while somebody restores from it,
+    ConflictError ``busy``.
     """
     # Refuses what is no digest, and a root that is not to be trusted, also where nothing has to be removed.
     staged_checkpoint.find(root, key)
     there = os.path.lexists(os.path.join(root, key)) or bool(glob.glob(f"{glob.escape(root)}/.{key}.partial-*"))
     result = StageResult(changed=there, before="staged" if there else "absent")
     if there and not check:
-        staging.remove(root, key)
+        with run_lock.removing(f"sha256:{key}", client.busy_seconds):
+            staging.remove(root, key)
     if not check:
         staging_root.remove_root_if_empty(root)
     if leases.drop_abandoned(client, _purpose(f"sha256:{key}"), check):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass
 
 from .._checkpoint.original import Original
@@ -19,6 +20,7 @@ from .._containerd.snapshots import Snapshot
 from .._core import labels as core_labels, state_dir
 from .._core.errors import AlreadyExistsError, ConflictError, RestoreError, RpcError, combined
 from .._criu import config as criu_config_file
+from .._host import run_lock
 from .._image import unpack
 from . import mounts, netns
 from .params import ContainerParams
@@ -82,7 +84,11 @@ def build(
     rootfs = unpack.rootfs(client, image.target, image.name)
     written = original.checkpoint.writable_layer
     size = sum(layer.size for layer in (*rootfs.layers, *([written] if written else [])))
-    with leases.hold(client, params.lease, purpose(params.container_id), client.seconds_for(size * COMPRESSED)):
+    with ExitStack() as stack:
+        for digest in (original.checkpoint.digest, image.target.digest):
+            stack.enter_context(run_lock.kept(digest, client.busy_seconds))
+        seconds = client.seconds_for(size * COMPRESSED)
+        stack.enter_context(leases.hold(client, params.lease, purpose(params.container_id), seconds))
         try:
             if unpack.unpack(client, rootfs, wanted.snapshotter):
                 undo.append(lambda: unpack.forget(client, rootfs, wanted.snapshotter))

@@ -24,7 +24,7 @@ from .._core.errors import UNKNOWN, InputError, NodeError, RestoreError, RpcErro
 from .._diagnosis import failure as criu_failure
 from .._gpu import devices, marks, teardown
 from .._gpu.access import GpuAccess
-from .._host import processes as host_processes
+from .._host import processes as host_processes, run_lock
 from .._oci import spec_adapt, spec_namespaces
 from .._parallel_memory import hook as memory_hook
 from .._parallel_memory.split import Split
@@ -172,9 +172,12 @@ def started(client: Client, params: TaskParams, check: bool, checkpoint: Checkpo
     container_loopback.clear(work)
     state_dir.make_private(work, params.staging_dir)
     root = spec_namespaces.mapped_root(container.spec)
-    if root is not None and staged_images:
-        _hand_over({staged_images, image_path}, root)
-    with container_stdio.prepared(stdio) as result.output_created:
+    with contextlib.ExitStack() as stack:
+        if checkpoint is not None:
+            stack.enter_context(run_lock.kept(checkpoint.digest, client.busy_seconds))
+        if root is not None and staged_images:
+            _hand_over({staged_images, image_path}, root)
+        result.output_created = stack.enter_context(container_stdio.prepared(stdio))
         _run(
             client,
             params,

@@ -44,6 +44,8 @@ _SLOW_END_RATE = float(1 << 20)
 COMPRESSED = 4
 #: Seconds that a restarting daemon is waited for.
 RECONNECT_SECONDS = 20.0
+#: Seconds that another run on the node is waited for.
+BUSY_SECONDS = 30.0
 _ABSENT_SECONDS = 3.0
 #: How exactly gRPC keeps a deadline.
 _COARSE_SECONDS = 0.05
@@ -78,7 +80,8 @@ class Client:
     """One channel to one containerd, for one namespace.
 
     ``address`` is the path of the daemon's Unix socket, ``timeout`` the seconds of every call that moves no data,
-    ``rate`` the bytes a second that data has to move at (:meth:`seconds_for`).
+    ``rate`` the bytes a second that data has to move at (:meth:`seconds_for`), ``busy_seconds`` how long its user waits
+    for other runs on this node (:mod:`_host.run_lock`).
     Raises NodeError ``socket_absent``, ``socket_permission``, ``daemon_unavailable`` or ``not_containerd`` when the
     daemon cannot be talked to; every call raises the classes of the error tree.
     """
@@ -92,12 +95,14 @@ class Client:
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], None] = time.sleep,
         rate: float = MINIMUM_RATE,
+        busy_seconds: float = BUSY_SECONDS,
     ) -> None:
         dependencies.require_grpc()
         self.address = address[len("unix://") :] if address.startswith("unix://") else address
         self.namespace = namespace
         self.timeout = timeout
         self.rate = rate
+        self.busy_seconds = busy_seconds
         self._lease: str | None = None
         self._reconnect_seconds = reconnect_seconds
         self._clock = clock
@@ -115,7 +120,14 @@ class Client:
     def another(self) -> Client:
         """A client of its own for the same daemon and namespace, for another thread."""
         return Client(
-            self.address, self.namespace, self.timeout, self._reconnect_seconds, self._clock, self._sleep, self.rate
+            self.address,
+            self.namespace,
+            self.timeout,
+            self._reconnect_seconds,
+            self._clock,
+            self._sleep,
+            self.rate,
+            self.busy_seconds,
         )
 
     def seconds_for(self, size: float, slow_end: bool = False) -> float:
@@ -223,7 +235,7 @@ class Client:
         status = error.code().name
         text = error.details() or ""
         if status == "CANCELLED" and self._clock() >= deadline - _COARSE_SECONDS:
-            # The daemon keeps the deadline too, and resets the stream; on a busy node that arrives before our own timer.
+            # The daemon keeps the deadline too, and resets the stream; on a busy node that comes before our own timer.
             status = "DEADLINE_EXCEEDED"
         kind, code, outcome = _BY_STATUS.get(status, (RpcError, "rpc_failed", UNKNOWN))
         remedy = _REMEDIES.get(status, "")

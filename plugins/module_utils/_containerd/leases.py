@@ -10,12 +10,14 @@ import contextlib
 import datetime
 import hashlib
 import math
+import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Callable
 
 from .._core import labels as core_labels
 from .._core.errors import ConflictError, InputError, NotFoundError, RestoreError
+from .._host import processes
 from .client import Client
 
 _SERVICE = "containerd.services.leases.v1.Leases"
@@ -105,16 +107,34 @@ def delete(client: Client, lease_id: str, sync: bool = True) -> bool:
 
 
 def own_id(purpose: str) -> str:
-    """The id of the lease that :func:`hold` makes for a purpose."""
+    """The id of the lease that :func:`hold` makes for a purpose in this process."""
+    return f"{_purpose_id(purpose)}-{os.getpid()}-{processes.start_time(os.getpid())}"
+
+
+def _purpose_id(purpose: str) -> str:
+    """How the ids of all leases for a purpose begin; those of earlier releases were no longer."""
     return "gpuops-restore-" + hashlib.sha256(purpose.encode()).hexdigest()[:32]
+
+
+def _abandoned(client: Client, purpose: str) -> list[Lease]:
+    """Leases from :func:`hold` that nobody works under: those whose process has ended, whatever they were for, and that
+    of earlier releases for this purpose, which names none.
+    """
+    return [
+        lease
+        for lease in list_all(client)
+        if lease.id in (_purpose_id(purpose), own_id(purpose))
+        or (core_labels.PROCESS in lease.labels and not processes.lives(lease.labels[core_labels.PROCESS]))
+    ]
 
 
 def drop_abandoned(client: Client, purpose: str, check: bool) -> bool:
     """Whether a run that was killed when all was made left its lease from :func:`hold`; it goes, unless ``check``."""
-    there = get(client, own_id(purpose)) is not None
-    if there and not check:
-        delete(client, own_id(purpose))
-    return there
+    found = [lease for lease in _abandoned(client, purpose) if lease.id.startswith(_purpose_id(purpose))]
+    for lease in found:
+        if not check:
+            delete(client, lease.id)
+    return bool(found)
 
 
 @contextlib.contextmanager
@@ -124,8 +144,8 @@ def hold(client: Client, lease_id: str | None, purpose: str, seconds: float = 0.
     ``seconds``: how long moving the block's data may take. A lease of its own lasts an hour more, should the run be
     killed: containerd drops one that has expired, and what was finished under it, while the block still works.
 
-    The lease's own id is derived from ``purpose`` (what is being made), so that a run that was killed leaves one that
-    the next run takes over and, with it, collects what was half made. Raises NotFoundError ``lease_absent``.
+    Its own bears the process that works under it, so that nobody takes it away from a run that lives; what a killed run
+    has half made is collected by the next one, whatever that makes. Raises NotFoundError ``lease_absent``.
     """
     if lease_id is not None:
         if get(client, lease_id) is None:
@@ -140,8 +160,13 @@ def hold(client: Client, lease_id: str | None, purpose: str, seconds: float = 0.
         return
     own = own_id(purpose)
     # Half-made things have to be collected before anything is reported or tried again.
-    delete(client, own, sync=True)
-    create(client, own, _HOUR + math.ceil(seconds), {core_labels.OWNER: core_labels.DEFAULT_OWNER})
+    for lease in _abandoned(client, purpose):
+        delete(client, lease.id, sync=True)
+    labels = {
+        core_labels.OWNER: core_labels.DEFAULT_OWNER,
+        core_labels.PROCESS: processes.identity(os.getpid()),
+    }
+    create(client, own, _HOUR + math.ceil(seconds), labels)
     try:
         with client.using_lease(own):
             yield

@@ -22,6 +22,8 @@ SPEC = PREFIX + "spec"
 WRITABLE_LAYER = PREFIX + "writable-layer"
 #: ``true`` from the moment before a task is started on the snapshot (snapshots).
 USED = PREFIX + "used"
+#: The process that works under it: boot, pid and start time (leases).
+PROCESS = PREFIX + "process"
 #: Who pinned an image that is not ours (images).
 PINNED_BY = PREFIX + "pinned-by"
 #: What a capture recorded about the node and the process, as JSON (annotation of a checkpoint's index).

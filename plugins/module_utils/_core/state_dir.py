@@ -41,7 +41,7 @@ def restore_log(root: str, namespace: str, container_id: str) -> str:
 
 
 def capture_dir(root: str, namespace: str, container_id: str) -> str:
-    """What a capture keeps of one container below ``root``, while it lasts."""
+    """What a run keeps of one container below ``root``, while it lasts."""
     return os.path.join(root, _safe(namespace), _safe(container_id))
 
 

@@ -30,6 +30,19 @@ def start_time(pid: int, proc: str = "/proc") -> int | None:
     return None if fields[0] in (b"Z", b"X") else int(fields[19])
 
 
+def identity(pid: int, proc: str = "/proc") -> str:
+    """A text that no other process on this node has had or will have; empty when it has ended."""
+    begun = start_time(pid, proc)
+    with open(f"{proc}/sys/kernel/random/boot_id", encoding="ascii") as stream:
+        return "" if begun is None else f"{stream.read().strip()}/{pid}/{begun}"
+
+
+def lives(found: str, proc: str = "/proc") -> bool:
+    """Whether the process of an :func:`identity` still runs."""
+    pid = found.split("/")[1:2]
+    return bool(pid) and pid[0].isdigit() and identity(int(pid[0]), proc) == found
+
+
 def namespaced_pid(pid: int, proc: str = "/proc") -> int | None:
     """The process's id in the innermost pid namespace, which a restore keeps; None when that is not told (proc(5))."""
     try:

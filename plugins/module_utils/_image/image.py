@@ -18,6 +18,7 @@ from .._containerd.images import Image
 from .._core import labels as core_labels
 from .._core.errors import RETRYABLE, AlreadyExistsError, InputError, NodeError, RestoreError, RpcError
 from .._core.text import check_digest
+from .._host import run_lock
 from .._oci.image import Descriptor
 from . import archive_import, cri, pull, state as image_state, tree as image_tree, unpack
 from .state import ImageParams, State
@@ -67,11 +68,12 @@ def present(client: Client, params: ImageParams, check: bool) -> ImageResult:
 def absent(client: Client, params: ImageParams, check: bool) -> ImageResult:
     """Make the image absent: its record, and the content and snapshots that only it kept.
 
-    Raises ConflictError ``image_not_ours``, ``image_other_digest``.
+    Raises ConflictError ``image_not_ours``, ``image_other_digest``, ``busy``.
     """
+    left = leases.drop_abandoned(client, _purpose(params), check)
     found = images.get(client, params.name)
     if found is None:
-        return ImageResult()
+        return ImageResult(changed=left, actions=["drop the lease of a run that was killed"] if left else [])
     state = image_state.read(client, found, params)
     result = ImageResult(before=state.summary())
     image_state.require_ours(found, params)
@@ -81,7 +83,8 @@ def absent(client: Client, params: ImageParams, check: bool) -> ImageResult:
     result.actions.append(f"delete the image {params.name} ({state.digest})")
     if not check:
         ordinary = state.tree is not None and not state.tree.is_checkpoint
-        cri.remove(client, found, ordinary)
+        with run_lock.removing(state.digest, client.busy_seconds):
+            cri.remove(client, found, ordinary)
     return result
 
 
@@ -324,5 +327,9 @@ def _seconds(client: Client, size: int) -> float:
 
 @contextlib.contextmanager
 def _leased(client: Client, params: ImageParams, seconds: float) -> Iterator[None]:
-    with leases.hold(client, params.lease or None, f"image {params.name}", seconds):
+    with leases.hold(client, params.lease or None, _purpose(params), seconds):
         yield
+
+
+def _purpose(params: ImageParams) -> str:
+    return f"image {params.name}"

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 import threading
+import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
@@ -16,7 +17,7 @@ from typing import Callable
 
 from .._containerd.client import Client
 from .._core.errors import RestoreError, combined
-from .._host import huge_pages as host_huge_pages
+from .._host import huge_pages as host_huge_pages, run_lock
 from .._host.huge_pages import HugePages
 from . import demand as restore_demand, gpu, preparation, rates, workload
 from .demand import Demand, Verdict
@@ -48,10 +49,21 @@ def check_all(
 def restore_all(open_client: OpenClient, jobs: Sequence[Job], parallel: int, check: bool) -> list[Result]:
     """Restore every workload; one that fails is rolled back and does not disturb the others. In the order of ``jobs``.
 
-    ``parallel``: how many at once at most, 0 for what the node's processors suggest. Each has a channel of its own.
+    ``parallel``: how many at once at most, 0 for what the node's processors suggest. Each has a channel of its own. A
+    workload that another run is at work on fails with ``busy``.
     """
-    with open_client() as client:
-        demands = [restore_demand.assess(client, job) for job in jobs]
+    with _Locks() as locks:
+        with open_client() as client:
+            busy = {} if check else locks.acquire(client, jobs)
+            # Only now: another run may have done it meanwhile.
+            demands = [restore_demand.assess(client, job) for job in jobs if job.name not in busy]
+        found = {result.job.name: result for result in _restore(open_client, demands, parallel, check, locks)}
+    return [found[job.name] if job.name in found else _failed(job, busy[job.name]) for job in jobs]
+
+
+def _restore(
+    open_client: OpenClient, demands: Sequence[Demand], parallel: int, check: bool, locks: _Locks
+) -> list[Result]:
     # A run asks the driver in each workload's turn; only check mode has to predict what it will say.
     verdict = restore_demand.judge(demands, restore_demand.available_memory(), thorough=check)
     forecast = _forecast(demands, verdict, parallel, check)
@@ -63,7 +75,10 @@ def restore_all(open_client: OpenClient, jobs: Sequence[Job], parallel: int, che
         if errors:
             return _refused(demand.job, combined(errors))
         try:
-            with admission.admitted(0 if demand.live or check else demand.memory), open_client() as client:
+            with admission.admitted(0 if demand.live or check else demand.memory), contextlib.ExitStack() as stack:
+                client = stack.enter_context(open_client())
+                if demand.checkpoint and not check:
+                    stack.enter_context(run_lock.kept(demand.checkpoint.digest, client.busy_seconds))
                 # Where nothing is to be restored, nothing is made ready either.
                 if demand.live or check:
                     prepared = preparation.Preparation(prediction=forecast.predict(demand))
@@ -71,10 +86,10 @@ def restore_all(open_client: OpenClient, jobs: Sequence[Job], parallel: int, che
                     prepared = preparation.prepare(client, demand, huge_pages.for_workload(demand), forecast)
                 return workload.restore(client, demand, verdict.reading, check, prepared)
         except RestoreError as error:
-            # No channel for this one; what the others have done must still be told.
-            failed = Result(demand.job)
-            failed.fail(error)
-            return failed
+            # No channel for this one, or its checkpoint is being removed; what the others have done must still be told.
+            return _failed(demand.job, error)
+        finally:
+            locks.release(demand.job.name)
 
     limit = _limit(parallel)
     if check or len(demands) <= 1 or limit == 1:
@@ -85,6 +100,35 @@ def restore_all(open_client: OpenClient, jobs: Sequence[Job], parallel: int, che
     if not check:
         _note_rates(found)
     return found
+
+
+class _Locks(contextlib.ExitStack):
+    """The locks of the workloads, each released as soon as its workload is through."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._held: dict[str, contextlib.ExitStack] = {}
+
+    def acquire(self, client: Client, jobs: Sequence[Job]) -> dict[str, RestoreError]:
+        """Lock all of them; those that other runs are still at work on when the time to wait is over."""
+        busy: dict[str, RestoreError] = {}
+        give_up = time.monotonic() + client.busy_seconds
+        # In one order for all runs, or two of them would wait for each other.
+        for job in sorted(jobs, key=lambda job: job.name):
+            left = max(0.0, give_up - time.monotonic())
+            held = self.enter_context(contextlib.ExitStack())
+            try:
+                held.enter_context(run_lock.changing(client.namespace, job.name, "containerd_restore", left))
+            except RestoreError as error:
+                busy[job.name] = error
+            else:
+                self._held[job.name] = held
+        return busy
+
+    def release(self, name: str) -> None:
+        """The workload is through."""
+        if name in self._held:
+            self._held.pop(name).close()
 
 
 class _HugePagesChoice:
@@ -118,9 +162,13 @@ def _note_rates(found: Sequence[Result]) -> None:
 
 
 def _refused(job: Job, error: RestoreError) -> Result:
-    result = Result(job, step="preflight")
     # Whoever gets here has no preflight any more that would come before the window.
-    result.fail(gpu.not_retryable(error))
+    return _failed(job, gpu.not_retryable(error), "preflight")
+
+
+def _failed(job: Job, error: RestoreError, step: str = "") -> Result:
+    result = Result(job, step=step)
+    result.fail(error)
     return result
 
 

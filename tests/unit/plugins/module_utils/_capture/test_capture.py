@@ -263,7 +263,7 @@ def test_a_second_run_at_the_same_time_is_refused(box: Box, client: Client) -> N
         slot.write(mark(box))
         for check in (True, False):
             error = box.fails(check)
-            assert (error.code, error.outcome) == ("capture_busy", RETRYABLE)
+            assert (error.code, error.outcome) == ("busy", RETRYABLE)
         slot.clear()
     box.untouched()
 

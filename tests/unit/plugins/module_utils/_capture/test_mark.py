@@ -49,7 +49,7 @@ def test_one_run_at_a_time_for_a_container(root: str) -> None:
         for attempt in (lambda: capture_mark.peek(root, "k8s.io", "box"), lambda: enter(root)):
             with pytest.raises(ConflictError) as caught:
                 attempt()
-            assert (caught.value.code, caught.value.outcome) == ("capture_busy", RETRYABLE)
+            assert (caught.value.code, caught.value.outcome) == ("busy", RETRYABLE)
         with capture_mark.locked(root, "k8s.io", "other"):
             pass
     assert enter(root) == MARK

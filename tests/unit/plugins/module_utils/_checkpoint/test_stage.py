@@ -179,7 +179,7 @@ def test_a_damaged_staging_is_made_anew(client: Client, node: Node) -> None:
 def test_the_lease_of_a_run_that_was_killed_when_all_was_done(
     fake: FakeContainerd, client: Client, node: Node, state: str
 ) -> None:
-    fake.fail("Leases/Delete", after=1, times=1)
+    fake.fail("Leases/Delete", times=1)
     stage_steps.present(client, CHECKPOINT_NAME, node.root, None, False)
     assert len(fake.state.leases) == 1
 

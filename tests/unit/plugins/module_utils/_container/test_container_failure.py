@@ -105,7 +105,7 @@ def test_a_call_that_took_effect_without_an_answer_leaves_nothing(
 def test_a_lease_that_cannot_be_given_back_does_not_fail_what_is_done(
     fake: FakeContainerd, client: Client, node: Node
 ) -> None:
-    fake.fail("Leases/Delete", after=1)
+    fake.fail("Leases/Delete")
     assert container_steps.present(client, params(node), False).created is True
     assert len(fake.state.leases) == 1
 
@@ -113,7 +113,7 @@ def test_a_lease_that_cannot_be_given_back_does_not_fail_what_is_done(
 def test_a_lease_that_cannot_be_given_back_does_not_hide_the_reason(
     fake: FakeContainerd, client: Client, node: Node
 ) -> None:
-    fake.fail("Leases/Delete", text="no lease service", after=1)
+    fake.fail("Leases/Delete", text="no lease service")
     fake.fail("Diff/Apply", text="disk full")
     with pytest.raises(RestoreError, match="disk full") as caught:
         container_steps.present(client, params(node), False)

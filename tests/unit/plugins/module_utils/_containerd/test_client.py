@@ -175,7 +175,9 @@ def test_a_stream_that_the_daemon_resets_at_the_deadline_has_met_it(
     fake.fail(name, "CANCELLED", RESET)
     path = f"containerd.services.{'tasks' if name == 'Tasks/Wait' else 'content'}.v1.{name}"
     with Client(fake.address, "tests", clock=clock, sleep=clock.sleep) as found:
-        call = found.call if name == "Tasks/Wait" else lambda *args, **fields: list(found.server_stream(*args, **fields))
+        call = (
+            found.call if name == "Tasks/Wait" else lambda *args, **fields: list(found.server_stream(*args, **fields))
+        )
         with pytest.raises(RpcError) as caught:
             call(path, timeout=10.0)
     assert (caught.value.code == "cancelled") is early

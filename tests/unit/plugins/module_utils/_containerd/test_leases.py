@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import contextlib
 import datetime
+import os
+import subprocess
 
 import pytest
 
@@ -15,11 +17,13 @@ from ansible_collections.gpuops.restore.plugins.module_utils._containerd import 
 from ansible_collections.gpuops.restore.plugins.module_utils._containerd.client import Client
 from ansible_collections.gpuops.restore.plugins.module_utils._containerd.leases import Lease, LeaseParams
 from ansible_collections.gpuops.restore.plugins.module_utils._core.errors import InputError, RestoreError
+from ansible_collections.gpuops.restore.plugins.module_utils._host import processes
 from ansible_collections.gpuops.restore.tests.unit.helpers.fake_containerd import FakeContainerd
 
 NOON = datetime.datetime(2026, 1, 31, 12, tzinfo=datetime.timezone.utc)
 EXPIRE = "containerd.io/gc.expire"
 OWNER = "io.gpuops.restore/owner"
+PROCESS = "io.gpuops.restore/process"
 
 
 @pytest.mark.parametrize(
@@ -124,13 +128,43 @@ def test_without_an_abandoned_lease_nothing_is_told_nor_deleted(
     assert fake.count("Leases/Delete") == 0
 
 
-def test_a_lease_of_a_purpose_replaces_the_one_that_a_killed_run_left(fake: FakeContainerd, client: Client) -> None:
+def test_what_killed_runs_left_goes_and_what_other_runs_work_under_stays(fake: FakeContainerd, client: Client) -> None:
+    here = processes.identity(os.getpid())
+    boot, pid, begun = here.split("/")
+    fake.state.leases.update(
+        {
+            "of-a-live-run": {PROCESS: here},
+            "of-a-killed-run": {PROCESS: f"{boot}/{pid}/{int(begun) - 1}"},
+            "of-another-boot": {PROCESS: f"another/{pid}/{begun}"},
+            "nonsense": {PROCESS: "nonsense"},
+            "the-operator's": {},
+            # Those of earlier releases name no process.
+            leases._purpose_id("stage x"): {OWNER: "gpuops.restore"},
+            leases._purpose_id("stage y"): {OWNER: "gpuops.restore"},
+        }
+    )
     own = leases.own_id("stage x")
-    fake.state.leases[own] = {"left": "behind"}
     with leases.hold(client, None, "stage x", 60):
-        assert fake.state.leases[own].keys() == {OWNER, EXPIRE}
+        assert fake.state.leases[own].keys() == {OWNER, EXPIRE, PROCESS}
+        assert processes.lives(fake.state.leases[own][PROCESS])
         client.call("containerd.services.leases.v1.Leases/List")
         assert fake.seen[-1].metadata["containerd-lease"] == own
+    assert set(fake.state.leases) == {"of-a-live-run", "the-operator's", leases._purpose_id("stage y")}
+
+
+def test_two_runs_with_one_purpose_keep_their_leases(
+    fake: FakeContainerd, client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither what the other one builds nor its lease is pulled away from under it."""
+    with leases.hold(client, None, "stage x"):
+        first = leases.own_id("stage x")
+        with subprocess.Popen(["sleep", "60"]) as process:
+            monkeypatch.setattr(leases.os, "getpid", lambda: process.pid)
+            with leases.hold(client, None, "stage x"):
+                assert set(fake.state.leases) == {first, leases.own_id("stage x")} and len(fake.state.leases) == 2
+            assert set(fake.state.leases) == {first}
+            monkeypatch.undo()
+            process.kill()
     assert fake.state.leases == {}
 
 
@@ -151,15 +185,16 @@ def test_garbage_is_collected_before_a_failure_is_told_and_later_otherwise(
     with contextlib.suppress(ValueError), leases.hold(client, None, "stage x"):
         if failing:
             raise ValueError("no luck")
-    assert [call.request.sync for call in fake.seen if call.name == "Leases/Delete"] == [True, failing]
+    assert [call.request.sync for call in fake.seen if call.name == "Leases/Delete"] == [failing]
 
 
 def test_a_lease_that_cannot_be_deleted_hides_no_failure_and_makes_none(fake: FakeContainerd, client: Client) -> None:
-    fake.fail("Leases/Delete", "INTERNAL", "no luck", after=1)
+    fake.fail("Leases/Delete", "INTERNAL", "no luck")
     with leases.hold(client, None, "stage x"):
         pass
     fake.heal()
-    fake.fail("Leases/Delete", "INTERNAL", "no luck", after=1)
+    fake.state.leases.clear()
+    fake.fail("Leases/Delete", "INTERNAL", "no luck")
     with pytest.raises(InputError) as caught, leases.hold(client, None, "stage x"):
         raise InputError("blob_missing", "It is gone.", "Pull it.")
     assert caught.value.code == "blob_missing"
