@@ -94,11 +94,15 @@ options:
       - Each is the code of the refusal. What was found of it is in the result (RV(accepted)) and is warned of.
       - V(cuda_ipc) - several processes have NCCL loaded, and nothing says that they keep off each other's GPU memory. If they share
         some, drivers before 610 cannot restore them, and the capture ends the workload.
+      - V(nvlink_multicast) - NCCL or NVSHMEM is loaded, several GPUs are in use, and nothing says that NVLink multicast (NVLS) is off,
+        which no driver restores. If it is used, the capture ends the workload.
+      - V(cuda_mps) - an MPS daemon runs on the node, and its pipes are where CUDA looks for them in the container. If the processes
+        use it, the driver refuses the checkpoint, or they do not come back from it.
       - V(mount_source_symlink) - the source of a bind mount is a symbolic link, which CRIU does not follow. The restore has to map
         it to what it leads to (its option C(mounts)).
     type: list
     elements: str
-    choices: [cuda_ipc, mount_source_symlink]
+    choices: [cuda_ipc, cuda_mps, mount_source_symlink, nvlink_multicast]
     default: []
   criu:
     description:

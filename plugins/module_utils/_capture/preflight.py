@@ -21,7 +21,7 @@ from .._containerd.tasks import Task
 from .._core import files
 from .._core.errors import ConflictError, InputError, NodeError, RestoreError, combined
 from .._criu import known_limits
-from .._gpu import forks, peer_access, processes as gpu_processes, state as gpu_state
+from .._gpu import devices, forks, peer_access, processes as gpu_processes, shared_gpus, state as gpu_state
 from .._host import cgroup, memory as host_memory, mountinfo
 from .._image import unpack
 from . import gpu, inet_sockets, layer, own_network, resources, restorable, unlinked_files, unsupported
@@ -62,6 +62,9 @@ def examine(client: Client, params: CaptureParams, container: Container, task: T
     try:
         scope = gpu_processes.Scope(task_pid=task.pid, proc=access.proc, cgroup_root=access.cgroup_root)
         gpus = gpu.examine(client, params.cuda(), params.gpu, scope.processes())
+        if params.gpu != devices.NONE:
+            pids = [process.pid for process in scope.processes()]
+            problems += shared_gpus.problems(params.container_id, gpus.info, pids, access.proc)
         problems += forks.problems(gpus.forks, params.cuda_forks, params.container_id, access.proc)
         if gpus.suspend:
             problems += peer_access.problems(params.container_id, gpus.info, access.proc)

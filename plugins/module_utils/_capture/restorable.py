@@ -15,7 +15,7 @@ from typing import Any
 
 from .._containerd.containers import Container
 from .._core.errors import InputError, NodeError, RestoreError
-from .._gpu import peer_access
+from .._gpu import peer_access, shared_gpus
 from .._host import mountinfo
 from .._oci import spec_namespaces, spec_validate
 from . import own_network
@@ -24,6 +24,8 @@ _LOST = "If it is so, the capture ends the workload, and its checkpoint cannot b
 #: The refusals that an operator may vouch for, and what becomes of the capture then.
 ACCEPTABLE: Mapping[str, str] = {
     peer_access.CUDA_IPC: _LOST,
+    peer_access.MULTICAST: _LOST,
+    shared_gpus.MPS: "If it uses MPS, the driver refuses the checkpoint, or the process does not come back from it.",
     "mount_source_symlink": "A restore refuses the link, too, until its option mounts maps it to what it leads to.",
 }
 

@@ -24,7 +24,7 @@ _NAMED = 5
 
 def living(scope: Scope) -> dict[Process, str]:
     """The processes that live now, with their names. Raises NodeError ``cgroup_of_process``."""
-    return {process: _name(process.pid, scope.proc) for process in scope.processes()}
+    return {process: host_processes.command(process.pid, scope.proc) for process in scope.processes()}
 
 
 def ended(before: Mapping[Process, str], proc: str = "/proc") -> list[dict[str, Any]]:
@@ -33,14 +33,6 @@ def ended(before: Mapping[Process, str], proc: str = "/proc") -> list[dict[str, 
     return [
         {"pid": process.pid, "command": name} for process, name in before.items() if now.get(process.pid) != process
     ]
-
-
-def _name(pid: int, proc: str) -> str:
-    try:
-        with open(f"{proc}/{pid}/comm", encoding="utf-8", errors="replace") as stream:
-            return stream.read().strip()
-    except OSError:
-        return "?"
 
 
 def sentence(container_id: str, task_pid: int, found: Sequence[Mapping[str, Any]]) -> str:

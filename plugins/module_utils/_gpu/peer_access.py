@@ -2,34 +2,51 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Processes that may read each other's GPU memory, as the ranks of an NCCL job do by default.
+"""Processes that may have GPU memory in common, as the ranks of an NCCL job do by default.
 
-Before driver 610 the driver checkpoints such memory (CUDA IPC) and cannot restore it: the restore answers
+Before driver 610 the driver checkpoints memory of another process (CUDA IPC) and cannot restore it: the restore answers
 CUDA_ERROR_NOT_SUPPORTED (801), which poisons the process, so that a capture ends the workload whatever else it does.
 Seen with two ranks over P2P on driver 580.159.04; over shared memory or sockets (NCCL_P2P_DISABLE=1) both came back.
+NVLink multicast (NVLS) is restored by no driver (NVIDIA's notes of cuda-checkpoint). NCCL uses it by itself from three
+GPUs on, where they support it, whatever NCCL_P2P_DISABLE says (NCCL 2.18 to 2.21: ncclNvlsInit in transport/nvls.cc).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import re
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from .._core import state_dir
 from .._core.errors import NodeError
+from .._host import processes as host_processes
 
-#: The refusal's code.
-CUDA_IPC = "cuda_ipc"
+#: The refusals' codes.
+CUDA_IPC, MULTICAST = "cuda_ipc", "nvlink_multicast"
 #: The first driver that restores memory of CUDA IPC (NVIDIA's release notes of cuda-checkpoint).
 _RESTORES_IPC = 610
-_LIBRARY = "libnccl.so"
-_DISABLED = b"NCCL_P2P_DISABLE=1"
+_NCCL, _NVSHMEM = "libnccl.so", "libnvshmem"
+#: The fewest GPUs for which NCCL turns to NVLS.
+_NVLS_GPUS = 3
+#: Chips without NVLink multicast, by words of their names: older than Hopper, or without NVSwitch.
+_NO_MULTICAST = re.compile(
+    r"\b(V100|P100|P40|T4|A100|A800|A40|A30|A16|A10G?|A2|L4|L40S?|L20|RTX|GeForce|TITAN|Quadro)\b"
+)
 
 
 def problems(container_id: str, info: Mapping[str, Any], proc: str = "/proc") -> list[NodeError]:
     """Why the CUDA processes, as ``cuda_process_info`` tells of them, could not come back; nothing is touched."""
+    # Without memory on a card there is none to share: launchers, compile workers.
+    holders = [process for process in info["processes"] if process["gpus"]]
+    return [*_ipc_problems(container_id, info, holders, proc), *_multicast_problems(container_id, holders, proc)]
+
+
+def _ipc_problems(
+    container_id: str, info: Mapping[str, Any], holders: Sequence[Mapping[str, Any]], proc: str
+) -> list[NodeError]:
     if _major(info["driver"]["version"]) >= _RESTORES_IPC:
         return []
-    suspects = list(_suspects(info["processes"], proc))
+    suspects = [process["pid"] for process in holders if _may_use(process["pid"], _NCCL, "NCCL_P2P_DISABLE", "1", proc)]
     if len(suspects) < 2:
         return []
     pids = ", ".join(map(str, suspects))
@@ -46,27 +63,40 @@ def problems(container_id: str, info: Mapping[str, Any], proc: str = "/proc") ->
     ]
 
 
-def _suspects(processes: Iterable[Mapping[str, Any]], proc: str) -> Iterable[int]:
-    """Those with memory on a card that have NCCL loaded and were not told to keep off P2P."""
-    for process in processes:
-        pid = int(process["pid"])
-        # Without memory on a card there is none to share: launchers, compile workers.
-        if not process["gpus"]:
-            continue
-        if _LIBRARY in (state_dir.read_text(f"{proc}/{pid}/maps") or "") and _DISABLED not in _environment(pid, proc):
-            yield pid
+def _multicast_problems(container_id: str, holders: Sequence[Mapping[str, Any]], proc: str) -> list[NodeError]:
+    """One process may have all the GPUs, too."""
+    able = [process for process in holders if any(not _NO_MULTICAST.search(gpu["name"]) for gpu in process["gpus"])]
+    nccl = [process for process in able if _may_use(process["pid"], _NCCL, "NCCL_NVLS_ENABLE", "0", proc)]
+    nvshmem = [process for process in able if _may_use(process["pid"], _NVSHMEM, "NVSHMEM_DISABLE_NVLS", "1", proc)]
+    found = [
+        (name, setting, [process["pid"] for process in suspects])
+        for name, setting, suspects, fewest in (
+            ("NCCL", "NCCL_NVLS_ENABLE=0", nccl, _NVLS_GPUS),
+            ("NVSHMEM", "NVSHMEM_DISABLE_NVLS=1", nvshmem, 2),
+        )
+        if len({gpu["uuid"] for process in suspects for gpu in process["gpus"]}) >= fewest
+    ]
+    return [
+        NodeError(
+            MULTICAST,
+            f"Process {', '.join(map(str, pids))} of {container_id} may use NVLink multicast (NVLS), which no driver "
+            f"restores: {name} is loaded, several GPUs are in use, and {setting} is not in the environment. The "
+            "capture would end the workload.",
+            f"Start the job with {setting}; accept: [nvlink_multicast] if you know that it uses none.",
+            details={"pids": pids},
+        )
+        for name, setting, pids in found
+    ]
 
 
-def _environment(pid: int, proc: str) -> list[bytes]:
-    """As the process was started with; a program may have changed it since (proc_pid_environ(5))."""
-    try:
-        with open(f"{proc}/{pid}/environ", "rb") as stream:
-            return stream.read().split(b"\0")
-    except (FileNotFoundError, ProcessLookupError):
-        return []
+def _may_use(pid: int, library: str, variable: str, off: str, proc: str) -> bool:
+    """Whether the process has the library loaded and was not told to leave that off."""
+    if library not in (state_dir.read_text(f"{proc}/{pid}/maps") or ""):
+        return False
+    return host_processes.environment(pid, proc).get(variable) != off
 
 
 def _major(version: str | None) -> int:
     """Of ``580.159.04``; 0 where nobody tells."""
     first = (version or "").partition(".")[0]
-    return int(first) if first.isdecimal() else 0
+    return int(first) if first.isdigit() else 0

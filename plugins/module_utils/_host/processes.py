@@ -43,6 +43,16 @@ def lives(found: str, proc: str = "/proc") -> bool:
     return bool(pid) and pid[0].isdigit() and identity(int(pid[0]), proc) == found
 
 
+def environment(pid: int, proc: str = "/proc") -> dict[str, str]:
+    """As the process was started with; a program may have changed its own since (proc_pid_environ(5))."""
+    try:
+        with open(f"{proc}/{pid}/environ", encoding="utf-8", errors="surrogateescape") as stream:
+            entries = stream.read().split("\0")
+    except OSError:
+        return {}
+    return dict(entry.split("=", 1) for entry in entries if "=" in entry)
+
+
 def namespaced_pid(pid: int, proc: str = "/proc") -> int | None:
     """The process's id in the innermost pid namespace, which a restore keeps; None when that is not told (proc(5))."""
     try:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from ansible_collections.gpuops.restore.plugins.module_utils._capture import settle
+from ansible_collections.gpuops.restore.plugins.module_utils._capture import restorable, settle
 from ansible_collections.gpuops.restore.plugins.module_utils._checkpoint import reader as checkpoint_reader
 from ansible_collections.gpuops.restore.plugins.module_utils._containerd.client import Client
 from ansible_collections.gpuops.restore.plugins.module_utils._core.errors import RETRYABLE, TERMINAL, UNKNOWN
@@ -350,6 +350,26 @@ def test_ranks_that_may_share_gpu_memory_are_refused_and_go_on(box: Box, world: 
     done = box.capture(accept=("cuda_ipc",))
     assert [taken["code"] for taken in done.accepted] == ["cuda_ipc"]
     assert "ends the workload" in done.warnings[0]
+
+
+def test_a_divided_gpu_is_refused_and_nobody_can_vouch_for_it(box: Box, world: standin.World, pids: list[int]) -> None:
+    world.set("gpus/0/mig", 1)
+    assert box.refused(accept=tuple(restorable.ACCEPTABLE)).code == "cuda_mig"
+    assert world.order() == []
+    world.set("gpus/0/mig", 0)
+    assert box.capture().changed
+
+
+def test_a_daemon_that_serves_the_gpu_is_refused_unless_vouched_for(
+    box: Box, world: standin.World, pids: list[int]
+) -> None:
+    (box.here.proc / str(pids[2]) / "comm").write_text("nvidia-cuda-mps\n", encoding="ascii")
+    assert box.refused().code == "cuda_mps"
+    assert world.order() == []
+    done = box.capture(accept=("cuda_mps",))
+    assert [taken["code"] for taken in done.accepted] == ["cuda_mps"]
+    (box.here.proc / str(pids[2]) / "comm").unlink()
+    assert box.capture(force=True).accepted == []
 
 
 @pytest.mark.parametrize("killed", [False, True])

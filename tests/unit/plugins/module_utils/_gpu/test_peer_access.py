@@ -15,7 +15,8 @@ from ansible_collections.gpuops.restore.plugins.module_utils._gpu import peer_ac
 
 NCCL = "7f00-7f10 r-xp 00000000 fe:00 7  /venv/lib/python3.12/site-packages/nvidia/nccl/lib/libnccl.so.2\n"
 CUDA = "7f00-7f10 r-xp 00000000 fe:00 7  /usr/lib/libcuda.so.1\n"
-CARD = {"uuid": "GPU-1", "memory": 1}
+SHMEM = "7f00-7f10 r-xp 00000000 fe:00 7  /venv/lib/libnvshmem_host.so.3\n"
+CARD = {"uuid": "GPU-1", "name": "NVIDIA H200", "memory": 1}
 
 
 def info(*gpus: list[Any], driver: str | None = "580.159.04") -> dict[str, Any]:
@@ -68,3 +69,61 @@ def test_what_can_come_back_is_not_refused(proc: Path, found: dict[str, Any]) ->
 def test_without_nccl_nothing_is_shared_by_it(proc: Path) -> None:
     (proc / "41/maps").write_text(CUDA, encoding="ascii")
     assert peer_access.problems("job", info([CARD], [CARD]), str(proc)) == []
+
+
+# --- NVLink multicast
+
+
+def cards(*numbers: int, name: str = "NVIDIA H200") -> list[Any]:
+    return [{"uuid": f"GPU-{number}", "name": name, "memory": 1} for number in numbers]
+
+
+def multicast(proc: Path, *gpus: list[Any], driver: str = "610.12") -> list[str]:
+    found = peer_access.problems("job", info(*gpus, driver=driver), str(proc))
+    return [problem.code for problem in found]
+
+
+def environ(proc: Path, *pids: int, add: bytes) -> None:
+    for pid in pids:
+        (proc / str(pid) / "environ").write_bytes(b"WORLD_SIZE=2\0" + add + b"\0")
+
+
+def test_three_gpus_of_one_job_may_use_multicast_whatever_the_driver(proc: Path) -> None:
+    assert multicast(proc, cards(1, 2), cards(3)) == ["nvlink_multicast"]
+    assert multicast(proc, cards(1, 2, 3)) == ["nvlink_multicast"], "one process with all of them"
+    assert multicast(proc, cards(1), cards(2)) == [], "NCCL does not turn to it for two"
+    assert multicast(proc, cards(1, 2), cards(3), driver="580.1") == ["cuda_ipc", "nvlink_multicast"]
+
+
+def test_off_for_p2p_is_not_off_for_multicast(proc: Path) -> None:
+    environ(proc, 41, 42, add=b"NCCL_P2P_DISABLE=1")
+    assert multicast(proc, cards(1, 2), cards(3), driver="580.1") == ["nvlink_multicast"]
+    environ(proc, 41, 42, add=b"NCCL_NVLS_ENABLE=0")
+    assert multicast(proc, cards(1, 2), cards(3)) == []
+    environ(proc, 41, add=b"NCCL_NVLS_ENABLE=1")
+    assert multicast(proc, cards(1, 2, 4), cards(3)) == ["nvlink_multicast"]
+
+
+@pytest.mark.parametrize(
+    ("name", "found"),
+    [
+        ("NVIDIA A100-SXM4-80GB", []),
+        ("NVIDIA L40S", []),
+        ("NVIDIA GeForce RTX 4090", []),
+        ("NVIDIA H100 80GB HBM3", ["nvlink_multicast"]),
+        ("NVIDIA GB200", ["nvlink_multicast"]),
+        ("Something of tomorrow", ["nvlink_multicast"]),
+    ],
+)
+def test_chips_that_have_no_multicast(proc: Path, name: str, found: list[str]) -> None:
+    assert multicast(proc, cards(1, 2, 3, 4, name=name)) == found
+
+
+def test_nvshmem_has_a_word_of_its_own(proc: Path) -> None:
+    for pid in (41, 42):
+        (proc / str(pid) / "maps").write_text(CUDA + SHMEM, encoding="ascii")
+    (problem,) = peer_access.problems("job", info(cards(1), cards(2), driver="610.1"), str(proc))
+    assert (problem.code, problem.details) == ("nvlink_multicast", {"pids": [41, 42]})
+    assert "NVSHMEM_DISABLE_NVLS=1" in problem.remedy
+    environ(proc, 41, 42, add=b"NVSHMEM_DISABLE_NVLS=1")
+    assert multicast(proc, cards(1), cards(2)) == []
