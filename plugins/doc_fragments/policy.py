@@ -41,4 +41,75 @@ options:
           - For nodes whose root file system is a ramdisk.
         type: bool
         default: false
+  policy:
+    description:
+      - What of the host a restored container may have, beyond what containerd gives each. Whatever is asked for and not allowed is refused
+        before anything is made (C(policy_refused)), with a list of all of it and the key that allows each.
+      - A key that is not given allows what the container had when it was captured, if the checkpoint is known, that is, if this node
+        captured it, if O(policy.digests) or the workload's C(digest) names it, or if it is signed as C(verify_key) asks. For any other
+        checkpoint it allows nothing but what is said at the key. A key that is given is the whole truth, for known checkpoints too; an
+        empty list allows nothing.
+      - What the operator says of a workload, sources in C(mounts) and its C(network), needs no other permission.
+    type: dict
+    default: {}
+    suboptions:
+      digests:
+        description:
+          - Digests of checkpoints that the operator vouches for.
+        type: list
+        elements: str
+        default: []
+      own_captures:
+        description:
+          - Whether checkpoints that this node captured itself are known, as long as their image stays in containerd.
+        type: bool
+        default: true
+      capabilities:
+        description:
+          - Capabilities beyond containerd's usual fourteen, such as V(SYS_PTRACE); V(all) for all.
+        type: list
+        elements: str
+      host_namespaces:
+        description:
+          - Namespaces of the host; V(network) also allows another one that the spec names by path.
+        type: list
+        elements: str
+        choices: [network, pid, ipc, uts, mount]
+      bind_sources:
+        description:
+          - Directories of the host below which sources of bind mounts may lie, by their names and by what their links lead to; one that
+            ends in C(:ro) allows mounts that can only be read.
+          - Without it V(/srv), V(/mnt), V(/media), V(/data) and V(/scratch), the programs and libraries below V(/usr:ro) and V(/lib:ro),
+            and what NVIDIA's driver adds.
+        type: list
+        elements: str
+      devices:
+        description:
+          - Devices beyond the GPUs' (V(/dev/nvidia0) and the like, V(/dev/dri)), by path, as C(c 10:229), or C(net:) and the name of a
+            network device; V(all) for all.
+        type: list
+        elements: str
+      sysctls:
+        description:
+          - Kernel settings beyond those that Kubernetes calls safe, or the beginning of some followed by C(*).
+        type: list
+        elements: str
+      mount_types:
+        description:
+          - Types of file systems to mount beyond the kernel's own, such as V(nfs) or V(ext4).
+        type: list
+        elements: str
+      seccomp_unconfined:
+        description:
+          - Processes without a seccomp filter. Without it they are allowed, as containerd by itself and kubelet by default have none.
+        type: bool
+      privileged:
+        description:
+          - A writable C(/proc/sys), C(/sys) or control group file system, and mounts that reach the host.
+          - V(true) also allows all capabilities and devices, and no seccomp filter, where these keys are not given.
+        type: bool
+      host_control:
+        description:
+          - Mounts of C(/), of containerd's socket or another that rules the host, or of a directory that holds one.
+        type: bool
 """

@@ -58,6 +58,27 @@ POLICY: Spec = {
             "no_pivot_root": {"type": "bool", "default": False},
         },
     },
+    "policy": {
+        "type": "dict",
+        "default": {},
+        "options": {
+            "digests": {"type": "list", "elements": "str", "default": []},
+            "own_captures": {"type": "bool", "default": True},
+            "capabilities": {"type": "list", "elements": "str"},
+            "host_namespaces": {
+                "type": "list",
+                "elements": "str",
+                "choices": ["network", "pid", "ipc", "uts", "mount"],
+            },
+            "bind_sources": {"type": "list", "elements": "str"},
+            "devices": {"type": "list", "elements": "str"},
+            "sysctls": {"type": "list", "elements": "str"},
+            "mount_types": {"type": "list", "elements": "str"},
+            "seccomp_unconfined": {"type": "bool"},
+            "privileged": {"type": "bool"},
+            "host_control": {"type": "bool"},
+        },
+    },
 }
 WORKLOAD_CONTAINER: Spec = {
     "snapshot_id": {"type": "str"},

@@ -66,6 +66,16 @@ EXAMPLES = r"""
       /var/lib/kubelet/pods/0b2d/volumes/data: /srv/data
   register: found
   failed_when: found.problems | length > 0
+
+- name: What would it have of the host that this node does not give?
+  gpuops.restore.containerd_checkpoint_info:
+    checkpoint: registry.local/pytorch-training-checkpoint:001
+    digest: sha256:9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08
+    container_id: pytorch-training
+    policy:
+      host_namespaces: []
+      host_control: false
+  register: asked
 """
 
 RETURN = r"""

@@ -81,6 +81,17 @@ EXAMPLES = r"""
   gpuops.restore.containerd_container:
     container_id: pytorch-training
     state: absent
+
+- name: Its container, of a checkpoint that anybody could have pushed, with nothing of the host
+  gpuops.restore.containerd_container:
+    container_id: pytorch-training
+    checkpoint: registry.local/pytorch-training-checkpoint:001
+    runtimes:
+      - {name: io.containerd.runc.v2}
+    policy:
+      own_captures: false
+      bind_sources: []
+      seccomp_unconfined: false
 """
 
 RETURN = r"""

@@ -118,6 +118,20 @@ EXAMPLES = r"""
         probe:
           http: {url: "http://127.0.0.1:8000/healthz"}
 
+- name: A checkpoint that is meant and no other, by NVIDIA's runtime, with no more of the host than this
+  gpuops.restore.containerd_restore:
+    workloads:
+      - name: pytorch-training
+        checkpoint: registry.local/pytorch-training-checkpoint:001
+        digest: sha256:9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08
+    runtimes:
+      - {name: io.containerd.runc.v2}
+      - {name: io.containerd.runc.v2, binary_name: /usr/bin/nvidia-container-runtime}
+    policy:
+      capabilities: [SYS_PTRACE, IPC_LOCK]
+      host_namespaces: [ipc]
+      bind_sources: [/srv/datasets:ro, /scratch]
+
 - name: Could they run on this node?
   gpuops.restore.containerd_restore:
     state: checked

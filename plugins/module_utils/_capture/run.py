@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from typing import Any
@@ -21,14 +21,15 @@ from .._checkpoint import facts as checkpoint_facts, staging, writer as checkpoi
 from .._containerd import daemon, leases, messages, tasks
 from .._containerd.client import COMPRESSED, Client
 from .._core import labels, state_dir, text
-from .._core.errors import UNKNOWN, RestoreError, RpcError
+from .._core.errors import UNKNOWN, InputError, RestoreError, RpcError
 from .._criu import dump_config, image_files
 from .._diagnosis import failure as criu_failure
-from .._gpu import driver as gpu_driver, forks, state as gpu_state
+from .._gpu import devices, driver as gpu_driver, forks, state as gpu_state
 from .._gpu.driver import Driver
 from .._gpu.processes import Scope
 from .._host import cgroup, huge_pages, processes as host_processes
 from .._host.processes import Process
+from .._oci import spec_rights, spec_validate
 from .._oci.facts import Facts
 from .._oci.image import Descriptor
 from . import layer as capture_layer, mark as capture_mark, recovery, settle, survivors, unlinked_files
@@ -324,7 +325,7 @@ class Capture:
 
     def _write_image(self, layer: Descriptor, facts: Facts) -> tuple[str, Descriptor]:
         client, container, base = self._client, self._container, self._subject.base
-        facts = replace(facts, taken_at=self._taken_at)
+        facts = replace(facts, taken_at=self._taken_at, rights=_rights(container.spec))
         criu = checkpoint_writer.packed_by_daemon(client, self._images)
         parts = checkpoint_writer.Parts(
             criu=criu,
@@ -341,7 +342,8 @@ class Capture:
         )
         if self._resume_error is None:
             self._signals.raise_if_any()
-        digest = checkpoint_writer.index(client, self._params.name, parts, {labels.OWNER: self._params.owner})
+        own = {labels.OWNER: self._params.owner}
+        digest = checkpoint_writer.index(client, self._params.name, parts, own, captured=True)
         self._result.digest = digest
         self._result.facts = facts
         self._result.sizes = {"criu": criu.size, "writable_layer": layer.size}
@@ -403,6 +405,16 @@ class Capture:
         begun = time.monotonic()
         yield
         self._result.seconds[phase] = round(time.monotonic() - begun, 3)
+
+
+def _rights(spec: Mapping[str, Any]) -> tuple[str, ...] | None:
+    """What the container has of the host, which a restore may have again where this checkpoint is known."""
+    try:
+        spec_validate.check(spec)
+    except InputError:
+        return None
+    known = spec_rights.Known(gpu_numbers=devices.numbers())
+    return tuple(map(str, spec_rights.rights(spec, known)))
 
 
 def _note_lost(error: BaseException, lost: RestoreError) -> None:

@@ -60,6 +60,8 @@ class Original:
     stored_spec: Mapping[str, Any] | None
     #: ``metadata``, ``checkpoint`` or ``generated``.
     spec_source: str
+    #: The operator names the checkpoint by its digest, or it is signed by a key of the operator's.
+    vouched: bool = False
 
 
 def read(client: Client, source: Source) -> Original:
@@ -93,7 +95,18 @@ def read(client: Client, source: Source) -> Original:
         cgroup_driver=daemon.cgroup_driver(options),
         stored_spec=stored,
         spec_source=origin if stored is not None else "generated",
+        vouched=bool(source.digest or source.verify_key),
     )
+
+
+def captured_spec(client: Client, original: Original) -> Mapping[str, Any] | None:
+    """The spec that is part of the checkpoint, also where metadata give another one; None where none can be read."""
+    if original.spec_source == "checkpoint":
+        return original.stored_spec
+    try:
+        return reader.spec(client, original.checkpoint)
+    except InputError:
+        return None
 
 
 def base_image(client: Client, original: Original) -> Image:

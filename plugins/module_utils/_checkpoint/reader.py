@@ -68,6 +68,8 @@ class Checkpoint:
     facts: Facts = field(default_factory=Facts)
     #: Of the digest, as ``signature`` has it; "" where nobody signed.
     signature: str = field(default="", repr=False)
+    #: By a capture on this node, as its record in containerd says, which no archive and no registry brings.
+    captured_here: bool = False
 
     @property
     def key(self) -> str:
@@ -116,6 +118,7 @@ def load(client: Client, name: str) -> Checkpoint:
         writable_layer=first(_LAYERS),
         facts=Facts.parse(str(annotations.get(labels.FACTS) or "{}")),
         signature=image.labels.get(labels.SIGNATURE, ""),
+        captured_here=image.labels.get(labels.CAPTURED) == image.target.digest,
     )
 
 

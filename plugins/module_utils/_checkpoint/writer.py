@@ -133,11 +133,13 @@ def runtime_options_blob(client: Client, options: Any) -> Descriptor | None:
     return blob(client, options.SerializeToString(), RUNTIME_OPTIONS)
 
 
-def index(client: Client, name: str, parts: Parts, labels: Mapping[str, str] | None = None) -> str:
+def index(
+    client: Client, name: str, parts: Parts, labels: Mapping[str, str] | None = None, captured: bool = False
+) -> str:
     """Write the index, with a gc label for every child, and the image record ``name``; returns its digest.
 
-    A record of that name is moved to the new index: whether it may be is the caller's to decide. Raises NodeError
-    ``checkpoint_collected``.
+    A record of that name is moved to the new index: whether it may be is the caller's to decide. ``captured``: the
+    record says that this node took the checkpoint. Raises NodeError ``checkpoint_collected``.
     """
     for part in parts.children():
         # A lease that has expired protects nothing any more.
@@ -156,7 +158,8 @@ def index(client: Client, name: str, parts: Parts, labels: Mapping[str, str] | N
     if not content.write(client, [data], digest, len(data), keep):
         # It was there, perhaps by a hand that set no labels.
         content.set_labels(client, digest, keep)
-    image = Image(name, Descriptor(INDEX, digest, len(data), {}), dict(labels or {}))
+    marks = {**(labels or {}), **({core_labels.CAPTURED: digest} if captured else {})}
+    image = Image(name, Descriptor(INDEX, digest, len(data), {}), marks)
     try:
         images.create(client, image)
     except AlreadyExistsError:

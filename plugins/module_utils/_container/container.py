@@ -22,7 +22,7 @@ from .._criu import config as criu_config
 from .._host import cgroup
 from .._image import unpack
 from .._oci import spec_adapt, spec_namespaces, spec_summary, spec_validate
-from . import build, mounts, netns
+from . import build, mounts, netns, policy as container_policy
 from .params import ContainerParams, ContainerResult
 
 
@@ -31,8 +31,10 @@ def _uses_own_netns(params: ContainerParams, spec: Mapping[str, Any]) -> bool:
     return any(entry.get("path") == netns.path(params.container_id) for entry in entries)
 
 
-def plan_spec(client: Client, params: ContainerParams, original: Original, image: Image | None) -> spec_adapt.Adapted:
-    """The adapted spec. ``image`` is only needed where the spec has to be generated from its config."""
+def spec_as_it_was(
+    client: Client, params: ContainerParams, original: Original, image: Image | None
+) -> Mapping[str, Any]:
+    """The original's spec, checked. ``image`` is only needed where it has to be generated from its config."""
     if original.stored_spec is not None:
         before = original.stored_spec
     elif image is not None:
@@ -45,6 +47,13 @@ def plan_spec(client: Client, params: ContainerParams, original: Original, image
             "Import or pull the base image first, or give the spec in metadata (ociSpec).",
         )
     spec_validate.check(before)
+    return before
+
+
+def plan_spec(
+    client: Client, params: ContainerParams, original: Original, before: Mapping[str, Any]
+) -> spec_adapt.Adapted:
+    """The adapted spec; ``before``: the original's."""
     fresh = spec_namespaces.needs_fresh_netns(before, params.network)
     path = params.cgroups_path or cgroup.cgroups_path(params.container_id, original.cgroup_driver)
     return spec_adapt.adapt(
@@ -61,6 +70,13 @@ def plan_spec(client: Client, params: ContainerParams, original: Original, image
             criu_config_path=state_dir.criu_config(params.staging_dir, client.namespace, params.container_id),
         ),
     )
+
+
+def spec_problem(
+    client: Client, params: ContainerParams, original: Original, before: Mapping[str, Any]
+) -> InputError | None:
+    """Why the policy forbids a container of that spec; None where it does not."""
+    return container_policy.problem(client, params.policy, original, before, params.mounts, params.network)
 
 
 def present(client: Client, params: ContainerParams, check: bool, original: Original | None = None) -> ContainerResult:
@@ -83,7 +99,12 @@ def present(client: Client, params: ContainerParams, check: bool, original: Orig
         )
     # Only a spec that has to be generated needs the image this early; a container that is there needs none.
     image = _find_base(client, original, params, check, result) if original.stored_spec is None else None
-    adapted = plan_spec(client, params, original, image)
+    before = spec_as_it_was(client, params, original, image)
+    adapted = plan_spec(client, params, original, before)
+    refused = spec_problem(client, params, original, before)
+    if refused is not None and not task_removal.is_live(tasks.get(client, params.container_id)):
+        # What runs already is not asked again.
+        raise refused
     config_text = criu_config.render(
         params.criu, state_dir.restore_log(params.staging_dir, client.namespace, params.container_id)
     )

@@ -14,6 +14,7 @@ from .._checkpoint import metadata, original
 from .._containerd.runtimes import Runtime
 from .._core import labels, state_dir
 from .._criu import config as criu_config
+from .policy import Policy
 
 
 @dataclass(frozen=True)
@@ -32,6 +33,8 @@ class ContainerParams:
     allow_annotations: tuple[str, ...] = ()
     #: Those that may run it; empty for the node's default and io.containerd.runc.v2.
     runtimes: tuple[Runtime, ...] = ()
+    #: What of the host it may have.
+    policy: Policy = field(default_factory=Policy)
     criu: criu_config.CriuOptions = field(default_factory=criu_config.CriuOptions)
     staging_dir: str = state_dir.STATE_ROOT
     owner: str = labels.DEFAULT_OWNER
@@ -62,6 +65,7 @@ class ContainerParams:
             allow_hooks=bool(options.get("allow_hooks")),
             allow_annotations=tuple(options.get("allow_annotations") or ()),
             runtimes=Runtime.from_options(options.get("runtimes")),
+            policy=Policy.from_options(options.get("policy")),
             criu=criu_config.CriuOptions(**{name: value for name, value in criu.items() if value is not None}),
             staging_dir=options["staging_dir"],
             owner=options["owner"],

@@ -26,6 +26,8 @@ USED = PREFIX + "used"
 PROCESS = PREFIX + "process"
 #: Who pinned an image that is not ours (images).
 PINNED_BY = PREFIX + "pinned-by"
+#: Digest of the checkpoint that a capture on this node made; another one under the same name is no capture (images).
+CAPTURED = PREFIX + "captured"
 #: What a capture recorded about the node and the process, as JSON (annotation of a checkpoint's index).
 FACTS = PREFIX + "facts"
 #: Signature of the checkpoint's digest (images; annotation in archives and registries).

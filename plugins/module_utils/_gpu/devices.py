@@ -11,6 +11,7 @@ None of it calls the driver, so it is cheap enough for every container.
 from __future__ import annotations
 
 import contextlib
+import glob
 import os
 import re
 import stat
@@ -65,3 +66,14 @@ def minors(directory: str, stat_of: Callable[[str], os.stat_result] = os.stat) -
                 if stat.S_ISCHR(node.st_mode) and os.major(node.st_rdev) == _MAJOR:
                     found.add(os.minor(node.st_rdev))
     return {minor for minor in found if minor < _FIRST_OTHER}
+
+
+def numbers(pattern: str = "/dev/nvidia*") -> list[tuple[int, int]]:
+    """Major and minor of the driver's devices here; the majors of some are chosen when its modules are loaded."""
+    found = []
+    for path in [*glob.glob(pattern), *glob.glob(os.path.join(pattern, "*"))]:
+        with contextlib.suppress(OSError):
+            node = os.stat(path)
+            if stat.S_ISCHR(node.st_mode):
+                found.append((os.major(node.st_rdev), os.minor(node.st_rdev)))
+    return found

@@ -78,6 +78,8 @@ class Facts:
     memory_bytes: int | None = None
     base_image: str = ""
     base_image_digest: str | None = None
+    #: What the container had of the host, as ``_oci.spec_rights`` names it; None where that was not recorded.
+    rights: tuple[str, ...] | None = None
     #: None where no process had CUDA state, or nobody looked.
     gpu: GpuFacts | None = None
     #: Whether the capture looked for processes with CUDA state.
@@ -112,6 +114,7 @@ class Facts:
             memory_bytes=_size(document.get("memory_bytes")),
             base_image=_text(base, "name") or "",
             base_image_digest=_text(base, "digest"),
+            rights=_texts(document, "rights") if isinstance(document.get("rights"), list) else None,
             gpu=gpu,
             gpu_examined=gpu is not None or ("gpu" in document and document["gpu"] is None),
         )
@@ -137,6 +140,8 @@ class Facts:
             "memory_bytes": self.memory_bytes,
             "base_image": {"name": self.base_image, "digest": self.base_image_digest},
         }
+        if self.rights is not None:
+            document["rights"] = list(self.rights)
         if self.gpu_examined:
             document["gpu"] = _gpu_document(self.gpu) if self.gpu else None
         return document

@@ -63,8 +63,9 @@ def _plain_path(path: str) -> bool:
     return path.startswith("/") and not path.startswith("//") and posixpath.normpath(path) == path
 
 
-def _moved(source: str, mapping: Mapping[str, str]) -> tuple[str, str] | None:
-    """The key that covers ``source`` best and the new source, or None."""
+def moved(source: str, mapping: Mapping[str, str]) -> tuple[str, str] | None:
+    """The key that covers the source of a bind mount best and its new source, or None."""
+    source = posixpath.normpath("/" + source.lstrip("/"))
     for old in sorted(mapping, key=len, reverse=True):
         if source == old:
             return old, mapping[old]
@@ -92,11 +93,11 @@ def _map_mounts(spec: dict[str, Any], mapping: Mapping[str, str], changes: list[
         if not source.startswith("/"):
             raise spec_validate.invalid(f"the bind mount at {mount['destination']} has no absolute source ({source!r})")
         sources.append(source)
-        moved = _moved(posixpath.normpath("/" + source.lstrip("/")), mapping)
-        if moved:
-            used.add(moved[0])
-            mount["source"] = moved[1]
-            changes.append(f"The mount at {mount['destination']} comes from {moved[1]} instead of {source}.")
+        found = moved(source, mapping)
+        if found:
+            used.add(found[0])
+            mount["source"] = found[1]
+            changes.append(f"The mount at {mount['destination']} comes from {found[1]} instead of {source}.")
         if posixpath.normpath(mount["destination"]) == "/dev/shm":
             warnings.append(
                 f"/dev/shm is a bind of {mount['source']}: its contents are not in the checkpoint. Bring"

@@ -17,7 +17,8 @@ from typing import Any
 
 from .._core.errors import InputError
 
-_CAPABILITIES = (
+#: What containerd gives a container that asks for none, without the ``CAP_``.
+CAPABILITIES = (
     "CHOWN", "DAC_OVERRIDE", "FSETID", "FOWNER", "MKNOD", "NET_RAW", "SETGID", "SETUID", "SETFCAP", "SETPCAP",
     "NET_BIND_SERVICE", "SYS_CHROOT", "KILL", "AUDIT_WRITE",
 )  # fmt: skip
@@ -79,7 +80,7 @@ def _user(text: str) -> dict[str, Any]:
 
 def _capabilities() -> dict[str, list[str]]:
     """The default set, each list of its own."""
-    return {kind: [f"CAP_{name}" for name in _CAPABILITIES] for kind in ("bounding", "effective", "permitted")}
+    return {kind: [f"CAP_{name}" for name in CAPABILITIES] for kind in ("bounding", "effective", "permitted")}
 
 
 def _device_rules() -> list[dict[str, Any]]:

@@ -46,6 +46,7 @@ class Settings:
     record: Mapping[str, Any] = field(default_factory=dict)
     #: As the option has them, for the workloads' containers.
     runtimes: Sequence[Mapping[str, Any]] = ()
+    policy: Mapping[str, Any] = field(default_factory=dict)
 
     @classmethod
     def from_options(cls, options: Mapping[str, Any]) -> Settings:
@@ -67,7 +68,8 @@ class Settings:
             rates_file=rates.FILE,
             assume_prepared=options["assume_prepared"],
             record=options["record"] or {},
-            runtimes=options["runtimes"],
+            runtimes=options["runtimes"] or (),
+            policy=options["policy"] or {},
         )
 
 

@@ -154,7 +154,13 @@ def _spec_problems(
     if not params.container_id or (original.stored_spec is None and image is None):
         return
     live = _present(client, found, original, params)
-    adapted = _collect(found, lambda: container_steps.plan_spec(client, params, original, image))
+    before = _collect(found, lambda: container_steps.spec_as_it_was(client, params, original, image))
+    if before is None:
+        return
+    refused = None if live else container_steps.spec_problem(client, params, original, before)
+    if refused is not None:
+        found.add(refused)
+    adapted = _collect(found, lambda: container_steps.plan_spec(client, params, original, before))
     if adapted is None:
         return
     found.warnings.extend(adapted.warnings)

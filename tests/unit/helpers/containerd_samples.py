@@ -13,6 +13,7 @@ from typing import Any
 
 from ansible_collections.gpuops.restore.plugins.module_utils._containerd.containers import SPEC_TYPE
 from ansible_collections.gpuops.restore.plugins.module_utils._containerd.messages import message, pack
+from ansible_collections.gpuops.restore.plugins.module_utils._core import labels as core_labels
 from ansible_collections.gpuops.restore.plugins.module_utils._image import unpack
 from ansible_collections.gpuops.restore.plugins.module_utils._oci.image import host_platform
 from ansible_collections.gpuops.restore.tests.unit.helpers.archive_samples import INDEX, MANIFEST, tar
@@ -35,7 +36,11 @@ def spec(**changes: Any) -> dict[str, Any]:
         "process": {"args": ["counter"], "cwd": "/", "env": ["TOKEN=hunter2"]},
         "root": {"path": "rootfs"},
         "mounts": [{"destination": "/proc", "type": "proc", "source": "proc"}],
-        "linux": {"namespaces": [{"type": "pid"}, {"type": "mount"}], "cgroupsPath": "/old"},
+        "linux": {
+            "namespaces": [{"type": kind} for kind in ("pid", "mount", "ipc", "uts")],
+            "cgroupsPath": "/old",
+            "readonlyPaths": ["/proc/sys", "/proc/sysrq-trigger"],
+        },
         **changes,
     }
 
@@ -122,8 +127,9 @@ def add_checkpoint(
     without: tuple[str, ...] = (),
     original: dict[str, Any] | None = None,
     annotations: dict[str, str] | None = None,
+    captured: bool = True,
 ) -> Sample:
-    """A checkpoint image in one of the two layouts; ``without``: media types that it lacks."""
+    """A checkpoint image in one of the two layouts; ``without``: media types that it lacks; ``captured``: here."""
     parts = {
         CRIU: tar(CRIU_FILES),
         CONFIG: pack(SPEC_TYPE, json.dumps(original or spec()).encode()).SerializeToString(),
@@ -153,6 +159,8 @@ def add_checkpoint(
         "annotations": notes if annotations is None else annotations,
     }
     digest = record(state, name, INDEX, document, labels)
+    if captured:
+        state.images[name].labels[core_labels.CAPTURED] = digest
     return Sample(name, digest, document, {child["mediaType"]: child["digest"] for child in children})
 
 

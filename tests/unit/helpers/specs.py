@@ -85,6 +85,7 @@ def cri_spec() -> dict[str, Any]:
             ],
             "mountLabel": "system_u:object_r:container_file_t:s0:c1,c2",
             "maskedPaths": ["/proc/kcore"],
+            "readonlyPaths": ["/proc/sys", "/proc/sysrq-trigger"],
         },
     }
 
@@ -112,6 +113,7 @@ def ctr_spec() -> dict[str, Any]:
         ],
         "linux": {
             "cgroupsPath": "/default/counter",
+            "readonlyPaths": ["/proc/sys", "/proc/sysrq-trigger"],
             "resources": {"devices": [{"allow": False, "access": "rwm"}]},
             "namespaces": [
                 {"type": "pid"},
