@@ -183,7 +183,7 @@ def await_dump(
     """
     give_up = clock() + seconds
     while True:
-        pids = _working_in(directory, proc)
+        pids = working_in(directory, proc)
         if not pids:
             return
         if clock() >= give_up:
@@ -196,7 +196,7 @@ def await_dump(
         sleep(_POLL_SECONDS)
 
 
-def _working_in(directory: str, proc: str) -> list[int]:
+def working_in(directory: str, proc: str) -> list[int]:
     """Processes that have something of the directory open, and runc, which is told of it before CRIU starts."""
     found = []
     for entry in os.listdir(proc):

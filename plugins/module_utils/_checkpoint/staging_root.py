@@ -12,6 +12,7 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
+import re
 import shutil
 import stat as stat_module
 import time
@@ -23,6 +24,7 @@ from typing import Callable
 from .._core.errors import RETRYABLE, ConflictError, NodeError, disk_full, is_full
 
 _POLL_SECONDS = 0.1
+_PARTIAL = re.compile(r"\.([0-9a-f]{64})\.partial-[0-9]+")
 
 
 @dataclass(frozen=True)
@@ -183,6 +185,16 @@ class Root:
     def _partials(self, name: str) -> list[str]:
         prefix = _partial_prefix(name)
         return [os.path.join(self.path, entry) for entry in os.listdir(self.path) if entry.startswith(prefix)]
+
+    def abandoned(self) -> list[tuple[str, str]]:
+        """Partial directories of runs that were broken off, with the checkpoints' names. Under the root's lock."""
+        found = []
+        for entry in sorted(os.listdir(self.path)):
+            match = _PARTIAL.fullmatch(entry)
+            path = os.path.join(self.path, entry)
+            if match and os.path.isdir(path) and not os.path.islink(path) and _abandoned(path):
+                found.append((path, match.group(1)))
+        return found
 
     def new_partial(self, name: str) -> int:
         """Make this process's partial directory (under the root's lock) and lock it; its descriptor."""

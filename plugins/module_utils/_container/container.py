@@ -12,7 +12,7 @@ from typing import Any
 
 from .._checkpoint import original as checkpoint_original, reader as checkpoint_reader
 from .._checkpoint.original import Original
-from .._containerd import containers, daemon, leases, runtimes, snapshots, task_removal, tasks
+from .._containerd import containers, daemon, extracted, leases, runtimes, snapshots, task_removal, tasks
 from .._containerd.client import Client
 from .._containerd.containers import Container
 from .._containerd.images import Image
@@ -210,6 +210,8 @@ def absent(
     if state_dir.exists(work):
         result.actions.append(f"remove {work}")
         if not check:
+            # What is noted there is found by that note alone.
+            result.warnings += extracted.remove_abandoned(client, staging_dir, work)
             state_dir.remove_work(staging_dir, client.namespace, container_id)
     if netns.exists(container_id):
         result.actions.append(f"remove the network namespace {netns.path(container_id)}")

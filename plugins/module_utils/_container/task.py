@@ -15,7 +15,7 @@ from typing import Any
 
 from .._checkpoint import reader as checkpoint_reader, staged as staged_checkpoint
 from .._checkpoint.reader import Checkpoint
-from .._containerd import containers, daemon, leftovers, snapshots, task_removal, tasks
+from .._containerd import containers, daemon, extracted, leftovers, snapshots, task_removal, tasks
 from .._containerd.client import Client
 from .._containerd.containers import Container
 from .._containerd.tasks import Task
@@ -168,6 +168,7 @@ def started(client: Client, params: TaskParams, check: bool, checkpoint: Checkpo
         return result
     # Without a task too: a restore that was broken off may have left what stands in the way of another.
     task_removal.remove(client, params.container_id, 0.0)
+    result.warnings += extracted.remove_abandoned(client, params.staging_dir, work)
     memory_hook.clear(work)
     container_loopback.clear(work)
     state_dir.make_private(work, params.staging_dir)
@@ -236,6 +237,8 @@ def absent(client: Client, params: TaskParams, check: bool) -> TaskResult:
     )
     if not check:
         task_removal.remove(client, params.container_id, grace)
+        work = state_dir.work_dir(params.staging_dir, client.namespace, params.container_id)
+        result.warnings += extracted.remove_abandoned(client, params.staging_dir, work)
         marks.forget_gone(marks.default_root())
     return result
 
@@ -274,21 +277,28 @@ def _run(client: Client, params: TaskParams, container: Container, start: _Start
     # Before the start, and kept after a failed one: from here on nobody can promise that the files are untouched.
     snapshots.set_labels(client, container.snapshotter, container.snapshot_key, {labels.USED: "true"})
     begun = time.monotonic()
-    leaked = leftovers.extracted_checkpoints(client) if start.descriptor is not None else frozenset()
+    work = state_dir.work_dir(params.staging_dir, client.namespace, identifier)
+    extraction = None
+    if start.descriptor is not None:
+        extraction = extracted.Extraction(client, params.staging_dir, work, start.descriptor.size)
     try:
-        try:
-            with start.loopback or contextlib.nullcontext(), start.hook or contextlib.nullcontext():
-                tasks.create(client, identifier, rootfs, start.stdio, start.options, start.descriptor)
-                created = time.monotonic()
-                pid = tasks.start(client, identifier, start.seconds)
-        except RpcError as error:
-            if not start.restoring:
-                raise
-            if start.hook is not None:
-                start.hook.raise_failure(identifier)
-            log = state_dir.restore_log(params.staging_dir, client.namespace, identifier)
-            raise criu_failure.explain_restore(identifier, error, log) from error
+        with extraction or contextlib.nullcontext():
+            try:
+                with start.loopback or contextlib.nullcontext(), start.hook or contextlib.nullcontext():
+                    with extraction.creating() if extraction else contextlib.nullcontext():
+                        tasks.create(client, identifier, rootfs, start.stdio, start.options, start.descriptor)
+                    created = time.monotonic()
+                    pid = tasks.start(client, identifier, start.seconds)
+            except RpcError as error:
+                if not start.restoring:
+                    raise
+                if start.hook is not None:
+                    start.hook.raise_failure(identifier)
+                log = state_dir.restore_log(params.staging_dir, client.namespace, identifier)
+                raise criu_failure.explain_restore(identifier, error, log) from error
         running = time.monotonic()
+        if extraction is not None:
+            result.warnings += extraction.warnings
         if start.hook is not None:
             start.hook.require_written(identifier)
             result.memory = start.hook.report
@@ -296,11 +306,11 @@ def _run(client: Client, params: TaskParams, container: Container, start: _Start
             result.warnings.append(container_loopback.warning(identifier, start.loopback.failed))
         task = stays_alive(client, params, pid, params.alive_seconds)
     except BaseException as error:
+        if extraction is not None and isinstance(error, RestoreError):
+            for warning in extraction.warnings:
+                error.left_behind(warning)
         _remove_failed_task(client, identifier, error)
         raise
-    finally:
-        if start.descriptor is not None:
-            result.warnings.extend(leftovers.remove_extracted_checkpoints(client, leaked))
     result.seconds = {
         "create": round(created - begun, 3),
         "start": round(running - created, 3),
@@ -338,7 +348,7 @@ def _remove_failed_task(client: Client, container_id: str, reason: BaseException
     except RestoreError as error:
         if isinstance(reason, RestoreError):
             reason.outcome = UNKNOWN
-            reason.details["left_behind"] = f"the task of {container_id}: {error.message}"
+            reason.left_behind(f"the task of {container_id}: {error.message}")
 
 
 def _seconds(client: Client, params: TaskParams, checkpoint: Checkpoint | None) -> float:

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""What containerd and runc leave outside containerd's records: shims, extracted checkpoints, runc's state.
+"""What containerd and runc leave outside containerd's records: shims and runc's state.
 
 A containerd that is killed and started again ends the shim of a restore under way, and runc with it. runc writes its
 ``state.json`` only after CRIU has done its work, so containerd's own clean-up (``runc delete --force``) finds no
@@ -16,15 +16,14 @@ import contextlib
 import ctypes
 import glob
 import os
-import shutil
 import signal
 import time
 from collections.abc import Mapping
 from typing import Any, Callable
 
-from .._core.errors import RETRYABLE, UNKNOWN, NodeError, RestoreError
+from .._core.errors import UNKNOWN, RestoreError
 from .._host import mountinfo
-from . import containers, daemon as containerd_daemon, messages
+from . import containers, messages
 from .client import Client
 
 #: Where containerd's shim has runc keep its state, unless the runtime options name another root.
@@ -96,47 +95,6 @@ def end_orphaned_shims(
     require_shim_gone(namespace, container_id, proc, clock, sleep)
 
 
-def extracted_checkpoints(client: Client) -> frozenset[str]:
-    """Directories into which containerd extracted checkpoints (``ctrd-checkpoint*``) on the descriptor route.
-
-    Raises NodeError ``daemon_unavailable``.
-    """
-    environment = containerd_daemon.daemon_environment(client)
-    roots = {environment.get("XDG_RUNTIME_DIR", ""), environment.get("TMPDIR", ""), "/tmp"}
-    try:
-        daemon = client.peer_pid()
-    except OSError as error:
-        raise NodeError(
-            "daemon_unavailable",
-            f"Nobody answers on the containerd socket {client.address}: {error.strerror or error}.",
-            "Look at the state of the containerd service on this node and start it.",
-            outcome=RETRYABLE,
-        ) from error
-    found: set[str] = set()
-    for root in roots:
-        base = f"/proc/{daemon}/root{root}"
-        if root and os.path.isdir(base):
-            found.update(os.path.join(base, name) for name in os.listdir(base) if name.startswith("ctrd-checkpoint"))
-    return frozenset(found)
-
-
-def remove_extracted_checkpoints(client: Client, before: frozenset[str]) -> list[str]:
-    """Remove the one directory that this restore left, a full copy of the process memory; returns warnings."""
-    try:
-        found = extracted_checkpoints(client)
-    except NodeError as error:
-        # This runs on the way out of a failure, which says more than that the daemon is gone.
-        return [f"Whether containerd left a copy of process memory (ctrd-checkpoint*) is not known: {error.message}"]
-    # After a restart of the daemon the same directory has another process id in its path.
-    known = {_path_in_root(path) for path in before}
-    left = sorted(path for path in found if _path_in_root(path) not in known)
-    if len(left) == 1:
-        shutil.rmtree(left[0], ignore_errors=True)
-        left = [path for path in left if os.path.isdir(path)]
-    # With several, some belong to restores that run beside this one.
-    return [f"containerd left a copy of process memory in {path}; remove it." for path in left]
-
-
 def runc_state(client: Client, container_id: str) -> str:
     """runc's directory of a restore that was broken off, empty if there is none. Call it without a task."""
     container = containers.get(client, container_id)
@@ -200,11 +158,6 @@ def _await_shim_end(
         if not left or clock() >= give_up:
             return left
         sleep(_POLL_SECONDS)
-
-
-def _path_in_root(path: str) -> str:
-    """The path of an extracted checkpoint as the daemon sees it."""
-    return path.split("/root", 1)[1]
 
 
 def _runc_root(options: Any) -> str:

@@ -13,11 +13,11 @@ from types import SimpleNamespace
 
 import pytest
 
-from ansible_collections.gpuops.restore.plugins.module_utils._containerd import daemon, leftovers
+from ansible_collections.gpuops.restore.plugins.module_utils._containerd import leftovers
 from ansible_collections.gpuops.restore.plugins.module_utils._containerd.client import Client
 from ansible_collections.gpuops.restore.plugins.module_utils._containerd.containers import SPEC_TYPE
 from ansible_collections.gpuops.restore.plugins.module_utils._containerd.messages import message, pack
-from ansible_collections.gpuops.restore.plugins.module_utils._core.errors import UNKNOWN, NodeError, RestoreError
+from ansible_collections.gpuops.restore.plugins.module_utils._core.errors import UNKNOWN, RestoreError
 from ansible_collections.gpuops.restore.plugins.module_utils._host import mountinfo
 from ansible_collections.gpuops.restore.tests.unit.helpers.clock import Clock
 from ansible_collections.gpuops.restore.tests.unit.helpers.fake_containerd import FakeContainerd
@@ -272,64 +272,3 @@ def test_another_runtimes_options_name_no_root_of_runc(
             record.runtime.options.CopyFrom(options)
         fake.state.containers["box"] = record
         assert leftovers.runc_state(client, "box") == str(tmp_path / "default" / client.namespace / "box")
-
-
-# --- extracted checkpoints
-
-
-@pytest.fixture
-def runtime(client: Client, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The daemon's directory for temporary files; the daemon is this very process."""
-    found = tmp_path / "runtime"
-    found.mkdir()
-    environment = {"PATH": "", "XDG_RUNTIME_DIR": str(found)}
-    monkeypatch.setattr(daemon, "daemon_environment", lambda _client: environment)
-    return found
-
-
-def test_the_one_new_copy_is_removed_whole(client: Client, runtime: Path) -> None:
-    (runtime / "ctrd-checkpoint-old").mkdir()
-    (runtime / "something-else").mkdir()
-    before = leftovers.extracted_checkpoints(client)
-    assert f"/proc/{os.getpid()}/root{runtime}/ctrd-checkpoint-old" in before
-    (runtime / "ctrd-checkpoint-new").mkdir()
-    (runtime / "ctrd-checkpoint-new" / "pages-1.img").write_bytes(b"memory")
-    assert leftovers.remove_extracted_checkpoints(client, before) == []
-    assert sorted(os.listdir(runtime)) == ["ctrd-checkpoint-old", "something-else"]
-    assert leftovers.remove_extracted_checkpoints(client, before) == []
-
-
-def test_of_several_new_copies_none_is_touched_and_all_are_named(client: Client, runtime: Path) -> None:
-    before = leftovers.extracted_checkpoints(client)
-    for name in ("ctrd-checkpoint-a", "ctrd-checkpoint-b"):
-        (runtime / name).mkdir()
-    warnings = leftovers.remove_extracted_checkpoints(client, before)
-    assert len(warnings) == 2 and "ctrd-checkpoint-a" in warnings[0] and "ctrd-checkpoint-b" in warnings[1]
-    assert len(os.listdir(runtime)) == 2
-
-
-def test_after_a_restart_of_the_daemon_old_copies_are_still_old(client: Client, runtime: Path) -> None:
-    (runtime / "ctrd-checkpoint-old").mkdir()
-    before = frozenset(
-        path.replace(f"/proc/{os.getpid()}/", "/proc/99999999/") for path in leftovers.extracted_checkpoints(client)
-    )
-    assert leftovers.remove_extracted_checkpoints(client, before) == []
-    assert os.listdir(runtime) == ["ctrd-checkpoint-old"]
-
-
-def test_a_copy_that_cannot_be_removed_is_named(client: Client, runtime: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    before = leftovers.extracted_checkpoints(client)
-    (runtime / "ctrd-checkpoint-new").mkdir()
-    monkeypatch.setattr(shutil, "rmtree", lambda _path, ignore_errors=False: None)
-    (warning,) = leftovers.remove_extracted_checkpoints(client, before)
-    assert "ctrd-checkpoint-new" in warning
-
-
-def test_without_a_daemon_it_cannot_be_known(fake: FakeContainerd, client: Client, runtime: Path) -> None:
-    before = leftovers.extracted_checkpoints(client)
-    fake.stop()
-    with pytest.raises(NodeError) as caught:
-        leftovers.extracted_checkpoints(client)
-    assert caught.value.code == "daemon_unavailable"
-    (warning,) = leftovers.remove_extracted_checkpoints(client, before)
-    assert "not known" in warning

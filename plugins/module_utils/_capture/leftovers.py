@@ -1,0 +1,157 @@
+# Copyright (c) 2026 the gpuops.restore contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Memory images that runs which were broken off have left on the node, whatever they worked on.
+
+A kill, a full disk or a loss of power leaves half a dump, half a staged checkpoint, a copy that containerd extracted.
+They are found where they lie, since what is below /run does not outlive the boot; a lock that dies with its process
+tells those of a run that is still at it. A workload that a capture has left paused is not touched here: its mark
+stays, and the next capture or ``settled`` resumes it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from .._checkpoint import staging_root
+from .._containerd import content, extracted
+from .._containerd.client import Client
+from .._core import state_dir
+from .._core.errors import ConflictError, NodeError
+from . import mark as capture_mark, recovery
+
+DUMP, PARTIAL, EXTRACTED = "dump", "partial_staging", "extracted_checkpoint"
+_CAPTURE, _WORK = "capture", "work"
+
+
+@dataclass(frozen=True)
+class Leftover:
+    """Memory images that nobody needs."""
+
+    kind: str
+    path: str
+    #: On disk.
+    bytes: int
+
+    def result(self) -> dict[str, str | int]:
+        """As modules return it."""
+        return {"kind": self.kind, "path": self.path, "bytes": self.bytes}
+
+
+@dataclass
+class Swept:
+    """What was, or in check mode would be, removed."""
+
+    removed: list[Leftover] = field(default_factory=list)
+    #: Why something stayed.
+    warnings: list[str] = field(default_factory=list)
+
+    @property
+    def actions(self) -> list[str]:
+        """One line for each."""
+        return [f"remove {found.path}, which a run that was broken off has left" for found in self.removed]
+
+
+def sweep(
+    client: Client, staging_dir: str, check: bool, keep_partials: bool = False, marks_root: str | None = None
+) -> Swept:
+    """Remove what runs that were broken off have left below ``staging_dir``; never what a live run holds.
+
+    ``keep_partials``: half a staged checkpoint stays as long as the checkpoint itself is in the content store, so that
+    staging it goes on from there. Raises NodeError ``staging_dir_unsafe``.
+    """
+    swept = Swept()
+    if staging_root.exists(staging_dir):
+        marks = marks_root or capture_mark.default_root()
+        _sweep_dumps(staging_dir, marks, check, swept)
+        _sweep_partials(client, staging_dir, check, keep_partials, swept)
+        _sweep_extracted(client, staging_dir, check, swept)
+        if swept.removed and not check:
+            staging_root.remove_root_if_empty(staging_dir)
+    return swept
+
+
+def _sweep_dumps(staging_dir: str, marks_root: str, check: bool, swept: Swept) -> None:
+    """Directories of captures, of whatever container and namespace: only a capture under way has one."""
+    for directory, namespace, container_id in _of_containers(os.path.join(staging_dir, _CAPTURE)):
+        try:
+            with _not_captured(marks_root, namespace, container_id, check):
+                pids = recovery.working_in(directory)
+                if pids:
+                    # CRIU goes on when its client was killed.
+                    swept.warnings.append(
+                        f"A process (pid {', '.join(map(str, pids))}) still works in {directory}; it stays."
+                    )
+                    continue
+                found = Leftover(DUMP, directory, _size(directory))
+                if not check:
+                    recovery.remove_directory(directory, staging_dir)
+                swept.removed.append(found)
+        except ConflictError:
+            continue
+
+
+@contextlib.contextmanager
+def _not_captured(marks_root: str, namespace: str, container_id: str, check: bool) -> Iterator[None]:
+    """No capture of the container is under way, nor begins meanwhile. Raises ConflictError."""
+    if check:
+        capture_mark.peek(marks_root, namespace, container_id)
+        yield
+    else:
+        with capture_mark.locked(marks_root, namespace, container_id):
+            yield
+
+
+def _sweep_partials(client: Client, staging_dir: str, check: bool, keep: bool, swept: Swept) -> None:
+    directory = staging_root.Root(staging_dir, create=False)
+    with directory.locked():
+        for path, name in directory.abandoned():
+            if keep and content.stat(client, f"sha256:{name}") is not None:
+                continue
+            swept.removed.append(Leftover(PARTIAL, path, _size(path)))
+            if not check:
+                shutil.rmtree(path)
+
+
+def _sweep_extracted(client: Client, staging_dir: str, check: bool, swept: Swept) -> None:
+    for work, namespace, _container_id in _of_containers(os.path.join(staging_dir, _WORK)):
+        # A note speaks of paths in the daemon's root, which is the same for all namespaces.
+        if namespace and extracted.is_abandoned(work):
+            try:
+                copies = extracted.noted(client, work)
+            except NodeError as error:
+                swept.warnings.append(error.message)
+                continue
+            swept.removed += [Leftover(EXTRACTED, path, _size(path)) for path in copies]
+            if not check:
+                swept.warnings += extracted.remove_abandoned(client, staging_dir, work)
+
+
+def _of_containers(root: str) -> list[tuple[str, str, str]]:
+    """The directories ``<root>/<namespace>/<container>``, with both names."""
+    found = []
+    for namespace in _directories(root):
+        for container_id in _directories(os.path.join(root, namespace)):
+            found.append((state_dir.capture_dir(root, namespace, container_id), namespace, container_id))
+    return found
+
+
+def _directories(path: str) -> list[str]:
+    with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+        return sorted(entry.name for entry in os.scandir(path) if entry.is_dir(follow_symlinks=False))
+    return []
+
+
+def _size(directory: str) -> int:
+    """Bytes on disk."""
+    total = 0
+    for path, _directories, names in os.walk(directory):
+        for name in names:
+            with contextlib.suppress(FileNotFoundError):
+                total += os.lstat(os.path.join(path, name)).st_blocks * 512
+    return total
