@@ -69,8 +69,10 @@ def sweep(
     if staging_root.exists(staging_dir):
         marks = marks_root or capture_mark.default_root()
         _sweep_dumps(staging_dir, marks, check, swept)
-        _sweep_partials(client, staging_dir, check, keep_partials, swept)
         _sweep_extracted(client, staging_dir, check, swept)
+        # The directory goes with the last thing in it.
+        if staging_root.exists(staging_dir):
+            _sweep_partials(client, staging_dir, check, keep_partials, swept)
         if swept.removed and not check:
             staging_root.remove_root_if_empty(staging_dir)
     return swept
@@ -81,7 +83,7 @@ def _sweep_dumps(staging_dir: str, marks_root: str, check: bool, swept: Swept) -
     for directory, namespace, container_id in _of_containers(os.path.join(staging_dir, _CAPTURE)):
         try:
             with _not_captured(marks_root, namespace, container_id, check):
-                pids = recovery.working_in(directory)
+                pids = recovery.working_in(directory, "/proc")
                 if pids:
                     # CRIU goes on when its client was killed.
                     swept.warnings.append(

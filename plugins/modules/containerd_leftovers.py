@@ -1,0 +1,104 @@
+#!/usr/bin/python
+# Copyright (c) 2026 the gpuops.restore contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: containerd_leftovers
+short_description: Have no memory images of runs that were broken off
+version_added: 0.1.0
+description:
+  - A run that was killed, a full disk or a loss of power can leave memory of processes on the node. This module finds it where it lies,
+    of whatever workload, and removes it. The roles call it in each run.
+  - It removes half-made dumps of captures, half-staged checkpoints, and the copies that containerd extracts on the descriptor route.
+  - What a run holds that is still at work stays. A workload that a capture has left paused stays so until the next capture or
+    O(gpuops.restore.containerd_checkpoint#module:state=settled).
+extends_documentation_fragment:
+  - gpuops.restore.containerd
+  - gpuops.restore.attributes
+  - gpuops.restore.attributes.full
+  - gpuops.restore.staging
+options:
+  keep_partials:
+    description:
+      - Keep half-staged checkpoints whose image is still in containerd, so that M(gpuops.restore.containerd_checkpoint_stage) goes on with
+        them and does not begin anew.
+    type: bool
+    default: false
+seealso:
+  - module: gpuops.restore.containerd_checkpoint
+  - module: gpuops.restore.containerd_checkpoint_stage
+author:
+  - The gpuops.restore contributors (@gpuops)
+"""
+
+EXAMPLES = r"""
+- name: No memory of processes stays on the node
+  gpuops.restore.containerd_leftovers:
+
+- name: What can still be used stays
+  gpuops.restore.containerd_leftovers:
+    keep_partials: true
+"""
+
+RETURN = r"""
+removed:
+  description:
+    - What was removed, or in check mode would be. C(kind) is V(dump), V(partial_staging) or V(extracted_checkpoint), C(bytes) is what it
+      takes on the disk.
+  type: list
+  elements: dict
+  returned: success
+  sample: [{kind: dump, path: /var/lib/gpuops-restore/capture/k8s.io/training, bytes: 403701760}]
+actions:
+  description: What was done, or in check mode would be.
+  type: list
+  elements: str
+  returned: success
+  sample: ["remove /var/lib/gpuops-restore/capture/k8s.io/training, which a run that was broken off has left"]
+failure:
+  description: What went wrong. C(code) is stable, C(outcome) is V(retryable), V(terminal) or V(unknown).
+  type: dict
+  returned: failure
+  sample:
+    code: staging_dir_unsafe
+    outcome: terminal
+    rpc: null
+    hint: "Set staging_dir to the absolute path of a new directory, or of one of root's with mode 0700."
+    details: {path: /var/lib/gpuops-restore}
+"""
+
+from typing import Any
+
+from ansible.module_utils.basic import AnsibleModule
+
+from ansible_collections.gpuops.restore.plugins.module_utils import _module, _options
+from ansible_collections.gpuops.restore.plugins.module_utils._capture import leftovers
+from ansible_collections.gpuops.restore.plugins.module_utils._containerd.client import Client
+
+
+def step(module: AnsibleModule, client: Client) -> dict[str, Any]:
+    """Carry out one call of the module."""
+    keep = module.params["keep_partials"]
+    swept = leftovers.sweep(client, module.params["staging_dir"], module.check_mode, keep)
+    for warning in swept.warnings:
+        module.warn(warning)
+    return {
+        "changed": bool(swept.removed),
+        "removed": [found.result() for found in swept.removed],
+        "actions": swept.actions,
+    }
+
+
+ARGUMENT_SPEC: dict[str, Any] = {"keep_partials": {"type": "bool", "default": False}, **_options.STAGING}
+
+
+def main() -> None:
+    """Entry point of the module."""
+    _module.run(ARGUMENT_SPEC, step)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,168 @@
+# Copyright (c) 2026 the gpuops.restore contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""What runs that were broken off have left: found where it lies, by whoever comes next, never under a live run."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from ansible_collections.gpuops.restore.plugins.module_utils._capture import leftovers, mark as capture_mark
+from ansible_collections.gpuops.restore.plugins.module_utils._containerd import daemon, extracted
+from ansible_collections.gpuops.restore.plugins.module_utils._containerd.client import Client
+from ansible_collections.gpuops.restore.plugins.module_utils._core.errors import NodeError
+from ansible_collections.gpuops.restore.tests.unit.helpers.fake_containerd import FakeContainerd
+from ansible_collections.gpuops.restore.tests.unit.helpers.fake_state import Blob
+
+KEY, OTHER = "ab" * 32, "cd" * 32
+
+
+class Place:
+    """A state directory with what may lie there."""
+
+    def __init__(self, client: Client, root: Path) -> None:
+        self.client = client
+        self.state = root / "state"
+        self.state.mkdir(mode=0o700)
+        self.marks = str(root / "run" / "capture")
+        self.runtime = root / "runtime"
+        self.runtime.mkdir()
+
+    def dump(self, container: str = "job", namespace: str = "tests") -> Path:
+        images = self.state / "capture" / namespace / container / "images"
+        images.mkdir(parents=True)
+        (images / "pages-1.img").write_bytes(b"m" * 9000)
+        (images.parent / "work").mkdir()
+        return images.parent
+
+    def partial(self, key: str = KEY) -> Path:
+        path = self.state / f".{key}.partial-4711"
+        (path / "images").mkdir(parents=True)
+        (path / "images" / "pages-1.img").write_bytes(b"m" * 5000)
+        return path
+
+    def copy(self) -> Path:
+        work = str(self.state / "work" / "tests" / "job")
+        with contextlib.suppress(KeyboardInterrupt):
+            found = extracted.Extraction(self.client, str(self.state), work, 8192).__enter__()
+            with found.creating():
+                (self.runtime / "ctrd-checkpoint1").mkdir()
+                raise KeyboardInterrupt
+        os.close(found._descriptor)
+        return self.runtime / "ctrd-checkpoint1"
+
+    def sweep(self, check: bool = False, keep_partials: bool = False) -> leftovers.Swept:
+        return leftovers.sweep(self.client, str(self.state), check, keep_partials, self.marks)
+
+
+@pytest.fixture
+def place(client: Client, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Place:
+    found = Place(client, tmp_path)
+    environment = {"PATH": "", "XDG_RUNTIME_DIR": str(found.runtime)}
+    monkeypatch.setattr(daemon, "daemon_environment", lambda _client: environment)
+    monkeypatch.setattr(extracted, "_QUIET_SECONDS", 0.0)
+    return found
+
+
+@contextlib.contextmanager
+def locked(path: Path) -> Iterator[None]:
+    descriptor = os.open(path, os.O_RDONLY)
+    fcntl.flock(descriptor, fcntl.LOCK_EX)
+    yield
+    os.close(descriptor)
+
+
+def test_all_of_it_goes_and_the_empty_state_directory_too(place: Place) -> None:
+    """As after a reboot: nothing is below /run."""
+    paths = [place.dump(), place.dump("other", "elsewhere"), place.partial(), place.copy()]
+    predicted = place.sweep(check=True)
+    assert all(path.exists() for path in paths) and not os.path.exists(place.marks)
+    found = place.sweep()
+    assert predicted.removed == found.removed
+    assert sorted(left.path.replace(f"/proc/{os.getpid()}/root", "") for left in found.removed) == sorted(map(str, paths))
+    assert [left.kind for left in found.removed].count("dump") == 2
+    assert all(left.bytes > 0 for left in found.removed if left.kind != "extracted_checkpoint")
+    assert not any(path.exists() for path in paths)
+    assert not os.path.exists(place.marks)
+    assert place.sweep().removed == []
+    assert os.listdir(place.state) == ["work"], "what is not memory is a workload's own"
+
+
+def test_without_a_state_directory_nothing_is_made(place: Place) -> None:
+    place.state.rmdir()
+    assert place.sweep().removed == []
+    assert not place.state.exists() and not os.path.exists(place.marks)
+
+
+def test_what_a_live_run_holds_stays(place: Place) -> None:
+    dump, partial = place.dump(), place.partial()
+    with capture_mark.locked(place.marks, "tests", "job"), locked(partial):
+        for check in (True, False):
+            assert place.sweep(check).removed == []
+    assert dump.exists() and partial.exists()
+    assert len(place.sweep().removed) == 2
+
+
+def test_a_dump_that_criu_still_writes_stays(place: Place) -> None:
+    dump = place.dump()
+    writes = "import sys, time; stream = open(sys.argv[1], 'a'); print(1, flush=True); time.sleep(60)"
+    with subprocess.Popen(
+        [sys.executable, "-c", writes, str(dump / "images" / "pages-2.img")], stdout=subprocess.PIPE
+    ) as writer:
+        assert writer.stdout is not None and writer.stdout.readline()
+        found = place.sweep()
+        writer.kill()
+    assert found.removed == [] and str(writer.pid) in found.warnings[0]
+    assert dump.exists()
+    assert [left.path for left in place.sweep().removed] == [str(dump)]
+
+
+def test_the_mark_of_a_paused_workload_stays_for_the_one_who_resumes_it(place: Place) -> None:
+    place.dump()
+    with capture_mark.locked(place.marks, "tests", "job") as mark_file:
+        mark_file.write(capture_mark.Mark(1, 2, "d", "s", "", "overlayfs", "v", "", False, "n"))
+    assert len(place.sweep().removed) == 1
+    assert capture_mark.peek(place.marks, "tests", "job") is not None
+
+
+def test_half_a_staged_checkpoint_may_stay_while_it_can_be_finished(fake: FakeContainerd, place: Place) -> None:
+    fake.state.blobs[f"sha256:{KEY}"] = Blob(b"index")
+    paths = [place.partial(KEY), place.partial(OTHER)]
+    assert [left.path for left in place.sweep(keep_partials=True).removed] == [str(paths[1])]
+    assert [left.path for left in place.sweep().removed] == [str(paths[0])]
+
+
+def test_other_names_are_not_ours(place: Place) -> None:
+    for name in (".secret", f".{KEY}.partial-x", f"{KEY}.partial-1", KEY):
+        (place.state / name).mkdir()
+    (place.state / f".{KEY}.partial-1").symlink_to("/etc")
+    (place.state / "capture").mkdir()
+    (place.state / "capture" / "file").write_text("")
+    before = sorted(os.listdir(place.state))
+    assert place.sweep().removed == []
+    assert sorted(os.listdir(place.state)) == before
+
+
+def test_a_directory_that_others_can_write_to_is_refused(place: Place) -> None:
+    place.dump()
+    place.state.chmod(0o777)
+    with pytest.raises(NodeError) as caught:
+        place.sweep()
+    assert caught.value.code == "staging_dir_unsafe"
+
+
+def test_without_a_daemon_the_rest_goes_all_the_same(fake: FakeContainerd, place: Place) -> None:
+    dump, copy = place.dump(), place.copy()
+    fake.stop()
+    found = place.sweep()
+    assert [left.path for left in found.removed] == [str(dump)]
+    assert copy.exists() and found.warnings
