@@ -88,7 +88,9 @@ def test_all_of_it_goes_and_the_empty_state_directory_too(place: Place) -> None:
     assert all(path.exists() for path in paths) and not os.path.exists(place.marks)
     found = place.sweep()
     assert predicted.removed == found.removed
-    assert sorted(left.path.replace(f"/proc/{os.getpid()}/root", "") for left in found.removed) == sorted(map(str, paths))
+    assert sorted(left.path.replace(f"/proc/{os.getpid()}/root", "") for left in found.removed) == sorted(
+        map(str, paths)
+    )
     assert [left.kind for left in found.removed].count("dump") == 2
     assert all(left.bytes > 0 for left in found.removed if left.kind != "extracted_checkpoint")
     assert not any(path.exists() for path in paths)
