@@ -12,7 +12,8 @@ version_added: 0.1.0
 description:
   - A run that was killed, a full disk or a loss of power can leave memory of processes on the node. This module finds it where it lies,
     of whatever workload, and removes it. The roles call it in each run.
-  - It removes half-made dumps of captures, half-staged checkpoints, and the copies that containerd extracts on the descriptor route.
+  - It removes half-made dumps of captures, half-staged checkpoints, the copies that containerd extracts on the descriptor route, and
+    leases and temporary names in containerd's namespace, with what only they have kept.
   - What a run holds that is still at work stays. A workload that a capture has left paused stays so until the next capture or
     O(gpuops.restore.containerd_checkpoint#module:state=settled).
 extends_documentation_fragment:
@@ -46,12 +47,12 @@ EXAMPLES = r"""
 RETURN = r"""
 removed:
   description:
-    - What was removed, or in check mode would be. C(kind) is V(dump), V(partial_staging) or V(extracted_checkpoint), C(bytes) is what it
-      takes on the disk.
+    - What was removed, or in check mode would be. C(kind) is V(dump), V(partial_staging), V(extracted_checkpoint), V(lease) or
+      V(pulled_image), C(name) a path or a name in containerd, C(bytes) what it takes on the disk, where that is known.
   type: list
   elements: dict
   returned: success
-  sample: [{kind: dump, path: /var/lib/gpuops-restore/capture/k8s.io/training, bytes: 403701760}]
+  sample: [{kind: dump, name: /var/lib/gpuops-restore/capture/k8s.io/training, bytes: 403701760}]
 actions:
   description: What was done, or in check mode would be.
   type: list

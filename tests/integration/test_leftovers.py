@@ -69,7 +69,7 @@ def test_a_capture_that_a_loss_of_power_broke_off(node: Node, run_module: RunMod
     assert not node.inside("/run/gpuops-restore").exists()
     predicted = run_module(LEFTOVERS, {}, check=True)
     found = run_module(LEFTOVERS, {})
-    assert [left["kind"] for left in found["removed"]] == ["dump"]
+    assert [left["kind"] for left in found["removed"]] == ["dump", "lease"]
     assert predicted["removed"] == found["removed"] and found["removed"][0]["bytes"] > 8 << 20
     assert memory_images(node) == []
     assert run_module(LEFTOVERS, {})["changed"] is False
@@ -107,8 +107,10 @@ def taken(node: Node) -> str:
 def test_staging_that_was_killed(node: Node, run_module: RunModule, taken: str) -> None:
     killed(node, STAGE, {"checkpoint": taken}, "_checkpoint.staging:_write_marker", "enter")
     assert memory_images(node)
-    assert run_module(LEFTOVERS, {"keep_partials": True})["removed"] == [], "it can still be finished"
+    found = run_module(LEFTOVERS, {"keep_partials": True})
+    assert [left["kind"] for left in found["removed"]] == ["lease"], "the rest can still be finished"
     assert [left["kind"] for left in run_module(LEFTOVERS, {})["removed"]] == ["partial_staging"]
+    assert not [line for line in workload.ctr(node, "k8s.io", "leases", "ls", "-q").split() if "gpuops" in line]
     assert memory_images(node) == []
 
 

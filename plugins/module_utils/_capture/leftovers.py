@@ -4,10 +4,10 @@
 
 """Memory images that runs which were broken off have left on the node, whatever they worked on.
 
-A kill, a full disk or a loss of power leaves half a dump, half a staged checkpoint, a copy that containerd extracted.
-They are found where they lie, since what is below /run does not outlive the boot; a lock that dies with its process
-tells those of a run that is still at it. A workload that a capture has left paused is not touched here: its mark
-stays, and the next capture or ``settled`` resumes it.
+A kill, a full disk or a loss of power leaves half a dump, half a staged checkpoint, a copy that containerd extracted,
+content that only a lease or the temporary name of a pull keeps. They are found where they lie, since what is below
+/run does not outlive the boot; a lock that dies with its process tells those of a run that is still at it. A workload
+that a capture has left paused is not touched here: its mark stays, and the next capture or ``settled`` resumes it.
 """
 
 from __future__ import annotations
@@ -19,13 +19,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from .._checkpoint import staging_root
-from .._containerd import content, extracted
+from .._containerd import content, extracted, leases
 from .._containerd.client import Client
 from .._core import state_dir
 from .._core.errors import ConflictError, NodeError
+from .._image import cri, pull
 from . import mark as capture_mark, recovery
 
-DUMP, PARTIAL, EXTRACTED = "dump", "partial_staging", "extracted_checkpoint"
+DUMP, PARTIAL, EXTRACTED, LEASE, PULLED = "dump", "partial_staging", "extracted_checkpoint", "lease", "pulled_image"
 _CAPTURE, _WORK = "capture", "work"
 
 
@@ -34,13 +35,14 @@ class Leftover:
     """Memory images that nobody needs."""
 
     kind: str
-    path: str
-    #: On disk.
-    bytes: int
+    #: A path, or a name in containerd.
+    name: str
+    #: On disk; of what containerd keeps it is not known.
+    bytes: int | None = None
 
-    def result(self) -> dict[str, str | int]:
+    def result(self) -> dict[str, str | int | None]:
         """As modules return it."""
-        return {"kind": self.kind, "path": self.path, "bytes": self.bytes}
+        return {"kind": self.kind, "name": self.name, "bytes": self.bytes}
 
 
 @dataclass
@@ -54,7 +56,7 @@ class Swept:
     @property
     def actions(self) -> list[str]:
         """One line for each."""
-        return [f"remove {found.path}, which a run that was broken off has left" for found in self.removed]
+        return [f"remove {found.name}, which a run that was broken off has left" for found in self.removed]
 
 
 def sweep(
@@ -63,7 +65,7 @@ def sweep(
     """Remove what runs that were broken off have left below ``staging_dir``; never what a live run holds.
 
     ``keep_partials``: half a staged checkpoint stays as long as the checkpoint itself is in the content store, so that
-    staging it goes on from there. Raises NodeError ``staging_dir_unsafe``.
+    staging it goes on from there. Raises NodeError ``staging_dir_unsafe``, and RpcError.
     """
     swept = Swept()
     if staging_root.exists(staging_dir):
@@ -75,7 +77,19 @@ def sweep(
             _sweep_partials(client, staging_dir, check, keep_partials, swept)
         if swept.removed and not check:
             staging_root.remove_root_if_empty(staging_dir)
+    _sweep_containerd(client, check, swept)
     return swept
+
+
+def _sweep_containerd(client: Client, check: bool, swept: Swept) -> None:
+    for image in pull.abandoned(client):
+        swept.removed.append(Leftover(PULLED, image.name))
+        if not check:
+            cri.remove(client, image, ordinary=False)
+    for lease in leases.abandoned(client):
+        swept.removed.append(Leftover(LEASE, lease.id))
+        if not check:
+            leases.delete(client, lease.id)
 
 
 def _sweep_dumps(staging_dir: str, marks_root: str, check: bool, swept: Swept) -> None:

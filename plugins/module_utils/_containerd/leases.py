@@ -116,16 +116,19 @@ def _purpose_id(purpose: str) -> str:
     return "gpuops-restore-" + hashlib.sha256(purpose.encode()).hexdigest()[:32]
 
 
+def abandoned(client: Client) -> list[Lease]:
+    """Leases from :func:`hold` whose process has ended, whatever they were for."""
+    return [lease for lease in list_all(client) if _is_abandoned(lease)]
+
+
+def _is_abandoned(lease: Lease) -> bool:
+    return core_labels.PROCESS in lease.labels and not processes.lives(lease.labels[core_labels.PROCESS])
+
+
 def _abandoned(client: Client, purpose: str) -> list[Lease]:
-    """Leases from :func:`hold` that nobody works under: those whose process has ended, whatever they were for, and that
-    of earlier releases for this purpose, which names none.
-    """
-    return [
-        lease
-        for lease in list_all(client)
-        if lease.id in (_purpose_id(purpose), own_id(purpose))
-        or (core_labels.PROCESS in lease.labels and not processes.lives(lease.labels[core_labels.PROCESS]))
-    ]
+    """:func:`abandoned`, and that of earlier releases for this purpose, which names no process."""
+    known = (_purpose_id(purpose), own_id(purpose))
+    return [lease for lease in list_all(client) if lease.id in known or _is_abandoned(lease)]
 
 
 def drop_abandoned(client: Client, purpose: str, check: bool) -> bool:

@@ -9,6 +9,7 @@ Type URLs as containerd registers them (core/transfer): the bare names of its AP
 
 from __future__ import annotations
 
+import os
 import re
 import uuid
 
@@ -27,10 +28,13 @@ from .._core.errors import (
     UnavailableError,
     UnimplementedError,
 )
+from .._host import processes
 from .._oci.image import host_platform
 
 #: Seconds that a pull may take, and what it brought needs protection: how much it is only containerd learns.
 SECONDS = 24 * 3600
+#: How names begin that images have while they are pulled; what follows is the process that pulls.
+_TEMPORARY = "pull.gpuops-restore.invalid/"
 _SOURCE = "containerd.types.transfer.OCIRegistry"
 _STORE = "containerd.types.transfer.ImageStore"
 _TRANSIENT = re.compile(
@@ -52,7 +56,7 @@ def fetch(client: Client, wanted: str, hosts_dir: str) -> images.Image:
     Only afterwards is it known what the registry has, so the real name is not touched before. Raises NodeError
     ``pull_unsupported``, ``pull_failed``, InputError ``pull_denied``, ``pull_not_found``.
     """
-    name = f"pull.gpuops-restore.invalid/{uuid.uuid4().hex}:latest"
+    name = f"{_TEMPORARY}{processes.identity(os.getpid())}/{uuid.uuid4().hex}:latest"
     resolver = messages.message("containerd.types.transfer.RegistryResolver", host_dir=hosts_dir)
     source = messages.message(_SOURCE, reference=wanted, resolver=resolver)
     host = host_platform()
@@ -79,6 +83,15 @@ def fetch(client: Client, wanted: str, hosts_dir: str) -> images.Image:
         images.delete(client, name)
         raise explain(wanted, error) from error
     return found
+
+
+def abandoned(client: Client) -> list[images.Image]:
+    """What runs that were killed have left under the name of a pull; earlier releases named no process."""
+    return [
+        image
+        for image in images.list_all(client)
+        if image.name.startswith(_TEMPORARY) and not processes.lives(image.name[len(_TEMPORARY) :].rpartition("/")[0])
+    ]
 
 
 def explain(wanted: str, error: RpcError) -> RestoreError:

@@ -19,7 +19,9 @@ import pytest
 from ansible_collections.gpuops.restore.plugins.module_utils._capture import leftovers, mark as capture_mark
 from ansible_collections.gpuops.restore.plugins.module_utils._containerd import daemon, extracted
 from ansible_collections.gpuops.restore.plugins.module_utils._containerd.client import Client
-from ansible_collections.gpuops.restore.plugins.module_utils._core.errors import NodeError
+from ansible_collections.gpuops.restore.plugins.module_utils._containerd.messages import message
+from ansible_collections.gpuops.restore.plugins.module_utils._core.errors import NodeError, RpcError
+from ansible_collections.gpuops.restore.plugins.module_utils._host import processes
 from ansible_collections.gpuops.restore.tests.unit.helpers.fake_containerd import FakeContainerd
 from ansible_collections.gpuops.restore.tests.unit.helpers.fake_state import Blob
 
@@ -88,11 +90,11 @@ def test_all_of_it_goes_and_the_empty_state_directory_too(place: Place) -> None:
     assert all(path.exists() for path in paths) and not os.path.exists(place.marks)
     found = place.sweep()
     assert predicted.removed == found.removed
-    assert sorted(left.path.replace(f"/proc/{os.getpid()}/root", "") for left in found.removed) == sorted(
+    assert sorted(left.name.replace(f"/proc/{os.getpid()}/root", "") for left in found.removed) == sorted(
         map(str, paths)
     )
     assert [left.kind for left in found.removed].count("dump") == 2
-    assert all(left.bytes > 0 for left in found.removed if left.kind != "extracted_checkpoint")
+    assert all(left.bytes for left in found.removed if left.kind != "extracted_checkpoint")
     assert not any(path.exists() for path in paths)
     assert not os.path.exists(place.marks)
     assert place.sweep().removed == []
@@ -125,7 +127,7 @@ def test_a_dump_that_criu_still_writes_stays(place: Place) -> None:
         writer.kill()
     assert found.removed == [] and str(writer.pid) in found.warnings[0]
     assert dump.exists()
-    assert [left.path for left in place.sweep().removed] == [str(dump)]
+    assert [left.name for left in place.sweep().removed] == [str(dump)]
 
 
 def test_the_mark_of_a_paused_workload_stays_for_the_one_who_resumes_it(place: Place) -> None:
@@ -139,8 +141,8 @@ def test_the_mark_of_a_paused_workload_stays_for_the_one_who_resumes_it(place: P
 def test_half_a_staged_checkpoint_may_stay_while_it_can_be_finished(fake: FakeContainerd, place: Place) -> None:
     fake.state.blobs[f"sha256:{KEY}"] = Blob(b"index")
     paths = [place.partial(KEY), place.partial(OTHER)]
-    assert [left.path for left in place.sweep(keep_partials=True).removed] == [str(paths[1])]
-    assert [left.path for left in place.sweep().removed] == [str(paths[0])]
+    assert [left.name for left in place.sweep(keep_partials=True).removed] == [str(paths[1])]
+    assert [left.name for left in place.sweep().removed] == [str(paths[0])]
 
 
 def test_other_names_are_not_ours(place: Place) -> None:
@@ -162,9 +164,33 @@ def test_a_directory_that_others_can_write_to_is_refused(place: Place) -> None:
     assert caught.value.code == "staging_dir_unsafe"
 
 
-def test_without_a_daemon_the_rest_goes_all_the_same(fake: FakeContainerd, place: Place) -> None:
+def test_leases_and_names_of_runs_that_have_ended_go_with_what_only_they_kept(
+    fake: FakeContainerd, place: Place
+) -> None:
+    alive = processes.identity(os.getpid())
+    dead = alive.rpartition("/")[0] + "/1"
+    other_boot = "0" * 8 + alive[8:]
+    process = "io.gpuops.restore/process"
+    fake.state.leases.update({"a": {process: alive}, "b": {process: dead}, "c": {process: other_boot}, "d": {}})
+    name = "pull.gpuops-restore.invalid/"
+    for key, who in (("1", alive), ("2", dead), ("3", "earlier-release")):
+        full = f"{name}{who}/{key}:latest"
+        fake.state.images[full] = message("containerd.services.images.v1.Image", name=full)
+    found = place.sweep(check=True).removed
+    assert len(fake.state.leases) == 4 and found == place.sweep().removed
+    assert sorted(left.name for left in found) == [
+        "b",
+        "c",
+        f"{name}{dead}/2:latest",
+        f"{name}earlier-release/3:latest",
+    ]
+    assert sorted(fake.state.leases) == ["a", "d"]
+    assert [image for image in fake.state.images if image.startswith(name)] == [f"{name}{alive}/1:latest"]
+
+
+def test_a_daemon_that_does_not_answer_is_said_when_the_files_are_gone(fake: FakeContainerd, place: Place) -> None:
     dump, copy = place.dump(), place.copy()
     fake.stop()
-    found = place.sweep()
-    assert [left.path for left in found.removed] == [str(dump)]
-    assert copy.exists() and found.warnings
+    with pytest.raises(RpcError):
+        place.sweep()
+    assert not dump.exists() and copy.exists()
