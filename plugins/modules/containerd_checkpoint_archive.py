@@ -55,12 +55,19 @@ options:
   base:
     description:
       - Whether the base image goes along. With V(include) an export writes it to the archive too, and fails where it is not whole on this
-        node; an import and a conversion give it its name, so that a restore finds it.
+        node; an import and a conversion give it a name (O(tag_base)), so that a restore finds it.
       - With V(omit) an archive is smaller by the base image, which then has to come to the other node by itself (M(gpuops.restore.containerd_image)).
         C(ctr images import) may refuse such an archive.
     type: str
     choices: [include, omit]
     default: include
+  tag_base:
+    description:
+      - Whether a base image that comes without a name of anybody's gets the one that the checkpoint has for it, where that is free. A pod that
+        asks for an image of that name then gets this one, so only say so of checkpoints that you trust.
+      - Otherwise it gets a name that ends in its digest, C(NAME@sha256:...), by which restores find it as well.
+    type: bool
+    default: false
   digest:
     description:
       - The digest that the checkpoint image must have. Not for a conversion.
@@ -206,6 +213,7 @@ ARGUMENT_SPEC: dict[str, Any] = {
     "path": {"type": "path", "required": True},
     "compression": {"type": "str", "choices": ["none", "gzip", "zstd"]},
     "base": {"type": "str", "choices": ["include", "omit"], "default": "include"},
+    "tag_base": {"type": "bool", "default": False},
     "digest": {"type": "str"},
     "image": {"type": "str"},
     "spec": {"type": "path"},

@@ -90,7 +90,11 @@ checkpoint:
     name: registry.local/pytorch-training-checkpoint:001
     digest: "sha256:3f1c"
     layout: container
-    base_image: {name: "docker.io/pytorch/pytorch:2.1.2", digest: "sha256:77aa", present: true}
+    base_image:
+      name: "docker.io/pytorch/pytorch:2.1.2"
+      digest: "sha256:77aa"
+      present: true
+      private_name: "docker.io/pytorch/pytorch@sha256:77aa"
     runtime: io.containerd.runc.v2
     cgroup_driver: systemd
     snapshotter: overlayfs

@@ -47,10 +47,17 @@ options:
   base:
     description:
       - Whether the base image goes along. When pushed, its blobs become layers too, and it has to be whole on this node. When pulled, it gets
-        its name, so that a restore finds it; that it did not come along is a warning.
+        a name (O(tag_base)), so that a restore finds it; that it did not come along is a warning.
       - Without it the base image has to come to the other node by itself (M(gpuops.restore.containerd_image)).
     type: bool
     default: true
+  tag_base:
+    description:
+      - Whether a base image that comes without a name of anybody's gets the one that the checkpoint has for it, where that is free. A pod that
+        asks for an image of that name then gets this one, so only say so of checkpoints that you trust.
+      - Otherwise it gets a name that ends in its digest, C(NAME@sha256:...), by which restores find it as well.
+    type: bool
+    default: false
   digest:
     description:
       - The digest that the checkpoint image must have, V(sha256:) and 64 hexadecimal digits. This is that of the index in containerd, not that of
@@ -202,6 +209,7 @@ ARGUMENT_SPEC: dict[str, Any] = {
     "name": {"type": "str", "required": True},
     "reference": {"type": "str"},
     "base": {"type": "bool", "default": True},
+    "tag_base": {"type": "bool", "default": False},
     "digest": {"type": "str"},
     "server": {"type": "str"},
     "username": {"type": "str"},

@@ -11,6 +11,7 @@ index) and the poorer one of ``ctr tasks checkpoint`` (image label ``containerd.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -44,6 +45,10 @@ BASE_NAME_ANNOTATION = "org.opencontainers.image.ref.name"
 _TASK_BASE_NAME_ANNOTATION = "image.name"
 _RUNC_OPTIONS = "containerd.runc.v1.Options"
 DEFAULT_SNAPSHOTTER = "overlayfs"
+#: Registry and path of an image (distribution/reference), roughly.
+_REPOSITORY = re.compile(r"[A-Za-z0-9][A-Za-z0-9.-]*(:[0-9]+)?(/[a-z0-9]+([._-]+[a-z0-9]+)*)*\Z")
+#: For a base image of which nobody says a name that could be one.
+_NAMELESS = "gpuops.restore/base"
 
 
 @dataclass(frozen=True)
@@ -125,6 +130,18 @@ def load(client: Client, name: str) -> Checkpoint:
 def base_name(annotations: Mapping[str, Any]) -> str:
     """The reference of the base image, as the annotations of a checkpoint's index give it; '' where they do not."""
     return str(annotations.get(BASE_NAME_ANNOTATION) or annotations.get(_TASK_BASE_NAME_ANNOTATION) or "")
+
+
+def private_name(name: str, digest: str) -> str:
+    """A name for a base image under which nobody runs it by its tag: ``NAME@sha256:...``.
+
+    ``name`` is what a checkpoint calls it, and so a stranger's word: a tag of that name would be what the next pod gets
+    that asks for it and finds it here.
+    """
+    repository = name.partition("@")[0]
+    if ":" in repository.rpartition("/")[2]:
+        repository = repository.rpartition(":")[0]
+    return f"{repository if _REPOSITORY.match(repository) else _NAMELESS}@{digest}"
 
 
 def require_criu(checkpoint: Checkpoint) -> Descriptor:

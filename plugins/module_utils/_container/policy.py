@@ -167,16 +167,19 @@ def _refusal(original: Original, refused: Sequence[Right], vouched: bool) -> Inp
         for key, value in needed.items()
     )
     if vouched:
-        why = "The container did not have that when it was captured, or policy takes it away."
+        message = f"The checkpoint {checkpoint.name} asks for what its container had not, or what the policy takes away"
         remedy = "Allow it"
     else:
-        why = "Nobody vouches for the checkpoint: this node did not capture it, no digest names it, no key signs it."
+        message = (
+            f"The checkpoint {checkpoint.name}, which this node did not capture, no digest names and no key signs, "
+            "asks for more of the host than the policy allows"
+        )
         remedy = f"If you know where it comes from, set digest: {checkpoint.digest} for the workload; or allow it"
     if spec_rights.BINDS in needed:
-        keys += ". A source that mounts maps to another needs no permission"
+        keys += "; a source that mounts maps to another needs no permission"
     return InputError(
         "policy_refused",
-        f"The checkpoint {checkpoint.name} asks for more of the host than the policy allows: {asked}. {why}",
+        f"{message}: {asked}.",
         f"{remedy} in policy (restore_node_policy): {keys}.",
         details={
             "asked": [{"key": one.key, "value": one.value, "text": one.text} for one in refused],

@@ -218,6 +218,9 @@ def _describe(original: Original, image: Image | None) -> dict[str, Any]:
             "name": original.image_name or checkpoint.base_name,
             "digest": checkpoint.base.digest if checkpoint.base else (image.target.digest if image else ""),
             "present": image is not None,
+            "private_name": checkpoint_reader.private_name(checkpoint.base_name, checkpoint.base.digest)
+            if checkpoint.base
+            else "",
         },
         "runtime": checkpoint.runtime,
         "cgroup_driver": original.cgroup_driver,

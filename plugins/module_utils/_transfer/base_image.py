@@ -47,10 +47,10 @@ def is_named(client: Client, digest: str) -> bool:
     return _name(images.by_digest(client, digest)) is not None
 
 
-def plan(client: Client, base: Descriptor | None, name: str, owner: str, comes: bool) -> Plan:
-    """What the base image needs to be found: any name of somebody's, else ``name`` where that is known and free.
+def plan(client: Client, base: Descriptor | None, name: str, owner: str, comes: bool, tag: bool = False) -> Plan:
+    """What the base image needs to be found: any name of somebody's, else a private one, made of ``name``.
 
-    ``comes``: it is brought along whole.
+    ``comes``: it is brought along whole. ``tag``: the operator wants it under ``name`` itself, where that is free.
     """
     if base is None:
         return Plan()
@@ -62,6 +62,8 @@ def plan(client: Client, base: Descriptor | None, name: str, owner: str, comes: 
         return Plan(absent=True)
     if not name or any(record.name == name for record in records):
         return Plan()
+    if not tag:
+        name = checkpoint_reader.private_name(name, base.digest)
     other = images.get(client, name)
     if other is not None:
         return Plan(
@@ -113,10 +115,10 @@ def find(client: Client, path: str, name: str, recorded: str) -> tuple[Descripto
     if named is not None and (not recorded or _is(client, named, recorded)):
         if not cri.is_reference(named):
             return named.target, named.name
-        return named.target, _name(images.by_digest(client, named.target.digest)) or ""
+        return named.target, _public_name(images.by_digest(client, named.target.digest)) or ""
     same = images.by_digest(client, recorded) if recorded else []
     if same:
-        return same[0].target, _name(same) or normalized_name(name)
+        return same[0].target, _public_name(same) or normalized_name(name)
     if named is None:
         found = checkpoint_reader.base_image(client, None, normalized_name(name))
         return found.target, found.name
@@ -131,6 +133,11 @@ def find(client: Client, path: str, name: str, recorded: str) -> tuple[Descripto
 def _name(records: list[Image]) -> str | None:
     """The first name that is not CRI's."""
     return next((record.name for record in records if not cri.is_reference(record)), None)
+
+
+def _public_name(records: list[Image]) -> str | None:
+    """The first name to write into a checkpoint. One that only has the digest is of this node's making."""
+    return _name([record for record in records if not record.name.endswith(f"@{record.target.digest}")])
 
 
 def _is(client: Client, image: Image, digest: str) -> bool:

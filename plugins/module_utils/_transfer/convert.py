@@ -50,6 +50,8 @@ class ConvertParams:
     #: Absolute path of the dump.
     path: str
     base: str = INCLUDE
+    #: As of an import.
+    tag_base: bool = False
     #: Reference of the base image.
     image: str = ""
     #: Paths on the node, for a directory of CRIU images.
@@ -74,6 +76,7 @@ class ConvertParams:
             name=options["name"],
             path=os.path.abspath(options["path"]),
             base=options["base"],
+            tag_base=options["tag_base"],
             runtime=options["runtime"],
             systemd_cgroup=options["systemd_cgroup"],
             max_bytes=options["max_bytes"],
@@ -128,6 +131,7 @@ def _import(client: Client, params: ConvertParams, check: bool) -> TransferResul
         name=params.name,
         path=params.path,
         base=params.base,
+        tag_base=params.tag_base,
         max_bytes=params.max_bytes,
         lease=params.lease,
         owner=params.owner,
@@ -200,7 +204,9 @@ def _converge(client: Client, params: ConvertParams, found: Dump, check: bool, r
     record = images.get(client, params.name)
     result.before = {"digest": record.target.digest} if record else {}
     result.after = {"digest": image.digest}
-    base = base_image.plan(client, image.parts.base, image.parts.base_name, params.owner, comes=False)
+    base = base_image.plan(
+        client, image.parts.base, image.parts.base_name, params.owner, comes=False, tag=params.tag_base
+    )
     if base.warning:
         result.warnings.append(base.warning)
     same = record is not None and record.target.digest == image.digest

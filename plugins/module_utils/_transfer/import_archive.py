@@ -36,6 +36,8 @@ class ImportParams:
     #: Absolute path of the archive.
     path: str
     base: str = INCLUDE
+    #: Whether the base image gets the name that the checkpoint has for it, else a private one.
+    tag_base: bool = False
     #: The digest that the checkpoint must have; empty: any.
     digest: str = ""
     #: Bytes that a compressed archive may expand to; None: what fits on the disk.
@@ -52,6 +54,7 @@ class ImportParams:
             name=options["name"],
             path=os.path.abspath(options["path"]),
             base=options["base"],
+            tag_base=options["tag_base"],
             digest=options["digest"] or "",
             max_bytes=options["max_bytes"],
             lease=options["lease"] or "",
@@ -171,7 +174,7 @@ def _is_checkpoint(archive: Archive, image: ArchiveImage) -> bool:
 def _plan_base(client: Client, params: ImportParams, found: _Found, result: TransferResult) -> base_image.Plan:
     """What the base image needs for a restore to find it."""
     base = found.base if params.base == INCLUDE else None
-    plan = base_image.plan(client, base, found.base_name, params.owner, found.comes)
+    plan = base_image.plan(client, base, found.base_name, params.owner, found.comes, params.tag_base)
     if base is not None and plan.absent:
         result.warnings.append(
             f"The base image {found.base_name or base.digest} is neither in {params.path} nor on this node; it has to "

@@ -156,7 +156,8 @@ def _plan(client: Client, repository: Repository, params: RegistryParams, manife
     unprotected = any(_gc_labels(client, graph, collected, part.descriptor) for part in collected.parts)
     top = next((child for child in graph[manifest.target.digest] if child.has_children), None)
     name = _base_name(documents[manifest.target.digest])
-    base = base_image.plan(client, top if params.base else None, name, params.owner, collected.base_whole)
+    wanted = top if params.base else None
+    base = base_image.plan(client, wanted, name, params.owner, collected.base_whole, params.tag_base)
     return _Plan(manifest, collected, graph, documents, absent, unprotected, base)
 
 

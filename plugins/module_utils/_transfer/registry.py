@@ -31,6 +31,8 @@ class RegistryParams:
     reference: Reference
     #: Whether the base image goes along.
     base: bool = True
+    #: Whether a pulled base image gets the name that the checkpoint has for it, else a private one.
+    tag_base: bool = False
     #: The digest that the checkpoint must have; empty: any.
     digest: str = ""
     #: The lease to work under; empty: one of our own for the call.
@@ -47,6 +49,7 @@ class RegistryParams:
             name=options["name"],
             reference=registry_reference.for_push(named) if push else registry_reference.parse(named),
             base=options["base"],
+            tag_base=options["tag_base"],
             digest=options["digest"] or "",
             lease=options["lease"] or "",
             owner=options["owner"],

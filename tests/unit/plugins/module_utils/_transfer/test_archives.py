@@ -63,11 +63,13 @@ def exporting(client: Client, path: str, **more: Any) -> Run:
 
 
 def importing(client: Client, path: str, name: str = CHECKPOINT_NAME, **more: Any) -> Run:
-    return lambda check: import_archive.run(client, import_archive.ImportParams(name, path, **more), check)
+    params = import_archive.ImportParams(name, path, **{"tag_base": True, **more})
+    return lambda check: import_archive.run(client, params, check)
 
 
 def converting(client: Client, path: str, **more: Any) -> Run:
-    return lambda check: transfer_convert.run(client, transfer_convert.ConvertParams(NAME, path, **more), check)
+    params = transfer_convert.ConvertParams(NAME, path, **{"tag_base": True, **more})
+    return lambda check: transfer_convert.run(client, params, check)
 
 
 def thrice(run: Run) -> TransferResult:
@@ -113,6 +115,30 @@ def test_out_and_in(fake: FakeContainerd, client: Client, node: Node, tmp_path: 
     kept = {value for found in labels_of for key, value in found.items() if "gc.ref.content" in key}
     assert kept | {done.digest} == set(blobs), "garbage collection would take something"
     assert fake.state.leases == {}
+
+
+def private(node: Node) -> str:
+    """The name of a base image that nobody asked a tag for."""
+    return f"{BASE_NAME.rpartition(':')[0]}@{node.base.digest}"
+
+
+def test_an_import_makes_no_tag_by_itself(fake: FakeContainerd, client: Client, node: Node, tmp_path: Path) -> None:
+    path = str(tmp_path / "a.tar")
+    exporting(client, path)(False)
+    empty(fake)
+    thrice(importing(client, path, tag_base=False))
+    assert set(fake.state.images) == {CHECKPOINT_NAME, private(node)}
+    checkpoint = checkpoint_reader.load(client, CHECKPOINT_NAME)
+    assert checkpoint_reader.base_image(client, checkpoint, "").name == private(node)
+
+
+def test_a_conversion_makes_no_tag_by_itself(fake: FakeContainerd, client: Client, node: Node, tmp_path: Path) -> None:
+    path = dumped(tmp_path, node)
+    add_cri_reference(fake.state, node.base)
+    del fake.state.images[BASE_NAME]
+    thrice(converting(client, path, tag_base=False))
+    assert BASE_NAME not in fake.state.images and private(node) in fake.state.images
+    assert checkpoint_reader.load(client, NAME).base_name == BASE_NAME, "for people it is called as before"
 
 
 def test_as_the_ending_says(client: Client, node: Node, tmp_path: Path) -> None:

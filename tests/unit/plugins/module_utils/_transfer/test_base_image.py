@@ -49,6 +49,42 @@ def test_one_without_any(fake: FakeContainerd, client: Client, wanted: Descripto
     assert base_image.plan(client, wanted, "", "me", comes=True) == base_image.Plan(), "nobody knows one"
 
 
+@pytest.mark.parametrize(
+    ("name", "private"),
+    [
+        ("registry.k8s.io/pause:3.10", "registry.k8s.io/pause"),
+        ("localhost:5000/team/app", "localhost:5000/team/app"),
+        ("localhost:5000/team/app:1", "localhost:5000/team/app"),
+        ("docker.io/library/app@sha256:" + 64 * "0", "docker.io/library/app"),
+        ("docker.io/library/app:1@sha256:" + 64 * "0", "docker.io/library/app"),
+        ("app", "app"),
+        ("a b", "gpuops.restore/base"),
+        ("../../x:1", "gpuops.restore/base"),
+        ("app\n:1", "gpuops.restore/base"),
+        (":1", "gpuops.restore/base"),
+        ("@x", "gpuops.restore/base"),
+    ],
+)
+def test_a_checkpoint_chooses_no_tag(
+    fake: FakeContainerd, client: Client, wanted: Descriptor, name: str, private: str
+) -> None:
+    """Whoever asks for an image of that name next would get this one."""
+    del fake.state.images[BASE_NAME]
+    planned = base_image.plan(client, wanted, name, "me", comes=False)
+    assert planned.image is not None and planned.image.name == f"{private}@{wanted.digest}"
+    assert base_image.make(client, planned)
+    assert name not in fake.state.images and base_image.is_named(client, wanted.digest)
+    assert base_image.plan(client, wanted, name, "me", comes=False) == base_image.Plan()
+    asked = base_image.plan(client, wanted, "example.test/asked:1", "me", comes=False, tag=True)
+    assert asked == base_image.Plan(), "it has a name"
+
+
+def test_a_tag_on_request(fake: FakeContainerd, client: Client, wanted: Descriptor) -> None:
+    del fake.state.images[BASE_NAME]
+    planned = base_image.plan(client, wanted, BASE_NAME, "me", comes=False, tag=True)
+    assert planned.image is not None and planned.image.name == BASE_NAME
+
+
 def test_one_that_is_not_there(fake: FakeContainerd, client: Client, base: Sample, wanted: Descriptor) -> None:
     del fake.state.images[BASE_NAME], fake.state.blobs[base.document["layers"][1]["digest"]]
     assert base_image.plan(client, wanted, BASE_NAME, "me", comes=False) == base_image.Plan(absent=True)
@@ -67,7 +103,7 @@ def test_the_name_that_cri_gave_is_not_given_again(
 
 def test_a_name_that_stands_for_another(fake: FakeContainerd, client: Client, wanted: Descriptor) -> None:
     other = add_base(fake.state, text=b"another")
-    planned = base_image.plan(client, wanted, BASE_NAME, "me", comes=True)
+    planned = base_image.plan(client, wanted, BASE_NAME, "me", comes=True, tag=True)
     assert planned.image is None and not planned.actions
     assert other.digest in planned.warning and wanted.digest in planned.warning
 
@@ -76,7 +112,7 @@ def test_what_the_name_stands_for_is_protected(fake: FakeContainerd, client: Cli
     """A record keeps its target only; what is below it is kept by labels."""
     del fake.state.images[BASE_NAME]
     assert not any("gc.ref.content" in label for label in fake.state.blobs[wanted.digest].labels)
-    planned = base_image.plan(client, wanted, BASE_NAME, "me", comes=False)
+    planned = base_image.plan(client, wanted, BASE_NAME, "me", comes=False, tag=True)
     assert base_image.make(client, planned)
     assert fake.state.images[BASE_NAME].target.digest == wanted.digest
     assert sum("gc.ref.content" in label for label in fake.state.blobs[wanted.digest].labels) == 3
@@ -89,7 +125,7 @@ def test_one_that_was_made_goes_with_what_failed(fake: FakeContainerd, client: C
         raise KeyError
     assert BASE_NAME in fake.state.images
     del fake.state.images[BASE_NAME]
-    planned = base_image.plan(client, wanted, BASE_NAME, "me", comes=False)
+    planned = base_image.plan(client, wanted, BASE_NAME, "me", comes=False, tag=True)
     with pytest.raises(KeyError), base_image.made(client, planned):
         assert BASE_NAME in fake.state.images
         raise KeyError

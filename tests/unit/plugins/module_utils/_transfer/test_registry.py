@@ -77,7 +77,7 @@ def push(work: Any, **more: Any) -> Any:
 
 
 def pull(work: Any, **more: Any) -> Any:
-    return work(transfer_pull, **more)
+    return work(transfer_pull, **{"tag_base": True, **more})
 
 
 def empty(fake: FakeContainerd) -> dict[str, Any]:
@@ -248,6 +248,15 @@ def test_a_name_of_another_checkpoint(fake: FakeContainerd, sample: Sample, work
     moved = pull(work, force=True)
     assert moved.actions[-1].startswith(f"move {CHECKPOINT_NAME} from {other.digest}")
     assert fake.state.images[CHECKPOINT_NAME].target.digest == sample.digest
+
+
+def test_a_pull_makes_no_tag_by_itself(fake: FakeContainerd, sample: Sample, work: Any) -> None:
+    push(work)
+    base = fake.state.images[BASE_NAME].target.digest
+    empty(fake)
+    pull(work, tag_base=False)
+    assert set(fake.state.images) == {CHECKPOINT_NAME, f"{BASE_NAME.rpartition(':')[0]}@{base}"}
+    assert not pull(work, tag_base=False).changed
 
 
 def test_a_base_image_whose_name_is_taken(fake: FakeContainerd, sample: Sample, work: Any) -> None:
