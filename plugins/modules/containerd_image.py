@@ -86,6 +86,12 @@ options:
     description:
       - The digest that the image must have, V(sha256:) and 64 hexadecimal digits. With it a registry is asked for precisely that.
     type: str
+  keep_captured:
+    description:
+      - With O(state=absent), leave a checkpoint alone that a capture on this node has made, with a warning, since the node may have its
+        only copy.
+    type: bool
+    default: false
   lease:
     description:
       - Name of a lease, see M(gpuops.restore.containerd_lease), to put what is made under. What a failed call has brought in then stays
@@ -120,6 +126,12 @@ EXAMPLES = r"""
   gpuops.restore.containerd_image:
     name: registry.local/pytorch-training:24.10
     pull: never
+
+- name: Remove the checkpoint, unless it was captured here
+  gpuops.restore.containerd_image:
+    name: registry.local/pytorch-training-checkpoint:001
+    state: absent
+    keep_captured: true
 
 - name: Remove the checkpoint
   gpuops.restore.containerd_image:
@@ -192,6 +204,7 @@ def step(module: AnsibleModule, client: Client) -> dict[str, Any]:
         lease=parameters["lease"] or "",
         owner=parameters["owner"],
         force=parameters["force"],
+        keep_captured=parameters["keep_captured"],
     )
     act = image_steps.present if parameters["state"] == "present" else image_steps.absent
     done = act(client, params, module.check_mode)
@@ -216,6 +229,7 @@ ARGUMENT_SPEC: dict[str, Any] = {
     "unpack": {"type": "bool", "default": True},
     "pinned": {"type": "bool"},
     "digest": {"type": "str"},
+    "keep_captured": {"type": "bool", "default": False},
     **_options.LEASE,
     **_options.OWNERSHIP,
     **_options.BUSY,

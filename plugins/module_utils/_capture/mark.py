@@ -130,6 +130,19 @@ def peek(root: str, namespace: str, container_id: str) -> Mark | None:
         os.close(descriptor)
 
 
+def names(root: str, namespace: str) -> list[tuple[str, str]]:
+    """Checkpoint and container of each capture that is under way, was broken off or keeps its workload paused."""
+    found = []
+    directory = os.path.join(root, namespace)
+    with contextlib.suppress(FileNotFoundError):
+        for container_id in os.listdir(directory):
+            with contextlib.suppress(OSError), open(os.path.join(directory, container_id), "rb") as stream:
+                mark = _parse(stream.read(_LONGEST))
+                if mark is not None:
+                    found.append((mark.name, container_id))
+    return found
+
+
 def _open_locked(path: str, root: str, container_id: str) -> int:
     while True:
         state_dir.make_private(os.path.dirname(path), os.path.dirname(root))

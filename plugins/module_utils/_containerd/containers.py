@@ -56,6 +56,12 @@ def get(client: Client, container_id: str) -> Container | None:
     )
 
 
+def restored(client: Client) -> dict[str, str]:
+    """The digest of the checkpoint that each restored container is from, by the container's id."""
+    found = client.call(f"{_SERVICE}/List", filters=[f'labels."{labels.CHECKPOINT}"']).containers
+    return {container.id: container.labels[labels.CHECKPOINT] for container in found}
+
+
 def _spec(container_id: str, data: bytes) -> dict[str, Any]:
     try:
         return strict_json.parse_object(data or b"{}", MAX_RECEIVE)

@@ -79,6 +79,13 @@ def absent(client: Client, params: ImageParams, check: bool) -> ImageResult:
     image_state.require_ours(found, params)
     if params.digest not in ("", state.digest) and not params.force:
         raise image_state.other_digest(params, state.digest, params.digest)
+    if params.keep_captured and found.labels.get(core_labels.CAPTURED) == state.digest:
+        result.after, result.image = result.before, state.result()
+        result.warnings.append(
+            f"The checkpoint {params.name} ({state.digest}) was captured on this node, which may have its only copy; "
+            "it stays. containerd_checkpoint_prune deletes such images by a rule, containerd_image by name."
+        )
+        return result
     result.changed = True
     result.actions.append(f"delete the image {params.name} ({state.digest})")
     if not check:

@@ -40,6 +40,8 @@ class ImageParams:
     lease: str = ""
     owner: str = labels.DEFAULT_OWNER
     force: bool = False
+    #: What a capture on this node has made is not removed.
+    keep_captured: bool = False
 
 
 @dataclass(frozen=True)

@@ -327,6 +327,11 @@ class State:
         found = self.containers[request.id]
         return message("containerd.services.containers.v1.GetContainerResponse", container=found)
 
+    def _containers_list(self, request: Any, _leased: Leased) -> Any:
+        label = request.filters[0].split('"')[1]
+        found = [record for record in self.containers.values() if label in record.labels]
+        return message("containerd.services.containers.v1.ListContainersResponse", containers=found)
+
     def _containers_create(self, request: Any, _leased: Leased) -> Any:
         if request.container.id in self.containers:
             raise _exists(f'container "{request.container.id}"')
