@@ -98,12 +98,38 @@ options:
         which no driver restores. If it is used, the capture ends the workload.
       - V(cuda_mps) - an MPS daemon runs on the node, and its pipes are where CUDA looks for them in the container. If the processes
         use it, the driver refuses the checkpoint, or they do not come back from it.
+      - V(target_driver_differs), V(target_gpu_lacking) - one of O(targets) has another driver, or not the GPUs. A restore is not
+        kept from being tried there.
       - V(mount_source_symlink) - the source of a bind mount is a symbolic link, which CRIU does not follow. The restore has to map
         it to what it leads to (its option C(mounts)).
     type: list
     elements: str
-    choices: [cuda_ipc, cuda_mps, mount_source_symlink, nvlink_multicast]
+    choices: [cuda_ipc, cuda_mps, mount_source_symlink, nvlink_multicast, target_driver_differs, target_gpu_lacking]
     default: []
+  targets:
+    description:
+      - The nodes that the checkpoint is meant for. With CUDA processes there is no checkpoint unless each of them has the driver and
+        the GPUs that the processes need, or O(accept) has V(target_driver_differs) or V(target_gpu_lacking).
+      - What M(gpuops.restore.cuda_process_info) tells on such a node can be given here.
+    type: list
+    elements: dict
+    default: []
+    suboptions:
+      name:
+        description:
+          - The node's name, for messages.
+        type: str
+        required: true
+      driver:
+        description:
+          - Version of its NVIDIA driver, as V(580.159.04). It is not compared where it is not given.
+        type: str
+      gpus:
+        description:
+          - Names of its GPUs as NVML has them, or words of these such as V(H100), one for each GPU. An empty list says that it has none.
+            They are not compared where they are not given.
+        type: list
+        elements: str
   criu:
     description:
       - What CRIU may take along beyond what it does by itself. The restore has to be told the same.
@@ -198,6 +224,16 @@ EXAMPLES = r"""
     gpu: required
     # The container is one of Kubernetes, without this collection's owner label.
     force: true
+
+- name: Capture it for a node that has to have the same driver and chip, with a mount whose source is a link
+  gpuops.restore.containerd_checkpoint:
+    container_id: pytorch-training
+    name: registry.local/pytorch-training-checkpoint:to-move
+    targets:
+      - name: gpu-b
+        driver: 580.159.04
+        gpus: [H100, H100]
+    accept: [mount_source_symlink]
 
 - name: Take a new one under the same name, with its TCP connections
   gpuops.restore.containerd_checkpoint:
@@ -359,6 +395,16 @@ ARGUMENT_SPEC: dict[str, Any] = {
     **_options.GPU_MODE,
     "cuda_forks": {"type": "str", "choices": list(forks.CHOICES), "default": forks.DETACH},
     "accept": {"type": "list", "elements": "str", "choices": sorted(restorable.ACCEPTABLE), "default": []},
+    "targets": {
+        "type": "list",
+        "elements": "dict",
+        "default": [],
+        "options": {
+            "name": {"type": "str", "required": True},
+            "driver": {"type": "str"},
+            "gpus": {"type": "list", "elements": "str"},
+        },
+    },
     "criu": {
         "type": "dict",
         "default": {},

@@ -37,6 +37,7 @@ OTHERWISE = {
     "checkpoint_node_registry_auth_file": {"type", "default"},
     # A workload without it has the role's.
     "cuda_forks": {"default"},
+    "targets": {"default"},
     "verify_key": {"default"},
 }
 

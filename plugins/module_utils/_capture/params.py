@@ -17,6 +17,7 @@ from .._gpu.access import GpuAccess
 from .._host import huge_pages as host_huge_pages
 from .._oci.facts import Facts
 from . import mark
+from .targets import Target
 
 #: What becomes of the workload when the checkpoint is there.
 RUNNING, PAUSED, STOPPED = "running", "paused", "stopped"
@@ -52,6 +53,8 @@ class CaptureParams:
     cuda_forks: str = forks.DETACH
     #: What the operator vouches for: codes of restorable.ACCEPTABLE.
     accept: tuple[str, ...] = ()
+    #: The nodes that the checkpoint is meant for, as far as they are known.
+    targets: tuple[Target, ...] = ()
     criu: DumpOptions = field(default_factory=DumpOptions)
     staging_dir: str = state_dir.STATE_ROOT
     keep_staged: bool = False
@@ -77,6 +80,7 @@ class CaptureParams:
             gpu=options["gpu"],
             cuda_forks=options["cuda_forks"],
             accept=tuple(options["accept"]),
+            targets=tuple(map(Target.from_options, options["targets"])),
             criu=DumpOptions(**{**criu, "empty_namespaces": tuple(criu["empty_namespaces"])}),
             staging_dir=options["staging_dir"],
             keep_staged=options["keep_staged"],

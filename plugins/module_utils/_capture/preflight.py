@@ -24,7 +24,7 @@ from .._criu import known_limits
 from .._gpu import devices, forks, peer_access, processes as gpu_processes, shared_gpus, state as gpu_state
 from .._host import cgroup, memory as host_memory, mountinfo
 from .._image import unpack
-from . import gpu, inet_sockets, layer, own_network, resources, restorable, unlinked_files, unsupported
+from . import gpu, inet_sockets, layer, own_network, resources, restorable, targets, unlinked_files, unsupported
 from .gpu import Gpus
 from .params import CaptureParams, DumpOptions
 from .unlinked_files import UnlinkedFile
@@ -65,6 +65,7 @@ def examine(client: Client, params: CaptureParams, container: Container, task: T
         if params.gpu != devices.NONE:
             pids = [process.pid for process in scope.processes()]
             problems += shared_gpus.problems(params.container_id, gpus.info, pids, access.proc)
+            problems += targets.problems(params.container_id, params.targets, gpus.info)
         problems += forks.problems(gpus.forks, params.cuda_forks, params.container_id, access.proc)
         if gpus.suspend:
             problems += peer_access.problems(params.container_id, gpus.info, access.proc)

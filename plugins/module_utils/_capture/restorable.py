@@ -18,13 +18,15 @@ from .._core.errors import InputError, NodeError, RestoreError
 from .._gpu import peer_access, shared_gpus
 from .._host import mountinfo
 from .._oci import spec_namespaces, spec_validate
-from . import own_network
+from . import own_network, targets
 
 _LOST = "If it is so, the capture ends the workload, and its checkpoint cannot be restored."
 #: The refusals that an operator may vouch for, and what becomes of the capture then.
 ACCEPTABLE: Mapping[str, str] = {
     peer_access.CUDA_IPC: _LOST,
     peer_access.MULTICAST: _LOST,
+    targets.DRIVER: "A restore there is tried with that driver; where it fails, the checkpoint is unharmed.",
+    targets.GPUS: "The checkpoint cannot be restored there as long as the node has no such GPUs.",
     shared_gpus.MPS: "If it uses MPS, the driver refuses the checkpoint, or the process does not come back from it.",
     "mount_source_symlink": "A restore refuses the link, too, until its option mounts maps it to what it leads to.",
 }

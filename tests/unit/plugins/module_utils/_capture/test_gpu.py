@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from ansible_collections.gpuops.restore.plugins.module_utils._capture import restorable, settle
+from ansible_collections.gpuops.restore.plugins.module_utils._capture.targets import Target
 from ansible_collections.gpuops.restore.plugins.module_utils._checkpoint import reader as checkpoint_reader
 from ansible_collections.gpuops.restore.plugins.module_utils._containerd.client import Client
 from ansible_collections.gpuops.restore.plugins.module_utils._core.errors import RETRYABLE, TERMINAL, UNKNOWN
@@ -370,6 +371,18 @@ def test_a_daemon_that_serves_the_gpu_is_refused_unless_vouched_for(
     assert [taken["code"] for taken in done.accepted] == ["cuda_mps"]
     (box.here.proc / str(pids[2]) / "comm").unlink()
     assert box.capture(force=True).accepted == []
+
+
+def test_a_target_that_lacks_driver_or_gpu(box: Box, world: standin.World, pids: list[int]) -> None:
+    """The processes have memory on one GPU of the stand-in, driver 580.0.0."""
+    other = Target("far", "570.1", ("Some other chip",))
+    codes = [problem["code"] for problem in box.refused(targets=(other,)).details["problems"]]
+    assert codes == ["target_driver_differs", "target_gpu_lacking"]
+    assert world.order() == []
+    done = box.capture(targets=(other,), accept=("target_driver_differs", "target_gpu_lacking"))
+    assert [taken["code"] for taken in done.accepted] == codes
+    same = Target("near", "580.0.0", (done.facts.gpu.cards[0].name,) if done.facts.gpu else ())
+    assert box.capture(targets=(same,), force=True).accepted == []
 
 
 @pytest.mark.parametrize("killed", [False, True])
