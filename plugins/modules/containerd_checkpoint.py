@@ -18,6 +18,10 @@ description:
   - Whatever fails, the workload goes on, also when the module is told to end (SIGTERM, a connection that breaks). When it is
     killed, a mark below C(/run/gpuops-restore) says what may stand still, and the next run of this module for the
     container, for whatever image name, resumes it first and takes away what was half made.
+  - Before anything is touched, the capture applies the rules of a restore. What could not come back is refused, with the reason.
+    O(accept) has what an operator may vouch for.
+  - Where the driver cannot give CUDA processes their memory back, or a process does not outlive the interruption by a dump, the
+    message says so.
   - The image names the base image that the container was really made of, even if its tag has been moved since.
   - Capturing changes nothing of the container, so it is allowed for containers that this collection has not made.
     Ending its task with O(leave=stopped) is not, without O(force).

@@ -24,6 +24,7 @@ from .._criu import known_limits
 from .._gpu import devices, forks, peer_access, processes as gpu_processes, shared_gpus, state as gpu_state
 from .._host import cgroup, memory as host_memory, mountinfo
 from .._image import unpack
+from .._oci import spec_namespaces
 from . import gpu, inet_sockets, layer, own_network, resources, restorable, targets, unlinked_files, unsupported
 from .gpu import Gpus
 from .params import CaptureParams, DumpOptions
@@ -95,6 +96,11 @@ def examine(client: Client, params: CaptureParams, container: Container, task: T
     if problems:
         raise combined(problems)
     warnings += [restorable.warning(taken) for taken in accepted]
+    if spec_namespaces.shares_node_pids(container.spec):
+        warnings.append(
+            f"{container.id} runs in the node's process namespace: a restore needs all of its process ids to be free, "
+            "here or on another node."
+        )
     lost = own_network.lost(container.spec, task.pid, access.proc)
     warnings += [own_network.warning(container.id, lost)] if lost else []
     if base is None and container.image:

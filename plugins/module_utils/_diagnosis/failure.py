@@ -136,9 +136,12 @@ def _read(error: RpcError, log: str, where: str) -> _Findings:
 
     lines = criu_log.error_lines(log) if os.path.isfile(log) else []
     daemon = "; ".join(str(error.details.get("text", "")).split("\n"))
+    telling = [line for line in lines if not criu_log.is_harmless(line)]
+    # A warning comes before the error in many a log, and says nothing of it.
+    telling.sort(key=lambda line: criu_log.is_warning(criu_log.clean(line)))
     return _Findings(
         diagnosis=diagnose.diagnose([*lines, daemon], where),
         logged=bool(lines),
-        evidence=[line for line in lines if not criu_log.is_harmless(line)] or [daemon],
+        evidence=telling or [daemon],
         daemon=daemon,
     )

@@ -46,21 +46,23 @@ def _ipc_problems(
 ) -> list[NodeError]:
     if _major(info["driver"]["version"]) >= _RESTORES_IPC:
         return []
-    suspects = [process["pid"] for process in holders if _may_use(process["pid"], _NCCL, "NCCL_P2P_DISABLE", "1", proc)]
-    if len(suspects) < 2:
-        return []
-    pids = ", ".join(map(str, suspects))
-    return [
-        NodeError(
-            CUDA_IPC,
-            f"Process {pids} of {container_id} have NCCL loaded and NCCL_P2P_DISABLE=1 is not in their environment: if "
-            f"they reach each other's GPU memory, the driver {info['driver']['version']} cannot restore them, and the "
-            "capture would end the workload.",
-            "Start the job with NCCL_P2P_DISABLE=1, or use driver 610 or newer; accept: [cuda_ipc] if you know that "
-            "its processes do not share GPU memory.",
-            details={"pids": suspects},
+    found = []
+    for name, library, variable in (("NCCL", _NCCL, "NCCL_P2P_DISABLE"), ("NVSHMEM", _NVSHMEM, "NVSHMEM_DISABLE_P2P")):
+        suspects = [process["pid"] for process in holders if _may_use(process["pid"], library, variable, "1", proc)]
+        if len(suspects) < 2:
+            continue
+        found.append(
+            NodeError(
+                CUDA_IPC,
+                f"Process {', '.join(map(str, suspects))} of {container_id} have {name} loaded and {variable}=1 is not "
+                "in their environment: if they reach each other's GPU memory, the driver "
+                f"{info['driver']['version']} cannot restore them, and the capture would end the workload.",
+                f"Start the job with {variable}=1, or use driver 610 or newer; accept: [cuda_ipc] if you know that its "
+                "processes do not share GPU memory.",
+                details={"pids": suspects},
+            )
         )
-    ]
+    return found
 
 
 def _multicast_problems(container_id: str, holders: Sequence[Mapping[str, Any]], proc: str) -> list[NodeError]:

@@ -37,6 +37,15 @@ EXTERNAL = "external"
 HOST_NETNS = "/proc/1/ns/net"
 
 
+#: What an operator has to know of a container that shares the node's process namespace.
+NODE_PIDS = "The container ran in the node's process namespace: CRIU needs all of its old process ids to be free here."
+
+
+def shares_node_pids(spec: Mapping[str, Any]) -> bool:
+    """Whether a container with this spec (checked) has no process namespace of its own."""
+    return _entry(spec, "pid") is None
+
+
 @dataclass
 class Chosen:
     """The new ``linux.namespaces``, with changes and warnings in sentences."""
@@ -204,10 +213,8 @@ def choose(spec: Mapping[str, Any], network: str | None, fresh_netns: str = "") 
         chosen.entries.append({key: value for key, value in entry.items() if key != "path"})
     if _entry(spec, "network") is None:
         _network(None, network, fresh_netns, chosen)
-    if _entry(spec, "pid") is None:
-        chosen.warnings.append(
-            "The container ran in the node's process namespace: CRIU needs all of its old process ids to be free here."
-        )
+    if shares_node_pids(spec):
+        chosen.warnings.append(NODE_PIDS)
     _check_sysctls(spec, chosen)
     return chosen
 

@@ -117,9 +117,11 @@ NETWORK: tuple[Entry, ...] = (
         LIKELY,
         TERMINAL,
         "A network device of the checkpoint could not be made again.",
-        "Let the network be external (`network: none`, `host` or a path) so that CRIU makes no devices.",
+        "Capture it anew with criu.empty_namespaces: [network], or in a network namespace given by path, so that CRIU "
+        "makes no devices.",
         r"can(?:'| )?(?:no)?t restore link",
         r"unable to restore network links",
+        r"unknown peer net namespace",
         r"unsupported link \d+",
         r"unsupported link type",
     ),

@@ -47,6 +47,12 @@ def test_all_at_once(box: Box, node: Node, tmp_path: Path) -> None:
     assert codes == ["pid_namespace_shared", "user_namespace_unmapped", "mount_source_symlink"]
 
 
+def test_the_nodes_process_namespace_is_warned_of(box: Box, node: Node) -> None:
+    change(box, node, linux={"namespaces": [{"type": "mount"}]})
+    (warning,) = box.capture().warnings
+    assert "process ids" in warning
+
+
 def test_a_user_namespace_with_mappings(box: Box, node: Node) -> None:
     mappings = [{"containerID": 0, "hostID": 100000, "size": 65536}]
     namespaces = [{"type": "pid"}, {"type": "user", "path": "/proc/7/ns/user"}]

@@ -50,6 +50,14 @@ def test_a_reason_that_nobody_knows_is_quoted(tmp_path: Path) -> None:
     assert "not known here" in found.message
 
 
+def test_an_error_is_quoted_before_a_warning(tmp_path: Path) -> None:
+    log = tmp_path / "dump.log"
+    warning = "(00.1) Warn  (criu/cr-restore.c:1050): Set CLONE_PARENT | CLONE_NEWPID\n"
+    log.write_text(warning + "(00.2) Error (criu/a.c:1): Something new\n", encoding="ascii")
+    message = failure.explain_dump("box", error(), str(log)).message
+    assert "Something new" in message and "CLONE_PARENT" not in message
+
+
 def test_without_a_log_there_is_the_daemons_text() -> None:
     found = failure.explain_dump("box", error(), "/nonexistent/dump.log")
     assert found.code == "criu_dump_failed"

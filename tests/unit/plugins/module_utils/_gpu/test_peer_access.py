@@ -124,6 +124,9 @@ def test_nvshmem_has_a_word_of_its_own(proc: Path) -> None:
         (proc / str(pid) / "maps").write_text(CUDA + SHMEM, encoding="ascii")
     (problem,) = peer_access.problems("job", info(cards(1), cards(2), driver="610.1"), str(proc))
     assert (problem.code, problem.details) == ("nvlink_multicast", {"pids": [41, 42]})
+    assert multicast(proc, cards(1), cards(2), driver="580.1") == ["cuda_ipc", "nvlink_multicast"]
     assert "NVSHMEM_DISABLE_NVLS=1" in problem.remedy
+    environ(proc, 41, 42, add=b"NVSHMEM_DISABLE_P2P=1")
+    assert multicast(proc, cards(1), cards(2), driver="580.1") == ["nvlink_multicast"]
     environ(proc, 41, 42, add=b"NVSHMEM_DISABLE_NVLS=1")
     assert multicast(proc, cards(1), cards(2)) == []
