@@ -4,6 +4,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from ansible_collections.gpuops.restore.tests.unit.helpers.ansible_modules import Call
 from ansible_collections.gpuops.restore.tests.unit.helpers.containerd_node import Node
 from ansible_collections.gpuops.restore.tests.unit.helpers.containerd_samples import CHECKPOINT_NAME
@@ -28,6 +30,7 @@ def test_predicted_then_done_once(call: Call, fake: FakeContainerd, node: Node) 
 
 
 def test_rules_that_say_nothing(call: Call) -> None:
-    assert "one of the following is required" in call(PRUNE)["msg"]
+    with pytest.raises(ValueError, match="one of the following is required"):
+        call(PRUNE)
     for rule in ({"keep": -1}, {"older_than": "soon"}):
         assert call(PRUNE, **rule)["failure"]["code"] == "retention_invalid"
