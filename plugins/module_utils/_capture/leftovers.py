@@ -104,7 +104,7 @@ def _sweep_dumps(staging_dir: str, marks_root: str, check: bool, swept: Swept) -
                         f"A process (pid {', '.join(map(str, pids))}) still works in {directory}; it stays."
                     )
                     continue
-                found = Leftover(DUMP, directory, _size(directory))
+                found = Leftover(DUMP, directory, staging_root.disk_usage(directory))
                 if not check:
                     recovery.remove_directory(directory, staging_dir)
                 swept.removed.append(found)
@@ -129,7 +129,7 @@ def _sweep_partials(client: Client, staging_dir: str, check: bool, keep: bool, s
         for path, name in directory.abandoned():
             if keep and content.stat(client, f"sha256:{name}") is not None:
                 continue
-            swept.removed.append(Leftover(PARTIAL, path, _size(path)))
+            swept.removed.append(Leftover(PARTIAL, path, staging_root.disk_usage(path)))
             if not check:
                 shutil.rmtree(path)
 
@@ -143,7 +143,7 @@ def _sweep_extracted(client: Client, staging_dir: str, check: bool, swept: Swept
             except NodeError as error:
                 swept.warnings.append(error.message)
                 continue
-            swept.removed += [Leftover(EXTRACTED, path, _size(path)) for path in copies]
+            swept.removed += [Leftover(EXTRACTED, path, staging_root.disk_usage(path)) for path in copies]
             if not check:
                 swept.warnings += extracted.remove_abandoned(client, staging_dir, work)
 
@@ -161,13 +161,3 @@ def _directories(path: str) -> list[str]:
     with contextlib.suppress(FileNotFoundError, NotADirectoryError):
         return sorted(entry.name for entry in os.scandir(path) if entry.is_dir(follow_symlinks=False))
     return []
-
-
-def _size(directory: str) -> int:
-    """Bytes on disk."""
-    total = 0
-    for path, _directories, names in os.walk(directory):
-        for name in names:
-            with contextlib.suppress(FileNotFoundError):
-                total += os.lstat(os.path.join(path, name)).st_blocks * 512
-    return total

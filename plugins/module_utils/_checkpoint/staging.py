@@ -4,10 +4,10 @@
 
 """Staging a checkpoint: its CRIU files, verified, in a directory as :mod:`_checkpoint.staged` describes it.
 
-A crash at any moment leaves either a whole staged checkpoint or a partial one that the next call for this
-name removes: every file, every directory and the marker are synced before the one rename that makes it
-visible. fsync per file, not syncfs: that would also wait for whatever else the node writes (an image pull,
-another container).
+A crash at any moment leaves either a whole staged checkpoint or a partial one that the next call for this name goes on
+with: what lies there already is compared with the stream, and only what differs is written. Every file, every
+directory and the marker are synced before the one rename that makes it visible. fsync per file, not syncfs: that would
+also wait for whatever else the node writes (an image pull, another container).
 
 Locks leave no file behind: a builder holds flock on its partial directory; finding out who builds, and
 starting to, happens under flock on the root directory, which nobody holds while waiting.
@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from collections.abc import Iterable, Iterator
 from contextlib import closing, contextmanager
 from typing import Callable
@@ -33,6 +34,8 @@ from .staging_root import Waiting
 
 _TAR_OVERHEAD = 64 << 20
 _WAITING = Waiting()
+#: Bytes after which it is shown that a run gets on.
+_BEAT_BYTES = 16 << 20
 
 
 def stage(
@@ -57,18 +60,21 @@ def stage(
     On any exception nothing stays behind. Raises InputError: ``criu_images_incomplete``,
     ``staging_name_invalid``, ``size_mismatch``, ``digest_mismatch``, ``digest_invalid``, what
     ``_streams.tar_reader.members`` and ``_streams.streams.decompressed`` raise; NodeError: ``staging_no_space``,
-    ``staging_dir_missing``, ``staging_dir_unsafe``, ``staging_io``; ConflictError ``staging_busy`` when
-    another run works on it for longer than ``waiting.seconds``.
+    ``staging_dir_missing``, ``staging_dir_unsafe``, ``staging_io``; ConflictError ``busy`` when another run works on it
+    and gets no further for ``waiting.seconds``.
     """
     check_name(name)
     check_digest(expected_digest, "the CRIU images")
     what = f"The CRIU tar {expected_digest}"
 
-    def fill(images: str) -> dict[str, FileStat]:
-        space = _Space(root, expected_size, max_bytes, reserve, free_space)
-        os.mkdir(images, 0o700)
-        with closing(verified(chunks, digest=expected_digest, size=expected_size, what=what)) as checked:
-            files = _unpack(checked, images, what, space, expected_size, max_bytes, max_ratio)
+    def fill(images: str, beat: Callable[[], None]) -> dict[str, FileStat]:
+        # What an earlier run has written is there already.
+        there = staging_root.disk_usage(images)
+        space = _Space(root, expected_size, max_bytes, reserve, lambda path: free_space(path) + there)
+        os.makedirs(images, 0o700, exist_ok=True)
+        moving = _beating(chunks, beat)
+        with closing(verified(moving, digest=expected_digest, size=expected_size, what=what)) as checked:
+            files = _unpack(checked, images, what, space, expected_size, max_bytes, max_ratio, beat)
         _require(files, what)
         return files
 
@@ -84,10 +90,12 @@ def adopt(images: str, *, digest: str, size: int, root: str, name: str, waiting:
     check_name(name)
     check_digest(digest, "the CRIU images")
 
-    def fill(place: str) -> dict[str, FileStat]:
-        files = _make_durable(images)
+    def fill(place: str, beat: Callable[[], None]) -> dict[str, FileStat]:
+        files = _make_durable(images, beat)
         # What is not whole stays where it is.
         _require(files, f"The directory {images}")
+        if os.path.lexists(place):
+            shutil.rmtree(place)
         os.rename(images, place)
         return files
 
@@ -100,9 +108,12 @@ def _make(
     digest: str,
     size: int,
     waiting: Waiting,
-    fill: Callable[[str], dict[str, FileStat]],
+    fill: Callable[[str, Callable[[], None]], dict[str, FileStat]],
 ) -> Staged:
-    """The staged checkpoint ``name``, found or made: ``fill`` makes the directory that it is given, and checks it."""
+    """The staged checkpoint ``name``, found or made.
+
+    ``fill`` makes the directory that it is given, checks it, and calls what it is given whenever it got on.
+    """
     with staging_root.opened(root, create=True) as directory:
         found, lock = _begin(directory, name, digest, waiting)
         if found is not None:
@@ -110,7 +121,7 @@ def _make(
         partial = staging_root.partial_path(root, name)
         try:
             with _io_errors(root):
-                files = fill(os.path.join(partial, IMAGES))
+                files = fill(os.path.join(partial, IMAGES), lambda: directory.beat(name))
                 _write_marker(partial, name, digest, size, files)
                 sync_directory(partial)
                 with directory.locked():
@@ -125,7 +136,18 @@ def _make(
     return Staged(os.path.join(root, name, IMAGES), digest, total, len(files), True)
 
 
-def _make_durable(images: str) -> dict[str, FileStat]:
+def _beating(chunks: Iterable[bytes], beat: Callable[[], None]) -> Iterator[bytes]:
+    """The same chunks; ``beat`` is called now and then."""
+    moved = _BEAT_BYTES
+    for chunk in chunks:
+        yield chunk
+        moved += len(chunk)
+        if moved >= _BEAT_BYTES:
+            beat()
+            moved = 0
+
+
+def _make_durable(images: str, beat: Callable[[], None]) -> dict[str, FileStat]:
     """Make the files of a directory private, and sync them."""
     os.chmod(images, 0o700)
     files = {}
@@ -138,6 +160,7 @@ def _make_durable(images: str) -> dict[str, FileStat]:
         finally:
             os.close(descriptor)
         files[name] = FileStat(stat.st_size, stat.st_mtime_ns)
+        beat()
     sync_directory(images)
     return files
 
@@ -146,25 +169,29 @@ def remove(root: str, name: str, *, waiting: Waiting = _WAITING) -> bool:
     """Remove the staged checkpoint, damaged or not, and what killed runs left of it; False if there was
     nothing.
 
-    Waits for a run that stages it. ConflictError ``staging_busy``, NodeError ``staging_dir_unsafe``,
+    Waits for a run that stages it as long as that gets on. ConflictError ``busy``, NodeError ``staging_dir_unsafe``,
     ``staging_io``.
     """
     check_name(name)
     if not staging_root.exists(root):
         return False
     directory = staging_root.Root(root, create=False)
-    with _io_errors(root), directory.locked_when_idle(name, waiting) as leftovers:
-        return directory.remove_now(name) or leftovers
+    with _io_errors(root), directory.locked_when_idle(name, waiting) as left:
+        for partial in left:
+            shutil.rmtree(partial)
+        return directory.remove_now(name) or bool(left)
 
 
 def _begin(directory: staging_root.Root, name: str, digest: str, waiting: Waiting) -> tuple[Staged | None, int]:
     """What is staged already, or the locked descriptor of a new, empty partial directory."""
-    with _io_errors(directory.path), directory.locked_when_idle(name, waiting):
+    with _io_errors(directory.path), directory.locked_when_idle(name, waiting) as left:
         found = staged_checkpoint.find(directory.path, name)
         if found is not None and found.digest == digest:
+            for partial in left:
+                shutil.rmtree(partial)
             return found, -1
         directory.remove_now(name)
-        return None, directory.new_partial(name)
+        return None, directory.new_partial(name, left)
 
 
 def _unpack(
@@ -175,6 +202,7 @@ def _unpack(
     size: int,
     max_bytes: int | None,
     max_ratio: int,
+    beat: Callable[[], None],
 ) -> dict[str, FileStat]:
     head, stream = peek(chunks)
     # The tar's own headers, names and padding come on top of its files.
@@ -183,7 +211,8 @@ def _unpack(
     bounds = [bound for bound in (max_bytes, size if plain_tar else None) if bound is not None]
     limits = Limits(max_total=min(bounds)) if bounds else Limits()
     with closing(decompressed(stream, expansion=Expansion(most, max_ratio), what=what)) as plain:
-        return extract(ChunkSource(plain), images, limits, what, space.check_room)
+        # A little that arrives can be much that is written.
+        return extract(ChunkSource(_beating(plain, beat)), images, limits, what, space.check_room)
 
 
 class _Space:

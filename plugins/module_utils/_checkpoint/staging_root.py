@@ -17,7 +17,7 @@ import shutil
 import stat as stat_module
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Callable
 
@@ -29,7 +29,7 @@ _PARTIAL = re.compile(r"\.([0-9a-f]{64})\.partial-[0-9]+")
 
 @dataclass(frozen=True)
 class Waiting:
-    """How long, in seconds, to wait for another run that works on the same checkpoint."""
+    """How long, in seconds, to wait for another run that works on the same checkpoint and gets no further."""
 
     seconds: float = 600.0
     clock: Callable[[], float] = time.monotonic
@@ -154,33 +154,36 @@ class Root:
                 os.close(descriptor)
 
     @contextmanager
-    def locked_when_idle(self, name: str, waiting: Waiting) -> Iterator[bool]:
-        """Hold the root's lock once nobody works on ``name``, leftovers of killed runs removed.
+    def locked_when_idle(self, name: str, waiting: Waiting) -> Iterator[list[str]]:
+        """Hold the root's lock once nobody works on ``name``; yields what killed runs have left of it.
 
-        Yields whether there were any. ConflictError ``staging_busy`` after ``waiting.seconds``.
+        Whoever works on it is waited for as long as he gets on (:meth:`beat`). ConflictError ``busy`` when he has not
+        for ``waiting.seconds``.
         """
-        deadline = waiting.clock() + waiting.seconds
-        leftovers = False
+        deadline, seen = waiting.clock() + waiting.seconds, -1
         while True:
             with self.locked():
-                busy = None
-                for partial in self._partials(name):
-                    if _abandoned(partial):
-                        shutil.rmtree(partial)
-                        leftovers = True
-                    else:
-                        busy = partial
+                partials = self._partials(name)
+                left = [partial for partial in partials if _abandoned(partial)]
+                busy = next((partial for partial in partials if partial not in left), None)
                 if busy is None:
-                    yield leftovers
+                    yield left
                     return
+                beat = os.lstat(busy).st_mtime_ns
+            if beat != seen:
+                deadline, seen = waiting.clock() + waiting.seconds, beat
             if waiting.clock() >= deadline:
                 raise ConflictError(
-                    "staging_busy",
-                    f"Another run has been working on {busy} for more than {waiting.seconds:g} seconds.",
+                    "busy",
+                    f"Another run is at work on {busy} and has got no further for {waiting.seconds:g} seconds.",
                     "Wait until that run has ended, or end it, and try again.",
                     outcome=RETRYABLE,
                 )
             waiting.sleep(_POLL_SECONDS)
+
+    def beat(self, name: str) -> None:
+        """Show those who wait that this process gets on with ``name``."""
+        os.utime(partial_path(self.path, name))
 
     def _partials(self, name: str) -> list[str]:
         prefix = _partial_prefix(name)
@@ -196,15 +199,26 @@ class Root:
                 found.append((path, match.group(1)))
         return found
 
-    def new_partial(self, name: str) -> int:
-        """Make this process's partial directory (under the root's lock) and lock it; its descriptor."""
+    def new_partial(self, name: str, left: list[str]) -> int:
+        """Make this process's partial directory (under the root's lock) and lock it; its descriptor.
+
+        One of those that killed runs have ``left`` is gone on with; the others go.
+        """
         path = partial_path(self.path, name)
-        os.mkdir(path, 0o700)
+        if left:
+            most = max(left, key=disk_usage)
+            for partial in left:
+                if partial != most:
+                    shutil.rmtree(partial)
+            os.rename(most, path)
+            os.utime(path)
+        else:
+            os.mkdir(path, 0o700)
         try:
             descriptor = _open_directory(path)
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BaseException:
-            os.rmdir(path)
+            shutil.rmtree(path)
             raise
         return descriptor
 
@@ -236,6 +250,16 @@ class Root:
                 "Remove it by hand: it holds parts of a process's memory.",
                 details={"path": partial},
             ) from error
+
+
+def disk_usage(directory: str) -> int:
+    """Bytes that the files of a directory take on the disk."""
+    total = 0
+    for path, _directories, names in os.walk(directory):
+        for name in names:
+            with suppress(FileNotFoundError):
+                total += os.lstat(os.path.join(path, name)).st_blocks * 512
+    return total
 
 
 def _remove(path: str) -> None:

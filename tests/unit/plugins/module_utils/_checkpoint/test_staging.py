@@ -41,6 +41,7 @@ from ansible_collections.gpuops.restore.tests.unit.helpers.archive_samples impor
     header,
     tar,
 )
+from ansible_collections.gpuops.restore.tests.unit.helpers.clock import Clock
 
 pytestmark = pytest.mark.every_python
 
@@ -316,6 +317,156 @@ def test_another_digest_under_the_name_is_replaced(root: Path) -> None:
     assert (root / NAME / "images/pages-1.img").read_bytes() == b"other"
 
 
+# --- one that was broken off
+
+
+def broken_off(root: Path, pid: int = 1) -> Path:
+    """What a run that was killed has left."""
+    images = root / f".{NAME}.partial-{pid}" / "images"
+    images.mkdir(parents=True, mode=0o700)
+    root.chmod(0o700)
+    (images / "inventory.img").write_bytes(FILES["inventory.img"])
+    (images / "pages-1.img").write_bytes(FILES["pages-1.img"][:3000])
+    return images
+
+
+def _nothing(images: Path) -> None:
+    del images
+
+
+def _other_bytes(images: Path) -> None:
+    data = bytearray((images / "pages-1.img").read_bytes())
+    data[1500] ^= 1
+    (images / "pages-1.img").write_bytes(data)
+
+
+def _longer(images: Path) -> None:
+    (images / "inventory.img").write_bytes(b"i" * 10000)
+
+
+def _holes(images: Path) -> None:
+    """As a loss of power leaves it: the size is there, what was written is not."""
+    with open(images / "pages-1.img", "wb") as stream:
+        stream.truncate(5000)
+
+
+def _linked(images: Path) -> None:
+    (images / "pages-1.img").unlink()
+    (images / "pages-1.img").symlink_to(images.parents[2] / "victim")
+    (images.parents[2] / "victim").write_text("untouched")
+
+
+def _hard_linked(images: Path) -> None:
+    (images.parents[2] / "victim").write_text("untouched")
+    (images / "descriptors.json").hardlink_to(images.parents[2] / "victim")
+
+
+def _of_other_kinds(images: Path) -> None:
+    (images / "pages-1.img").unlink()
+    (images / "pages-1.img").mkdir()
+    (images / "pages-1.img" / "x").write_text("x")
+    (images / "sub").symlink_to("/etc")
+
+
+def _more(images: Path) -> None:
+    (images / "core-9.img").write_text("of a stream that nobody has verified")
+    (images / "sub").mkdir()
+    (images / "sub" / "y.img").write_text("y")
+    (images / "other").mkdir()
+    (images / "other" / "z.img").write_text("z")
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [_nothing, _other_bytes, _longer, _holes, _linked, _hard_linked, _of_other_kinds, _more],
+    ids=lambda f: f.__name__,
+)
+def test_one_that_was_broken_off_is_gone_on_with_and_verified(damage: Callable[[Path], None], root: Path) -> None:
+    damage(broken_off(root))
+    assert stage(root).created
+    images = root / NAME / "images"
+    assert {name: (images / name).read_bytes() for name in FILES} == FILES
+    assert tree(images) == sorted([*FILES, "sub"])
+    assert os.listdir(root) == [NAME]
+    assert all((images / name).stat().st_mode & 0o777 == 0o600 for name in FILES)
+    victim = root.parent / "victim"
+    assert not victim.exists() or victim.read_text() == "untouched"
+    assert staged_checkpoint.find(str(root), NAME) is not None
+
+
+def test_what_is_there_is_not_written_again(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    written: list[int] = []
+
+    def counting(descriptor: int, data: bytes, at: int) -> int:
+        written.append(real(descriptor, data, at))
+        return written[-1]
+
+    broken_off(root)
+    broken_off(root, 2)
+    (root / f".{NAME}.partial-2" / "images" / "pages-1.img").unlink()
+    real = os.pwrite
+    monkeypatch.setattr(os, "pwrite", counting)
+    stage(root)
+    # The chunk in which it stopped is written whole.
+    left = len(FILES["pages-1.img"]) - 3000 + len(FILES["descriptors.json"]) + len(FILES["sub/x.img"])
+    assert left <= sum(written) < left + 1000
+
+
+def test_what_is_there_needs_no_room_again(root: Path) -> None:
+    broken_off(root)
+    there = staging_root.disk_usage(str(root))
+    assert stage(root, reserve=0, free_space=lambda _path: len(TAR) - there).created
+
+
+def test_one_that_goes_on_and_fails_leaves_nothing(root: Path) -> None:
+    broken_off(root)
+    refused_data = bytearray(TAR)
+    refused_data[1600] ^= 1
+    with pytest.raises(RestoreError) as caught:
+        stage(root, chunks=chunked(bytes(refused_data), 1000))
+    assert caught.value.code == "digest_mismatch"
+    assert os.listdir(root) == []
+
+
+def test_whoever_stages_it_is_waited_for_as_long_as_he_gets_on(root: Path) -> None:
+    partial = broken_off(root).parent
+    descriptor = os.open(partial, os.O_RDONLY)
+    fcntl.flock(descriptor, fcntl.LOCK_EX)
+    clock = Clock()
+
+    def pass_time(seconds: float) -> None:
+        clock.sleep(max(seconds, 50.0))
+        if clock() < 5000:
+            os.utime(partial)
+
+    with pytest.raises(ConflictError) as caught:
+        stage(root, waiting=Waiting(600, clock, pass_time))
+    assert (caught.value.code, caught.value.outcome) == ("busy", "retryable")
+    assert 5400 <= clock() <= 5800, "600 s after the last sign of life"
+
+    def end(seconds: float) -> None:
+        clock.sleep(seconds)
+        os.close(descriptor)
+
+    assert stage(root, waiting=Waiting(600, clock, end)).created
+
+
+def test_a_run_shows_that_it_gets_on(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also while it only compares, or writes a file of zeros."""
+    monkeypatch.setattr(staging, "_BEAT_BYTES", 1000)
+    beats: list[int] = []
+    partial = staging_root.partial_path(str(root), NAME)
+
+    def slowly() -> Iterator[bytes]:
+        for chunk in chunked(TAR, 1000):
+            os.utime(partial, ns=(0, 0))
+            yield chunk
+            beats.append(os.stat(partial).st_mtime_ns)
+
+    stage(root, chunks=slowly())
+    assert len(beats) > 5 and all(beats[1:-1])
+
+
 @pytest.mark.parametrize("finish", ["stage", "remove"])
 def test_leftovers_of_a_killed_run_go(finish: str, root: Path) -> None:
     script = (
@@ -338,7 +489,7 @@ def test_leftovers_of_a_killed_run_go(finish: str, root: Path) -> None:
         for call in (lambda: stage(root, waiting=NOW), lambda: staging.remove(str(root), NAME, waiting=NOW)):
             with pytest.raises(ConflictError) as error:
                 call()
-            assert (error.value.code, error.value.outcome) == ("staging_busy", "retryable")
+            assert (error.value.code, error.value.outcome) == ("busy", "retryable")
         child.send_signal(signal.SIGKILL)
         child.wait()
     assert any(".partial-" in name for name in os.listdir(root))
