@@ -380,6 +380,33 @@ def test_a_failing_dump_leaves_the_task_running(node: Node, clean: Listing) -> N
         alive(node)
 
 
+@contextlib.contextmanager
+def bystanders(node: Node, directory: str) -> Iterator[None]:
+    """Root has a directory of the dump open; nobody, on the host and in a container, has it in a command line."""
+    follow = f"until [ -d {directory}/work ]; do sleep 0.01; done; exec 3<{directory}/work; exec cat"
+    nobody = ["setpriv", "--reuid=65534", "--clear-groups", "cat", "-", f"{directory}/images"]
+    named = ["tail", "-f", "/dev/null", f"{directory}/images"]
+    with contextlib.ExitStack() as stack:
+        for command in (["sh", "-c", follow], nobody):
+            enter = [str(node.directory / "enter"), *command]
+            # They end with their input.
+            stack.enter_context(subprocess.Popen(enter, stdin=subprocess.PIPE, stderr=subprocess.DEVNULL))
+        workload.ctr(node, "k8s.io", "run", "--detach", image.REFERENCE, "bystander", "/bin/busybox", *named)
+        stack.callback(workload.delete, node, "bystander")
+        yield
+
+
+def test_bystanders_keep_no_workload_paused(node: Node, clean: Listing) -> None:
+    """A dump fails while others read its log and name its directory: the workload goes on all the same."""
+    pid = task_pid(node)
+    directory = f"{STATE}/capture/k8s.io/{SOURCE}"
+    with bystanders(node, directory), external_mount(node, ["nsenter", "--target", pid, "--mount"]):
+        result = driven(node, "quiet", options(checkpoint_timeout=20))
+        assert result["failure"]["code"] == "criu_dump_failed", result
+        assert "left_behind" not in result["failure"]["details"]
+        alive(node)
+
+
 def driven(node: Node, how: str, params: dict[str, Any], *words: str) -> dict[str, Any]:
     """Run the module with a function of its steps replaced; {} when it was killed."""
     library = in_node.LIBRARY

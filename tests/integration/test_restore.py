@@ -9,7 +9,9 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shutil
 import signal
+import subprocess
 import time
 from typing import Any, Callable
 
@@ -133,6 +135,37 @@ def test_descriptor_route_leaves_no_copy_of_memory(node: Node, run_module: RunMo
     assert run_module(name, params)["task"]["status"] == "RUNNING"
     assert list(node.inside("/tmp").glob("ctrd-checkpoint*")) == []
     remove(run_module, "descriptor")
+    assert settled_difference(node, before) == []
+
+
+def test_descriptor_routes_side_by_side_leave_no_copy_of_memory(node: Node, run_module: RunModule) -> None:
+    """Two at once, and somebody's directory of that name: each takes its own copy away, and nobody else's."""
+    before = listing(node)
+    output(node, ["setpriv", "--reuid=65534", "--clear-groups", "mkdir", "/tmp/ctrd-checkpoint-of-nobody"])
+    workloads = [{"name": name, "checkpoint": REF, "route": "descriptor", "gpu": "none"} for name in ("one", "two")]
+    found = run_module("containerd_restore", {"workloads": workloads, "huge_pages": "keep"})
+    assert [result["task"]["status"] for result in found["workloads"].values()] == ["RUNNING", "RUNNING"]
+    left = [path.name for path in node.inside("/tmp").glob("ctrd-checkpoint*")]
+    assert left == ["ctrd-checkpoint-of-nobody"]
+    node.inside("/tmp/ctrd-checkpoint-of-nobody").rmdir()
+    for name in ("one", "two"):
+        remove(run_module, name)
+    shutil.rmtree(node.inside(f"{STATE}/receipts"))
+    assert settled_difference(node, before) == []
+
+
+def test_a_faked_shim_stands_in_nobodys_way(node: Node, run_module: RunModule) -> None:
+    """Nobody's process has the command line of a shim: the end of a task is its end all the same."""
+    before = listing(node)
+    for wanted in steps("faked"):
+        run_module(*wanted)
+    code = "import os, sys; os.setuid(65534); print(flush=True); sys.stdin.read()"
+    words = f"-namespace k8s.io -id faked -address {STATE}"
+    fake = [str(node.directory / "enter"), "bash", "-c", f"exec -a containerd-shim-runc-v2 python3 -c '{code}' {words}"]
+    with subprocess.Popen(fake, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None and process.stdout.readline() == b"\n"
+        assert remove(run_module, "faked") == [True, True, True]
+        assert process.poll() is None
     assert settled_difference(node, before) == []
 
 

@@ -22,6 +22,7 @@ from .._core.errors import (
     RETRYABLE,
     TERMINAL,
     ConflictError,
+    NodeError,
     NotFoundError,
     PreconditionError,
     RestoreError,
@@ -36,6 +37,8 @@ from .mark import ENDING, KEPT_PAUSED, Mark, MarkFile
 from .params import CaptureParams
 
 _POLL_SECONDS = 0.1
+#: What the names of the programs have in them that work on a dump: CRIU and the runtimes that call it.
+_DUMPING = ("criu", "runc", "crun", "youki", "container-runtime")
 
 
 def marked_task(client: Client, container_id: str, mark: Mark, proc: str = "/proc") -> Task | None:
@@ -60,16 +63,14 @@ def recover(client: Client, params: CaptureParams, mark_file: MarkFile, mark: Ma
     :func:`_gpu.state.ensure` raises; the mark stays in both cases.
     """
     container_id = params.container_id
-    dump_config.remove_stale(dump_config.NODE_CONFIG)
     if marked_task(client, container_id, mark, params.access.proc) is not None:
-        tgids = cgroup.tgids_of(mark.pid, params.access.proc, params.access.cgroup_root)
-        seconds = params.dump_seconds(client, memory.own(tgids, params.access.proc))
-        await_dump(container_id, mark.directory, seconds, params.access.proc)
-        unlinked_files.unlink(mark.pid, mark.links, params.access.proc)
-        # Its pause may have come after the run was killed.
-        task = tasks.get(client, container_id)
-        if is_paused(task):
-            resume(client, container_id)
+        await_dump(container_id, mark.directory, _dump_seconds(client, params, mark), params.access.proc)
+        try:
+            unlinked_files.unlink(mark.pid, mark.links, params.access.proc)
+        finally:
+            # Its pause may have come after the run was killed.
+            if is_paused(tasks.get(client, container_id)):
+                resume(client, container_id)
         if mark.phase == ENDING:
             # Its image is complete, and SIGKILL may have been sent.
             task_removal.end(client, container_id, 0.0)
@@ -79,8 +80,19 @@ def recover(client: Client, params: CaptureParams, mark_file: MarkFile, mark: Ma
             except RestoreError as error:
                 # What the capture left paused has an image; one that was broken off has none.
                 raise lost(container_id, error, mark.name if mark.phase == KEPT_PAUSED else "") from error
+    dump_config.remove_stale(dump_config.NODE_CONFIG)
     remove_leftovers(client, mark)
     mark_file.clear()
+
+
+def _dump_seconds(client: Client, params: CaptureParams, mark: Mark) -> float:
+    """How long a dump under way may still take."""
+    try:
+        pids = cgroup.tgids_of(mark.pid, params.access.proc, params.access.cgroup_root)
+    except NodeError:
+        # That it is not known how much memory there is must not keep the workload from going on.
+        pids = [mark.pid]
+    return params.dump_seconds(client, memory.own(pids, params.access.proc))
 
 
 def resume(
@@ -177,7 +189,8 @@ def await_dump(
     clock: Callable[[], float] = time.monotonic,
     sleep: Callable[[float], None] = time.sleep,
 ) -> None:
-    """Wait until no process works in the directory: a CRIU whose client was killed finishes all the same.
+    """Wait until no CRIU works in the directory: one whose client was killed finishes all the same, and were the task
+    resumed before, it would freeze it again at its end.
 
     Raises ConflictError ``capture_busy`` when ``seconds`` are over.
     """
@@ -197,7 +210,10 @@ def await_dump(
 
 
 def working_in(directory: str, proc: str) -> list[int]:
-    """Processes that have something of the directory open, and runc, which is told of it before CRIU starts."""
+    """CRIU, by what it has open there, and the runtime, which is told of the directory before CRIU starts.
+
+    Both root's, on the host: whoever else reads our log, or names the directory, keeps nobody waiting.
+    """
     found = []
     for entry in os.listdir(proc):
         if not entry.isdigit() or int(entry) == os.getpid():
@@ -208,6 +224,9 @@ def working_in(directory: str, proc: str) -> list[int]:
                 links += stream.read().split("\0")
         except OSError:
             continue
-        if any(link == directory or link.startswith(directory + "/") for link in links):
+        if not any(link == directory or link.startswith(directory + "/") for link in links):
+            continue
+        program = host_processes.root_program(int(entry), proc)
+        if any(word in program for word in _DUMPING):
             found.append(int(entry))
     return found

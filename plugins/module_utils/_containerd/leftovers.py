@@ -22,7 +22,7 @@ from collections.abc import Mapping
 from typing import Any, Callable
 
 from .._core.errors import UNKNOWN, RestoreError
-from .._host import mountinfo
+from .._host import mountinfo, processes
 from . import containers, messages
 from .client import Client
 
@@ -40,7 +40,7 @@ _LIBC = ctypes.CDLL(None, use_errno=True)
 
 
 def shim_pids(namespace: str, container_id: str, proc: str = "/proc") -> list[int]:
-    """The shim processes of one container (``containerd-shim-... -namespace NS ... -id ID``)."""
+    """The shim processes of one container (``containerd-shim-... -namespace NS ... -id ID``), root's on the host."""
     found = []
     for entry in os.listdir(proc):
         if not entry.isdigit():
@@ -50,10 +50,11 @@ def shim_pids(namespace: str, container_id: str, proc: str = "/proc") -> list[in
                 words = stream.read().decode("utf-8", "replace").split("\0")
         except OSError:
             continue
-        if not os.path.basename(words[0]).startswith("containerd-shim"):
-            continue
         options = dict(zip(words[1:], words[2:]))
-        if options.get("-namespace") == namespace and options.get("-id") == container_id:
+        if options.get("-namespace") != namespace or options.get("-id") != container_id:
+            continue
+        # Anybody can have such a command line.
+        if processes.root_program(int(entry), proc).startswith("containerd-shim"):
             found.append(int(entry))
     return found
 

@@ -30,6 +30,25 @@ def start_time(pid: int, proc: str = "/proc") -> int | None:
     return None if fields[0] in (b"Z", b"X") else int(fields[19])
 
 
+def root_program(pid: int, proc: str = "/proc") -> str:
+    """The name of the program that root runs there on the host itself; empty for every other process.
+
+    That is one of another user's, in a process namespace or a root directory other than ours as in a container, or one
+    that has ended. What a command line says is the process's own word, so it does not count.
+    """
+    own = f"{proc}/self"
+    try:
+        with open(f"{proc}/{pid}/status", encoding="utf-8", errors="replace") as stream:
+            users = next((line.split()[1:] for line in stream if line.startswith("Uid:")), [])
+        here = os.readlink(f"{proc}/{pid}/ns/pid") == os.readlink(f"{own}/ns/pid")
+        here = here and os.path.samestat(os.stat(f"{proc}/{pid}/root"), os.stat(f"{own}/root"))
+        program = os.path.basename(os.readlink(f"{proc}/{pid}/exe"))
+    except OSError:
+        return ""
+    # A program that was replaced while it runs has a mark behind its name.
+    return program.split(" (deleted)")[0] if here and users and set(users) == {"0"} else ""
+
+
 def identity(pid: int, proc: str = "/proc") -> str:
     """A text that no other process on this node has had or will have; empty when it has ended."""
     begun = start_time(pid, proc)

@@ -39,7 +39,7 @@ from ansible_collections.gpuops.restore.plugins.module_utils._host import (
     memory as host_memory,
     processes as host_processes,
 )
-from ansible_collections.gpuops.restore.tests.unit.helpers import capture_samples, criu_samples
+from ansible_collections.gpuops.restore.tests.unit.helpers import capture_samples, criu_samples, host_process
 from ansible_collections.gpuops.restore.tests.unit.helpers.capture_samples import (
     BOX,
     NAME,
@@ -517,9 +517,9 @@ def test_a_task_that_has_been_replaced_is_left_alone(box: Box) -> None:
 def test_a_criu_that_is_still_at_it_is_waited_for(box: Box) -> None:
     found = broken_off(box)
     (box.here.proc / str(box.pid) / "cmdline").write_text("", encoding="ascii")
+    words = ("runc", "checkpoint", "--image-path", f"{found.directory}/images")
+    host_process.add(box.here.proc, 77, *words, program="/usr/sbin/runc")
     worker = box.here.proc / "77"
-    (worker / "fd").mkdir(parents=True)
-    (worker / "cmdline").write_text(f"runc\0checkpoint\0--image-path\0{found.directory}/images\0", encoding="ascii")
     error = box.fails(checkpoint_timeout=0.3)
     assert (error.code, error.outcome) == ("capture_busy", RETRYABLE)
     assert "77" in error.message and os.path.exists(found.directory)

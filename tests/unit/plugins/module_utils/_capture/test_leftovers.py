@@ -116,15 +116,21 @@ def test_what_a_live_run_holds_stays(place: Place) -> None:
     assert len(place.sweep().removed) == 2
 
 
-def test_a_dump_that_criu_still_writes_stays(place: Place) -> None:
+@pytest.mark.parametrize("program", ["criu", ""])
+def test_a_dump_that_criu_still_writes_stays(place: Place, monkeypatch: pytest.MonkeyPatch, program: str) -> None:
+    """One that somebody else only looks at does not."""
     dump = place.dump()
     writes = "import sys, time; stream = open(sys.argv[1], 'a'); print(1, flush=True); time.sleep(60)"
     with subprocess.Popen(
         [sys.executable, "-c", writes, str(dump / "images" / "pages-2.img")], stdout=subprocess.PIPE
     ) as writer:
         assert writer.stdout is not None and writer.stdout.readline()
+        monkeypatch.setattr(processes, "root_program", lambda pid, _proc: program if pid == writer.pid else "")
         found = place.sweep()
         writer.kill()
+    if not program:
+        assert [left.name for left in found.removed] == [str(dump)]
+        return
     assert found.removed == [] and str(writer.pid) in found.warnings[0]
     assert dump.exists()
     assert [left.name for left in place.sweep().removed] == [str(dump)]

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Callable
 
 import pytest
 
@@ -17,7 +18,7 @@ from ansible_collections.gpuops.restore.plugins.module_utils._capture.mark impor
 from ansible_collections.gpuops.restore.plugins.module_utils._containerd.client import Client
 from ansible_collections.gpuops.restore.plugins.module_utils._core.errors import RETRYABLE, RestoreError, RpcError
 from ansible_collections.gpuops.restore.plugins.module_utils._host import processes as host_processes
-from ansible_collections.gpuops.restore.tests.unit.helpers import capture_samples
+from ansible_collections.gpuops.restore.tests.unit.helpers import capture_samples, host_process
 from ansible_collections.gpuops.restore.tests.unit.helpers.capture_samples import BOX, PAUSED, RUNNING, STOPPED, Box
 from ansible_collections.gpuops.restore.tests.unit.helpers.clock import Clock
 from ansible_collections.gpuops.restore.tests.unit.helpers.containerd_node import Node
@@ -64,20 +65,36 @@ def test_the_marked_task_is_told_by_its_process_and_when_that_began(
 # --- a CRIU that is still at it
 
 
-def worker(proc: Path, pid: int, directory: str) -> None:
-    (proc / str(pid) / "fd").mkdir(parents=True)
-    (proc / str(pid) / "cmdline").write_text(f"runc\0checkpoint\0--image-path\0{directory}/images\0", encoding="ascii")
+RUNC = "/usr/sbin/runc"
 
 
-def test_a_dump_is_waited_for_until_it_ends(tmp_path: Path) -> None:
+def runtime_of(proc: Path, pid: int, directory: str, **changes: str) -> None:
+    words = (RUNC, "checkpoint", "--image-path", f"{directory}/images")
+    host_process.add(proc, pid, *words, **{"program": RUNC, **changes})
+
+
+def criu_in(proc: Path, pid: int, directory: str, **changes: str) -> None:
+    host_process.add(proc, pid, "criu", "swrk", "3", **{"program": "/usr/sbin/criu", **changes})
+    (proc / str(pid) / "fd" / "5").symlink_to(f"{directory}/images")
+
+
+def end(proc: Path, pid: int) -> None:
+    (proc / str(pid) / "exe").unlink()
+
+
+@pytest.mark.parametrize("worker", [runtime_of, criu_in])
+def test_a_dump_is_waited_for_until_it_ends(tmp_path: Path, worker: Callable[..., None]) -> None:
     worker(tmp_path, 77, "/staging/dump")
-    clock = Clock(4.9, lambda: (tmp_path / "77" / "cmdline").write_text("other\0", encoding="ascii"))
+    clock = Clock(4.9, lambda: end(tmp_path, 77))
     recovery.await_dump("box", "/staging/dump", 5.0, str(tmp_path), clock, clock.sleep)
     assert 4.9 <= clock.now < 5.0
 
 
-def test_a_dump_that_does_not_end_is_said_when_its_time_is_over_and_not_before(tmp_path: Path) -> None:
-    worker(tmp_path, 77, "/staging/dump")
+@pytest.mark.parametrize(
+    "program", ["/opt/runc-1.2", "/usr/bin/crun", "/usr/bin/nvidia-container-runtime", "/runc (deleted)"]
+)
+def test_a_dump_that_does_not_end_is_said_when_its_time_is_over_and_not_before(tmp_path: Path, program: str) -> None:
+    runtime_of(tmp_path, 77, "/staging/dump", program=program)
     clock = Clock()
     with pytest.raises(RestoreError) as caught:
         recovery.await_dump("box", "/staging/dump", 5.0, str(tmp_path), clock, clock.sleep)
@@ -87,8 +104,18 @@ def test_a_dump_that_does_not_end_is_said_when_its_time_is_over_and_not_before(t
 
 
 def test_dumps_of_others_are_not_waited_for(tmp_path: Path) -> None:
-    worker(tmp_path, 77, "/staging/dump-of-another")
-    worker(tmp_path, os.getpid(), "/staging/dump")
+    runtime_of(tmp_path, 77, "/staging/dump-of-another")
+    runtime_of(tmp_path, os.getpid(), "/staging/dump")
+    clock = Clock()
+    recovery.await_dump("box", "/staging/dump", 5.0, str(tmp_path), clock, clock.sleep)
+    assert clock.now == 0.0
+
+
+@pytest.mark.parametrize("worker", [runtime_of, criu_in])
+@pytest.mark.parametrize("how", host_process.NOT_ROOTS)
+def test_nobody_else_keeps_a_workload_paused(tmp_path: Path, worker: Callable[..., None], how: str) -> None:
+    """Whoever reads our log, or has the directory in its command line, as root or not."""
+    worker(tmp_path, 77, "/staging/dump", **host_process.NOT_ROOTS[how])
     clock = Clock()
     recovery.await_dump("box", "/staging/dump", 5.0, str(tmp_path), clock, clock.sleep)
     assert clock.now == 0.0

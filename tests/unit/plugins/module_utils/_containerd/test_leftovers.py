@@ -19,31 +19,41 @@ from ansible_collections.gpuops.restore.plugins.module_utils._containerd.contain
 from ansible_collections.gpuops.restore.plugins.module_utils._containerd.messages import message, pack
 from ansible_collections.gpuops.restore.plugins.module_utils._core.errors import UNKNOWN, RestoreError
 from ansible_collections.gpuops.restore.plugins.module_utils._host import mountinfo
+from ansible_collections.gpuops.restore.tests.unit.helpers import host_process
 from ansible_collections.gpuops.restore.tests.unit.helpers.clock import Clock
 from ansible_collections.gpuops.restore.tests.unit.helpers.fake_containerd import FakeContainerd
 
 SHIM = "/usr/bin/containerd-shim-runc-v2"
 
 
-def process(proc: Path, pid: int, *words: str) -> None:
-    (proc / str(pid)).mkdir()
-    (proc / str(pid) / "cmdline").write_bytes("".join(f"{word}\0" for word in words).encode())
-
-
 def test_only_the_shims_of_this_container_are_found(tmp_path: Path) -> None:
-    process(tmp_path, 10, SHIM, "-namespace", "k8s.io", "-id", "train", "-address", "/run/c.sock")
-    process(tmp_path, 11, SHIM, "-namespace", "default", "-id", "train", "-address", "/run/c.sock")
-    process(tmp_path, 12, SHIM, "-namespace", "k8s.io", "-id", "train-2", "-address", "/run/c.sock")
-    process(tmp_path, 13, "/usr/bin/vi", "-namespace", "k8s.io", "-id", "train")
-    process(tmp_path, 14)
-    process(tmp_path, 15, "/opt/containerd-shim-other-v1", "-id", "train", "-debug", "-namespace", "k8s.io", "start")
+    host_process.add(tmp_path, 10, SHIM, "-namespace", "k8s.io", "-id", "train", "-address", "/run/c.sock")
+    host_process.add(tmp_path, 11, SHIM, "-namespace", "default", "-id", "train", "-address", "/run/c.sock")
+    host_process.add(tmp_path, 12, SHIM, "-namespace", "k8s.io", "-id", "train-2", "-address", "/run/c.sock")
+    host_process.add(tmp_path, 13, "/usr/bin/vi", "-namespace", "k8s.io", "-id", "train")
+    host_process.add(tmp_path, 14)
+    host_process.add(
+        tmp_path, 15, "/opt/containerd-shim-other-v1", "-id", "train", "-debug", "-namespace", "k8s.io", "start"
+    )
     (tmp_path / "16").mkdir()  # it ended meanwhile
-    (tmp_path / "self").mkdir()
-    assert sorted(leftovers.shim_pids("k8s.io", "train", str(tmp_path))) == [10, 15]
+    host_process.add(tmp_path, 17, SHIM, "-namespace", "k8s.io", "-id", "train", program=f"{SHIM} (deleted)")
+    assert sorted(leftovers.shim_pids("k8s.io", "train", str(tmp_path))) == [10, 15, 17]
+
+
+@pytest.mark.parametrize("how", host_process.NOT_ROOTS)
+def test_nobody_can_pretend_to_be_a_shim(tmp_path: Path, killed: list[int], how: str) -> None:
+    """Anybody can have any command line: then each end of a task would fail, and the way back from a failure too."""
+    words = (SHIM, "-namespace", "k8s.io", "-id", "train")
+    host_process.add(tmp_path, 10, *words, **host_process.NOT_ROOTS[how])
+    assert leftovers.shim_pids("k8s.io", "train", str(tmp_path)) == []
+    clock = Clock()
+    leftovers.require_shim_gone("k8s.io", "train", str(tmp_path), clock, clock.sleep)
+    leftovers.end_orphaned_shims("k8s.io", "train", str(tmp_path), clock, clock.sleep)
+    assert (clock.now, killed) == (0.0, [])
 
 
 def shim(proc: Path, pid: int, container_id: str = "train") -> None:
-    process(proc, pid, SHIM, "-namespace", "k8s.io", "-id", container_id)
+    host_process.add(proc, pid, SHIM, "-namespace", "k8s.io", "-id", container_id)
 
 
 def test_where_there_is_none_nothing_is_waited_for_nor_killed(tmp_path: Path, killed: list[int]) -> None:
