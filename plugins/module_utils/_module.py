@@ -16,7 +16,7 @@ from ansible.module_utils.basic import AnsibleModule, env_fallback
 from ansible.module_utils.common.parameters import remove_values
 
 from ._containerd.client import BUSY_SECONDS, MINIMUM_RATE, RECONNECT_SECONDS, Client
-from ._core.errors import InputError, RestoreError, refused
+from ._core.errors import InputError, RestoreError, as_failure
 
 #: Options of every module that talks to containerd.
 CONTAINERD = {
@@ -76,11 +76,9 @@ def run(argument_spec: dict[str, Any], step: Callable[..., Any], *, client: str 
         with contextlib.ExitStack() as stack:
             needed = client == ALWAYS or module.params["container_id"]
             result = step(module, stack.enter_context(_connect(module.params)) if needed else None)
-    except RestoreError as error:
-        _fail(module, argument_spec, error)
-    except OSError as error:
+    except Exception as error:  # noqa: BLE001
         # Everything that can be foreseen has a code of its own.
-        _fail(module, argument_spec, refused(error))
+        _fail(module, argument_spec, as_failure(error))
     _conceal(module.params, argument_spec)
     if result.get("failed"):
         module.fail_json(**result)

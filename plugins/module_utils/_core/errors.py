@@ -7,6 +7,8 @@
 from __future__ import annotations
 
 import errno
+import os
+import traceback
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -159,3 +161,26 @@ def refused(error: OSError) -> RestoreError:
     if is_full(error):
         return disk_full("A file", error)
     return RestoreError("io_error", f"The node's operating system refused: {error}.", "Mend that, then run again.")
+
+
+def as_failure(error: Exception) -> RestoreError:
+    """Any exception as an error of this tree, so that what fails in one workload ends neither the others nor the call.
+
+    One that nobody foresaw is a fault of this collection, met by a document of a kind that no test has.
+    """
+    if isinstance(error, RestoreError):
+        return error
+    if isinstance(error, OSError):
+        return refused(error)
+    frames = traceback.extract_tb(error.__traceback__)
+    where = [
+        f"{os.path.basename(os.path.dirname(one.filename))}/{os.path.basename(one.filename)}:{one.lineno}"
+        for one in frames
+    ]
+    return RestoreError(
+        "internal_error",
+        f"This collection did not expect what it met: {type(error).__name__}: {str(error)[:200]}"
+        + (f" ({where[-1]})." if where else "."),
+        "Report it with failure.details; if a checkpoint from elsewhere was read, do not trust it.",
+        details={"type": type(error).__name__, "places": where[-10:]},
+    )

@@ -16,7 +16,7 @@ from contextlib import AbstractContextManager
 from typing import Callable
 
 from .._containerd.client import Client
-from .._core.errors import RestoreError, combined
+from .._core.errors import RestoreError, as_failure, combined
 from .._host import huge_pages as host_huge_pages, run_lock
 from .._host.huge_pages import HugePages
 from . import demand as restore_demand, gpu, preparation, rates, workload
@@ -85,9 +85,9 @@ def _restore(
                 else:
                     prepared = preparation.prepare(client, demand, huge_pages.for_workload(demand), forecast)
                 return workload.restore(client, demand, verdict.reading, check, prepared)
-        except RestoreError as error:
+        except Exception as error:  # noqa: BLE001
             # No channel for this one, or its checkpoint is being removed; what the others have done must still be told.
-            return _failed(demand.job, error)
+            return _failed(demand.job, as_failure(error))
         finally:
             locks.release(demand.job.name)
 

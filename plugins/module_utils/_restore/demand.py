@@ -16,7 +16,7 @@ from .._checkpoint.original import Original
 from .._checkpoint.reader import Checkpoint
 from .._containerd import task_removal, tasks
 from .._containerd.client import Client
-from .._core.errors import RETRYABLE, NodeError, RestoreError
+from .._core.errors import RETRYABLE, NodeError, RestoreError, as_failure
 from .._core.text import gib
 from .._gpu import driver, gpu_map, nvml, vram as gpu_vram
 from .._host import memory as host_memory
@@ -79,10 +79,16 @@ class Verdict:
 
 def assess(client: Client, job: Job) -> Demand:
     """Read the workload's checkpoint; what it will take, which is nothing where that cannot be told."""
+    if job.unusable is not None:
+        return Demand(job, unreadable=job.unusable)
     try:
-        original = checkpoint_original.read(client, job.container.source)
-    except RestoreError as error:
-        return Demand(job, unreadable=error)
+        return _assess(client, job)
+    except Exception as error:  # noqa: BLE001
+        return Demand(job, unreadable=as_failure(error))
+
+
+def _assess(client: Client, job: Job) -> Demand:
+    original = checkpoint_original.read(client, job.container.source)
     spec: Mapping[str, Any] = original.stored_spec or {}
     try:
         if spec:
@@ -133,8 +139,8 @@ def judge(demands: Sequence[Demand], available: int | None, thorough: bool) -> V
             pairs = gpu_map.pairs(gpu.gpu_map, {*demand.vram_at_checkpoint, *demand.visible})
             gpu_map.require_targets(pairs, verdict.reading)
             warnings = gpu_vram.require_room(demand.job.name, demand.vram, taken, verdict.reading)
-        except RestoreError as error:
-            verdict.refuse(demand.job.name, error)
+        except Exception as error:  # noqa: BLE001
+            verdict.refuse(demand.job.name, as_failure(error))
             continue
         if thorough:
             verdict.warnings += [warning for warning in warnings if warning not in verdict.warnings]

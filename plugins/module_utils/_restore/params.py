@@ -13,7 +13,7 @@ from typing import Any
 from .._container import params as container_params
 from .._container.task import TaskParams
 from .._core import labels, state_dir
-from .._core.errors import InputError
+from .._core.errors import InputError, RestoreError
 from .._gpu import vram
 from .._gpu.access import GpuAccess
 from .._host import cgroup, huge_pages as host_huge_pages
@@ -85,22 +85,25 @@ class Job:
     probe: probes.ProbeParams | None
     settings: Settings
     record: Mapping[str, Any] = field(default_factory=dict)
+    #: What is wrong with a document that came beside the checkpoint; it is this workload's failure, and no other's.
+    unusable: RestoreError | None = None
     #: As given, less what may be secret; for evidence.
     shown: Mapping[str, Any] = field(default_factory=dict)
 
     @classmethod
     def from_options(cls, workload: Mapping[str, Any], settings: Settings) -> Job:
-        """From one entry of ``workloads``. Raises InputError ``container_id_invalid``, ``metadata_*`` and others."""
+        """From one entry of ``workloads``. Raises InputError ``container_id_invalid`` and others."""
         name = workload["name"]
         # Files are named after it, evidence of its failure too.
         cgroup.cgroups_path(name, cgroup.CGROUPFS)
         # What the modules of the single steps take; what they call alike holds for all workloads of the call.
         options = {**workload, **vars(settings), "container_id": name, "metadata": None}
         task = TaskParams.from_options(options, settings.access)
+        container, unusable = _container(options)
         return cls(
             name=name,
             checkpoint=workload["checkpoint"],
-            container=container_params.ContainerParams.from_options(options),
+            container=container,
             task=task,
             gpu=restore_gpu.GpuParams(
                 policy=task.gpu,
@@ -111,11 +114,22 @@ class Job:
             probe=_probe(name, workload.get("probe") or {}, settings),
             settings=settings,
             record=workload.get("record") or {},
+            unusable=unusable,
             shown={
                 **{key: value for key, value in workload.items() if key not in ("env", "metadata_content", "record")},
                 "env": sorted(workload.get("env") or {}),
             },
         )
+
+
+def _container(options: Mapping[str, Any]) -> tuple[container_params.ContainerParams, RestoreError | None]:
+    """The container, and what is wrong with the metadata, without which it is then."""
+    try:
+        return container_params.ContainerParams.from_options(options), None
+    except InputError as error:
+        if not error.code.startswith("metadata_"):
+            raise
+        return container_params.ContainerParams.from_options({**options, "metadata_content": None}), error
 
 
 def jobs_of(workloads: Sequence[Mapping[str, Any]], settings: Settings) -> list[Job]:

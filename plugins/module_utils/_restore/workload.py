@@ -16,7 +16,7 @@ from .._container import container as container_steps, task as task_steps
 from .._container.task import TaskResult
 from .._containerd.client import Client
 from .._core import labels, state_dir, text
-from .._core.errors import RestoreError, refused
+from .._core.errors import RestoreError, as_failure
 from .._gpu import driver as gpu_driver, nvml, vram
 from .._probe import probe as probes
 from . import gpu, records
@@ -107,10 +107,9 @@ class _Attempt:
         """Carry it out; what a failed one has made is removed again."""
         try:
             self._carry_out()
-        except RestoreError as error:
-            self._result.fail(error)
-        except OSError as error:
-            self._result.fail(refused(error))
+        except Exception as error:  # noqa: BLE001
+            # Whatever it is, it is this workload's, and what was made is taken back.
+            self._result.fail(as_failure(error))
         if self._result.failure and not self._check:
             self._keep_evidence(self._result.failure)
             self._roll_back()
@@ -232,7 +231,8 @@ class _Attempt:
             # CRIU's log, which the failure names, is there from now on.
             result.failure = failure.with_evidence(work, bundle)
             records.write_failure(bundle, _evidence(result))
-        except OSError as error:
+        except Exception as error:  # noqa: BLE001
+            # The way back comes after it.
             result.warnings.append(f"The evidence of {name} could not be kept whole: {error}.")
 
     def _roll_back(self) -> None:
@@ -249,7 +249,7 @@ class _Attempt:
                 container_steps.absent(
                     client, job.name, settings.owner, settings.force, settings.staging_dir, check=False
                 )
-        except (RestoreError, OSError) as error:
+        except Exception as error:  # noqa: BLE001
             self._note_left_behind(error.sentence() if isinstance(error, RestoreError) else str(error))
 
     def _note_left_behind(self, what: str) -> None:

@@ -16,6 +16,7 @@ from ansible_collections.gpuops.restore.plugins.module_utils._core.errors import
     UNKNOWN,
     NodeError,
     RpcError,
+    as_failure,
     combined,
     refused,
 )
@@ -73,3 +74,16 @@ def test_what_the_operating_system_refuses(number: int, code: str, outcome: str)
     error = refused(OSError(number, "why", "/a/b"))
     assert (error.code, error.outcome) == (code, outcome)
     assert "/a/b" in error.message and error.remedy
+
+
+def test_what_nobody_foresaw() -> None:
+    known = NodeError("a_missing", "No a.")
+    assert as_failure(known) is known
+    assert as_failure(OSError(errno.EIO, "why")).code == "io_error"
+    try:
+        {}["x" * 1000]
+    except KeyError as raised:
+        error = as_failure(raised)
+    assert (error.code, error.outcome) == ("internal_error", TERMINAL)
+    assert "KeyError" in error.message and "test_errors.py:" in error.message and len(error.message) < 400
+    assert error.details["type"] == "KeyError" and error.remedy

@@ -15,9 +15,19 @@ from typing import Any, Callable
 
 import pytest
 
+from ansible_collections.gpuops.restore.plugins.module_utils._checkpoint import original as checkpoint_original
+from ansible_collections.gpuops.restore.plugins.module_utils._container import (
+    container as container_steps,
+    task as task_steps,
+)
 from ansible_collections.gpuops.restore.plugins.module_utils._core.errors import RETRYABLE, TERMINAL, RestoreError
 from ansible_collections.gpuops.restore.plugins.module_utils._host import huge_pages as host_huge_pages
-from ansible_collections.gpuops.restore.plugins.module_utils._restore import batch as restore_batch
+from ansible_collections.gpuops.restore.plugins.module_utils._restore import (
+    batch as restore_batch,
+    preparation,
+    records,
+)
+from ansible_collections.gpuops.restore.plugins.module_utils._restore.params import Job
 from ansible_collections.gpuops.restore.plugins.module_utils._restore.result import Result
 from ansible_collections.gpuops.restore.tests.standin import standin
 from ansible_collections.gpuops.restore.tests.unit.helpers.containerd_samples import (
@@ -64,6 +74,64 @@ def test_one_that_fails_does_not_disturb_the_others(gpus: GpuNode) -> None:
     add(gpus, "ill", 1)
     again = gpus.run(gpus.job("one"), gpus.job("ill"), gpus.job("two"))
     assert [(result.failure, result.changed) for result in again] == [(None, False), (None, True), (None, False)]
+
+
+#: Where something that nobody foresaw is met: while a checkpoint is read, prepared, made a container of, and proved.
+PLACES = {
+    "read": (checkpoint_original, "read"),
+    "prepared": (preparation, "prepare"),
+    "container": (container_steps, "present"),
+    "task": (task_steps, "started"),
+    "alive": (task_steps, "stays_alive"),
+    "receipt": (records, "write_receipt"),
+}
+
+
+@pytest.mark.parametrize("place", PLACES)
+@pytest.mark.parametrize(
+    "raised", [TypeError("no"), RecursionError("deep"), UnicodeEncodeError("utf-8", "\ud800", 0, 1, "surrogates")]
+)
+def test_what_nobody_foresaw_is_one_workload_s_failure(
+    gpus: GpuNode, monkeypatch: pytest.MonkeyPatch, place: str, raised: Exception
+) -> None:
+    for name in ("one", "ill", "two"):
+        add(gpus, name, 1)
+    of, function = PLACES[place]
+    plain = getattr(of, function)
+
+    def fails(*arguments: Any, **more: Any) -> Any:
+        if any(mentions(argument, "ill") for argument in arguments):
+            raise raised
+        return plain(*arguments, **more)
+
+    monkeypatch.setattr(of, function, fails)
+    found = gpus.run(gpus.job("one"), gpus.job("ill"), gpus.job("two"))
+    assert codes(found) == [None, "internal_error", None]
+    assert [result.changed for result in found] == [True, False, True]
+    # It is taken back.
+    assert {"one", "two"} == set(gpus.fake.state.tasks) == set(gpus.fake.state.containers)
+    assert found[1].failure is not None and found[1].failure.left_behind == ""
+
+
+def mentions(argument: Any, name: str) -> bool:
+    """Whether an argument is about the workload of that name."""
+    job = getattr(argument, "job", argument)
+    source = getattr(argument, "checkpoint", "")
+    about = (
+        getattr(job, "name", ""),
+        getattr(argument, "container_id", ""),
+        argument if isinstance(argument, str) else "",
+    )
+    return name in about or (isinstance(source, str) and name in source)
+
+
+def test_metadata_that_cannot_be_used_are_one_workload_s_failure(gpus: GpuNode) -> None:
+    """They come beside a checkpoint, from whoever made it."""
+    add(gpus, "one", 1)
+    add(gpus, "ill", 1)
+    ill = {"name": "ill", "checkpoint": gpus.job("ill").checkpoint, "metadata_content": "{"}
+    jobs = [gpus.job("one"), Job.from_options(ill, gpus.job("one").settings)]
+    assert codes(gpus.run(*jobs)) == [None, "metadata_not_json"]
 
 
 def test_too_little_vram_for_all_of_them_is_refused_before_anything_is_touched(gpus: GpuNode) -> None:
