@@ -90,7 +90,7 @@ def _replaced_problems(container_id: str, spec: Mapping[str, Any], path: str) ->
     """Sources that were deleted, or replaced by others, since the container began.
 
     The kernel appends ``//deleted`` to their root, and CRIU, which wants to make such a file again, finds the new one
-    in its way ("Can't re-create deleted file", mount-v2.c; seen with CRIU 4.1.1).
+    in its way ("Can't re-create deleted file", mount-v2.c; seen with CRIU 4.1.1 and 4.2.1).
     """
     binds = {
         os.path.normpath(mount["destination"]): mount.get("source") or ""

@@ -353,6 +353,27 @@ MOUNTS: tuple[Entry, ...] = (
         r"unable to mount .*\(id=\d+\): no such file",
     ),
     entry(
+        "mount-source-replaced",
+        "mounts",
+        ROOT,
+        TERMINAL,
+        "What the container had mounted from outside was deleted or replaced on its node before the checkpoint was "
+        "taken, and CRIU wants to make it again where there is something else now.",
+        "Take another checkpoint, of a container that was started since; our captures refuse such mounts.",
+        r"can(?:'| )?(?:no)?t re-create deleted (?:file|directory) .*: file exists",
+        where=("restore",),
+    ),
+    entry(
+        "images-unreadable",
+        "images",
+        ROOT,
+        TERMINAL,
+        "The container runs in a user namespace, and CRIU may not read its images there.",
+        "Restore it from the staged checkpoint (route: staged), whose images are given to the container's root.",
+        r"unable to open tty-info\.img: permission denied",
+        where=("restore",),
+    ),
+    entry(
         "mount-move-failed",
         "mounts",
         LIKELY,
