@@ -22,9 +22,12 @@ from .._containerd import snapshots
 from .._containerd.client import Client
 from .._containerd.containers import Container
 from .._core import files
-from .._core.errors import InputError
+from .._core.errors import InputError, NodeError
 from .._oci.image import Descriptor
 from . import upperdir
+
+#: Of the kernel's PATH_MAX, less what containerd mounts the root file system at.
+_LONGEST_PATH = 4096 - 256
 
 
 @dataclass(frozen=True)
@@ -48,12 +51,25 @@ def snapshot_keys(container_id: str) -> tuple[str, str]:
     return f"gpuops-restore-capture-{unique}", f"gpuops-restore-copy-{unique}"
 
 
-def written_bytes(client: Client, container: Container) -> int | None:
-    """Bytes that the container has written, as far as that can be seen without comparing; None without a snapshot."""
+def written(client: Client, container: Container) -> upperdir.Survey | None:
+    """What the container has written, as far as that can be seen without comparing; None without a snapshot."""
     if snapshots.stat(client, container.snapshotter, container.snapshot_key) is None:
         return None
     directory = _upper(snapshots.mounts(client, container.snapshotter, container.snapshot_key))
-    return upperdir.size(directory) if directory else 0
+    return upperdir.survey(directory) if directory else upperdir.Survey()
+
+
+def too_deep(container: Container, survey: upperdir.Survey) -> NodeError | None:
+    """Why what the container has written cannot become a layer, or None: the daemon opens each file by its path."""
+    if survey.longest <= _LONGEST_PATH:
+        return None
+    return NodeError(
+        "written_path_too_long",
+        f"The container {container.id} has written a path of {survey.longest} bytes, and containerd takes and brings "
+        f"back none of more than {_LONGEST_PATH}.",
+        "Remove or move that directory in the container, then run again.",
+        details={"bytes": survey.longest},
+    )
 
 
 def prepare(client: Client, container: Container, view_key: str, copy_key: str) -> Mounts:
@@ -89,7 +105,7 @@ def write(client: Client, mounts: Mounts, copied: bool) -> Descriptor:
     ref = f"gpuops-restore-layer-{uuid.uuid4().hex}"
     upper = mounts.copy if copied else mounts.upper
     written = _upper(upper)
-    size = upperdir.size(written) if written else 0
+    size = upperdir.survey(written).size if written else 0
     return snapshots.diff(client, mounts.lower, upper, checkpoint_writer.LAYER, ref, size)
 
 
@@ -111,4 +127,4 @@ def _upper(mounts: Sequence[Any]) -> str:
 
 
 def _has_room(directory: str) -> bool:
-    return files.free_bytes(directory) > upperdir.size(directory) + files.RESERVE
+    return files.free_bytes(directory) > upperdir.survey(directory).size + files.RESERVE

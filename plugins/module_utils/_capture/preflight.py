@@ -59,7 +59,7 @@ def examine(client: Client, params: CaptureParams, container: Container, task: T
     warnings: list[str] = []
     gpus = Gpus()
     base: Image | None = None
-    written: int | None = None
+    written = 0
     try:
         scope = gpu_processes.Scope(task_pid=task.pid, proc=access.proc, cgroup_root=access.cgroup_root)
         gpus = gpu.examine(client, params.cuda(), params.gpu, scope.processes())
@@ -74,9 +74,12 @@ def examine(client: Client, params: CaptureParams, container: Container, task: T
     except RestoreError as error:
         problems.append(error)
     try:
-        written = layer.written_bytes(client, container)
-        if written is None:
+        survey = layer.written(client, container)
+        if survey is None:
             raise layer.snapshot_absent(container)
+        written = survey.size
+        too_deep = layer.too_deep(container, survey)
+        problems += [too_deep] if too_deep else []
         base = base_image(client, container)
     except RestoreError as error:
         problems.append(error)
@@ -90,7 +93,7 @@ def examine(client: Client, params: CaptureParams, container: Container, task: T
     problems += _mount_problems(container, task, access.proc)
     unlinked = unlinked_files.find(tgids, container.spec, access.proc)
     problems += unlinked_files.problems(container, unlinked, params.criu)
-    problems += _space_problems(client, params.staging_dir, memory + gpus.vram, written or 0)
+    problems += _space_problems(client, params.staging_dir, memory + gpus.vram, written)
     problems += restorable.problems(container, task.pid, params.criu.empty_namespaces, access.proc)
     problems, accepted = restorable.vouched(problems, params.accept)
     if problems:

@@ -130,7 +130,8 @@ class Capture:
         if self._params.lease_seconds:
             return float(self._params.lease_seconds)
         memory = self._subject.memory_bytes + self._subject.gpus.vram
-        written = capture_layer.written_bytes(self._client, self._container) or 0
+        survey = capture_layer.written(self._client, self._container)
+        written = survey.size if survey else 0
         return self._dump_seconds() + self._client.seconds_for(memory) + self._client.seconds_for(written * COMPRESSED)
 
     def _mark(self) -> Mark:

@@ -15,7 +15,8 @@ import errno
 import fcntl
 import os
 import stat as stat_module
-from collections.abc import Iterator
+from collections.abc import Callable
+from dataclasses import dataclass, field
 
 _FICLONE = 0x40049409
 _CHUNK = 1 << 30
@@ -23,6 +24,7 @@ _CHUNK = 1 << 30
 _HISTORY = frozenset(f"trusted.overlay.{name}" for name in ("origin", "impure", "nlink", "uuid", "upper"))
 #: The data of such a file is not in it but in a lower layer.
 _HOLLOW = "trusted.overlay.metacopy"
+_OPEN_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _UNABLE = (errno.EXDEV, errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTTY)
 
 
@@ -30,65 +32,175 @@ class NotCopiedError(Exception):
     """The directory cannot be copied exactly; why is the text."""
 
 
-def size(directory: str) -> int:
-    """Bytes on disk, while others may write there."""
-    total = 0
-    for path in _all(directory):
-        with contextlib.suppress(FileNotFoundError):
-            total += os.lstat(path).st_blocks * 512
-    return total
+@dataclass(frozen=True)
+class Survey:
+    """What a look at a directory has found."""
+
+    #: Bytes on disk.
+    size: int = 0
+    #: Bytes of the longest path below it.
+    longest: int = 0
+
+
+def survey(directory: str) -> Survey:
+    """Look at a directory while others may write there; what moves away meanwhile is not counted."""
+    size = longest = 0
+
+    def look(walk: _Walk, name: str, stat: os.stat_result) -> bool:
+        nonlocal size, longest
+        size += stat.st_blocks * 512
+        longest = max(longest, walk.length + len(os.fsencode(name)))
+        return stat_module.S_ISDIR(stat.st_mode)
+
+    with contextlib.suppress(OSError):
+        _Walk(directory).run(look, lambda _walk: None)
+    return Survey(size, longest)
 
 
 def copy(source: str, target: str) -> None:
     """Copy all of ``source``, its own attributes too, into the empty directory ``target``. Raises NotCopiedError."""
     try:
-        _directory(source, target, {})
+        _Copy(source, target).run()
     except OSError as error:
         raise NotCopiedError(str(error)) from error
 
 
-def _all(directory: str) -> Iterator[str]:
-    try:
-        entries = list(os.scandir(directory))
-    except FileNotFoundError:
-        return
-    for entry in entries:
-        yield entry.path
-        if entry.is_dir(follow_symlinks=False):
-            yield from _all(entry.path)
+@dataclass
+class _Level:
+    """A directory on the way down."""
+
+    name: str
+    #: Device and inode.
+    identity: tuple[int, int]
+    #: Still to be looked at.
+    names: list[str] = field(default_factory=list)
 
 
-def _directory(source: str, target: str, links: dict[tuple[int, int], str]) -> None:
-    for entry in os.scandir(source):
-        there = os.path.join(target, entry.name)
-        stat = entry.stat(follow_symlinks=False)
+class _Walk:
+    """A walk through a tree of any depth, with one open directory: a container chooses how deep its tree is, and
+    neither the length of a path, nor the number of descriptors, nor that of Python's frames goes so far."""
+
+    def __init__(self, top: str) -> None:
+        self.descriptor = os.open(top, _OPEN_DIRECTORY)
+        self._levels = [_Level("", _identity(self.descriptor), os.listdir(self.descriptor))]
+        #: Bytes of the path to the present directory, with a slash at its end.
+        self.length = 0
+
+    @property
+    def path(self) -> str:
+        """Of the present directory, below the top."""
+        return "/".join(level.name for level in self._levels[1:])
+
+    def run(self, enter: Callable[[_Walk, str, os.stat_result], bool], leave: Callable[[_Walk], None]) -> None:
+        """Call ``enter`` for each name (True: go into it, a directory), and ``leave`` when a directory is through."""
+        try:
+            while True:
+                level = self._levels[-1]
+                if level.names:
+                    self._look(level.names.pop(), enter)
+                    continue
+                leave(self)
+                if len(self._levels) == 1:
+                    return
+                self._up()
+        finally:
+            os.close(self.descriptor)
+
+    def _look(self, name: str, enter: Callable[[_Walk, str, os.stat_result], bool]) -> None:
+        try:
+            stat = os.stat(name, dir_fd=self.descriptor, follow_symlinks=False)
+        except FileNotFoundError:
+            return
+        if enter(self, name, stat):
+            self._go(name)
+            self._levels.append(_Level(name, _identity(self.descriptor), os.listdir(self.descriptor)))
+            self.length += len(os.fsencode(name)) + 1
+
+    def _up(self) -> None:
+        gone = self._levels.pop()
+        self.length -= len(os.fsencode(gone.name)) + 1
+        self._go("..")
+        if _identity(self.descriptor) != self._levels[-1].identity:
+            raise OSError(errno.ESTALE, f"the directory {gone.name!r} was moved")
+
+    def _go(self, name: str) -> None:
+        there = os.open(name, _OPEN_DIRECTORY, dir_fd=self.descriptor)
+        os.close(self.descriptor)
+        self.descriptor = there
+
+
+def _identity(descriptor: int) -> tuple[int, int]:
+    found = os.fstat(descriptor)
+    return found.st_dev, found.st_ino
+
+
+class _Copy:
+    """A copy of a tree; nothing changes in it meanwhile."""
+
+    def __init__(self, source: str, target: str) -> None:
+        self._source = source
+        self._target = target
+        #: Of files with several names, the first one below the target.
+        self._links: dict[tuple[int, int], str] = {}
+        #: Open directories of the target: its top, and the present one.
+        self._top = self._there = -1
+
+    def run(self) -> None:
+        """Raises OSError, NotCopiedError."""
+        walk = _Walk(self._source)
+        try:
+            self._top = os.open(self._target, _OPEN_DIRECTORY)
+            self._there = os.dup(self._top)
+            walk.run(self._enter, self._leave)
+        finally:
+            for descriptor in (self._top, self._there):
+                if descriptor >= 0:
+                    os.close(descriptor)
+
+    def _enter(self, walk: _Walk, name: str, stat: os.stat_result) -> bool:
         kind = stat_module.S_IFMT(stat.st_mode)
         if kind == stat_module.S_IFSOCK:
             # Neither does a layer hold any.
-            continue
+            return False
         if kind == stat_module.S_IFDIR:
-            os.mkdir(there, 0o700)
-            _directory(entry.path, there, links)
-            continue
+            os.mkdir(name, 0o700, dir_fd=self._there)
+            self._go(name)
+            return True
         if stat.st_nlink > 1:
-            first = links.setdefault((stat.st_dev, stat.st_ino), there)
-            if first != there:
-                os.link(first, there, follow_symlinks=False)
-                continue
+            place = f"{walk.path}/{name}".lstrip("/")
+            first = self._links.setdefault((stat.st_dev, stat.st_ino), place)
+            if first != place:
+                os.link(first, name, src_dir_fd=self._top, dst_dir_fd=self._there, follow_symlinks=False)
+                return False
         if kind == stat_module.S_IFREG:
-            _file(entry.path, there)
+            _file(walk.descriptor, self._there, name)
         elif kind == stat_module.S_IFLNK:
-            os.symlink(os.readlink(entry.path), there)
+            os.symlink(os.readlink(name, dir_fd=walk.descriptor), name, dir_fd=self._there)
         else:
-            os.mknod(there, kind | 0o600, stat.st_rdev)
-        _attributes(entry.path, there, stat)
-    _attributes(source, target, os.lstat(source))
+            os.mknod(name, kind | 0o600, stat.st_rdev, dir_fd=self._there)
+        _attributes(_within(walk.descriptor, name), _within(self._there, name), stat)
+        return False
+
+    def _leave(self, walk: _Walk) -> None:
+        _attributes(_within(walk.descriptor, "."), _within(self._there, "."), os.fstat(walk.descriptor))
+        if walk.path:
+            self._go("..")
+
+    def _go(self, name: str) -> None:
+        there = os.open(name, _OPEN_DIRECTORY, dir_fd=self._there)
+        os.close(self._there)
+        self._there = there
 
 
-def _file(source: str, target: str) -> None:
-    reading = os.open(source, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NOATIME)
+def _within(descriptor: int, name: str) -> str:
+    """A short path, for calls that take no directory's descriptor."""
+    return f"/proc/self/fd/{descriptor}/{name}"
+
+
+def _file(source: int, target: int, name: str) -> None:
+    reading = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NOATIME, dir_fd=source)
     try:
-        writing = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        writing = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600, dir_fd=target)
         try:
             _data(reading, writing, os.fstat(reading).st_size)
         finally:

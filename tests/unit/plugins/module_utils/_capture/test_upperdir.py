@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import os
 import stat
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -81,11 +82,11 @@ def test_overlays_own_marks(source: Path) -> None:
 
 
 def test_the_size_counts_blocks(source: Path) -> None:
-    before = upperdir.size(str(source))
+    before = upperdir.survey(str(source)).size
     (source / "more").write_bytes(b"x" * 100000)
     os.sync()
-    assert upperdir.size(str(source)) >= before + 100000
-    assert upperdir.size(str(source / "nonexistent")) == 0
+    assert upperdir.survey(str(source)).size >= before + 100000
+    assert upperdir.survey(str(source / "nonexistent")) == upperdir.Survey()
 
 
 def test_what_cannot_be_copied_is_said(source: Path) -> None:
@@ -93,3 +94,58 @@ def test_what_cannot_be_copied_is_said(source: Path) -> None:
     (source.parent / "copy" / "pipe").touch()
     with pytest.raises(upperdir.NotCopiedError):
         upperdir.copy(str(source), str(source.parent / "copy"))
+
+
+def deep(directory: Path, levels: int, name: str) -> None:
+    """Directories within each other, deeper than a path can be long, with a file at the end."""
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        for _level in range(levels):
+            os.mkdir(name, dir_fd=descriptor)
+            below = os.open(name, os.O_RDONLY | os.O_DIRECTORY, dir_fd=descriptor)
+            os.close(descriptor)
+            descriptor = below
+        os.close(os.open("end", os.O_WRONLY | os.O_CREAT, 0o640, dir_fd=descriptor))
+    finally:
+        os.close(descriptor)
+
+
+@pytest.mark.every_python
+@pytest.mark.parametrize(("levels", "name"), [(1500, "d"), (3000, "directory")])
+def test_a_tree_as_deep_as_a_container_likes(source: Path, levels: int, name: str) -> None:
+    """More levels than Python has frames, more bytes than a path may have, more directories than can be open."""
+    deep(source / "etc", levels, name)
+    found = upperdir.survey(str(source))
+    assert found.longest == len("etc/") + levels * (len(name) + 1) + len("end")
+    target = copied(source)
+    assert upperdir.survey(str(target)).longest == found.longest
+    assert (target / "etc" / "deep" / "file").read_bytes() == b"x" * 5000
+    assert (target / "etc").stat().st_mtime_ns == (source / "etc").stat().st_mtime_ns
+    descriptor = os.open(target / "etc", os.O_RDONLY | os.O_DIRECTORY)
+    for _level in range(levels):
+        below = os.open(name, os.O_RDONLY | os.O_DIRECTORY, dir_fd=descriptor)
+        os.close(descriptor)
+        descriptor = below
+    assert stat.S_IMODE(os.stat("end", dir_fd=descriptor).st_mode) == 0o640
+    os.close(descriptor)
+    for tree in (source, target):
+        subprocess.run(["rm", "-rf", str(tree)], check=True)
+
+
+def test_a_directory_that_moves_away_ends_the_look_and_no_more(source: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A container may do so while it runs."""
+    (source / "a" / "b").mkdir(parents=True)
+    plain = os.listdir
+
+    def moving(descriptor: int) -> list[str]:
+        names = plain(descriptor)
+        if (source / "a" / "b").is_dir() and os.path.samestat(os.fstat(descriptor), (source / "a" / "b").stat()):
+            (source / "a" / "b").rename(source / "moved")
+        return names
+
+    monkeypatch.setattr(upperdir.os, "listdir", moving)
+    assert upperdir.survey(str(source)).size >= 0
+    assert (source / "moved").is_dir()
+    descriptors = len(plain("/proc/self/fd"))
+    upperdir.survey(str(source))
+    assert len(plain("/proc/self/fd")) == descriptors
