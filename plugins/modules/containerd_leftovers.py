@@ -24,8 +24,9 @@ extends_documentation_fragment:
 options:
   keep_partials:
     description:
-      - Keep half-staged checkpoints whose image is still in containerd, so that M(gpuops.restore.containerd_checkpoint_stage) goes on with
-        them and does not begin anew.
+      - Keep half-staged checkpoints whose image is still in containerd, and what half an import has brought, so that
+        M(gpuops.restore.containerd_checkpoint_stage) and imports go on with them and do not begin anew. What nobody goes on with goes
+        with the next lease.
     type: bool
     default: false
 seealso:

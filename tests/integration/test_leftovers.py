@@ -107,9 +107,9 @@ def taken(node: Node) -> str:
 def test_staging_that_was_killed(node: Node, run_module: RunModule, taken: str) -> None:
     killed(node, STAGE, {"checkpoint": taken}, "_checkpoint.staging:_write_marker", "enter")
     assert memory_images(node)
-    found = run_module(LEFTOVERS, {"keep_partials": True})
-    assert [left["kind"] for left in found["removed"]] == ["lease"], "the rest can still be finished"
-    assert [left["kind"] for left in run_module(LEFTOVERS, {})["removed"]] == ["partial_staging"]
+    assert run_module(LEFTOVERS, {"keep_partials": True})["removed"] == [], "it can still be finished"
+    found = run_module(LEFTOVERS, {})
+    assert [left["kind"] for left in found["removed"]] == ["partial_staging", "lease"]
     assert not [line for line in workload.ctr(node, "k8s.io", "leases", "ls", "-q").split() if "gpuops" in line]
     assert memory_images(node) == []
 
@@ -134,3 +134,25 @@ def test_the_copy_of_a_descriptor_restore_that_was_killed(node: Node, run_module
     assert memory_images(node) == []
     for module in ("containerd_task", "containerd_container"):
         run_module(module, {"container_id": "copy", "state": "absent"})
+
+
+def test_an_import_that_was_killed_goes_on_by_blob(node: Node, run_module: RunModule, taken: str) -> None:
+    """What is whole in the store is not written again; the lease that kept it goes in the end."""
+    archive = {"name": "gpuops.test/imported:1", "path": "/srv/left.tar", "base": "omit"}
+    (node.inside("/srv")).mkdir(exist_ok=True)
+    run_module("containerd_checkpoint_archive", {"operation": "export", **archive, "name": taken})
+    workload.ctr(node, "k8s.io", "images", "rm", "--sync", taken)
+    wanted = {"operation": "import", **archive}
+    killed(node, "containerd_checkpoint_archive", wanted, "_image.image:_record", "enter")
+    before = set(workload.ctr(node, "k8s.io", "content", "ls", "-q").split())
+    times = {digest: node.inside(blob(digest)).stat().st_mtime_ns for digest in before}
+    assert run_module(LEFTOVERS, {"keep_partials": True})["removed"] == []
+    done = run_module("containerd_checkpoint_archive", wanted)
+    assert done["archive"]["kept"] == done["archive"]["blobs"]
+    assert {digest: node.inside(blob(digest)).stat().st_mtime_ns for digest in before} == times
+    assert run_module("containerd_checkpoint_info", {"checkpoint": archive["name"]})["problems"] == []
+    assert not [line for line in workload.ctr(node, "k8s.io", "leases", "ls", "-q").split() if "gpuops" in line]
+
+
+def blob(digest: str) -> str:
+    return "/var/lib/containerd/io.containerd.content.v1.content/blobs/" + digest.replace(":", "/")

@@ -65,7 +65,8 @@ def sweep(
     """Remove what runs that were broken off have left below ``staging_dir``; never what a live run holds.
 
     ``keep_partials``: half a staged checkpoint stays as long as the checkpoint itself is in the content store, so that
-    staging it goes on from there. Raises NodeError ``staging_dir_unsafe``, and RpcError.
+    staging it goes on from there, and so do leases, under which half an import lies. Raises NodeError
+    ``staging_dir_unsafe``, and RpcError.
     """
     swept = Swept()
     if staging_root.exists(staging_dir):
@@ -77,16 +78,16 @@ def sweep(
             _sweep_partials(client, staging_dir, check, keep_partials, swept)
         if swept.removed and not check:
             staging_root.remove_root_if_empty(staging_dir)
-    _sweep_containerd(client, check, swept)
+    _sweep_containerd(client, check, keep_partials, swept)
     return swept
 
 
-def _sweep_containerd(client: Client, check: bool, swept: Swept) -> None:
+def _sweep_containerd(client: Client, check: bool, keep: bool, swept: Swept) -> None:
     for image in pull.abandoned(client):
         swept.removed.append(Leftover(PULLED, image.name))
         if not check:
             cri.remove(client, image, ordinary=False)
-    for lease in leases.abandoned(client):
+    for lease in leases.abandoned(client) if not keep else ():
         swept.removed.append(Leftover(LEASE, lease.id))
         if not check:
             leases.delete(client, lease.id)

@@ -141,14 +141,17 @@ def drop_abandoned(client: Client, purpose: str, check: bool) -> bool:
 
 
 @contextlib.contextmanager
-def hold(client: Client, lease_id: str | None, purpose: str, seconds: float = 0.0) -> Iterator[None]:
+def hold(
+    client: Client, lease_id: str | None, purpose: str, seconds: float = 0.0, goes_on: bool = False
+) -> Iterator[None]:
     """Protect what the block creates: under the given lease, or under one of its own that ends with the block.
 
     ``seconds``: how long moving the block's data may take. A lease of its own lasts an hour more, should the run be
     killed: containerd drops one that has expired, and what was finished under it, while the block still works.
 
     Its own bears the process that works under it, so that nobody takes it away from a run that lives; what a killed run
-    has half made is collected by the next one, whatever that makes. Raises NotFoundError ``lease_absent``.
+    has half made is collected by the next one, whatever that makes. ``goes_on``: only after the block, which puts what
+    a killed run has finished under its own lease. Raises NotFoundError ``lease_absent``.
     """
     if lease_id is not None:
         if get(client, lease_id) is None:
@@ -162,9 +165,11 @@ def hold(client: Client, lease_id: str | None, purpose: str, seconds: float = 0.
             yield
         return
     own = own_id(purpose)
-    # Half-made things have to be collected before anything is reported or tried again.
-    for lease in _abandoned(client, purpose):
-        delete(client, lease.id, sync=True)
+    left = [lease.id for lease in _abandoned(client, purpose)]
+    for lease_id in left:
+        # Half-made things have to be collected before anything is reported or tried again.
+        if lease_id == own or not goes_on:
+            delete(client, lease_id, sync=True)
     labels = {
         core_labels.OWNER: core_labels.DEFAULT_OWNER,
         core_labels.PROCESS: processes.identity(os.getpid()),
@@ -174,9 +179,11 @@ def hold(client: Client, lease_id: str | None, purpose: str, seconds: float = 0.
         with client.using_lease(own):
             yield
     except BaseException as error:
-        _release(client, own, error)
+        for lease_id in [*left, own] if goes_on else [own]:
+            _release(client, lease_id, error)
         raise
-    _release(client, own, None)
+    for lease_id in [*left, own] if goes_on else [own]:
+        _release(client, lease_id, None)
 
 
 def _release(client: Client, lease_id: str, reason: BaseException | None) -> None:

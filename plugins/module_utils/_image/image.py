@@ -140,7 +140,7 @@ def _from_archive(client: Client, params: ImageParams, state: State, check: bool
             _predict(params, state, target, plan.is_checkpoint, unpacked, result)
             result.image["size"] = plan.size
             return
-        with _leased(client, params, _seconds(client, plan.size)):
+        with _leased(client, params, _seconds(client, plan.size), goes_on=True):
             archive_import.upload(client, archive, plan)
             tree = _require_whole(client, target, params.name)
             _complete(client, params, target.bare(), tree)
@@ -333,8 +333,8 @@ def _seconds(client: Client, size: int) -> float:
 
 
 @contextlib.contextmanager
-def _leased(client: Client, params: ImageParams, seconds: float) -> Iterator[None]:
-    with leases.hold(client, params.lease or None, _purpose(params), seconds):
+def _leased(client: Client, params: ImageParams, seconds: float, goes_on: bool = False) -> Iterator[None]:
+    with leases.hold(client, params.lease or None, _purpose(params), seconds, goes_on):
         yield
 
 

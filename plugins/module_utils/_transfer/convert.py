@@ -285,7 +285,7 @@ def _write(
     client: Client, params: ConvertParams, image: _Assembly, stored: list[Stored], base: base_image.Plan
 ) -> None:
     seconds = client.seconds_for(sum(part.descriptor.size for part in stored))
-    with leases.hold(client, params.lease or None, f"image {params.name}", seconds):
+    with leases.hold(client, params.lease or None, f"image {params.name}", seconds, goes_on=True):
         with space.explained(f"while {params.path} was converted"):
             for part in stored:
                 target = part.descriptor

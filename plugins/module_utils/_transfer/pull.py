@@ -100,7 +100,7 @@ def _run(client: Client, repository: Repository, params: RegistryParams, check: 
     space.require(client, f"The checkpoint {params.reference} brings", result.transferred["bytes"])
     if result.changed and not check:
         seconds = client.seconds_for(result.transferred["bytes"], slow_end=True)
-        with leases.hold(client, params.lease or None, f"pull {params.name}", seconds):
+        with leases.hold(client, params.lease or None, f"pull {params.name}", seconds, goes_on=True):
             _count(result, plan, _fetch(client, repository, plan))
             _record(client, params, plan, found)
 

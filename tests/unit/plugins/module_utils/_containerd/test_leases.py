@@ -152,6 +152,18 @@ def test_what_killed_runs_left_goes_and_what_other_runs_work_under_stays(fake: F
     assert set(fake.state.leases) == {"of-a-live-run", "the-operator's", leases._purpose_id("stage y")}
 
 
+@pytest.mark.parametrize("fails", [False, True])
+def test_what_goes_on_with_a_killed_run_lets_its_lease_go_at_the_end(
+    fake: FakeContainerd, client: Client, fails: bool
+) -> None:
+    fake.state.leases["of-a-killed-run"] = {PROCESS: "another-boot/1/2"}
+    with contextlib.suppress(InputError), leases.hold(client, None, "stage x", goes_on=True):
+        assert set(fake.state.leases) == {"of-a-killed-run", leases.own_id("stage x")}
+        if fails:
+            raise InputError("a_b", "It fails.")
+    assert fake.state.leases == {}
+
+
 def test_two_runs_with_one_purpose_keep_their_leases(
     fake: FakeContainerd, client: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
