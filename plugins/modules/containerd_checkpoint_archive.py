@@ -33,8 +33,10 @@ options:
       - V(import) brings the checkpoint of the archive O(path) in under O(name). Plain, gzip and zstd are told apart by content.
       - V(convert) makes the image O(name) from O(path), which is a checkpoint archive of the kubelet, CRI-O or podman, a directory of CRIU images
         (with O(spec) or O(metadata)), or an archive that V(import) takes.
+      - V(remove) has no archive at O(path), with what is recorded beside it and what exports that were broken off have left there. An image
+        stays as it is.
     type: str
-    choices: [export, import, convert]
+    choices: [export, import, convert, remove]
     required: true
   name:
     description:
@@ -137,6 +139,12 @@ EXAMPLES = r"""
     name: registry.local/pytorch-training-checkpoint:001
     path: /srv/checkpoints/pytorch-training-001.tar.zst
 
+- name: Remove the file, and what exports that were broken off have left beside it
+  gpuops.restore.containerd_checkpoint_archive:
+    operation: remove
+    name: registry.local/pytorch-training-checkpoint:001
+    path: /srv/checkpoints/pytorch-training-001.tar.zst
+
 - name: Make a checkpoint image of what the kubelet wrote
   gpuops.restore.containerd_checkpoint_archive:
     operation: convert
@@ -200,6 +208,8 @@ def step(module: AnsibleModule, client: Client) -> dict[str, Any]:
         result = export_archive.run(client, ExportParams.from_options(options), check)
     elif options["operation"] == "import":
         result = import_archive.run(client, ImportParams.from_options(options), check)
+    elif options["operation"] == "remove":
+        result = export_archive.remove(options["path"], check)
     else:
         result = convert.run(client, ConvertParams.from_options(options), check)
     for warning in result.warnings:
@@ -208,7 +218,7 @@ def step(module: AnsibleModule, client: Client) -> dict[str, Any]:
 
 
 ARGUMENT_SPEC: dict[str, Any] = {
-    "operation": {"type": "str", "choices": ["export", "import", "convert"], "required": True},
+    "operation": {"type": "str", "choices": ["export", "import", "convert", "remove"], "required": True},
     "name": {"type": "str", "required": True},
     "path": {"type": "path", "required": True},
     "compression": {"type": "str", "choices": ["none", "gzip", "zstd"]},

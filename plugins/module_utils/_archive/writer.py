@@ -83,6 +83,31 @@ def partials(path: str) -> list[str]:
     return []
 
 
+def remove(path: str, check: bool) -> list[str]:
+    """Remove the archive, its record, and what killed runs left of both beside it; what was, or would be, removed.
+
+    Raises ConflictError ``archive_busy`` while one is being written, ``archive_other_content`` for what is no file.
+    """
+    record = archive_record.record_path(path)
+    left = [*partials(path), *partials(record)]
+    there = [name for name in (path, record) if os.path.lexists(name)]
+    for name in there:
+        if not stat_module.S_ISREG(os.lstat(name).st_mode):
+            raise ConflictError(
+                "archive_other_content",
+                f"{name} is no regular file, so it is no archive of ours.",
+                "Correct path, or remove it by hand.",
+                details={"path": name},
+            )
+    if not check:
+        remove_partial(path)
+        for name in there:
+            os.unlink(name)
+        for name in partials(record):
+            os.unlink(name)
+    return [*there, *left]
+
+
 def remove_partial(path: str) -> None:
     """Remove what killed runs left beside ``path``. ConflictError ``archive_busy`` where one still writes it."""
     with _errors(path):

@@ -103,6 +103,16 @@ def _run(client: Client, params: ExportParams, check: bool, result: TransferResu
         result.transferred["size"] = written.size
 
 
+def remove(path: str, check: bool) -> TransferResult:
+    """Have no archive there. Raises as ``_archive.writer.remove``."""
+    result = TransferResult()
+    with result.timed():
+        gone = archive_writer.remove(os.path.abspath(path), check)
+        result.changed, result.actions = bool(gone), [f"remove {name}" for name in gone]
+        result.transferred = {"path": path, "compression": None, "size": None, "blobs": None, "kept": None}
+    return result
+
+
 def compression_of(path: str) -> str:
     """What the ending of the name says: ``gzip``, ``zstd`` or ``none``."""
     return _BY_SUFFIX.get(os.path.splitext(path)[1], archive_compression.NONE)

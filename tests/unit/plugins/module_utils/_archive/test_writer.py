@@ -239,3 +239,37 @@ def test_a_file_of_somebody_else_is_not_written_through(tmp_path: Path) -> None:
     write(path, "none")
     assert not record_of(path).is_symlink()
     assert victim.read_text() == "mine"
+
+
+def test_removed_with_all_that_lies_beside_it_and_nothing_else(tmp_path: Path) -> None:
+    path = tmp_path / "a.tar"
+    write(path, "none")
+    ours = [".a.tar.partial", f".a.tar.{12 * 'b'}.partial", ".a.tar.gpuops.json.partial"]
+    others = [".b.tar.partial", "a.tar.bak", "b.tar"]
+    for name in [*ours, *others]:
+        (tmp_path / name).write_bytes(b"memory")
+    predicted = archive_writer.remove(str(path), True)
+    assert path.exists() and len(os.listdir(tmp_path)) == 8
+    assert archive_writer.remove(str(path), False) == predicted and len(predicted) == 5
+    assert sorted(os.listdir(tmp_path)) == sorted(others)
+    assert archive_writer.remove(str(path), False) == []
+    assert archive_writer.remove(str(tmp_path / "none" / "a.tar"), False) == []
+
+
+def test_an_archive_that_is_being_written_stays(tmp_path: Path) -> None:
+    path = tmp_path / "a.tar"
+    write(path, "none")
+    with open(partial(path), "wb") as stream:
+        fcntl.flock(stream, fcntl.LOCK_EX)
+        with pytest.raises(ConflictError) as caught:
+            archive_writer.remove(str(path), False)
+    assert (caught.value.code, caught.value.outcome) == ("archive_busy", RETRYABLE)
+    assert path.exists() and partial(path).exists()
+
+
+def test_what_is_no_file_is_not_removed(tmp_path: Path) -> None:
+    (tmp_path / "a.tar").mkdir()
+    for check in (True, False):
+        with pytest.raises(ConflictError) as caught:
+            archive_writer.remove(str(tmp_path / "a.tar"), check)
+        assert caught.value.code == "archive_other_content"
