@@ -87,20 +87,22 @@ criu:
     tcp:
       description:
         - What becomes of TCP connections; V(established) brings them back, V(close) closes them. With V(none) CRIU refuses
-          a checkpoint that has some.
+          a checkpoint that has some. V(auto) brings them back where the checkpoint records that it was taken with them.
       type: str
-      choices: [established, close, none]
-      default: none
+      choices: [auto, established, close, none]
+      default: auto
     file_locks:
       description:
-        - Restore file locks.
-      type: bool
-      default: false
+        - Restore file locks; V(auto) does where the checkpoint records them.
+      type: str
+      choices: ["auto", "true", "false"]
+      default: auto
     ext_unix_sk:
       description:
-        - Allow Unix sockets whose other end is outside of the container.
-      type: bool
-      default: false
+        - Allow Unix sockets whose other end is outside of the container; V(auto) does where the checkpoint records them.
+      type: str
+      choices: ["auto", "true", "false"]
+      default: auto
     manage_cgroups:
       description:
         - CRIU's way with cgroups. V(ignore) leaves them to runc, which is what a fresh cgroup needs.

@@ -90,9 +90,9 @@ WORKLOAD_CONTAINER: Spec = {
         "type": "dict",
         "default": {},
         "options": {
-            "tcp": {"type": "str", "choices": ["established", "close", "none"], "default": "none"},
-            "file_locks": {"type": "bool", "default": False},
-            "ext_unix_sk": {"type": "bool", "default": False},
+            "tcp": {"type": "str", "choices": ["auto", "established", "close", "none"], "default": "auto"},
+            "file_locks": {"type": "str", "choices": ["auto", "true", "false"], "default": "auto"},
+            "ext_unix_sk": {"type": "str", "choices": ["auto", "true", "false"], "default": "auto"},
             "manage_cgroups": {
                 "type": "str",
                 "choices": ["ignore", "none", "props", "soft", "full", "strict"],

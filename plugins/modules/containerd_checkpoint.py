@@ -136,25 +136,39 @@ options:
         elements: str
   criu:
     description:
-      - What CRIU may take along beyond what it does by itself. The restore has to be told the same.
+      - What CRIU takes along beyond what it does by itself. With V(auto) it is told so where the processes have such a thing;
+        RV(criu_options) lists what it was told, and why. The checkpoint records it, and a restore does likewise by default.
+      - Options that containerd does not know stand in C(/etc/criu/runc.conf), or in the own CRIU configuration of a container that
+        this collection has restored, for as long as the dump lasts. What was there before stays. Another dump on the node at the
+        same time may meet those of C(/etc/criu/runc.conf) too.
     type: dict
     default: {}
     suboptions:
       tcp_established:
         description:
-          - Take established TCP connections.
-        type: bool
-        default: false
+          - Take TCP connections. V(auto) takes those that have both ends in the container, and refuses where others lead out of it.
+        type: str
+        choices: ["auto", "true", "false"]
+        default: auto
+      skip_in_flight:
+        description:
+          - Leave out TCP connections that nobody has accepted yet, which CRIU cannot take. Their clients meet an end.
+        type: str
+        choices: ["auto", "true", "false"]
+        default: auto
       file_locks:
         description:
           - Take file locks.
-        type: bool
-        default: false
+        type: str
+        choices: ["auto", "true", "false"]
+        default: auto
       ext_unix_sk:
         description:
-          - Take Unix sockets that lead out of the container.
-        type: bool
-        default: false
+          - Take datagram sockets that are connected to one out of the container, which has the same name within it and is in the same
+            network namespace, such as C(/dev/log). Of other Unix sockets that lead out of the container CRIU takes none.
+        type: str
+        choices: ["auto", "true", "false"]
+        default: auto
       shell_job:
         description:
           - Take a container with a terminal.
@@ -164,12 +178,29 @@ options:
         description:
           - Take files that are open or mapped, were deleted by the name that they were opened by, and have another name, as
             semaphores of Python's C(multiprocessing). CRIU makes links for them (C(link-remap)).
-          - The option stands in C(/etc/criu/runc.conf), or in the container's own CRIU configuration, for as long as the dump
-            lasts. What was there before stays. With V(auto) it does only where such a file is found.
           - On mounts from outside of the container such a file is always refused, since no checkpoint holds it.
         type: str
         choices: ["auto", "true", "false"]
         default: auto
+      ghost_limit:
+        description:
+          - Take deleted files without a name that are larger than CRIU's limit of 1 MiB, such as NCCL's in C(/dev/shm). V(auto)
+            raises the limit to the largest one, V(true) to O(criu.ghost_limit_max), V(false) leaves it.
+        type: str
+        choices: ["auto", "true", "false"]
+        default: auto
+      ghost_limit_max:
+        description:
+          - Bytes that such a file may have. It is in the dump as a whole.
+        type: int
+        default: 4294967296
+      extra:
+        description:
+          - Further lines of CRIU's configuration for this dump, such as C(force-irmap). Options that redirect files or run programs
+            are refused.
+        type: list
+        elements: str
+        default: []
       empty_namespaces:
         description:
           - Kinds of namespaces (V(network)) that are captured without their content.
@@ -239,13 +270,22 @@ EXAMPLES = r"""
         gpus: [H100, H100]
     accept: [mount_source_symlink]
 
-- name: Take a new one under the same name, with its TCP connections
+- name: Take a new one under the same name, with its TCP connections, those to elsewhere too
   gpuops.restore.containerd_checkpoint:
     container_id: api-server
     name: registry.local/api-server-checkpoint:latest
     force: true
     criu:
       tcp_established: true
+
+- name: Take a training that keeps large deleted files, and no lock of files
+  gpuops.restore.containerd_checkpoint:
+    container_id: pytorch-training
+    name: registry.local/pytorch-training-checkpoint:003
+    criu:
+      ghost_limit_max: 17179869184
+      file_locks: false
+      extra: [force-irmap]
 """
 
 RETURN = r"""
@@ -285,6 +325,15 @@ accepted:
   elements: dict
   returned: success
   sample: []
+criu_options:
+  description:
+    - What CRIU was told to do and why, by its own names for the options; in check mode, as it would be.
+  type: list
+  elements: dict
+  returned: success
+  sample:
+    - {option: file-locks, value: "", why: "a file lock (POSIX of /var/lib/app/lock by process 41240 (python3))"}
+    - {option: ghost-limit, value: "35651584", why: "the deleted file /dev/shm/nccl-Xk3 of process 41240 takes 0.03 GiB"}
 unlinked_files:
   description: The deleted files that CRIU took along by another name, and the process that holds each.
   type: list
@@ -377,6 +426,7 @@ def step(module: AnsibleModule, client: Client) -> dict[str, Any]:
         "detached": done.detached,
         "accepted": done.accepted,
         "ended": done.ended,
+        "criu_options": done.criu_options,
         "unlinked_files": done.unlinked_files,
         "lock_attempts": done.lock_attempts,
         "recorded": done.facts.to_json(),
@@ -414,12 +464,21 @@ ARGUMENT_SPEC: dict[str, Any] = {
         "default": {},
         "apply_defaults": True,
         "options": {
-            "tcp_established": {"type": "bool", "default": False},
-            "file_locks": {"type": "bool", "default": False},
-            "ext_unix_sk": {"type": "bool", "default": False},
+            **{
+                name: {"type": "str", "choices": list(SWITCH), "default": AUTO}
+                for name in (
+                    "tcp_established",
+                    "skip_in_flight",
+                    "file_locks",
+                    "ext_unix_sk",
+                    "link_remap",
+                    "ghost_limit",
+                )
+            },
+            "ghost_limit_max": {"type": "int", "default": 4 << 30},
             "shell_job": {"type": "bool", "default": False},
-            "link_remap": {"type": "str", "choices": list(SWITCH), "default": AUTO},
             "empty_namespaces": {"type": "list", "elements": "str", "default": []},
+            "extra": {"type": "list", "elements": "str", "default": []},
         },
     },
     **_options.STAGING,

@@ -2,14 +2,14 @@
  * GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
  * SPDX-License-Identifier: GPL-3.0-or-later
  *
- * holder THING [ARGUMENT]: holds something that CRIU takes only when told to, or not at all, and counts ten times a second into
+ * holder THING [ARGUMENT]...: holds things that CRIU takes only when told to, or not at all, and counts ten times a second into
  * /var/count. What it can look at it looks at in every step, and ends when that is not as it was.
  *
  * unlinked MIB FILE   a file of that size without a name
- * flock, posix, ofd FILE   a lock on it; orphan FILE: by flock, in a child whose parent, which locked it, has ended
+ * flock, posix, ofd FILE   a lock on it; orphan FILE, the last one: by flock, in a child whose parent, which locked it, has ended
  * datagrams, stream PATH   a Unix socket that is connected there; pair: two that are connected to each other
  * listen PORT   a TCP socket that never accepts
- * uring, userfault, perf   a descriptor of that kind; socket FAMILY TYPE PROTOCOL: a socket of any kind
+ * uring, userfault   a descriptor of that kind; socket FAMILY TYPE PROTOCOL: a socket of any kind
  * queue, queue-left   a POSIX message queue, open or left behind
  * namespace mnt|uts|ipc|net|pid|user|cgroup|time|children   a second process has one of its own
  * traced   a second process, which is traced by this one
@@ -18,7 +18,6 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/io_uring.h>
-#include <linux/perf_event.h>
 #include <mqueue.h>
 #include <netinet/in.h>
 #include <sched.h>
@@ -146,60 +145,97 @@ static void second_process(const char *kind)
 		checked(ptrace(PTRACE_SEIZE, child, 0, 0), "ptrace");
 }
 
-int main(int argc, char **argv)
+static int ghosts[4], ghost_count, out = -1, pair[2] = {-1, -1};
+static size_t sizes[4];
+
+static char filling(size_t at)
 {
-	const char *thing = argc > 1 ? argv[1] : "", *argument = argc > 2 ? argv[2] : "";
-	struct timespec tick = {.tv_nsec = 100000000}, left;
-	int ghost = -1, out = -1, pair[2] = {-1, -1};
+	return 'a' + (at >> 20) % 20;
+}
+
+static void unlinked(size_t mib, const char *path)
+{
+	static char block[1 << 20];
+	int file = made(path);
 	size_t size = 0;
 
-	if (strcmp(thing, "unlinked") == 0 && argc > 3) {
-		static char block[1 << 20];
+	for (; size < mib << 20; size += sizeof(block)) {
+		memset(block, filling(size), sizeof(block));
+		if (write(file, block, sizeof(block)) != sizeof(block))
+			fail("write");
+	}
+	checked(unlink(path), "unlink");
+	if (ghost_count == 4)
+		exit(2);
+	ghosts[ghost_count] = file;
+	sizes[ghost_count++] = size;
+}
 
-		ghost = made(argv[3]);
-		for (size = 0; size < (size_t)atoi(argument) << 20; size += sizeof(block)) {
-			memset(block, 'a' + (size >> 20) % 20, sizeof(block));
-			if (write(ghost, block, sizeof(block)) != sizeof(block))
-				fail("write");
-		}
-		checked(unlink(argv[3]), "unlink");
-	} else if (strcmp(thing, "flock") == 0 || strcmp(thing, "posix") == 0 || strcmp(thing, "ofd") == 0) {
-		locked(thing, argument);
-	} else if (strcmp(thing, "orphan") == 0) {
-		/* The first process has to stay; the second locks and ends, the third goes on with the lock. */
-		if (checked(fork(), "fork") != 0)
-			for (;;)
-				pause();
-		locked("flock", argument);
-		if (checked(fork(), "fork") != 0)
-			return 0;
-	} else if (strcmp(thing, "datagrams") == 0) {
-		out = connected(SOCK_DGRAM, argument);
-	} else if (strcmp(thing, "stream") == 0) {
-		connected(SOCK_STREAM, argument);
-	} else if (strcmp(thing, "pair") == 0) {
+static void orphan(const char *path)
+{
+	/* The first process has to stay; the second locks and ends, the third goes on with the lock. */
+	if (checked(fork(), "fork") != 0)
+		for (;;)
+			pause();
+	locked("flock", path);
+	if (checked(fork(), "fork") != 0)
+		_exit(0);
+}
+
+/* How many arguments it took; 0 for a thing that there is not. */
+static int hold(const char *thing, char **argument, int count)
+{
+	if (strcmp(thing, "unlinked") == 0 && count > 1) {
+		unlinked(atoi(argument[0]), argument[1]);
+		return 3;
+	}
+	if (strcmp(thing, "socket") == 0 && count > 2) {
+		checked(socket(atoi(argument[0]), atoi(argument[1]), atoi(argument[2])), "socket");
+		return 4;
+	}
+	if (strcmp(thing, "pair") == 0) {
 		checked(socketpair(AF_UNIX, SOCK_STREAM, 0, pair), "socketpair");
-	} else if (strcmp(thing, "listen") == 0) {
-		listening(atoi(argument));
 	} else if (strcmp(thing, "uring") == 0) {
 		ring();
 	} else if (strcmp(thing, "userfault") == 0) {
 		checked(syscall(SYS_userfaultfd, UFFD_USER_MODE_ONLY), "userfaultfd");
-	} else if (strcmp(thing, "perf") == 0) {
-		struct perf_event_attr event = {.type = PERF_TYPE_SOFTWARE, .size = sizeof(event), .exclude_kernel = 1};
-
-		checked(syscall(SYS_perf_event_open, &event, 0, -1, -1, 0), "perf_event_open");
-	} else if (strcmp(thing, "socket") == 0 && argc > 4) {
-		checked(socket(atoi(argument), atoi(argv[3]), atoi(argv[4])), "socket");
 	} else if (strcmp(thing, "queue") == 0 || strcmp(thing, "queue-left") == 0) {
 		queue(strcmp(thing, "queue") == 0);
-	} else if (strcmp(thing, "namespace") == 0 || strcmp(thing, "traced") == 0) {
-		second_process(argument);
+	} else if (strcmp(thing, "traced") == 0) {
+		second_process("");
+	} else if (count < 1) {
+		return 0;
 	} else {
-		fprintf(stderr, "usage: holder THING [ARGUMENT]\n");
+		if (strcmp(thing, "flock") == 0 || strcmp(thing, "posix") == 0 || strcmp(thing, "ofd") == 0)
+			locked(thing, argument[0]);
+		else if (strcmp(thing, "orphan") == 0)
+			orphan(argument[0]);
+		else if (strcmp(thing, "datagrams") == 0)
+			out = connected(SOCK_DGRAM, argument[0]);
+		else if (strcmp(thing, "stream") == 0)
+			connected(SOCK_STREAM, argument[0]);
+		else if (strcmp(thing, "listen") == 0)
+			listening(atoi(argument[0]));
+		else if (strcmp(thing, "namespace") == 0)
+			second_process(argument[0]);
+		else
+			return 0;
 		return 2;
 	}
+	return 1;
+}
 
+int main(int argc, char **argv)
+{
+	struct timespec tick = {.tv_nsec = 100000000}, left;
+
+	for (int at = 1, took; at < argc; at += took) {
+		took = hold(argv[at], argv + at + 1, argc - at - 1);
+		if (!took) {
+			fprintf(stderr, "usage: holder THING [ARGUMENT]...\n");
+			return 2;
+		}
+	}
 	int latest = made("/var/count");
 	for (unsigned long count = 1;; count++) {
 		char line[32], found[2];
@@ -207,9 +243,10 @@ int main(int argc, char **argv)
 
 		if (pwrite(latest, line, length, 0) != length)
 			return 5;
-		if (size && (pread(ghost, found, 1, size - 1) != 1 || found[0] != (char)('a' + ((size >> 20) - 1) % 20) ||
-			     pread(ghost, found, 1, size) != 0))
-			return 6;
+		for (int i = 0; i < ghost_count; i++)
+			if (pread(ghosts[i], found, 1, sizes[i] - 1) != 1 || found[0] != filling(sizes[i] - 1) ||
+			    pread(ghosts[i], found, 1, sizes[i]) != 0)
+				return 6;
 		if (out >= 0 && send(out, line, length, MSG_DONTWAIT) < 0 && errno != EAGAIN && errno != ECONNREFUSED)
 			return 7;
 		if (pair[0] >= 0 && (write(pair[0], line, 1) != 1 || read(pair[1], found, 1) != 1))

@@ -20,7 +20,7 @@ from .._containerd.client import Client
 from .._containerd.tasks import Task
 from .._core.errors import ConflictError, InputError
 from .._host import run_lock
-from . import mark as capture_mark, preflight, recovery, settle, signals as capture_signals
+from . import mark as capture_mark, needs, preflight, recovery, settle, signals as capture_signals
 from .mark import Mark
 from .params import PAUSED, RUNNING, STOPPED, CaptureParams, CaptureResult
 from .preflight import Subject
@@ -116,7 +116,8 @@ def plan(client: Client, params: CaptureParams, earlier: Earlier, resumed: bool)
     subject = preflight.examine(client, params, container, _running(params, task))
     result.warnings += subject.warnings
     result.accepted = list(subject.accepted)
-    result.unlinked_files = [file.result() for file in subject.unlinked]
+    result.unlinked_files = [file.result() for file in subject.found.unlinked]
+    result.criu_options = [need.result() for need in needs.needs(subject.found, params.criu)]
     result.actions += _actions(params, subject)
     return Plan(result, subject)
 

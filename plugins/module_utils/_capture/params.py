@@ -29,15 +29,25 @@ SWITCH = AUTO, ON, OFF = "auto", "true", "false"
 class DumpOptions:
     """What CRIU may take along in a dump, beyond what it does by itself."""
 
-    tcp_established: bool = False
-    file_locks: bool = False
-    ext_unix_sk: bool = False
+    #: AUTO, ON or OFF, as those that follow: TCP connections, which AUTO takes that do not lead out of the container.
+    tcp_established: str = AUTO
+    file_locks: str = AUTO
+    #: Datagram sockets that are connected to one outside of the container.
+    ext_unix_sk: str = AUTO
+    #: To leave out TCP connections that nobody has accepted yet.
+    skip_in_flight: str = AUTO
+    #: Deleted files with another name.
+    link_remap: str = AUTO
+    #: Deleted files without a name that are larger than CRIU takes by itself.
+    ghost_limit: str = AUTO
+    #: The largest of them, in bytes.
+    ghost_limit_max: int = 4 << 30
     #: A terminal.
     shell_job: bool = False
-    #: Deleted files with another name, as AUTO, ON or OFF.
-    link_remap: str = AUTO
     #: Kinds of namespaces that are captured without their content.
     empty_namespaces: tuple[str, ...] = ()
+    #: Further lines of CRIU's configuration.
+    extra: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -81,7 +91,9 @@ class CaptureParams:
             cuda_forks=options["cuda_forks"],
             accept=tuple(options["accept"]),
             targets=tuple(map(Target.from_options, options["targets"])),
-            criu=DumpOptions(**{**criu, "empty_namespaces": tuple(criu["empty_namespaces"])}),
+            criu=DumpOptions(
+                **{**criu, "empty_namespaces": tuple(criu["empty_namespaces"]), "extra": tuple(criu["extra"])}
+            ),
             staging_dir=options["staging_dir"],
             keep_staged=options["keep_staged"],
             lease=options["lease"],
@@ -126,6 +138,8 @@ class CaptureResult:
     detached: list[dict[str, Any]] = field(default_factory=list)
     #: What was found of what the operator vouches for, as restorable.vouched.
     accepted: list[dict[str, str]] = field(default_factory=list)
+    #: What CRIU was told to do and why, as Need.result.
+    criu_options: list[dict[str, Any]] = field(default_factory=list)
     #: The deleted files that CRIU took along by another name, as UnlinkedFile.result.
     unlinked_files: list[dict[str, Any]] = field(default_factory=list)
     before: dict[str, Any] = field(default_factory=dict)

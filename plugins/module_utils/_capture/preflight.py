@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import subprocess
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from .._checkpoint import reader as checkpoint_reader, staging, staging_root
@@ -25,10 +25,10 @@ from .._gpu import devices, forks, peer_access, processes as gpu_processes, shar
 from .._host import cgroup, memory as host_memory, mountinfo
 from .._image import unpack
 from .._oci import spec_namespaces
-from . import gpu, inet_sockets, layer, own_network, resources, restorable, targets, unlinked_files, unsupported
+from . import gpu, inet_sockets, layer, needs, own_network, resources, restorable, targets, unsupported
 from .gpu import Gpus
+from .needs import Found
 from .params import CaptureParams, DumpOptions
-from .unlinked_files import UnlinkedFile
 
 
 @dataclass(frozen=True)
@@ -42,8 +42,8 @@ class Subject:
     gpus: Gpus
     #: What the processes hold in host memory; VRAM comes on top.
     memory_bytes: int
-    #: Those that are there before anything stops.
-    unlinked: tuple[UnlinkedFile, ...] = ()
+    #: What CRIU has to be told of, as it is before anything stops.
+    found: Found = field(default_factory=Found)
     #: What was found of what the operator vouches for, as restorable.vouched.
     accepted: tuple[dict[str, str], ...] = ()
     warnings: tuple[str, ...] = ()
@@ -86,14 +86,15 @@ def examine(client: Client, params: CaptureParams, container: Container, task: T
     tgids = cgroup.tgids_of(task.pid, access.proc, access.cgroup_root)
     memory = host_memory.own(tgids, access.proc)
     path = daemon.daemon_environment(client)["PATH"]
-    problems += _program_problems(path)
+    problems += _program_problems(path, needs.locks_by_iptables(container, params.criu))
     problems += _version_problems(container, tgids, path, access.proc)
     problems += unsupported.problems(container, task.pid, tgids, access.proc)
     problems += _resource_problems(container, tgids, params.criu, access.proc)
     problems += _mount_problems(container, task, access.proc)
-    unlinked = unlinked_files.find(tgids, container.spec, access.proc)
-    problems += unlinked_files.problems(container, unlinked, params.criu)
-    problems += _space_problems(client, params.staging_dir, memory + gpus.vram, written)
+    found = needs.look(container, task.pid, tgids, access.proc)
+    problems += needs.problems(container, found, params.criu)
+    dump = memory + gpus.vram + found.nameless_bytes
+    problems += _space_problems(client, params.staging_dir, dump, written)
     problems += restorable.problems(container, task.pid, params.criu.empty_namespaces, access.proc)
     problems, accepted = restorable.vouched(problems, params.accept)
     if problems:
@@ -105,13 +106,14 @@ def examine(client: Client, params: CaptureParams, container: Container, task: T
             "here or on another node."
         )
     lost = own_network.lost(container.spec, task.pid, access.proc)
+    warnings += needs.warnings(found, params.criu)
     warnings += [own_network.warning(container.id, lost)] if lost else []
     if base is None and container.image:
         warnings.append(
             f"The image {container.image} of {container.id} is not on this node: the checkpoint only names it, and "
             "whoever restores it has to have it."
         )
-    return Subject(container, task, base, gpus, memory, tuple(unlinked), tuple(accepted), tuple(warnings))
+    return Subject(container, task, base, gpus, memory, found, tuple(accepted), tuple(warnings))
 
 
 def base_image(client: Client, container: Container) -> Image | None:
@@ -140,8 +142,8 @@ def base_image(client: Client, container: Container) -> Image | None:
     )
 
 
-def _program_problems(path: str) -> list[NodeError]:
-    problems = list(daemon.restore_problems(path))
+def _program_problems(path: str, iptables: bool) -> list[NodeError]:
+    problems = list(daemon.restore_problems(path, iptables))
     if not any(problem.code == "criu_missing" for problem in problems):
         problems += _criu_problems(path)
     return problems
@@ -197,25 +199,6 @@ def _version_problems(container: Container, pids: Sequence[int], path: str, proc
 
 def _resource_problems(container: Container, pids: Sequence[int], options: DumpOptions, proc: str) -> list[NodeError]:
     problems = []
-    connections = [] if options.tcp_established else resources.tcp_connections(pids, proc)
-    if connections:
-        problems.append(
-            NodeError(
-                "tcp_connections",
-                f"The processes of {container.id} hold {len(connections)} TCP connections, which CRIU does not take.",
-                "Set criu.tcp_established, and have the restore keep or close them (criu.tcp); or close them first.",
-                details={"connections": connections[:20]},
-            )
-        )
-    locks = 0 if options.file_locks else resources.file_locks(pids, proc)
-    if locks:
-        problems.append(
-            NodeError(
-                "file_locks_held",
-                f"The processes of {container.id} hold {locks} file locks, which CRIU does not take.",
-                "Set criu.file_locks, here and for the restore.",
-            )
-        )
     terminal = bool((container.spec.get("process") or {}).get("terminal"))
     devices = [] if terminal else resources.foreign_devices(pids, proc)
     if devices:

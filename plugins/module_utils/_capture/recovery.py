@@ -14,7 +14,7 @@ import shutil
 import time
 from typing import Callable
 
-from .._containerd import leases, snapshots, task_removal, tasks
+from .._containerd import containers, leases, snapshots, task_removal, tasks
 from .._containerd.client import Client
 from .._containerd.tasks import Task
 from .._core import state_dir
@@ -80,7 +80,9 @@ def recover(client: Client, params: CaptureParams, mark_file: MarkFile, mark: Ma
             except RestoreError as error:
                 # What the capture left paused has an image; one that was broken off has none.
                 raise lost(container_id, error, mark.name if mark.phase == KEPT_PAUSED else "") from error
-    dump_config.remove_stale(dump_config.NODE_CONFIG)
+    container = containers.get(client, container_id)
+    config = dump_config.config_of(container.spec, container.labels) if container else None
+    dump_config.remove_stale(config.path if config and config.ours else dump_config.NODE_CONFIG)
     remove_leftovers(client, mark)
     mark_file.clear()
 

@@ -2,17 +2,12 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""What of a task's processes CRIU only takes when told to: TCP connections, file locks; and its mounts.
-
-Facts: proc_pid_net(5) (``tcp``: fourth column the state, tenth the inode), proc_locks(5), CRIU's ``sk-inet.c`` (a
-connected socket needs ``tcp-established``), ``file-lock.c`` and ``mount.c``.
-"""
+"""The mounts of a task's processes, and the devices that they have open. Facts: CRIU's ``mount.c``."""
 
 from __future__ import annotations
 
 import contextlib
 import os
-import re
 import stat as stat_module
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -20,9 +15,6 @@ from typing import Any
 from .._host import mountinfo, processes
 from .._host.mountinfo import Mount
 
-#: SYN_SENT to LAST_ACK and CLOSING without TIME_WAIT (06), CLOSE (07) and LISTEN (0A), include/net/tcp_states.h.
-_CONNECTED = frozenset({"01", "02", "03", "04", "05", "08", "09", "0B"})
-_SOCKET = re.compile(r"socket:\[([0-9]+)\]\Z")
 #: File systems that CRIU dumps together with a container, so that nobody has to name them.
 _DUMPED = frozenset(
     [
@@ -46,26 +38,6 @@ _DUMPED = frozenset(
 )
 
 
-def tcp_connections(pids: Iterable[int], proc: str = "/proc") -> list[str]:
-    """The TCP connections that the processes hold, as ``local -> remote`` in the kernel's hexadecimal form."""
-    found: dict[str, str] = {}
-    for pid in pids:
-        inodes = _sockets(pid, proc)
-        if not inodes:
-            continue
-        for name in ("tcp", "tcp6"):
-            for words in _rows(f"{proc}/{pid}/net/{name}"):
-                if len(words) > 9 and words[3] in _CONNECTED and words[9] in inodes:
-                    found[words[9]] = f"{words[1]} -> {words[2]}"
-    return sorted(found.values())
-
-
-def file_locks(pids: Iterable[int], proc: str = "/proc") -> int:
-    """How many file locks the processes hold."""
-    mine = {str(pid) for pid in pids}
-    return sum(1 for words in _rows(f"{proc}/locks", skip=0) if len(words) > 4 and words[4] in mine)
-
-
 def nvidia_devices(pids: Iterable[int], proc: str = "/proc") -> list[int]:
     """Those of the processes that have a device of the NVIDIA driver open."""
     return [
@@ -82,7 +54,7 @@ def foreign_devices(pids: Iterable[int], proc: str = "/proc") -> list[str]:
     """
     found = []
     pids = list(pids)
-    mounts: set[int] | None = None
+    known: set[int] | None = None
     for pid in pids:
         for number in range(3):
             try:
@@ -92,9 +64,9 @@ def foreign_devices(pids: Iterable[int], proc: str = "/proc") -> list[str]:
                 mount = mountinfo.of_descriptor(f"{proc}/{pid}/fdinfo/{number}")
             except OSError:
                 continue
-            if mounts is None:
-                mounts = {one.mount_id for one in _mounts(pids, proc)}
-            if mount and mount not in mounts:
+            if known is None:
+                known = {one.mount_id for one in mounts(pids, proc)}
+            if mount and mount not in known:
                 found.append(f"{target} as descriptor {number} of process {pid}")
     return found
 
@@ -146,23 +118,10 @@ def _clean(path: str) -> str:
     return os.path.normpath(path) if path else path
 
 
-def _mounts(pids: Iterable[int], proc: str) -> list[Mount]:
+def mounts(pids: Iterable[int], proc: str) -> list[Mount]:
     """Those of all the processes, which may have mount namespaces of their own."""
     found = []
     for pid in pids:
         with contextlib.suppress(OSError):
             found += mountinfo.parse(mountinfo.read(f"{proc}/{pid}/mountinfo"))
     return found
-
-
-def _sockets(pid: int, proc: str) -> set[str]:
-    matches = (_SOCKET.match(target) for _number, target in processes.descriptors(pid, proc))
-    return {match.group(1) for match in matches if match}
-
-
-def _rows(path: str, skip: int = 1) -> list[list[str]]:
-    try:
-        with open(path, encoding="ascii", errors="replace") as stream:
-            return [line.split() for line in stream.read().splitlines()[skip:]]
-    except OSError:
-        return []

@@ -32,12 +32,12 @@ from .._host.processes import Process
 from .._oci import spec_rights, spec_validate
 from .._oci.facts import Facts
 from .._oci.image import Descriptor
-from . import layer as capture_layer, mark as capture_mark, recovery, settle, survivors, unlinked_files
+from . import layer as capture_layer, mark as capture_mark, needs, recovery, settle, survivors, unlinked_files
 from .mark import Mark, MarkFile
-from .params import AUTO, ON, PAUSED, RUNNING, STOPPED, CaptureParams, CaptureResult
+from .needs import Found, Need
+from .params import PAUSED, RUNNING, STOPPED, CaptureParams, CaptureResult
 from .preflight import Subject
 from .signals import DeferredSignals
-from .unlinked_files import UnlinkedFile
 
 _CHECKPOINT_OPTIONS = "containerd.runc.v1.CheckpointOptions"
 
@@ -84,7 +84,9 @@ class Capture:
         self._standstill = 0.0
         self._taken_at = ""
         #: While the task is paused.
-        self._unlinked: list[UnlinkedFile] = []
+        self._found = Found()
+        #: What CRIU is told.
+        self._needs: list[Need] = []
         self._purpose = f"capture {client.namespace} {params.container_id}"
 
     def run(self) -> None:
@@ -241,14 +243,16 @@ class Capture:
     def _dump(self) -> None:
         criu, container, access = self._params.criu, self._container, self._params.access
         tgids = cgroup.tgids_of(self._subject.task.pid, access.proc, access.cgroup_root)
-        self._unlinked = unlinked_files.find(tgids, container.spec, access.proc)
-        self._result.unlinked_files = [file.result() for file in self._unlinked]
-        config = dump_config.config_of(container.spec)
-        wanted = criu.link_remap == ON or (criu.link_remap == AUTO and self._unlinked)
-        if wanted and unlinked_files.may_configure(container, config):
-            with dump_config.added(config, [unlinked_files.LINK_REMAP]):
-                self._call_criu()
-        else:
+        self._found = needs.look(container, self._subject.task.pid, tgids, access.proc)
+        self._needs = needs.needs(self._found, criu)
+        self._result.unlinked_files = [file.result() for file in self._found.unlinked]
+        self._result.criu_options = [need.result() for need in self._needs]
+        config = dump_config.config_of(container.spec, container.labels)
+        if not config.writable:
+            # What has to stand there does, or the preflight would have refused.
+            self._call_criu()
+            return
+        with config.for_dump(needs.lines(self._needs, criu)):
             self._call_criu()
 
     def _call_criu(self) -> None:
@@ -273,7 +277,7 @@ class Capture:
                 f"The dump of {self._params.container_id} cannot be searched for deleted files: {error}.",
                 "Look at the disk of staging_dir, then run again.",
             ) from error
-        links = unlinked_files.links_of_layer(remaps, self._unlinked)
+        links = unlinked_files.links_of_layer(remaps, self._found.unlinked)
         if not links:
             yield
             return
@@ -284,13 +288,14 @@ class Capture:
 
     def _options(self, images: str = "", work: str = "") -> Any:
         criu = self._params.criu
+        told = {need.option for need in self._needs}
         return messages.message(
             _CHECKPOINT_OPTIONS,
             exit=False,
-            open_tcp=criu.tcp_established,
-            external_unix_sockets=criu.ext_unix_sk,
+            open_tcp=needs.TCP_ESTABLISHED in told,
+            external_unix_sockets=needs.EXT_UNIX_SK in told,
             terminal=criu.shell_job,
-            file_locks=criu.file_locks,
+            file_locks=needs.FILE_LOCKS in told,
             empty_namespaces=list(criu.empty_namespaces),
             image_path=images,
             work_path=work,
@@ -326,7 +331,8 @@ class Capture:
 
     def _write_image(self, layer: Descriptor, facts: Facts) -> tuple[str, Descriptor]:
         client, container, base = self._client, self._container, self._subject.base
-        facts = replace(facts, taken_at=self._taken_at, rights=_rights(container.spec))
+        told = needs.recorded(self._needs, container, self._params.criu)
+        facts = replace(facts, taken_at=self._taken_at, criu_options=told, rights=_rights(container.spec))
         criu = checkpoint_writer.packed_by_daemon(client, self._images)
         parts = checkpoint_writer.Parts(
             criu=criu,

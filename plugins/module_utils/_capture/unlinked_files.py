@@ -21,7 +21,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from .._containerd.containers import Container
-from .._core import labels, state_dir
 from .._core.errors import NodeError, RestoreError
 from .._criu import dump_config
 from .._host import mountinfo
@@ -32,8 +31,9 @@ from .params import OFF, DumpOptions
 #: CRIU's option for them.
 LINK_REMAP = "link-remap"
 _DELETED = " (deleted)"
-#: A file's place: the writable layer, a file system that is dumped with the container, one from outside.
-LAYER, DUMPED, OUTSIDE = "layer", "dumped", "outside"
+#: A file's place: the writable layer, a file system that is dumped with the container, one from outside, no mount of
+#: the container's at all.
+LAYER, DUMPED, OUTSIDE, NOWHERE = "layer", "dumped", "outside", "nowhere"
 
 
 @dataclass(frozen=True)
@@ -48,6 +48,10 @@ class UnlinkedFile:
     handle: str
     #: Device and inode.
     identity: tuple[int, int]
+    #: How many names it still has.
+    links: int = 1
+    #: What it takes on its file system.
+    bytes: int = 0
 
     def result(self) -> dict[str, Any]:
         """As modules return it."""
@@ -57,20 +61,31 @@ class UnlinkedFile:
         return f"{self.path} of process {self.pid}"
 
 
-def find(pids: Iterable[int], spec: Mapping[str, Any], proc: str = "/proc") -> list[UnlinkedFile]:
-    """Each file once for each process; processes that have ended hold none."""
+def find(pids: Sequence[int], spec: Mapping[str, Any], proc: str = "/proc") -> list[UnlinkedFile]:
+    """Each file that has another name, once for each process; processes that have ended hold none."""
+    return [file for file in _deleted(pids, spec, proc) if file.links]
+
+
+def nameless(pids: Sequence[int], spec: Mapping[str, Any], proc: str = "/proc") -> list[UnlinkedFile]:
+    """Each file that no name leads to any more. Not those that never had one (memfd), which are on no mount."""
+    return [file for file in _deleted(pids, spec, proc) if not file.links and file.place != NOWHERE]
+
+
+def _deleted(pids: Sequence[int], spec: Mapping[str, Any], proc: str) -> list[UnlinkedFile]:
     found: dict[tuple[int, tuple[int, int]], UnlinkedFile] = {}
+    mounts: dict[int, Mount] | None = None
     for pid in pids:
-        mounts: dict[int, Mount] | None = None
         for handle, path in (*_descriptors(pid, proc), *_mappings(pid, proc)):
             looked_up = _look_up(handle, proc)
             if looked_up is None:
                 continue
-            identity, mount_id = looked_up
+            status, mount_id = looked_up
             if mounts is None:
-                mounts = _mounts(pid, proc)
+                mounts = {mount.mount_id: mount for mount in resources.mounts(pids, proc)}
             place = _place(mounts.get(mount_id), spec)
-            found.setdefault((pid, identity), UnlinkedFile(pid, path, place, handle, identity))
+            identity = (status.st_dev, status.st_ino)
+            file = UnlinkedFile(pid, path, place, handle, identity, status.st_nlink, status.st_blocks * 512)
+            found.setdefault((pid, identity), file)
     return list(found.values())
 
 
@@ -85,30 +100,18 @@ def problems(container: Container, found: Sequence[UnlinkedFile], options: DumpO
         details = {"files": [file.result() for file in which[:20]]}
         return NodeError(code, f"{hold} ({names}), {why}.", f"{remedy}, or {close}.", details=details)
 
-    outside = [file for file in found if file.place == OUTSIDE]
-    taken = [file for file in found if file.place != OUTSIDE]
-    config = dump_config.config_of(container.spec)
+    outside = [file for file in found if file.place in (OUTSIDE, NOWHERE)]
+    taken = [file for file in found if file not in outside]
+    config = dump_config.config_of(container.spec, container.labels)
     problems = []
     if outside:
         why = "on mounts from outside of the container, which are in no checkpoint"
         remedy = "Put their directory on a file system of the container's own"
         problems.append(problem("unlinked_file_outside", outside, why, remedy))
-    if taken and not dump_config.has(config, LINK_REMAP):
-        if options.link_remap == OFF:
-            why = "which CRIU takes along only by links of its own"
-            problems.append(problem("unlinked_files_open", taken, why, "Leave criu.link_remap at auto"))
-        elif not may_configure(container, config):
-            where = config or "no file, as its spec says"
-            why = f"and CRIU's option for them would have to stand in {where}, which is not of this collection"
-            problems.append(problem("criu_config_foreign", taken, why, f"Put {LINK_REMAP} there"))
+    if taken and options.link_remap == OFF and not config.has(LINK_REMAP):
+        why = "which CRIU takes along only by links of its own"
+        problems.append(problem("unlinked_files_open", taken, why, "Leave criu.link_remap at auto"))
     return problems
-
-
-def may_configure(container: Container, config: str) -> bool:
-    """Whether a configuration of CRIU is the node's, or was written by this collection: a spec may name any file."""
-    if config == dump_config.NODE_CONFIG:
-        return True
-    return labels.OWNER in container.labels and os.path.basename(config) == state_dir.CRIU_CONFIG
 
 
 @contextlib.contextmanager
@@ -150,7 +153,7 @@ def links_of_layer(remaps: Sequence[tuple[str, str]], files: Sequence[UnlinkedFi
             number = len(same) or "no"
             raise _failed(path, f"there are {number} files that were opened by that name")
         (file,) = same.values()
-        if file.place == OUTSIDE:
+        if file.place in (OUTSIDE, NOWHERE):
             raise _failed(path, "it is on a mount from outside of the container, which is in no checkpoint")
         if file.place == LAYER:
             wanted[link] = file
@@ -209,11 +212,11 @@ def _mappings(pid: int, proc: str) -> Iterator[tuple[str, str]]:
             yield f"{proc}/{pid}/map_files/{start:x}-{end:x}", words[5][: -len(_DELETED)]
 
 
-def _look_up(handle: str, proc: str) -> tuple[tuple[int, int], int] | None:
-    """Identity and mount of a regular file with a name left; None for another one."""
+def _look_up(handle: str, proc: str) -> tuple[os.stat_result, int] | None:
+    """Status and mount of a regular file; None for another one."""
     try:
-        stat = os.stat(handle)
-        if not stat_module.S_ISREG(stat.st_mode) or not stat.st_nlink:
+        status = os.stat(handle)
+        if not stat_module.S_ISREG(status.st_mode):
             return None
         descriptor = os.open(handle, os.O_PATH | os.O_CLOEXEC)
         try:
@@ -223,19 +226,12 @@ def _look_up(handle: str, proc: str) -> tuple[tuple[int, int], int] | None:
     except OSError:
         # Closed since.
         return None
-    return (stat.st_dev, stat.st_ino), mount
-
-
-def _mounts(pid: int, proc: str) -> dict[int, Mount]:
-    try:
-        return {mount.mount_id: mount for mount in mountinfo.parse(mountinfo.read(f"{proc}/{pid}/mountinfo"))}
-    except OSError:
-        return {}
+    return status, mount
 
 
 def _place(mount: Mount | None, spec: Mapping[str, Any]) -> str:
     if mount is None:
-        return OUTSIDE
+        return NOWHERE
     if mount.mount_point == "/":
         return LAYER
     return DUMPED if resources.is_dumped(mount, spec) else OUTSIDE

@@ -62,6 +62,8 @@ class Original:
     spec_source: str
     #: The operator names the checkpoint by its digest, or it is signed by a key of the operator's.
     vouched: bool = False
+    #: What CRIU was told for the dump, by its own names.
+    dump_options: tuple[str, ...] = ()
 
 
 def read(client: Client, source: Source) -> Original:
@@ -96,6 +98,7 @@ def read(client: Client, source: Source) -> Original:
         stored_spec=stored,
         spec_source=origin if stored is not None else "generated",
         vouched=bool(source.digest or source.verify_key),
+        dump_options=reader.dump_options(client, checkpoint),
     )
 
 

@@ -21,6 +21,7 @@ from .._containerd.client import Client
 from .._containerd.images import Image
 from .._core import labels, strict_json
 from .._core.errors import ConflictError, InputError
+from .._criu.config import RECORDED
 from .._oci.facts import Facts
 from .._oci.image import Descriptor
 
@@ -44,6 +45,9 @@ SNAPSHOTTER_ANNOTATION = "io.containerd.checkpoint.snapshotter"
 BASE_NAME_ANNOTATION = "org.opencontainers.image.ref.name"
 _TASK_BASE_NAME_ANNOTATION = "image.name"
 _RUNC_OPTIONS = "containerd.runc.v1.Options"
+_CHECKPOINT_OPTIONS = "containerd.runc.v1.CheckpointOptions"
+#: Bytes of the options for a checkpoint.
+_LONGEST_OPTIONS = 1 << 16
 DEFAULT_SNAPSHOTTER = "overlayfs"
 #: Registry and path of an image (distribution/reference), roughly.
 _REPOSITORY = re.compile(r"[A-Za-z0-9][A-Za-z0-9.-]*(:[0-9]+)?(/[a-z0-9]+([._-]+[a-z0-9]+)*)*\Z")
@@ -200,6 +204,31 @@ def runtime_options(client: Client, checkpoint: Checkpoint) -> Any:
             "The image is damaged: take the checkpoint again.",
         ) from error
     return found if found.type_url else None
+
+
+def dump_options(client: Client, checkpoint: Checkpoint) -> tuple[str, ...]:
+    """What CRIU was told for the dump, by its own names: as a capture of this collection recorded it, else as others
+    keep it; nothing where nobody did. Raises InputError ``document_invalid``."""
+    if checkpoint.facts.criu_options is not None:
+        return checkpoint.facts.criu_options
+    if checkpoint.options is None or checkpoint.options.size > _LONGEST_OPTIONS:
+        return ()
+    data = content.read_all(client, checkpoint.options.digest, checkpoint.options.size)
+    try:
+        wrapped = messages.message("google.protobuf.Any")
+        wrapped.ParseFromString(data)
+        if wrapped.type_url.rsplit("/", 1)[-1] != _CHECKPOINT_OPTIONS:
+            return ()
+        found = messages.message(_CHECKPOINT_OPTIONS)
+        found.ParseFromString(wrapped.value)
+    except Exception as error:  # as in spec()
+        raise InputError(
+            "document_invalid",
+            f"The options of the dump in the checkpoint {checkpoint.name} cannot be read: {error}.",
+            "The image is damaged: take the checkpoint again.",
+        ) from error
+    told = zip(RECORDED, (found.open_tcp, found.file_locks, found.external_unix_sockets))
+    return tuple(name for name, wanted in told if wanted)
 
 
 def base_image(client: Client, checkpoint: Checkpoint | None, name: str) -> Image:

@@ -106,7 +106,8 @@ def present(client: Client, params: ContainerParams, check: bool, original: Orig
         # What runs already is not asked again.
         raise refused
     config_text = criu_config.render(
-        params.criu, state_dir.restore_log(params.staging_dir, client.namespace, params.container_id)
+        criu_config.taken_over(params.criu, original.dump_options),
+        state_dir.restore_log(params.staging_dir, client.namespace, params.container_id),
     )
     key = params.snapshot_id or _default_snapshot(params)
     runtime = runtimes.choose(client, params.runtimes, original.runtime, original.runtime_options)

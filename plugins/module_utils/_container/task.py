@@ -21,6 +21,7 @@ from .._containerd.containers import Container
 from .._containerd.tasks import Task
 from .._core import labels, state_dir
 from .._core.errors import UNKNOWN, InputError, NodeError, RestoreError, RpcError, combined
+from .._criu import dump_config
 from .._diagnosis import failure as criu_failure
 from .._gpu import devices, marks, teardown
 from .._gpu.access import GpuAccess
@@ -137,7 +138,10 @@ def started(client: Client, params: TaskParams, check: bool, checkpoint: Checkpo
     options, descriptor, hook, loopback = None, None, None, None
     staged_images = image_path = ""
     if checkpoint is not None:
-        lacking = daemon.restore_problems(daemon.daemon_environment(client)["PATH"])
+        iptables = dump_config.locks_by_iptables(
+            checkpoint.facts.criu_options, dump_config.config_of(container.spec, container.labels)
+        )
+        lacking = daemon.restore_problems(daemon.daemon_environment(client)["PATH"], iptables)
         if lacking:
             raise combined(lacking)
         criu = checkpoint_reader.require_criu(checkpoint)
@@ -284,7 +288,12 @@ def _run(client: Client, params: TaskParams, container: Container, start: _Start
     try:
         with extraction or contextlib.nullcontext():
             try:
-                with start.loopback or contextlib.nullcontext(), start.hook or contextlib.nullcontext():
+                with contextlib.ExitStack() as stack:
+                    if start.restoring:
+                        stack.enter_context(dump_config.config_of(container.spec, container.labels).for_restore())
+                    for script in (start.loopback, start.hook):
+                        if script is not None:
+                            stack.enter_context(script)
                     with extraction.creating() if extraction else contextlib.nullcontext():
                         tasks.create(client, identifier, rootfs, start.stdio, start.options, start.descriptor)
                     created = time.monotonic()

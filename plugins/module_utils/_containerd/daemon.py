@@ -153,12 +153,17 @@ def require_runtime(runtime: str, path: str) -> None:
         )
 
 
-def restore_problems(path: str) -> list[NodeError]:
-    """What any CRIU restore needs and the node does not have: runc, CRIU, the iptables-restore that CRIU runs."""
+def restore_problems(path: str, iptables: bool = True) -> list[NodeError]:
+    """What any CRIU restore needs and the node does not have: runc, CRIU, the iptables-restore that CRIU runs where it
+    locks the network with ``iptables``."""
     needed = {
         "runc": ("runc_missing", "runc", "runc carries out the restore"),
         "criu": ("criu_missing", "criu (3.17 or newer)", "CRIU restores the process"),
-        "iptables-restore": ("iptables_restore_missing", "iptables", "CRIU locks the network with it"),
+        "iptables-restore": (
+            "iptables_restore_missing",
+            "iptables, or put network-lock=nftables or network-lock=skip into /etc/criu/default.conf,",
+            "CRIU locks the network with it",
+        ),
     }
     return [
         NodeError(
@@ -167,7 +172,7 @@ def restore_problems(path: str) -> list[NodeError]:
             f"Install {package} on this node.",
         )
         for name, (code, package, why) in needed.items()
-        if shutil.which(name, path=path) is None
+        if shutil.which(name, path=path) is None and (iptables or name != "iptables-restore")
     ]
 
 

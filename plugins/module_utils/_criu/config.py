@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""CRIU's configuration file, the only way for options to reach a restore through containerd.
+"""CRIU's configuration file, the only way for options to reach a restore through containerd, and many a dump.
 
 Facts from CRIU 4.1's criu/config.c and from runs of it:
 
@@ -20,11 +20,16 @@ import contextlib
 import os
 import re
 import tempfile
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 
 from .._core.errors import InputError, NodeError, disk_full, is_full
 
+#: Options that a restore needs where the dump had them, so that checkpoints record them.
+RECORDED = ("tcp-established", "file-locks", "ext-unix-sk")
+#: As the checkpoint was taken.
+AUTO = "auto"
+ON, OFF = "true", "false"
 TCP_NONE = "none"
 TCP_ESTABLISHED = "established"
 TCP_CLOSE = "close"
@@ -33,7 +38,21 @@ MANAGE_CGROUPS = ("ignore", "none", "props", "soft", "full", "strict")
 _NAME = re.compile(r"[a-z][a-z0-9-]*\Z")
 _VALUE = re.compile(r"[^\s\"'\\#\x00-\x1f\x7f]+\Z")
 
-# They have a parameter of their own here.
+# They have a parameter of their own here, at restores and at captures.
+_OWN_DUMP = (
+    "verbosity",
+    "log-file",
+    "tcp-established",
+    "tcp-close",
+    "file-locks",
+    "ext-unix-sk",
+    "shell-job",
+    "link-remap",
+    "ghost-limit",
+    "skip-in-flight",
+    "empty-ns",
+    "manage-cgroups",
+)
 _OWN = (
     "verbosity",
     "log-file",
@@ -59,12 +78,31 @@ _REFUSED = (
 class CriuOptions:
     """What a restore may be asked of CRIU."""
 
-    tcp: str = TCP_NONE
-    file_locks: bool = False
-    ext_unix_sk: bool = False
+    #: AUTO or one of TCP_*.
+    tcp: str = AUTO
+    #: AUTO, ON or OFF.
+    file_locks: str = AUTO
+    ext_unix_sk: str = AUTO
     manage_cgroups: str = "ignore"
     #: Lines ``name``, ``name value`` or ``name=value``.
     extra: Sequence[str] = ()
+
+
+def taken_over(options: CriuOptions, recorded: Iterable[str]) -> CriuOptions:
+    """What a restore does, told by its options and what the dump had."""
+    had = set(recorded)
+    tcp, locks, sockets = (name in had for name in RECORDED)
+    return replace(
+        options,
+        tcp=(TCP_ESTABLISHED if tcp else TCP_NONE) if options.tcp == AUTO else options.tcp,
+        file_locks=(ON if locks else OFF) if options.file_locks == AUTO else options.file_locks,
+        ext_unix_sk=(ON if sockets else OFF) if options.ext_unix_sk == AUTO else options.ext_unix_sk,
+    )
+
+
+def dump_lines(extra: Iterable[str]) -> list[str]:
+    """Further lines for a dump, in the form that CRIU reads as they are meant. Raises InputError."""
+    return [_extra_line(line, _OWN_DUMP) for line in extra]
 
 
 def _refused(line: str, why: str, remedy: str) -> InputError:
@@ -72,7 +110,7 @@ def _refused(line: str, why: str, remedy: str) -> InputError:
     return InputError("criu_option_refused", f"The CRIU option {line!r} is refused: {why}.", remedy)
 
 
-def _extra_line(line: str) -> str:
+def _extra_line(line: str, parameters: Sequence[str]) -> str:
     """One line of ``extra`` in the form that CRIU reads as it is meant."""
     plain = line.replace("\t", " ").strip(" ")
     name, equals, value = plain.partition("=")
@@ -88,7 +126,7 @@ def _extra_line(line: str) -> str:
             "Give one option a line with a plain value.",
         )
     bare = name[len("no-") :] if name.startswith("no-") else name
-    if any(own.startswith(bare) for own in _OWN):
+    if any(own.startswith(bare) for own in parameters):
         raise _refused(line, "it has a parameter of its own", "Use the parameter of criu that is named like it.")
     if any(refused.startswith((name, bare)) for refused in _REFUSED):
         raise _refused(
@@ -105,11 +143,11 @@ def render(options: CriuOptions, log_file: str | None) -> str:
     Raises InputError ``criu_option_invalid`` (a choice that there is not, an unusable log path) or
     ``criu_option_refused``.
     """
-    if options.tcp not in (TCP_NONE, TCP_ESTABLISHED, TCP_CLOSE):
+    if options.tcp not in (AUTO, TCP_NONE, TCP_ESTABLISHED, TCP_CLOSE):
         raise InputError(
             "criu_option_invalid",
             f"There is no way {options.tcp!r} to treat TCP connections.",
-            "Use established, close or none.",
+            "Use auto, established, close or none.",
         )
     if options.manage_cgroups not in MANAGE_CGROUPS:
         raise InputError(
@@ -126,13 +164,13 @@ def render(options: CriuOptions, log_file: str | None) -> str:
                 "Choose another directory: CRIU's configuration file cannot carry this path.",
             )
         lines.insert(0, f"log-file={log_file}")
-    if options.tcp != TCP_NONE:
+    if options.tcp in (TCP_ESTABLISHED, TCP_CLOSE):
         lines.append(f"tcp-{options.tcp}")
-    if options.file_locks:
+    if options.file_locks == ON:
         lines.append("file-locks")
-    if options.ext_unix_sk:
+    if options.ext_unix_sk == ON:
         lines.append("ext-unix-sk")
-    lines.extend(_extra_line(line) for line in options.extra)
+    lines.extend(_extra_line(line, _OWN) for line in options.extra)
     return "\n".join(lines) + "\n"
 
 

@@ -76,6 +76,8 @@ class Facts:
     cgroup: str | None = None
     #: Of the processes, besides GPU memory.
     memory_bytes: int | None = None
+    #: What CRIU was told for the dump, by its own names; None where that was not recorded.
+    criu_options: tuple[str, ...] | None = None
     base_image: str = ""
     base_image_digest: str | None = None
     #: What the container had of the host, as ``_oci.spec_rights`` names it; None where that was not recorded.
@@ -112,6 +114,7 @@ class Facts:
             criu=_text(document, "criu") or "",
             cgroup=_text(document, "cgroup"),
             memory_bytes=_size(document.get("memory_bytes")),
+            criu_options=_texts(document, "criu_options") if "criu_options" in document else None,
             base_image=_text(base, "name") or "",
             base_image_digest=_text(base, "digest"),
             rights=_texts(document, "rights") if isinstance(document.get("rights"), list) else None,
@@ -142,6 +145,8 @@ class Facts:
         }
         if self.rights is not None:
             document["rights"] = list(self.rights)
+        if self.criu_options is not None:
+            document["criu_options"] = list(self.criu_options)
         if self.gpu_examined:
             document["gpu"] = _gpu_document(self.gpu) if self.gpu else None
         return document

@@ -26,6 +26,7 @@ from .._containerd.client import Client
 from .._containerd.images import Image
 from .._core import files, state_dir
 from .._core.errors import InputError, NodeError, RestoreError
+from .._criu import dump_config
 from .._gpu import nvml
 from .._oci import spec_summary, spec_validate
 from .._oci.facts import Facts, GpuFacts
@@ -104,7 +105,8 @@ def _node_problems(client: Client, found: Report, original: Original, params: co
     if runtime is not None:
         found.warnings.extend(runtime.warnings)
         _collect(found, lambda: daemon.require_runtime(runtime.name, path))
-    for problem in daemon.restore_problems(path):
+    iptables = dump_config.locks_by_iptables(original.checkpoint.facts.criu_options, dump_config.config_of({}, {}))
+    for problem in daemon.restore_problems(path, iptables):
         found.add(problem)
 
 

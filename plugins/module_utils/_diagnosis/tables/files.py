@@ -56,7 +56,8 @@ FILES: tuple[Entry, ...] = (
         ROOT,
         TERMINAL,
         "A deleted but still open file is bigger than CRIU's limit for such files (1 MiB).",
-        "Raise `ghost-limit` in /etc/criu/runc.conf on the checkpoint's node and take the checkpoint again.",
+        "Leave `criu.ghost_limit` at `auto` and raise `criu.ghost_limit_max` (with other tools, raise `ghost-limit` in "
+        "/etc/criu/runc.conf on the checkpoint's node), and take the checkpoint again.",
         r"can't dump ghost file .*increase limit",
     ),
     entry(
@@ -78,6 +79,16 @@ FILES: tuple[Entry, ...] = (
         "the container: it was a pipe, and was restored without one, by another tool or with a binary:// logger.",
         "Restore it anew with this collection, with a file or nothing for stdout, which gives its input a pipe too.",
         r"can't lookup mount\s*=\s*-?\d+ for fd\s*=\s*0 path\s*=\s*/dev/",
+    ),
+    entry(
+        "message-queue",
+        "files",
+        ROOT,
+        TERMINAL,
+        "There is a POSIX message queue, open or left behind, and CRIU can dump none.",
+        "Have the workload close and unlink it (mq_unlink) before the checkpoint, or use pipes or sockets.",
+        r"can't lookup mount\s*=\s*-?\d+ for fd\s*=\s*\d+ path\s*=\s*/[^/\s]+\s*$",
+        r"mqueue isn't empty",
     ),
     entry(
         "overlay-mount-id",
@@ -104,7 +115,7 @@ FILES: tuple[Entry, ...] = (
         LIKELY,
         TERMINAL,
         "A process watches files with inotify that CRIU cannot open by handle, as on overlayfs.",
-        "Use a CRIU with overlayfs handle support, put `force-irmap` into /etc/criu/runc.conf, or stop "
+        "Use a CRIU with overlayfs handle support, put `force-irmap` into the capture's `criu.extra`, or stop "
         "the watching process.",
         r"can't dump that handle",
         r"fsnotify:\s+handle \S+ cannot be opened",
@@ -126,7 +137,8 @@ FILES: tuple[Entry, ...] = (
         ROOT,
         TERMINAL,
         "The process uses io_uring, which CRIU cannot dump.",
-        "Switch io_uring off in the application or its runtime (for Node.js UV_USE_IO_URING=0) and start it anew.",
+        "Switch io_uring off in the application or its runtime (USE_LIBUV=0 for PyTorch's TCPStore, UV_USE_IO_URING=0 "
+        "for what else uses libuv, as Node.js) and start it anew.",
         r"anon_inode:\[io_uring\]",
     ),
     entry(
@@ -261,8 +273,8 @@ FILES: tuple[Entry, ...] = (
         ROOT,
         TERMINAL,
         "A process holds one end of a terminal whose other end is outside of the container.",
-        "Start the workload without a terminal, or put `shell-job` into /etc/criu/runc.conf for the "
-        "checkpoint and into `criu.extra` for the restore.",
+        "Start the workload without a terminal, or set `criu.shell_job` for the capture and put `shell-job` into "
+        "`criu.extra` for the restore.",
         r"found slave peer index",
         r"found dangling tty",
         r"task attached to shell terminal",
@@ -287,8 +299,7 @@ FILES: tuple[Entry, ...] = (
         ROOT,
         TERMINAL,
         "A process holds a file lock, and dumping locks was not allowed.",
-        "Put `file-locks` into /etc/criu/runc.conf for the checkpoint, and set `criu.file_locks: true` "
-        "for the restore.",
+        "Leave `criu.file_locks` at `auto`, or set it to `true`, and take the checkpoint again.",
         r"some file locks are hold by dumping tasks",
     ),
     entry(
@@ -401,8 +412,8 @@ MOUNTS: tuple[Entry, ...] = (
         ROOT,
         TERMINAL,
         "A mount of the container shares propagation with a mount outside of it.",
-        "Make the mount private in the spec (rprivate), or put `enable-external-masters` into "
-        "/etc/criu/runc.conf and into `criu.extra`.",
+        "Make the mount private in the spec (rprivate), or put `enable-external-masters` into `criu.extra` of capture "
+        "and restore.",
         r"has unreachable sharing",
     ),
     entry(

@@ -17,8 +17,8 @@ NETWORK: tuple[Entry, ...] = (
         ROOT,
         TERMINAL,
         "iptables-restore is not installed where CRIU looks for it, and CRIU locks the network with it.",
-        "Install iptables in the PATH of the containerd service, or put `network-lock nftables` into "
-        "/etc/criu/runc.conf for checkpoints.",
+        "Install iptables in the PATH of the containerd service, or put `network-lock=nftables` into the capture's "
+        "`criu.extra`.",
         r'exec\w*\("?\S*ip6?tables\S*?"?, .*no such file',
         r"ip6?tables(?:-\w+)*: (?:command )?not found",
     ),
@@ -28,8 +28,8 @@ NETWORK: tuple[Entry, ...] = (
         LIKELY,
         TERMINAL,
         "CRIU's chain cannot be deleted because something still refers to it; CRIU's rules were probably put in twice.",
-        "Delete CRIU's chains from that network namespace and update CRIU, or put `network-lock "
-        "nftables` into /etc/criu/runc.conf for checkpoints.",
+        "Delete CRIU's chains from that network namespace and update CRIU, or put `network-lock=nftables` into the "
+        "capture's `criu.extra`.",
         r"CHAIN_\w+ failed \(device or resource busy\)",
     ),
     entry(
@@ -47,8 +47,8 @@ NETWORK: tuple[Entry, ...] = (
         ROOT,
         TERMINAL,
         "The kernel lacks an iptables table, match or target that CRIU's network lock needs.",
-        "Load the netfilter modules (xt_mark, ip_tables), or put `network-lock nftables` into "
-        "/etc/criu/runc.conf for checkpoints.",
+        "Load the netfilter modules (xt_mark, ip_tables), or put `network-lock=nftables` into the capture's "
+        "`criu.extra`.",
         r"can't initialize ip6?tables table",
         r"table does not exist",
         r"couldn't load (?:match|target)",
@@ -80,8 +80,7 @@ NETWORK: tuple[Entry, ...] = (
         LIKELY,
         TERMINAL,
         "CRIU could not lock the network, or put its rules back, with nftables.",
-        "Install nftables and a CRIU built with it, or put `network-lock iptables` into "
-        "/etc/criu/runc.conf for checkpoints.",
+        "Install nftables and a CRIU built with it, or put `network-lock=iptables` into the capture's `criu.extra`.",
         r"locking (?:network|connection) failed using nftables",
         r"built without libnftables",
         r"nft command error",
@@ -151,8 +150,8 @@ NETWORK: tuple[Entry, ...] = (
         ROOT,
         TERMINAL,
         "A process has a TCP connection open, and dumping connections was not allowed.",
-        "Put `tcp-established` (keep) or `tcp-close` into /etc/criu/runc.conf for the checkpoint, and "
-        "set `criu.tcp` alike for the restore.",
+        "Set `criu.tcp_established: true` for the capture; the restore keeps them, or drops them with `criu.tcp: "
+        "close`.",
         r"connected TCP socket, consider using",
     ),
     entry(
@@ -171,7 +170,7 @@ NETWORK: tuple[Entry, ...] = (
         ROOT,
         RETRYABLE,
         "A connection was being set up at the moment of the dump.",
-        "Take the checkpoint again, or put `skip-in-flight` into /etc/criu/runc.conf.",
+        "Take the checkpoint again, with `criu.skip_in_flight` at `auto` or `true`.",
         r"in-flight connection \(l\)",
         r"in-flight connections can be ignored",
     ),
@@ -216,14 +215,15 @@ NETWORK: tuple[Entry, ...] = (
         ROOT,
         TERMINAL,
         "A unix socket of the container is connected to a process outside of it.",
-        "Put `ext-unix-sk` into /etc/criu/runc.conf for the checkpoint and set `criu.ext_unix_sk: true` "
-        "for the restore, or close the connection first.",
+        "Close the connection first. One of datagrams CRIU takes with `criu.ext_unix_sk: true`, at capture and restore "
+        "alike, if the socket outside has the same name in the container.",
         r"external socket is used",
         r"external socket found in image",
         r"can't dump half of stream unix connection",
         r"can't dump name-?less external socket",
         r"unix socket \d+ (?:without|with unreachable) peer",
         r"dangling connection \d+",
+        r"unix socket \d+ without peer",
     ),
     entry(
         "unix-in-flight",

@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import datetime
 import os
 import signal
@@ -39,6 +40,7 @@ from ansible_collections.gpuops.restore.plugins.module_utils._host import (
     memory as host_memory,
     processes as host_processes,
 )
+from ansible_collections.gpuops.restore.plugins.module_utils._oci.facts import Facts
 from ansible_collections.gpuops.restore.tests.unit.helpers import capture_samples, criu_samples, host_process
 from ansible_collections.gpuops.restore.tests.unit.helpers.capture_samples import (
     BOX,
@@ -158,12 +160,42 @@ def test_a_given_lease_is_used_and_stays(box: Box) -> None:
 
 
 def test_criu_is_told_what_it_may_take(box: Box) -> None:
-    box.capture(criu=DumpOptions(tcp_established=True, file_locks=True, empty_namespaces=("network",)))
+    done = box.capture(criu=DumpOptions(tcp_established="true", file_locks="true", empty_namespaces=("network",)))
     (call,) = [call for call in box.fake.seen if call.name == "Tasks/Checkpoint"]
     options = message("containerd.runc.v1.CheckpointOptions")
     options.ParseFromString(call.request.options.value)
     assert (options.open_tcp, options.file_locks, options.terminal) == (True, True, False)
     assert (options.exit, list(options.empty_namespaces)) == (False, ["network"])
+    assert [(one["option"], one["why"]) for one in done.criu_options] == [
+        ("tcp-established", "it was asked for"),
+        ("file-locks", "it was asked for"),
+    ]
+    found = checkpoint_reader.load(box.client, NAME)
+    assert found.facts.criu_options == checkpoint_reader.dump_options(box.client, found)
+    assert found.facts.criu_options == ("file-locks", "tcp-established")
+    nothing_recorded = dataclasses.replace(found, facts=Facts())
+    assert set(checkpoint_reader.dump_options(box.client, nothing_recorded)) == {"file-locks", "tcp-established"}
+
+
+def test_its_configuration_has_what_is_needed_while_it_is_dumped(
+    box: Box, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """A deleted file of 5 MiB, and lines that were asked for."""
+    config = tmp_path / "etc" / "criu" / "runc.conf"
+    config.parent.mkdir(parents=True)
+    config.write_text("timeout 60\n", encoding="ascii")
+    monkeypatch.setattr(dump_config, "NODE_CONFIG", str(config))
+    file = UnlinkedFile(box.pid, "/var/large", LAYER, "", (1, 1), 0, (5 << 20) - 4096)
+    monkeypatch.setattr(unlinked_files, "nameless", lambda _pids, _spec, _proc: [file])
+    seen: list[list[str]] = []
+    box.fake.on("Tasks/Checkpoint", lambda _context: seen.append(config.read_text("ascii").splitlines()))
+    done = box.capture(criu=DumpOptions(extra=("force-irmap",)))
+    (lines,) = seen
+    assert [line for line in lines if not line.startswith("#")] == ["timeout 60", "ghost-limit=5242880", "force-irmap"]
+    assert config.read_text("ascii") == "timeout 60\n"
+    assert [(one["option"], one["value"]) for one in done.criu_options] == [("ghost-limit", "5242880")]
+    assert f"/var/large of process {box.pid}" in done.criu_options[0]["why"]
+    assert done.facts.criu_options == ("ghost-limit",)
 
 
 # --- deleted files

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from ansible_collections.gpuops.restore.plugins.module_utils._capture import resources
+from ansible_collections.gpuops.restore.plugins.module_utils._capture import needs
 from ansible_collections.gpuops.restore.plugins.module_utils._capture.params import DumpOptions
 from ansible_collections.gpuops.restore.plugins.module_utils._checkpoint import reader as checkpoint_reader
 from ansible_collections.gpuops.restore.plugins.module_utils._containerd import space
@@ -63,17 +63,21 @@ def test_a_criu_that_is_not_there_is_not_checked(box: Box, node: Node) -> None:
 
 
 def test_what_criu_takes_only_when_told_to(box: Box, node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
-    connections = [f"0100007F:{port:04X} -> 0100007F:0050" for port in range(30)]
-    monkeypatch.setattr(resources, "tcp_connections", lambda _pids, _proc: connections)
-    (box.here.proc / "locks").write_text(f"1: POSIX  ADVISORY  WRITE {box.pid} 00:10:1 0 EOF\n", encoding="ascii")
+    """All of it together; and it is taken where that is allowed."""
+    found = needs.Found(
+        connections=tuple(needs.Connection(f"127.0.0.1:{port}", "10.0.0.1:80", False) for port in range(30)),
+        locks=(needs.Lock(box.pid, "a", "POSIX", "/var/lock"),),
+    )
+    monkeypatch.setattr(needs, "look", lambda _container, _first, _pids, _proc: found)
     process = {"terminal": True, "args": ["a"], "cwd": "/"}
     box.fake.state.containers[BOX] = record(node, process=process)
     box.before = box.kept(box.fake.state)
-    error = box.refused()
-    codes = [problem["code"] for problem in error.details["problems"]]
-    assert (error.code, codes) == ("node_problems", ["tcp_connections", "file_locks_held", "terminal_in_use"])
-    assert "hold 30 TCP connections" in error.message and "hold 1 file locks" in error.message
-    assert box.capture(criu=DumpOptions(tcp_established=True, file_locks=True, shell_job=True)).changed
+    error = box.refused(criu=DumpOptions(file_locks="false"))
+    codes = {problem["code"] for problem in error.details["problems"]}
+    assert (error.code, codes) == ("node_problems", {"tcp_connections", "file_locks_held", "terminal_in_use"})
+    assert "hold 30 TCP connections (the first: 127.0.0.1:0 -> 10.0.0.1:80)" in error.message
+    assert "a file lock (POSIX of /var/lock by process" in error.message
+    assert box.capture(criu=DumpOptions(tcp_established="true", shell_job=True)).changed
 
 
 def test_a_mount_that_the_spec_does_not_name(box: Box) -> None:

@@ -4,8 +4,6 @@
 
 from __future__ import annotations
 
-import os
-import socket
 from pathlib import Path
 from typing import Any
 
@@ -54,28 +52,6 @@ def test_a_bind_within_the_container_comes_back_by_itself() -> None:
     assert unnamed("7 1 8:1 /srv/part /mnt rw - ext4 /dev/sda1 rw\n") == []
     assert unnamed("7 1 8:1 /srv2 /mnt rw - ext4 /dev/sda1 rw\n") == ["/mnt"]
     assert unnamed("7 1 0:61 /usr/lib /mnt rw - overlay overlay rw\n") == ["/mnt"]
-
-
-def test_established_connections_and_no_others() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        port = server.getsockname()[1]
-        assert resources.tcp_connections([os.getpid()]) == [] or port
-        before = resources.tcp_connections([os.getpid()])
-        with socket.create_connection(("127.0.0.1", port)):
-            assert len(resources.tcp_connections([os.getpid()])) == len(before) + 1
-    assert resources.tcp_connections([2**22 + 1]) == []
-
-
-def test_locks_count_by_process(tmp_path: Path) -> None:
-    (tmp_path / "locks").write_text(
-        "1: POSIX  ADVISORY  WRITE 7 00:10:1 0 EOF\n"
-        "1: -> POSIX  ADVISORY  WRITE 8 00:10:1 0 EOF\n"
-        "2: FLOCK  ADVISORY  WRITE 7 00:10:2 0 EOF\n",
-        encoding="ascii",
-    )
-    assert resources.file_locks([7, 8], str(tmp_path)) == 2
-    assert resources.file_locks([9], str(tmp_path)) == 0
-    assert resources.file_locks([7], str(tmp_path / "nonexistent")) == 0
 
 
 def test_who_has_a_gpu_open(tmp_path: Path) -> None:

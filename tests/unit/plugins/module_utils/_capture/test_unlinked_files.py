@@ -20,13 +20,13 @@ from ansible_collections.gpuops.restore.plugins.module_utils._capture.params imp
 from ansible_collections.gpuops.restore.plugins.module_utils._capture.unlinked_files import (
     DUMPED,
     LAYER,
+    NOWHERE,
     OUTSIDE,
     UnlinkedFile,
 )
 from ansible_collections.gpuops.restore.plugins.module_utils._containerd.containers import Container
 from ansible_collections.gpuops.restore.plugins.module_utils._core import labels as core_labels
 from ansible_collections.gpuops.restore.plugins.module_utils._core.errors import RestoreError
-from ansible_collections.gpuops.restore.plugins.module_utils._criu import dump_config
 from ansible_collections.gpuops.restore.plugins.module_utils._host import mountinfo
 
 ME = os.getpid()
@@ -75,17 +75,24 @@ def leads_to(name: str, file: Path) -> bool:
     return os.path.exists(f"/proc/self/fd/{name}") and os.readlink(f"/proc/self/fd/{name}") == str(file)
 
 
-def test_one_without_any_name_and_one_that_is_no_file_are_not_meant(file: Path, tmp_path: Path) -> None:
+def test_one_without_any_name_and_one_that_is_no_file(file: Path, tmp_path: Path) -> None:
     directory = tmp_path / "directory"
     directory.mkdir()
     descriptor = os.open(directory, os.O_RDONLY)
     directory.rmdir()
-    with file.open("rb"):
+    memory = os.memfd_create("never had a name")
+    os.write(memory, b"x" * 8192)
+    with file.open("r+b") as stream:
+        stream.write(b"x" * 8192)
+        stream.flush()
         file.unlink()
         file.with_name("two").unlink()
         assert found(file) == found(directory) == []
+        mine = [one for one in unlinked_files.nameless([ME], {}) if one.path in (str(file), "/memfd:never had a name")]
+        assert [(one.path, one.links, one.bytes) for one in mine] == [(str(file), 0, 8192)]
     os.close(descriptor)
-    assert unlinked_files.find([2**22 + 1], {}) == []
+    os.close(memory)
+    assert unlinked_files.find([2**22 + 1], {}) == unlinked_files.nameless([2**22 + 1], {}) == []
 
 
 @pytest.mark.parametrize(
@@ -109,7 +116,7 @@ def test_where_it_is_by_its_mount(
         monkeypatch.setattr(mountinfo, "read", lambda _path: f"{number} 1 0:50 {mount}\n")
         assert [one.place for one in found(file, spec)] == [place]
         monkeypatch.setattr(mountinfo, "read", lambda _path: f"{int(number) + 1} 1 0:50 {mount}\n")
-        assert [one.place for one in found(file, spec)] == [OUTSIDE], "nobody knows its mount"
+        assert [one.place for one in found(file, spec)] == [NOWHERE], "nobody knows its mount"
 
 
 # --- whether it can be taken
@@ -136,11 +143,8 @@ OURS = {core_labels.OWNER: "gpuops.restore"}
         ([one(LAYER)], "false", {}, {}, ["unlinked_files_open"]),
         ([one(OUTSIDE)], "auto", {}, {}, ["unlinked_file_outside"]),
         ([one(OUTSIDE), one(LAYER)], "false", {}, {}, ["unlinked_file_outside", "unlinked_files_open"]),
-        ([one(LAYER)], "auto", {"org.criu.config": "/x/criu.conf"}, OURS, []),
-        ([one(LAYER)], "auto", {"org.criu.config": "/x/criu.conf"}, {}, ["criu_config_foreign"]),
-        ([one(LAYER)], "auto", {"org.criu.config": "/etc/passwd"}, OURS, ["criu_config_foreign"]),
-        ([one(LAYER)], "auto", {"org.criu.config": ""}, OURS, ["criu_config_foreign"]),
-        ([], "auto", {"org.criu.config": "/x/criu.conf"}, {}, []),
+        ([one(NOWHERE)], "auto", {}, {}, ["unlinked_file_outside"]),
+        ([one(LAYER)], "false", {"org.criu.config": "/x/criu.conf"}, OURS, ["unlinked_files_open"]),
     ],
 )
 def test_why_it_cannot_be_taken(
@@ -155,7 +159,6 @@ def test_a_configuration_that_allows_it_already(tmp_path: Path) -> None:
     (tmp_path / "own.conf").write_text("link-remap\n", encoding="ascii")
     subject = container({"org.criu.config": str(tmp_path / "own.conf")})
     assert unlinked_files.problems(subject, [one(LAYER)], DumpOptions(link_remap="false")) == []
-    assert not unlinked_files.may_configure(subject, dump_config.config_of(subject.spec))
 
 
 # --- the layer

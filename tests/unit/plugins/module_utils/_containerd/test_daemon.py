@@ -130,6 +130,7 @@ def test_what_lacks_for_a_restore_is_listed_in_full(tmp_path: Path) -> None:
         program(tmp_path, name, "")
     (left,) = daemon.restore_problems(str(tmp_path))
     assert left.code == "iptables_restore_missing" and str(tmp_path) in left.message
+    assert daemon.restore_problems(str(tmp_path), iptables=False) == []
     program(tmp_path, "iptables-restore", "")
     assert daemon.restore_problems(str(tmp_path)) == []
 

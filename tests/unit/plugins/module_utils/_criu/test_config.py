@@ -32,7 +32,7 @@ def test_defaults() -> None:
 
 def test_everything() -> None:
     options = CriuOptions(
-        tcp="established", file_locks=True, ext_unix_sk=True, manage_cgroups="full", extra=("link-remap",)
+        tcp="established", file_locks="true", ext_unix_sk="true", manage_cgroups="full", extra=("link-remap",)
     )
     assert lines(options, "/var/lib/x/restore.log") == [
         "log-file=/var/lib/x/restore.log",
@@ -182,3 +182,28 @@ def test_an_unwritable_place(tmp_path: Path) -> None:
         criu_config.write(str(tmp_path / "work" / "criu.conf"), "x")
     assert caught.value.code == "criu_config_unwritable"
     assert os.listdir(tmp_path / "work") == ["criu.conf"]
+
+
+@pytest.mark.parametrize(
+    ("told", "recorded", "lines_then"),
+    [
+        (CriuOptions(), (), []),
+        (CriuOptions(), ("ext-unix-sk", "file-locks", "ghost-limit", "tcp-established"), None),
+        (CriuOptions(tcp="close", file_locks="false", ext_unix_sk="false"), ("file-locks",), ["tcp-close"]),
+        (CriuOptions(tcp="none"), ("tcp-established",), []),
+        (CriuOptions(tcp="established", file_locks="true"), (), ["tcp-established", "file-locks"]),
+    ],
+)
+def test_a_restore_does_what_the_dump_did_unless_it_is_told_otherwise(
+    told: CriuOptions, recorded: tuple[str, ...], lines_then: list[str] | None
+) -> None:
+    wanted = ["tcp-established", "file-locks", "ext-unix-sk"] if lines_then is None else lines_then
+    assert lines(criu_config.taken_over(told, recorded))[2:] == wanted
+
+
+def test_lines_of_a_dump() -> None:
+    assert criu_config.dump_lines(["force-irmap", "timeout 60"]) == ["force-irmap", "timeout=60"]
+    for refused in ("ghost-limit 8M", "link-remap", "skip-in", "shell-job", "tcp-close", "action-script x", "no-file"):
+        with pytest.raises(InputError) as caught:
+            criu_config.dump_lines([refused])
+        assert caught.value.code == "criu_option_refused"
