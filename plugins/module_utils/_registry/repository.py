@@ -31,8 +31,10 @@ _OTHERS = (
 )
 #: Registries promise no more (distribution specification, "Pushing Manifests").
 MAX_MANIFEST = 4 << 20
-#: Seconds that a registry may take over what it got: it computes the digest, and moves the blob to its place.
+#: Seconds that a registry may take over what it got, and bytes a second beyond that: it computes the digest, and moves
+#: the blob to its place.
 _COMMIT_TIMEOUT = 1800.0
+_COMMIT_RATE = 50e6
 #: Seconds that it may take to respond when the last byte of a blob has come.
 _LAST_BYTE_TIMEOUT = 300.0
 _MAX_TRIES = 5
@@ -117,7 +119,7 @@ class Repository:
                     if offset < size:
                         location = self._patch(location, offset, size, source)
                         offset = size
-                    self._commit(location, digest)
+                    self._commit(location, digest, size)
                     return
                 except RestoreError as error:
                     before = offset
@@ -202,9 +204,10 @@ class Repository:
                 raise response_invalid(location, f"it has {received} bytes of the {size} that were sent")
             return self._location(response)
 
-    def _commit(self, location: str, digest: str) -> None:
+    def _commit(self, location: str, digest: str, size: int) -> None:
         url = location + ("&" if "?" in location else "?") + urllib.parse.urlencode({"digest": digest})
-        self._transport.send("PUT", url, (201, 204), _OCTETS, list, 0, _COMMIT_TIMEOUT).close()
+        seconds = max(_COMMIT_TIMEOUT, size / _COMMIT_RATE)
+        self._transport.send("PUT", url, (201, 204), _OCTETS, list, 0, seconds).close()
 
     def _resume_point(self, location: str, size: int) -> tuple[str, int]:
         """Location and offset at which to resume an upload that broke off; ("", 0) where it has to start again."""
