@@ -31,6 +31,7 @@ from ansible_collections.gpuops.restore.plugins.module_utils._core.errors import
     RestoreError,
     RpcError,
 )
+from ansible_collections.gpuops.restore.plugins.module_utils._criu import dump_config
 from ansible_collections.gpuops.restore.tests.unit.helpers.containerd_node import Node
 from ansible_collections.gpuops.restore.tests.unit.helpers.containerd_samples import (
     CHECKPOINT_NAME,
@@ -163,6 +164,20 @@ def test_loopback_is_brought_up_by_what_criu_starts(
     # Later dumps have the same configuration.
     assert config.read_text(encoding="utf-8") == before
     assert sorted(path.name for path in config.parent.iterdir()) == ["criu.conf", "stdin"]
+
+
+def test_the_nodes_configuration_of_criu_holds_while_it_restores(
+    fake: FakeContainerd, client: Client, own_network: TaskParams, node: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (Path(node.root) / "runc.conf").write_text("timeout 60\nverbosity 1\n", encoding="ascii")
+    monkeypatch.setattr(dump_config, "NODE_CONFIG", f"{node.root}/runc.conf")
+    config = Path(state_dir.criu_config(node.root, "tests", "train"))
+    before = config.read_text(encoding="utf-8")
+    seen: list[list[str]] = []
+    fake.on("Tasks/Start", lambda _context: seen.append(config.read_text(encoding="utf-8").splitlines()))
+    task_steps.started(client, own_network, False)
+    assert [line for line in seen[0] if line.startswith(("timeout", "verbosity"))] == ["verbosity=4", "timeout 60"]
+    assert config.read_text(encoding="utf-8") == before
 
 
 @pytest.mark.parametrize(
