@@ -69,9 +69,12 @@ def sweep(
     ``staging_dir_unsafe``, and RpcError.
     """
     swept = Swept()
+    marks = marks_root or capture_mark.default_root()
+    # A capture may have had a directory of its own, on a tmpfs perhaps, which its mark tells for as long as the boot.
+    for root in sorted({staging_dir, *(mark.staging_dir for _namespace, _id, mark in capture_mark.every(marks))}):
+        if staging_root.exists(root):
+            _sweep_dumps(root, marks, check, swept)
     if staging_root.exists(staging_dir):
-        marks = marks_root or capture_mark.default_root()
-        _sweep_dumps(staging_dir, marks, check, swept)
         _sweep_extracted(client, staging_dir, check, swept)
         # The directory goes with the last thing in it.
         if staging_root.exists(staging_dir):

@@ -130,17 +130,22 @@ def peek(root: str, namespace: str, container_id: str) -> Mark | None:
         os.close(descriptor)
 
 
-def names(root: str, namespace: str) -> list[tuple[str, str]]:
-    """Checkpoint and container of each capture that is under way, was broken off or keeps its workload paused."""
+def every(root: str) -> list[tuple[str, str, Mark]]:
+    """Namespace, container and mark of each capture that is under way, was broken off or keeps its workload paused."""
     found = []
-    directory = os.path.join(root, namespace)
-    with contextlib.suppress(FileNotFoundError):
-        for container_id in os.listdir(directory):
-            with contextlib.suppress(OSError), open(os.path.join(directory, container_id), "rb") as stream:
+    for namespace in _listed(root):
+        for container_id in _listed(os.path.join(root, namespace)):
+            with contextlib.suppress(OSError), open(os.path.join(root, namespace, container_id), "rb") as stream:
                 mark = _parse(stream.read(_LONGEST))
                 if mark is not None:
-                    found.append((mark.name, container_id))
+                    found.append((namespace, container_id, mark))
     return found
+
+
+def _listed(directory: str) -> list[str]:
+    with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+        return sorted(os.listdir(directory))
+    return []
 
 
 def _open_locked(path: str, root: str, container_id: str) -> int:

@@ -155,8 +155,9 @@ def _in_use(client: Client, params: PruneParams) -> dict[str, str]:
     used = {}
     for container_id, digest in containers.restored(client).items():
         used[digest] = f"the container {container_id} was restored from it"
-    for name, container_id in capture_mark.names(params.marks_root, client.namespace):
-        used[name] = f"its capture keeps {container_id} paused or is not through"
+    for namespace, container_id, mark in capture_mark.every(params.marks_root):
+        if namespace == client.namespace:
+            used[mark.name] = f"its capture keeps {container_id} paused or is not through"
     return used
 
 

@@ -139,9 +139,24 @@ def test_a_dump_that_criu_still_writes_stays(place: Place, monkeypatch: pytest.M
 def test_the_mark_of_a_paused_workload_stays_for_the_one_who_resumes_it(place: Place) -> None:
     place.dump()
     with capture_mark.locked(place.marks, "tests", "job") as mark_file:
-        mark_file.write(capture_mark.Mark(1, 2, "d", "s", "", "overlayfs", "v", "", False, "n"))
+        mark_file.write(capture_mark.Mark(1, 2, "/nonexistent/d", "/nonexistent", "", "overlayfs", "v", "", False, "n"))
     assert len(place.sweep().removed) == 1
     assert capture_mark.peek(place.marks, "tests", "job") is not None
+
+
+def test_a_dump_on_another_disk_is_found_by_its_mark(place: Place, tmp_path: Path) -> None:
+    elsewhere = tmp_path / "memory"
+    images = elsewhere / "capture" / "tests" / "job" / "images"
+    images.mkdir(parents=True)
+    elsewhere.chmod(0o700)
+    (images / "pages-1.img").write_bytes(b"m" * 5000)
+    with capture_mark.locked(place.marks, "tests", "job") as mark_file:
+        directory = str(images.parent)
+        mark_file.write(capture_mark.Mark(1, 2, directory, str(elsewhere), "", "overlayfs", "v", "", False, "n"))
+        assert place.sweep().removed == []
+    assert [left.name for left in place.sweep(check=True).removed] == [directory]
+    assert [left.name for left in place.sweep().removed] == [directory]
+    assert not elsewhere.exists()
 
 
 def test_half_a_staged_checkpoint_may_stay_while_it_can_be_finished(fake: FakeContainerd, place: Place) -> None:
