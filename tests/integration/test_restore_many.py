@@ -18,6 +18,7 @@ import pytest
 from gpuops_lab import workload
 from gpuops_lab.config import Node
 from gpuops_lab.listing import listing, settled_difference
+from gpuops_lab.node import output
 
 REF = "gpuops.test/many:1"
 STATE = "/var/lib/gpuops-restore"
@@ -191,3 +192,38 @@ def _original(node: Node, run_module: RunModule) -> tuple[str, dict[str, Any]]:
     spec = json.loads(workload.ctr(node, "k8s.io", "containers", "info", "--spec", "shown"))
     run_module("containerd_container", {"container_id": "shown", "state": "absent"})
     return made["container"]["image"], spec
+
+
+def test_containers_of_one_name_in_two_namespaces_share_nothing(
+    node: Node, run_module: RunModule, count_at_checkpoint: int
+) -> None:
+    """Each has its own cgroup and receipt, and the end of one is not that of the other."""
+    before = listing(node)
+    archive = {"name": REF, "path": "/srv/many.tar"}
+    run_module("containerd_checkpoint_archive", {"operation": "export", **archive})
+    tenant = {"namespace": "tenant"}
+    run_module("containerd_checkpoint_archive", {"operation": "import", **archive, **tenant})
+    stage(run_module)
+    both: list[dict[str, Any]] = [{}, tenant]
+    pids = [
+        run_module("containerd_restore", {**wanted(("m1",)), **where})["workloads"]["m1"]["task"]["pid"]
+        for where in both
+    ]
+    groups = [output(node, ["cat", f"/proc/{pid}/cgroup"]) for pid in pids]
+    assert "/gpuops-restore-m1\n" in groups[0] + "\n" and "/gpuops-restore-tenant--m1\n" in groups[1] + "\n"
+    assert [run_module("containerd_restore", {**wanted(("m1",)), **where})["changed"] for where in both] == [
+        False,
+        False,
+    ]
+    receipts = node.inside(f"{STATE}/receipts")
+    assert sorted(path.name for path in receipts.iterdir()) == ["m1.json", "tenant--m1.json"]
+    for module in ("containerd_task", "containerd_container"):
+        run_module(module, {"container_id": "m1", "state": "absent", **tenant})
+    workload.await_count(node, "m1", workload.count(node, "m1") + 2)
+    (receipts / "tenant--m1.json").unlink()
+    for name in workload.ctr(node, "tenant", "images", "ls", "-q").split():
+        run_module("containerd_image", {"name": name, "state": "absent", "force": True, **tenant})
+    remove(node, run_module, ("m1",))
+    node.inside("/srv/many.tar").unlink()
+    node.inside("/srv/many.tar.gpuops.json").unlink(missing_ok=True)
+    assert settled_difference(node, before) == []

@@ -36,7 +36,8 @@ class Files:
     namespace: str
     #: The text of the configuration.
     criu_config: str
-    own_netns: bool
+    #: The name of its own network namespace, empty where it has none.
+    netns_name: str
 
     @property
     def _config_path(self) -> str:
@@ -44,34 +45,34 @@ class Files:
 
     def planned_paths(self) -> tuple[str, ...]:
         """What :meth:`make` makes and a check of the node therefore need not find."""
-        return (netns.path(self.container_id),) if self.own_netns else ()
+        return (netns.path(self.netns_name),) if self.netns_name else ()
 
     def planned_actions(self) -> list[str]:
         """What :meth:`make` would do, as actions."""
         found = []
         if state_dir.read_text(self._config_path) != self.criu_config:
             found.append("write the CRIU configuration")
-        if self.own_netns and not netns.exists(self.container_id):
-            found.append(f"make the network namespace {netns.path(self.container_id)}")
+        if self.netns_name and not netns.exists(self.netns_name):
+            found.append(f"make the network namespace {netns.path(self.netns_name)}")
         return found
 
     def make(self) -> None:
         """Make what is missing."""
         state_dir.make_private(os.path.dirname(self._config_path), self.staging_dir)
         criu_config_file.write(self._config_path, self.criu_config)
-        if self.own_netns and not netns.exists(self.container_id):
-            netns.make(self.container_id)
+        if self.netns_name and not netns.exists(self.netns_name):
+            netns.make(self.netns_name)
 
     def undo(self) -> Callable[[], None]:
         """What takes away again what :meth:`make`, called after this, will have made, and no more."""
         keep_work = state_dir.exists(state_dir.work_dir(self.staging_dir, self.namespace, self.container_id))
-        keep_netns = not self.own_netns or netns.exists(self.container_id)
+        keep_netns = not self.netns_name or netns.exists(self.netns_name)
 
         def act() -> None:
             if not keep_work:
                 state_dir.remove_work(self.staging_dir, self.namespace, self.container_id)
             if not keep_netns:
-                netns.remove(self.container_id)
+                netns.remove(self.netns_name)
 
         return act
 

@@ -26,9 +26,12 @@ from . import build, mounts, netns, policy as container_policy
 from .params import ContainerParams, ContainerResult
 
 
-def _uses_own_netns(params: ContainerParams, spec: Mapping[str, Any]) -> bool:
+def _own_netns(client: Client, container_id: str, spec: Mapping[str, Any]) -> str:
+    """The name of the network namespace of ours that the spec has, empty where it has none."""
     entries = (spec.get("linux") or {}).get("namespaces") or []
-    return any(entry.get("path") == netns.path(params.container_id) for entry in entries)
+    paths = [entry.get("path") for entry in entries]
+    names = (state_dir.node_name(client.namespace, container_id), container_id)
+    return next((name for name in names if netns.path(name) in paths), "")
 
 
 def spec_as_it_was(
@@ -51,18 +54,19 @@ def spec_as_it_was(
 
 
 def plan_spec(
-    client: Client, params: ContainerParams, original: Original, before: Mapping[str, Any]
+    client: Client, params: ContainerParams, original: Original, before: Mapping[str, Any], name: str = ""
 ) -> spec_adapt.Adapted:
-    """The adapted spec; ``before``: the original's."""
+    """The adapted spec; ``before``: the original's, ``name``: what its things on the node are named after."""
+    name = name or state_dir.node_name(client.namespace, params.container_id)
     fresh = spec_namespaces.needs_fresh_netns(before, params.network)
-    path = params.cgroups_path or cgroup.cgroups_path(params.container_id, original.cgroup_driver)
+    path = params.cgroups_path or cgroup.cgroups_path(params.container_id, original.cgroup_driver, name)
     return spec_adapt.adapt(
         before,
         spec_adapt.Adaptation(
             container_id=params.container_id,
             mounts=params.mounts,
             network=params.network,
-            fresh_netns=netns.path(params.container_id) if fresh else "",
+            fresh_netns=netns.path(name) if fresh else "",
             cgroups_path=path,
             env=params.env,
             allow_hooks=params.allow_hooks,
@@ -70,6 +74,22 @@ def plan_spec(
             criu_config_path=state_dir.criu_config(params.staging_dir, client.namespace, params.container_id),
         ),
     )
+
+
+def _plan_again(
+    client: Client, params: ContainerParams, original: Original, before: Mapping[str, Any]
+) -> spec_adapt.Adapted:
+    """The adapted spec; that of an earlier release where a container of its runs with it."""
+    adapted = plan_spec(client, params, original, before)
+    if client.namespace == state_dir.PLAIN_NAMESPACE:
+        return adapted
+    found = containers.get(client, params.container_id)
+    if found is None or found.labels.get(labels.SPEC) == spec_adapt.digest(adapted.spec):
+        return adapted
+    # They named things on the node alike in all of containerd's namespaces.
+    earlier = plan_spec(client, params, original, before, params.container_id)
+    same = found.labels.get(labels.SPEC) == spec_adapt.digest(earlier.spec)
+    return earlier if same and task_removal.is_live(tasks.get(client, params.container_id)) else adapted
 
 
 def spec_problem(
@@ -100,7 +120,7 @@ def present(client: Client, params: ContainerParams, check: bool, original: Orig
     # Only a spec that has to be generated needs the image this early; a container that is there needs none.
     image = _find_base(client, original, params, check, result) if original.stored_spec is None else None
     before = spec_as_it_was(client, params, original, image)
-    adapted = plan_spec(client, params, original, before)
+    adapted = _plan_again(client, params, original, before)
     refused = spec_problem(client, params, original, before)
     if refused is not None and not task_removal.is_live(tasks.get(client, params.container_id)):
         # What runs already is not asked again.
@@ -131,9 +151,8 @@ def present(client: Client, params: ContainerParams, check: bool, original: Orig
     result.spec_before = spec_summary.redacted(original.stored_spec) if original.stored_spec else {}
     result.spec_after = spec_summary.redacted(adapted.spec)
     result.container = _result(wanted, original.spec_source)
-    files = build.Files(
-        params.container_id, params.staging_dir, client.namespace, config_text, _uses_own_netns(params, adapted.spec)
-    )
+    own_netns = _own_netns(client, params.container_id, adapted.spec)
+    files = build.Files(params.container_id, params.staging_dir, client.namespace, config_text, own_netns)
     if _is_as_wanted(client, params, wanted, original, result):
         result.actions.extend(files.planned_actions())
         if not check:
@@ -155,7 +174,12 @@ def present(client: Client, params: ContainerParams, check: bool, original: Orig
         wanted = dataclasses.replace(wanted, image=image.name)
         result.container["image"] = image.name
         if not check:
+            earlier = _netns_names(client, params.container_id, containers.get(client, params.container_id))
             build.build(client, params, wanted, original, image, files)
+            if own_netns:
+                # One with the name that an earlier release gave it.
+                for name in set(earlier) - {own_netns}:
+                    netns.remove(name)
     return result
 
 
@@ -214,13 +238,24 @@ def absent(
             # What is noted there is found by that note alone.
             result.warnings += extracted.remove_abandoned(client, staging_dir, work)
             state_dir.remove_work(staging_dir, client.namespace, container_id)
-    if netns.exists(container_id):
-        result.actions.append(f"remove the network namespace {netns.path(container_id)}")
+    for name in _netns_names(client, container_id, found):
+        result.actions.append(f"remove the network namespace {netns.path(name)}")
         if not check:
-            netns.remove(container_id)
+            netns.remove(name)
     _drop_lease(client, container_id, check, result)
     result.changed = bool(result.actions)
     return result
+
+
+def _netns_names(client: Client, container_id: str, found: Container | None) -> list[str]:
+    """The network namespaces of ours that a container has on the node."""
+    names = {state_dir.node_name(client.namespace, container_id)}
+    if found is not None and _own_netns(client, container_id, found.spec) not in ("", *names):
+        # An earlier release's, which the container of that name in the plain namespace may have, too.
+        with client.using_namespace(state_dir.PLAIN_NAMESPACE):
+            if containers.get(client, container_id) is None:
+                names.add(container_id)
+    return sorted(name for name in names if netns.exists(name))
 
 
 def _drop_lease(client: Client, container_id: str, check: bool, result: ContainerResult) -> None:

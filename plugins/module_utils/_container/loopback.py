@@ -16,6 +16,7 @@ from typing import Any
 
 from .._containerd import daemon
 from .._containerd.client import Client
+from .._core import state_dir
 from .._criu import action_script
 from .._criu.action_script import ActionScript
 from . import loopback_worker, netns
@@ -23,11 +24,13 @@ from . import loopback_worker, netns
 _NAME = "loopback"
 
 
-def is_down(spec: Mapping[str, Any], container_id: str) -> bool:
+def is_down(spec: Mapping[str, Any], namespace: str, container_id: str) -> bool:
     """Whether CRIU or :mod:`_container.netns` makes the network of a container, so that its loopback is down."""
+    # Earlier releases named it after the container alone.
+    own = {netns.path(name) for name in (state_dir.node_name(namespace, container_id), container_id)}
     entries = (spec.get("linux") or {}).get("namespaces") or ()
     entry = next((entry for entry in entries if entry.get("type") == "network"), None)
-    return entry is not None and entry.get("path") in (None, "", netns.path(container_id))
+    return entry is not None and entry.get("path") in (None, "", *own)
 
 
 def problem(client: Client, work: str) -> str:

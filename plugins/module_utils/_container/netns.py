@@ -18,28 +18,28 @@ _DIRECTORY = "/run/netns"
 _PREFIX = "gpuops-restore-"
 
 
-def path(container_id: str) -> str:
-    """Where the namespace of a container is."""
-    return os.path.join(_DIRECTORY, _PREFIX + container_id)
+def path(name: str) -> str:
+    """Where the namespace is of the container with that name on the node (:func:`_core.state_dir.node_name`)."""
+    return os.path.join(_DIRECTORY, _PREFIX + name)
 
 
-def exists(container_id: str) -> bool:
+def exists(name: str) -> bool:
     """Whether it is there, as a mount and not as the bare file that a reboot may leave."""
-    return os.path.ismount(path(container_id)) or _is_namespace(path(container_id))
+    return os.path.ismount(path(name)) or _is_namespace(path(name))
 
 
-def make(container_id: str) -> None:
+def make(name: str) -> None:
     """Make it, empty, its loopback down as CRIU finds it in a new one. Raises NodeError ``netns_failed``."""
-    if os.path.lexists(path(container_id)):
-        remove(container_id)
-    _ip("add", container_id)
+    if os.path.lexists(path(name)):
+        remove(name)
+    _ip("add", name)
 
 
-def remove(container_id: str) -> bool:
+def remove(name: str) -> bool:
     """Remove it; False if there was none. Raises NodeError ``netns_failed``."""
-    if not os.path.lexists(path(container_id)):
+    if not os.path.lexists(path(name)):
         return False
-    _ip("delete", container_id)
+    _ip("delete", name)
     return True
 
 
@@ -50,8 +50,8 @@ def _is_namespace(where: str) -> bool:
         return False
 
 
-def _ip(verb: str, container_id: str) -> None:
-    name = _PREFIX + container_id
+def _ip(verb: str, name: str) -> None:
+    name = _PREFIX + name
     try:
         # A step knows no AnsibleModule whose run_command it could use.
         done = subprocess.run(  # pylint: disable=ansible-bad-function

@@ -147,7 +147,7 @@ def started(client: Client, params: TaskParams, check: bool, checkpoint: Checkpo
         criu = checkpoint_reader.require_criu(checkpoint)
         config = state_dir.criu_config(params.staging_dir, client.namespace, params.container_id)
         has_config = _criu_config_of(container) == config
-        if has_config and container_loopback.is_down(container.spec, params.container_id):
+        if has_config and container_loopback.is_down(container.spec, client.namespace, params.container_id):
             why = container_loopback.problem(client, work)
             if why:
                 result.warnings.append(container_loopback.warning(params.container_id, why))

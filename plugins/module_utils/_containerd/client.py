@@ -147,6 +147,15 @@ class Client:
         finally:
             self._lease = before
 
+    @contextlib.contextmanager
+    def using_namespace(self, namespace: str) -> Iterator[None]:
+        """Speak of another namespace of containerd's inside the block."""
+        before, self.namespace = self.namespace, namespace
+        try:
+            yield
+        finally:
+            self.namespace = before
+
     def call(self, path: str, /, timeout: float | None = None, **fields: Any) -> Any:
         """Call a unary method, ``<service>/<method>``, with the request's fields; returns the response message.
 

@@ -21,6 +21,7 @@ import time
 from collections.abc import Mapping
 from typing import Any, Callable
 
+from .._core import state_dir
 from .._core.errors import UNKNOWN, RestoreError
 from .._host import mountinfo, processes
 from . import containers, messages
@@ -122,7 +123,8 @@ def remove_runc_state(
         return False
     container = containers.get(client, container_id)
     try:
-        for path in _own_cgroups(container.spec if container else {}, container_id):
+        name = state_dir.node_name(client.namespace, container_id)
+        for path in _own_cgroups(container.spec if container else {}, name):
             _end_cgroup(path, clock, sleep)
         _unmount(directory)
         for name in os.listdir(directory):
@@ -169,10 +171,10 @@ def _runc_root(options: Any) -> str:
     return str(found.root) or DEFAULT_ROOT
 
 
-def _own_cgroups(spec: Mapping[str, Any], container_id: str) -> list[str]:
+def _own_cgroups(spec: Mapping[str, Any], name: str) -> list[str]:
     """The container's control groups in all hierarchies, if they bear a name that only we give."""
     path = str((spec.get("linux") or {}).get("cgroupsPath") or "")
-    if os.path.basename(path) != f"gpuops-restore-{container_id}" or not path.startswith("/"):
+    if os.path.basename(path) != f"gpuops-restore-{name}" or not path.startswith("/"):
         return []
     pattern = glob.escape(path.lstrip("/"))
     return [*glob.glob(f"{_CGROUPS}/*/{pattern}"), *glob.glob(f"{_CGROUPS}/{pattern}")]

@@ -19,6 +19,18 @@ STATE_ROOT = "/var/lib/gpuops-restore"
 CRIU_CONFIG = "criu.conf"
 
 
+#: containerd's namespace whose containers have their bare names on the node, as earlier releases gave them to all.
+PLAIN_NAMESPACE = "k8s.io"
+
+
+def node_name(namespace: str, container_id: str) -> str:
+    """What a container's things outside of containerd are named after: cgroup, network namespace, receipt, evidence.
+
+    No identifier of containerd's has two dashes in a row, so no two containers of a node share a name.
+    """
+    return container_id if namespace == PLAIN_NAMESPACE else f"{namespace}--{container_id}"
+
+
 def runtime_dir(name: str) -> str:
     """The directory ``name`` of what must not outlive the boot; another user than root has one of its own."""
     own = os.environ.get("XDG_RUNTIME_DIR") or f"/run/user/{os.geteuid()}"

@@ -53,9 +53,10 @@ def mode(root: str = ROOT, mountinfo: str | None = None) -> str:
     )
 
 
-def cgroups_path(container_id: str, driver: str) -> str:
+def cgroups_path(container_id: str, driver: str, name: str) -> str:
     """A path of our own for ``linux.cgroupsPath``, outside of everything that a kubelet looks after.
 
+    ``name``: the container's on the node (:func:`_core.state_dir.node_name`).
     ``driver`` is ``cgroupfs`` or ``systemd``. Raises InputError ``container_id_invalid``,
     ``cgroup_driver_invalid``.
     """
@@ -67,9 +68,9 @@ def cgroups_path(container_id: str, driver: str) -> str:
         )
     if driver == CGROUPFS:
         # No parent of our own: runc would leave it behind, empty.
-        return f"/gpuops-restore-{container_id}"
+        return f"/gpuops-restore-{name}"
     if driver == SYSTEMD:
-        return f"system.slice:gpuops-restore:{container_id}"
+        return f"system.slice:gpuops-restore:{name}"
     raise InputError(
         "cgroup_driver_invalid",
         f"There is no cgroup driver {driver!r}.",

@@ -95,7 +95,7 @@ class Job:
         """From one entry of ``workloads``. Raises InputError ``container_id_invalid`` and others."""
         name = workload["name"]
         # Files are named after it, evidence of its failure too.
-        cgroup.cgroups_path(name, cgroup.CGROUPFS)
+        cgroup.cgroups_path(name, cgroup.CGROUPFS, name)
         # What the modules of the single steps take; what they call alike holds for all workloads of the call.
         options = {**workload, **vars(settings), "container_id": name, "metadata": None}
         task = TaskParams.from_options(options, settings.access)

@@ -169,14 +169,15 @@ def _spec_problems(
     if live:
         # It runs already: what it was started with no longer has to be there.
         return
-    for problem in mounts.problems(adapted.spec, planned=(netns.path(params.container_id),)):
+    own_netns = netns.path(state_dir.node_name(client.namespace, params.container_id))
+    for problem in mounts.problems(adapted.spec, planned=(own_netns,)):
         found.add(problem)
     terminal = bool(adapted.spec.get("process", {}).get("terminal"))
     output = _collect(found, lambda: stdio.plan(stdout, stderr, terminal, "stdin"))
     staged = _collect(found, lambda: staged_checkpoint.find(params.staging_dir, original.checkpoint.key))
     if output is not None and staged is not None:
         found.warnings.extend(output.warnings(staged.directory))
-    if loopback.is_down(adapted.spec, params.container_id):
+    if loopback.is_down(adapted.spec, client.namespace, params.container_id):
         work = state_dir.work_dir(params.staging_dir, client.namespace, params.container_id)
         why = loopback.problem(client, work)
         if why:

@@ -6,6 +6,8 @@
 
 <state root>/receipts/<name>.json            what the last restore of a workload did
 <state root>/debug/<name>-<UTC time>/        what was known when one failed; no memory image
+
+``name`` is the workload's on the node (:func:`_core.state_dir.node_name`).
 """
 
 from __future__ import annotations
@@ -26,24 +28,44 @@ RECEIPTS, DEBUG, FAILURE = "receipts", "debug", "failure.json"
 _COPY_BYTES = 16 << 20
 
 
-def receipt_path(root: str, name: str) -> str:
+def receipt_path(root: str, namespace: str, container_id: str) -> str:
     """Where the receipt of a workload lies."""
-    return os.path.join(root, RECEIPTS, f"{name}.json")
+    return os.path.join(root, RECEIPTS, f"{state_dir.node_name(namespace, container_id)}.json")
 
 
-def read_receipt(root: str, name: str) -> dict[str, Any]:
-    """The receipt of a workload; {} when there is none that can be read."""
+def read_receipt(root: str, namespace: str, container_id: str) -> dict[str, Any]:
+    """The receipt of a workload; {} when there is none that can be read.
+
+    Earlier releases had one for the containers of that name in all namespaces, the last one's.
+    """
+    for path in (receipt_path(root, namespace, container_id), _earlier_path(root, container_id)):
+        found = _read(path)
+        if found and _namespace(found) in (namespace, ""):
+            return found
+    return {}
+
+
+def _earlier_path(root: str, container_id: str) -> str:
+    return os.path.join(root, RECEIPTS, f"{container_id}.json")
+
+
+def _read(path: str) -> dict[str, Any]:
     try:
-        with open(receipt_path(root, name), encoding="utf-8") as stream:
+        with open(path, encoding="utf-8") as stream:
             found = json.load(stream)
     except (FileNotFoundError, ValueError):
         return {}
     return found if isinstance(found, dict) else {}
 
 
-def write_receipt(root: str, name: str, receipt: Mapping[str, Any]) -> None:
+def _namespace(receipt: Mapping[str, Any]) -> str:
+    container = receipt.get("container")
+    return str(container.get("namespace", "")) if isinstance(container, dict) else ""
+
+
+def write_receipt(root: str, namespace: str, container_id: str, receipt: Mapping[str, Any]) -> None:
     """Write the receipt; a run that is killed leaves the old one or the new one. Raises OSError."""
-    path = receipt_path(root, name)
+    path = receipt_path(root, namespace, container_id)
     state_dir.make_private(os.path.dirname(path), root)
     partial = f"{path}.{os.getpid()}"
     try:
@@ -53,10 +75,14 @@ def write_receipt(root: str, name: str, receipt: Mapping[str, Any]) -> None:
         with contextlib.suppress(FileNotFoundError):
             os.unlink(partial)
         raise
+    earlier = _earlier_path(root, container_id)
+    if earlier != path and _namespace(_read(earlier)) == namespace:
+        os.unlink(earlier)
 
 
 def keep_evidence(root: str, name: str, keep: int, directory: str, outputs: Sequence[str]) -> str:
-    """Begin a bundle: CRIU's log and configuration out of ``directory``, and the ends of ``outputs``.
+    """Begin a bundle of the workload with that name on the node: CRIU's log and configuration out of ``directory``, and
+    the ends of ``outputs``.
 
     Only the last ``keep`` (at least 1) bundles of the workload stay. Returns the bundle's path. Raises OSError.
     """

@@ -211,13 +211,13 @@ class _Attempt:
         """Written when something was restored, or when a run that was killed did not get to it; else only read."""
         root, name, result = self._job.settings.staging_dir, self._job.name, self._result
         if not (result.container.changed or result.task.changed or result.gpu.changed):
-            result.receipt = records.read_receipt(root, name)
+            result.receipt = records.read_receipt(root, self._client.namespace, name)
             if result.receipt:
                 return
         result.receipt_written = True
         if not self._check:
             result.receipt = _receipt(self._client.namespace, result, self._reading)
-            records.write_receipt(root, name, result.receipt)
+            records.write_receipt(root, self._client.namespace, name, result.receipt)
 
     def _keep_evidence(self, failure: WorkloadFailure) -> None:
         name, settings, result = self._job.name, self._job.settings, self._result
@@ -225,8 +225,9 @@ class _Attempt:
             return
         work = state_dir.work_dir(settings.staging_dir, self._client.namespace, name)
         try:
+            unique = state_dir.node_name(self._client.namespace, name)
             bundle = records.keep_evidence(
-                settings.staging_dir, name, settings.keep_evidence, work, result.task.output_created
+                settings.staging_dir, unique, settings.keep_evidence, work, result.task.output_created
             )
             # CRIU's log, which the failure names, is there from now on.
             result.failure = failure.with_evidence(work, bundle)

@@ -19,10 +19,12 @@ from ansible_collections.gpuops.restore.plugins.module_utils._container import (
     netns as container_netns,
 )
 from ansible_collections.gpuops.restore.plugins.module_utils._container.params import ContainerParams
+from ansible_collections.gpuops.restore.plugins.module_utils._containerd import containers
 from ansible_collections.gpuops.restore.plugins.module_utils._containerd.client import Client
-from ansible_collections.gpuops.restore.plugins.module_utils._core import labels
+from ansible_collections.gpuops.restore.plugins.module_utils._core import labels, state_dir
 from ansible_collections.gpuops.restore.plugins.module_utils._core.errors import NodeError, RestoreError
 from ansible_collections.gpuops.restore.plugins.module_utils._criu import config as criu_config
+from ansible_collections.gpuops.restore.tests.unit.helpers.capture_samples import RUNNING
 from ansible_collections.gpuops.restore.tests.unit.helpers.containerd_node import Node
 from ansible_collections.gpuops.restore.tests.unit.helpers.containerd_samples import (
     CHECKPOINT_NAME,
@@ -31,6 +33,7 @@ from ansible_collections.gpuops.restore.tests.unit.helpers.containerd_samples im
     spec,
 )
 from ansible_collections.gpuops.restore.tests.unit.helpers.fake_containerd import FakeContainerd
+from ansible_collections.gpuops.restore.tests.unit.helpers.fake_state import Task
 
 KEY = ("overlayfs", "gpuops-restore-train")
 
@@ -272,12 +275,12 @@ def test_a_pods_container_gets_an_empty_network_namespace(
 ) -> None:
     add_checkpoint(fake.state, base=node.base, original=pod_spec())
     done = container_steps.present(client, params(node), False)
-    assert netns == {"train"}
+    assert netns == {"tests--train"}
     assert any("without any connection" in warning for warning in done.warnings)
     netns.clear()
     assert container_steps.present(client, params(node), True).changed is True
     assert container_steps.present(client, params(node), False).changed is True
-    assert netns == {"train"}
+    assert netns == {"tests--train"}
     container_steps.absent(client, "train", "gpuops.restore", False, node.root, False)
     assert netns == set()
 
@@ -296,8 +299,80 @@ def test_a_namespace_that_was_there_stays_after_a_failure(
     fake: FakeContainerd, client: Client, node: Node, netns: set[str]
 ) -> None:
     add_checkpoint(fake.state, base=node.base, original=pod_spec())
-    netns.add("train")
+    netns.add("tests--train")
     fake.fail("Containers/Create")
     with pytest.raises(RestoreError):
         container_steps.present(client, params(node), False)
+    assert netns == {"tests--train"}
+
+
+def test_containers_of_one_name_in_two_namespaces_share_nothing_on_the_node(
+    fake: FakeContainerd, client: Client, node: Node, netns: set[str]
+) -> None:
+    add_checkpoint(fake.state, base=node.base, original=pod_spec())
+    groups = []
+    for namespace in ("k8s.io", "tenant", "tests"):
+        # The double of containerd has but one namespace, so the records come one after another.
+        fake.state.containers.clear()
+        fake.state.snapshots = {key: row for key, row in fake.state.snapshots.items() if key != KEY}
+        with client.using_namespace(namespace):
+            container_steps.present(client, params(node), False)
+            found = containers.get(client, "train")
+        assert found is not None
+        groups.append(found.spec["linux"]["cgroupsPath"])
+    assert groups == ["/gpuops-restore-train", "/gpuops-restore-tenant--train", "/gpuops-restore-tests--train"]
+    assert netns == {"tests--train", "tenant--train", "train"}
+    container_steps.absent(client, "train", "gpuops.restore", False, node.root, False)
+    assert netns == {"tenant--train", "train"}
+
+
+def in_the_plain_namespace(monkeypatch: pytest.MonkeyPatch, there: bool) -> None:
+    """Whether it has a container of the same name, for a double of containerd that has but one namespace."""
+    ours = containers.get
+
+    def get(found: Client, container_id: str) -> Any:
+        if found.namespace == "k8s.io":
+            return object() if there else None
+        return ours(found, container_id)
+
+    monkeypatch.setattr(containers, "get", get)
+
+
+@pytest.mark.parametrize("shared", [False, True])
+def test_what_an_earlier_release_named_stays_while_it_runs_and_is_found_at_its_end(
+    fake: FakeContainerd,
+    client: Client,
+    node: Node,
+    netns: set[str],
+    monkeypatch: pytest.MonkeyPatch,
+    shared: bool,
+) -> None:
+    """It named the things of all namespaces' containers alike; the container of ``k8s.io`` may have them, too."""
+    add_checkpoint(fake.state, base=node.base, original=pod_spec())
+    with monkeypatch.context() as earlier:
+        earlier.setattr(state_dir, "node_name", lambda _namespace, container_id: container_id)
+        container_steps.present(client, params(node), False)
     assert netns == {"train"}
+    fake.state.tasks["train"] = Task(None, 77, RUNNING)
+    assert container_steps.present(client, params(node), False).changed is False
+    assert netns == {"train"}
+    fake.state.tasks.clear()
+    in_the_plain_namespace(monkeypatch, shared)
+    predicted = container_steps.absent(client, "train", "gpuops.restore", False, node.root, True)
+    done = container_steps.absent(client, "train", "gpuops.restore", False, node.root, False)
+    assert predicted.actions == done.actions
+    assert netns == ({"train"} if shared else set())
+
+
+def test_what_an_earlier_release_named_is_named_anew_when_it_is_made_anew(
+    fake: FakeContainerd, client: Client, node: Node, netns: set[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    add_checkpoint(fake.state, base=node.base, original=pod_spec())
+    with monkeypatch.context() as earlier:
+        earlier.setattr(state_dir, "node_name", lambda _namespace, container_id: container_id)
+        container_steps.present(client, params(node), False)
+    in_the_plain_namespace(monkeypatch, False)
+    assert container_steps.present(client, params(node), False).created is True
+    found = containers.get(client, "train")
+    assert found is not None and found.spec["linux"]["cgroupsPath"] == "/gpuops-restore-tests--train"
+    assert netns == {"tests--train"}

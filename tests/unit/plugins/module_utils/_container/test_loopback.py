@@ -24,6 +24,8 @@ from ansible_collections.gpuops.restore.plugins.module_utils._container.loopback
     ("network", "down"),
     [
         ({"type": "network"}, True),
+        ({"type": "network", "path": "/run/netns/gpuops-restore-tests--web"}, True),
+        # As earlier releases named it.
         ({"type": "network", "path": "/run/netns/gpuops-restore-web"}, True),
         ({"type": "network", "path": "/run/netns/gpuops-restore-other"}, False),
         ({"type": "network", "path": "/run/netns/pod"}, False),
@@ -32,8 +34,8 @@ from ansible_collections.gpuops.restore.plugins.module_utils._container.loopback
     ],
 )
 def test_only_a_network_of_its_own(network: dict[str, Any], down: bool) -> None:
-    assert loopback.is_down({"linux": {"namespaces": [{"type": "pid"}, network]}}, "web") is down
-    assert loopback.is_down({}, "web") is False
+    assert loopback.is_down({"linux": {"namespaces": [{"type": "pid"}, network]}}, "tests", "web") is down
+    assert loopback.is_down({}, "tests", "web") is False
 
 
 @pytest.fixture

@@ -178,8 +178,8 @@ def cgroups(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, path: str) -> list[
 def test_processes_of_the_containers_own_control_groups_are_ended_with_the_groups(
     fake: FakeContainerd, client: Client, state: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    uses_cgroup(fake, "/gpuops-restore-box")
-    groups = cgroups(tmp_path, monkeypatch, "gpuops-restore-box")
+    uses_cgroup(fake, "/gpuops-restore-tests--box")
+    groups = cgroups(tmp_path, monkeypatch, "gpuops-restore-tests--box")
     killed: list[int] = []
     remove_directory = os.rmdir
 
@@ -204,7 +204,16 @@ def test_processes_of_the_containers_own_control_groups_are_ended_with_the_group
 
 
 @pytest.mark.parametrize(
-    "path", ["/kubepods/box", "/gpuops-restore-other", "gpuops-restore-box", "system.slice:gpuops-restore:box", ""]
+    "path",
+    [
+        "/kubepods/box",
+        "/gpuops-restore-tests--other",
+        # That of a container of the same name in another namespace.
+        "/gpuops-restore-box",
+        "gpuops-restore-tests--box",
+        "system.slice:gpuops-restore:tests--box",
+        "",
+    ],
 )
 def test_a_control_group_that_others_may_be_in_is_left_alone(
     fake: FakeContainerd,
@@ -231,8 +240,8 @@ def test_processes_that_do_not_end_are_said(
     monkeypatch: pytest.MonkeyPatch,
     killed: list[int],
 ) -> None:
-    uses_cgroup(fake, "/gpuops-restore-box")
-    cgroups(tmp_path, monkeypatch, "gpuops-restore-box")
+    uses_cgroup(fake, "/gpuops-restore-tests--box")
+    cgroups(tmp_path, monkeypatch, "gpuops-restore-tests--box")
     clock = Clock()
     with pytest.raises(RestoreError) as caught:
         leftovers.remove_runc_state(client, "box", clock, clock.sleep)

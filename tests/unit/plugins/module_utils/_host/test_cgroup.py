@@ -39,20 +39,20 @@ def test_mode_of_this_machine() -> None:
 
 
 def test_fresh_paths() -> None:
-    assert cgroup.cgroups_path("train-1", "cgroupfs") == "/gpuops-restore-train-1"
-    assert cgroup.cgroups_path("train-1", "systemd") == "system.slice:gpuops-restore:train-1"
+    assert cgroup.cgroups_path("train-1", "cgroupfs", "train-1") == "/gpuops-restore-train-1"
+    assert cgroup.cgroups_path("train-1", "systemd", "a--train-1") == "system.slice:gpuops-restore:a--train-1"
     for driver in ("cgroupfs", "systemd"):
-        path = cgroup.cgroups_path("train-1", driver)
+        path = cgroup.cgroups_path("train-1", driver, "a--train-1")
         assert cgroup.check_path(path, driver) == path
     with pytest.raises(InputError) as caught:
-        cgroup.cgroups_path("x", "other")
+        cgroup.cgroups_path("x", "other", "x")
     assert caught.value.code == "cgroup_driver_invalid"
 
 
 @pytest.mark.parametrize("name", ["", "../x", "a/b", "a:b", "-a", "a..b", "a" * 77, "a\n"])
 def test_container_ids(name: str) -> None:
     with pytest.raises(InputError) as caught:
-        cgroup.cgroups_path(name, "cgroupfs")
+        cgroup.cgroups_path(name, "cgroupfs", name)
     assert caught.value.code == "container_id_invalid"
 
 

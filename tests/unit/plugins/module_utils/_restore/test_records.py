@@ -26,34 +26,54 @@ def names(bundle: str) -> list[str]:
 
 
 def test_a_receipt_comes_back_as_it_was_written(root: str) -> None:
-    assert restore_records.read_receipt(root, "train") == {}
-    restore_records.write_receipt(root, "train", {"a": 1})
-    restore_records.write_receipt(root, "train", {"a": 2, "path": Path("/x")})
-    assert restore_records.read_receipt(root, "train") == {"a": 2, "path": "/x"}
-    path = restore_records.receipt_path(root, "train")
+    assert restore_records.read_receipt(root, "k8s.io", "train") == {}
+    restore_records.write_receipt(root, "k8s.io", "train", {"a": 1})
+    restore_records.write_receipt(root, "k8s.io", "train", {"a": 2, "path": Path("/x")})
+    assert restore_records.read_receipt(root, "k8s.io", "train") == {"a": 2, "path": "/x"}
+    path = restore_records.receipt_path(root, "k8s.io", "train")
     assert os.stat(path).st_mode & 0o777 == 0o600
     assert [os.stat(place).st_mode & 0o777 for place in (root, os.path.dirname(path))] == [0o700, 0o700]
     assert os.listdir(os.path.dirname(path)) == ["train.json"]
 
 
+def test_containers_of_one_name_in_two_namespaces_have_two_receipts(root: str) -> None:
+    for namespace in ("k8s.io", "tenant"):
+        restore_records.write_receipt(root, namespace, "train", {"container": {"namespace": namespace}})
+    for namespace in ("k8s.io", "tenant"):
+        assert restore_records.read_receipt(root, namespace, "train")["container"]["namespace"] == namespace
+    assert sorted(os.listdir(os.path.join(root, "receipts"))) == ["tenant--train.json", "train.json"]
+
+
+def test_the_receipt_of_an_earlier_release_is_that_of_the_namespace_it_names(root: str) -> None:
+    document = {"container": {"namespace": "tenant"}}
+    restore_records.write_receipt(root, "k8s.io", "train", document)
+    assert restore_records.read_receipt(root, "tenant", "train") == document
+    assert restore_records.read_receipt(root, "k8s.io", "train") == {}
+    assert restore_records.read_receipt(root, "other", "train") == {}
+    restore_records.write_receipt(root, "other", "train", {"container": {"namespace": "other"}})
+    assert restore_records.read_receipt(root, "tenant", "train") == document, "it is not another's to remove"
+    restore_records.write_receipt(root, "tenant", "train", document)
+    assert sorted(os.listdir(os.path.join(root, "receipts"))) == ["other--train.json", "tenant--train.json"]
+
+
 @pytest.mark.parametrize("text", ["", "{", "[]", "null"])
 def test_a_receipt_that_is_none_counts_as_absent(root: str, text: str) -> None:
-    restore_records.write_receipt(root, "train", {})
-    Path(restore_records.receipt_path(root, "train")).write_text(text, encoding="utf-8")
-    assert restore_records.read_receipt(root, "train") == {}
+    restore_records.write_receipt(root, "k8s.io", "train", {})
+    Path(restore_records.receipt_path(root, "k8s.io", "train")).write_text(text, encoding="utf-8")
+    assert restore_records.read_receipt(root, "k8s.io", "train") == {}
 
 
 def test_a_receipt_is_not_written_through_a_link(root: str, tmp_path: Path) -> None:
-    restore_records.write_receipt(root, "train", {"a": 1})
+    restore_records.write_receipt(root, "k8s.io", "train", {"a": 1})
     target = tmp_path / "target"
     target.write_text("mine", encoding="utf-8")
-    os.unlink(restore_records.receipt_path(root, "train"))
-    os.symlink(target, restore_records.receipt_path(root, "train"))
-    restore_records.write_receipt(root, "train", {"a": 2})
+    os.unlink(restore_records.receipt_path(root, "k8s.io", "train"))
+    os.symlink(target, restore_records.receipt_path(root, "k8s.io", "train"))
+    restore_records.write_receipt(root, "k8s.io", "train", {"a": 2})
     assert target.read_text(encoding="utf-8") == "mine"
-    os.symlink(target, f"{restore_records.receipt_path(root, 'other')}.{os.getpid()}")
+    os.symlink(target, f"{restore_records.receipt_path(root, 'k8s.io', 'other')}.{os.getpid()}")
     with pytest.raises(OSError):
-        restore_records.write_receipt(root, "other", {})
+        restore_records.write_receipt(root, "k8s.io", "other", {})
 
 
 def test_evidence_has_logs_output_and_what_failed(root: str, tmp_path: Path) -> None:

@@ -70,7 +70,7 @@ def test_memory_comes_back_and_the_receipt_tells(gpus: GpuNode) -> None:
     assert (result.failure, result.changed) == (None, True)
     assert gpus.world.order() == [("restore", pid), ("unlock", pid)]
     assert {"container", "task", "gpu", "window", "alive", "receipt"} <= set(result.seconds)
-    receipt = json.loads(Path(restore_records.receipt_path(gpus.root, "train")).read_text(encoding="utf-8"))
+    receipt = json.loads(Path(restore_records.receipt_path(gpus.root, "tests", "train")).read_text(encoding="utf-8"))
     assert receipt == result.receipt
     assert (receipt["outcome"], receipt["pid"]) == ("restored", pid)
     assert receipt["gpu"]["bytes"] == GIB
@@ -91,7 +91,7 @@ def test_the_proof_is_in_the_result_and_in_the_receipt(gpus: GpuNode, monkeypatc
     result = gpus.one(gpus.job("train", probe={"file": {"path": "/log"}}))
     told = {"kind": "file", "ok": True, "detail": "The file /log went from 1 to 2 bytes.", "seconds": 0.2}
     assert (result.failure, result.shown()["probe"], result.receipt["probe"]) == (None, told, told)
-    receipt = json.loads(Path(restore_records.receipt_path(gpus.root, "train")).read_text(encoding="utf-8"))
+    receipt = json.loads(Path(restore_records.receipt_path(gpus.root, "tests", "train")).read_text(encoding="utf-8"))
     assert (receipt["probe"], receipt["seconds"]["probe"]) == (told, result.seconds["probe"])
 
 
@@ -186,7 +186,7 @@ def taken_back(gpus: GpuNode, before: Any, result: Result) -> None:
     """Nothing of the attempt is left, and the evidence says the same as the result."""
     assert gpus.everything() == before
     assert gpus.alive() == []
-    assert not os.path.exists(restore_records.receipt_path(gpus.root, result.job.name))
+    assert not os.path.exists(restore_records.receipt_path(gpus.root, "tests", result.job.name))
     document = evidence(result)
     assert document["failure"] == failure(result).result()
     assert document["workload"]["name"] == result.job.name
