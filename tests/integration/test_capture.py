@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import pathlib
 import shutil
 import subprocess
@@ -285,6 +286,38 @@ def test_the_copied_layer_is_the_one_that_containerd_makes(node: Node, run_modul
     assert copied == compared
     assert {"bin/.wh.wget", "etc/new", "var/hard", "var/link", "var/pipe", "var/hole"} <= set(copied)
     forget(node, REF, "gpuops.test/captured:2")
+
+
+def test_a_tree_as_deep_as_the_container_likes(
+    node: Node, run_module: RunModule, expect_failure: RunModule, clean: Listing
+) -> None:
+    """What containerd can open by its path comes back; what it cannot is refused before anything stops."""
+    workload.ctr(node, "k8s.io", "run", "--detach", image.REFERENCE, "deep")
+    reached = workload.await_count(node, "deep", 2)
+    below = node.inside(f"/proc/{task_pid(node, 'deep')}/root/var")
+    wanted = {"container_id": "deep", "name": REF}
+    nested(below, 1500, "d")
+    run_module("containerd_checkpoint", wanted)
+    assert "var/" + "d/" * 1500 + "end" in layer(node, run_module, REF)
+    restored(node, run_module, REF, reached)
+    forget(node, REF)
+    nested(below, 1500, "directory")
+    for check in (True, False):
+        expect_failure("containerd_checkpoint", wanted, "written_path_too_long", check=check)
+    assert status(node, "deep") == "RUNNING"
+    workload.delete(node, "deep")
+
+
+def nested(directory: pathlib.Path, levels: int, name: str) -> None:
+    """Directories within each other, and a file at the end."""
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+    for _level in range(levels):
+        os.mkdir(name, dir_fd=descriptor)
+        below = os.open(name, os.O_RDONLY | os.O_DIRECTORY, dir_fd=descriptor)
+        os.close(descriptor)
+        descriptor = below
+    os.close(os.open("end", os.O_WRONLY | os.O_CREAT, 0o600, dir_fd=descriptor))
+    os.close(descriptor)
 
 
 def layer(node: Node, run_module: RunModule, name: str) -> dict[str, tuple[Any, ...]]:

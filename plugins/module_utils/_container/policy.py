@@ -35,7 +35,10 @@ _USUAL_BINDS = (
     "/data",
     "/scratch",
     *(f"/{name}{READ_ONLY}" for name in ("usr", "lib", "lib64", "bin", "sbin")),
-    *(f"/etc/{name}{READ_ONLY}" for name in ("localtime", "OpenCL", "vulkan", "glvnd", "egl")),
+    *(
+        f"/etc/{name}{READ_ONLY}"
+        for name in ("hosts", "resolv.conf", "hostname", "localtime", "OpenCL", "vulkan", "glvnd", "egl")
+    ),
     "/run/nvidia-persistenced/socket",
     "/run/nvidia-fabricmanager/socket",
 )

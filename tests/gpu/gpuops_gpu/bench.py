@@ -246,6 +246,8 @@ class Bench:
         return {
             "name": workload.name,
             "checkpoint": workload.checkpoint,
+            # Those that ctr takes are nobody's for the collection, and these containers have folders of the host.
+            "digest": self.engine.digest(workload.checkpoint),
             "gpu": "required" if self.suspends else "none",
             "stdout": str(workload.log),
             "probe": {"file": {"path": f"{host.WORK_IN_CONTAINER}/{workload.probe}", "seconds": 20}},

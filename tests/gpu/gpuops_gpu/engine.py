@@ -190,6 +190,11 @@ class Engine:
         """Capture it with containerd's own tool; returns the seconds."""
         return self.ctr("containers", "checkpoint", "--task", "--rw", "--image", identifier, reference, seconds=150)[2]
 
+    def digest(self, reference: str) -> str:
+        """Of an image; empty where there is none."""
+        rows = [line.split() for line in self.ctr("images", "ls")[1].splitlines()]
+        return next((row[2] for row in rows if row and row[0] == reference), "")
+
     def delete(self, identifier: str) -> None:
         """End and remove a container; what is not there is fine."""
         if identifier in self.ctr("tasks", "ls", "-q")[1].split():
