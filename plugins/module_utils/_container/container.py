@@ -10,7 +10,7 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
-from .._checkpoint import original as checkpoint_original, reader as checkpoint_reader
+from .._checkpoint import original as checkpoint_original, reader as checkpoint_reader, staged as checkpoint_staged
 from .._checkpoint.original import Original
 from .._containerd import containers, daemon, extracted, leases, runtimes, snapshots, task_removal, tasks
 from .._containerd.client import Client
@@ -96,7 +96,9 @@ def spec_problem(
     client: Client, params: ContainerParams, original: Original, before: Mapping[str, Any]
 ) -> InputError | None:
     """Why the policy forbids a container of that spec; None where it does not."""
-    return container_policy.problem(client, params.policy, original, before, params.mounts, params.network)
+    staged = checkpoint_staged.find(params.staging_dir, original.checkpoint.key)
+    images = staged.directory if staged else ""
+    return container_policy.problem(client, params.policy, original, before, params.mounts, params.network, images)
 
 
 def present(client: Client, params: ContainerParams, check: bool, original: Original | None = None) -> ContainerResult:

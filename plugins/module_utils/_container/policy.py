@@ -22,6 +22,7 @@ from .._checkpoint import original as checkpoint_original
 from .._checkpoint.original import Original
 from .._containerd.client import Client
 from .._core.errors import InputError
+from .._criu import image_files
 from .._gpu import devices
 from .._oci import spec_adapt, spec_rights, spec_validate
 from .._oci.spec_rights import ALL, READ_ONLY, Right
@@ -125,11 +126,12 @@ def problem(
     spec: Mapping[str, Any],
     mounts: Mapping[str, str],
     network: str | None,
+    images: str = "",
 ) -> InputError | None:
     """Why the container must not be made of ``spec`` (checked, as it came), or None.
 
-    ``mounts`` and ``network`` as the operator gives them: what is mapped or named by hand is the operator's wish. The
-    error is ``policy_refused``.
+    ``mounts`` and ``network`` as the operator gives them: what is mapped or named by hand is the operator's wish.
+    ``images``: the directory of CRIU's, where they are staged. The error is ``policy_refused``.
     """
     known = spec_rights.Known(
         is_mapped=lambda source: spec_adapt.moved(source, mounts) is not None,
@@ -139,8 +141,25 @@ def problem(
     )
     vouched = policy.knows(original)
     had = _ran_with(client, original) if vouched else ()
-    refused = [right for right in spec_rights.rights(spec, known) if not policy.allows(right, had)]
+    asked = spec_rights.rights(spec, known)
+    if images and not vouched and not _has_users_of_its_own(spec):
+        asked = sorted({*asked, *_of_images(images)})
+    refused = [right for right in asked if not policy.allows(right, had)]
     return _refusal(original, refused, vouched) if refused else None
+
+
+def _has_users_of_its_own(spec: Mapping[str, Any]) -> bool:
+    """Whether its capabilities are good for nothing outside of its user namespace."""
+    return any(entry["type"] == "user" for entry in spec["linux"].get("namespaces") or ())
+
+
+def _of_images(directory: str) -> Sequence[Right]:
+    """What CRIU will give the processes: it goes by its images, not by the spec."""
+    try:
+        found = image_files.credentials(directory)
+    except (OSError, image_files.UnreadableError) as error:
+        return [Right(spec_rights.CAPABILITIES, ALL, f"processes whose rights cannot be read ({error})")]
+    return spec_rights.of_processes(found.capabilities, found.unfiltered)
 
 
 def _ran_with(client: Client, original: Original) -> Collection[Right]:

@@ -21,6 +21,7 @@ from typing import Any
 from .._containerd.messages import api
 
 _COMMON, _PAGEMAP, _MM, _PSTREE = 0x54564319, 0x56084025, 0x57492820, 0x50273030
+_CORE, _CREDS = 0x55053847, 0x54023547
 _FILES, _REMAP_FPATH = 0x56303138, 0x59133954
 _REMAP_ENTRY = "criu.RemapFilePathEntry"
 #: Of a remap: the file is found by a link that CRIU made.
@@ -30,10 +31,22 @@ _PRESENT, _LAZY = 1 << 2, 1 << 1
 _STACK, _ANONYMOUS_PRIVATE, _SPECIAL = 1 << 1, 1 << 9, (1 << 2) | (1 << 3) | (1 << 12) | (1 << 13) | (1 << 15)
 _PROT_WRITE, _GROWS_DOWN, _HUGETLB = 0x2, 0x100, 0x40000
 _LONGEST_ENTRY = 1 << 24
+#: linux/seccomp.h.
+_SECCOMP_FILTER = 2
 
 
 class UnreadableError(Exception):
     """An image file that is not as it is known here; the text names the file."""
+
+
+@dataclass(frozen=True)
+class Credentials:
+    """What the threads of a dump may do, all of them taken together."""
+
+    #: Numbers of capabilities (linux/capability.h), of any of their sets.
+    capabilities: frozenset[int] = frozenset()
+    #: Some thread has no filter of system calls.
+    unfiltered: bool = False
 
 
 @dataclass(frozen=True)
@@ -76,6 +89,34 @@ def parents(directory: str) -> dict[int, int]:
     """Each process of the dump, with its parent. Raises OSError, UnreadableError."""
     found = _entries(directory, "pstree.img", _PSTREE)
     return {entry.pid: entry.ppid for entry in _parsed(found, "pstree.img", "criu.PstreeEntry")}
+
+
+def credentials(directory: str) -> Credentials:
+    """What CRIU gives the processes, whatever a spec says: the images have it. Raises OSError, UnreadableError."""
+    numbers: set[int] = set()
+    unfiltered = False
+    for name in sorted(os.listdir(directory)):
+        if name.startswith("core-"):
+            for entry in _parsed(_entries(directory, name, _CORE), name, "criu.CoreEntry"):
+                if entry.HasField("thread_core"):
+                    numbers |= _capabilities(entry.thread_core.creds)
+                    unfiltered = unfiltered or entry.thread_core.seccomp_mode != _SECCOMP_FILTER
+        elif name.startswith("creds-"):
+            # Where a core has none, CRIU still looks for this file of its first versions.
+            for entry in _parsed(_entries(directory, name, _CREDS), name, "criu.CredsEntry"):
+                numbers |= _capabilities(entry)
+    return Credentials(frozenset(numbers), unfiltered)
+
+
+def _capabilities(creds: Any) -> set[int]:
+    sets = (creds.cap_inh, creds.cap_prm, creds.cap_eff, creds.cap_bnd)
+    return {
+        32 * position + bit
+        for words in sets
+        for position, word in enumerate(words)
+        for bit in range(32)
+        if word >> bit & 1
+    }
 
 
 def link_remaps(directory: str) -> list[tuple[str, str]]:

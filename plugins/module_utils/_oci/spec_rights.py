@@ -67,6 +67,17 @@ _SOCKETS = (
 )
 
 
+#: By their numbers (linux/capability.h).
+_CAPABILITY_NAMES = (
+    "CHOWN", "DAC_OVERRIDE", "DAC_READ_SEARCH", "FOWNER", "FSETID", "KILL", "SETGID", "SETUID", "SETPCAP",
+    "LINUX_IMMUTABLE", "NET_BIND_SERVICE", "NET_BROADCAST", "NET_ADMIN", "NET_RAW", "IPC_LOCK", "IPC_OWNER",
+    "SYS_MODULE", "SYS_RAWIO", "SYS_CHROOT", "SYS_PTRACE", "SYS_PACCT", "SYS_ADMIN", "SYS_BOOT", "SYS_NICE",
+    "SYS_RESOURCE", "SYS_TIME", "SYS_TTY_CONFIG", "MKNOD", "LEASE", "AUDIT_WRITE", "AUDIT_CONTROL", "SETFCAP",
+    "MAC_OVERRIDE", "MAC_ADMIN", "SYSLOG", "WAKE_ALARM", "BLOCK_SUSPEND", "AUDIT_READ", "PERFMON", "BPF",
+    "CHECKPOINT_RESTORE",
+)  # fmt: skip
+
+
 @dataclass(frozen=True, order=True)
 class Right:
     """One thing that a spec asks for."""
@@ -136,6 +147,15 @@ def _capabilities(given: Mapping[str, Any]) -> Iterable[Right]:
     usual = {f"CAP_{name}" for name in spec_generate.CAPABILITIES}
     names = {capability_name(name) for names in given.values() for name in names or ()}
     return [Right(CAPABILITIES, name, f"the capability {name}") for name in sorted(names - usual)]
+
+
+def of_processes(capabilities: Iterable[int], unfiltered: bool) -> list[Right]:
+    """What processes have beyond the usual; ``capabilities`` by their numbers."""
+    names = {_CAPABILITY_NAMES[number] if number < len(_CAPABILITY_NAMES) else str(number) for number in capabilities}
+    return [
+        *_capabilities({"": sorted(names)}),
+        *([Right(SECCOMP, "", "a process without a seccomp filter")] if unfiltered else []),
+    ]
 
 
 def capability_name(name: str) -> str:

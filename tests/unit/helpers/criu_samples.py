@@ -21,6 +21,7 @@ ANONYMOUS, STACK, FILE = 0x201, 0x203, 0x41
 READ, WRITE, PRIVATE, HUGETLB = 1, 2, 0x22, 0x40022
 PRESENT, LAZY, IN_PARENT = 4, 6, 1
 COMMON, PAGEMAP, MM, PSTREE = 0x54564319, 0x56084025, 0x57492820, 0x50273030
+CORE, CREDS = 0x55053847, 0x54023547
 FILES, REMAP_FPATH = 0x56303138, 0x59133954
 
 
@@ -74,6 +75,15 @@ def dump(directory: Path, *processes: Process) -> None:
             for address, size, flags in one.runs:
                 if flags != IN_PARENT:
                     stream.write(b"".join(page(one.pid, at) for at in range(address, address + size, PAGE)))
+
+
+def core(directory: Path, name: str, capabilities: int | None, seccomp_mode: int = 2) -> None:
+    """The core of a thread that may do this, a bit for each; None for one that has ended."""
+    make = api().message
+    words = [(capabilities or 0) & 0xFFFFFFFF, (capabilities or 0) >> 32]
+    thread = make("criu.ThreadCoreEntry")(creds=make("criu.CredsEntry")(cap_bnd=words), seccomp_mode=seccomp_mode)
+    entry = make("criu.CoreEntry")(**({} if capabilities is None else {"thread_core": thread}))
+    (directory / name).write_bytes(image(CORE, entry))
 
 
 def dump_files(directory: Path, names: Mapping[int, str], remaps: Sequence[tuple[int, int, int]]) -> None:

@@ -13,7 +13,11 @@ from typing import Any
 
 import pytest
 
-from ansible_collections.gpuops.restore.plugins.module_utils._checkpoint import metadata, original
+from ansible_collections.gpuops.restore.plugins.module_utils._checkpoint import (
+    metadata,
+    original,
+    staged as staged_checkpoint,
+)
 from ansible_collections.gpuops.restore.plugins.module_utils._container import container as container_steps
 from ansible_collections.gpuops.restore.plugins.module_utils._container.params import ContainerParams
 from ansible_collections.gpuops.restore.plugins.module_utils._container.policy import Policy
@@ -24,6 +28,7 @@ from ansible_collections.gpuops.restore.plugins.module_utils._oci import spec_ge
 from ansible_collections.gpuops.restore.plugins.module_utils._oci.facts import Facts
 from ansible_collections.gpuops.restore.plugins.module_utils._oci.spec_rights import Right
 from ansible_collections.gpuops.restore.plugins.module_utils._restore import preflight
+from ansible_collections.gpuops.restore.tests.unit.helpers import criu_samples
 from ansible_collections.gpuops.restore.tests.unit.helpers.containerd_node import Node
 from ansible_collections.gpuops.restore.tests.unit.helpers.containerd_samples import CHECKPOINT_NAME, add_checkpoint
 from ansible_collections.gpuops.restore.tests.unit.helpers.fake_containerd import FakeContainerd
@@ -224,6 +229,45 @@ def test_what_runs_already_is_not_asked_again(fake: FakeContainerd, client: Clie
     fake.state.tasks["train"] = Task(None, 77, 2)
     assert container_steps.present(client, params(node), False).changed is False
     assert sample.digest == fake.state.containers["train"].labels[labels.CHECKPOINT]
+
+
+def staged(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capabilities: int) -> None:
+    """The checkpoint is staged, and its process has these capabilities in CRIU's images."""
+    images = tmp_path / "images"
+    images.mkdir(exist_ok=True)
+    criu_samples.core(images, "core-1.img", capabilities, seccomp_mode=0)
+    found = staged_checkpoint.Staged(str(images), DIGEST, 0, 1, "")
+    monkeypatch.setattr(staged_checkpoint, "find", lambda _root, _key: found)
+
+
+def test_what_criu_s_images_give_a_stranger_s_process_counts_as_well(
+    fake: FakeContainerd, client: Client, node: Node, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A spec that asks for nothing proves nothing: CRIU sets the credentials that its images have."""
+    staged(monkeypatch, tmp_path, 1 << 21 | 1 << 0)
+    add_checkpoint(fake.state, base=node.base, original=usual(), captured=False)
+    error = refused(client, params(node))
+    assert error.details["policy"] == {"capabilities": ["CAP_SYS_ADMIN"]}
+    filtered = Policy(capabilities=("SYS_ADMIN",), seccomp_unconfined=False)
+    assert "seccomp_unconfined" in refused(client, params(node, filtered)).details["policy"]
+    assert made(client, params(node, Policy(capabilities=("SYS_ADMIN",))))
+
+
+def test_images_of_what_is_known_or_has_users_of_its_own_are_not_asked(
+    fake: FakeContainerd, client: Client, node: Node, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    staged(monkeypatch, tmp_path, 1 << 21)
+    add_checkpoint(fake.state, base=node.base, original=usual())
+    assert made(client, params(node))
+    own = usual()
+    own["linux"]["namespaces"].append({"type": "user"})
+    own["linux"]["uidMappings"] = [{"containerID": 0, "hostID": 100000, "size": 65536}]
+    add_checkpoint(fake.state, base=node.base, original=own, captured=False)
+    assert made(client, dataclasses.replace(params(node), force=True))
+    add_checkpoint(fake.state, base=node.base, original=usual(), captured=False)
+    (tmp_path / "images" / "core-1.img").write_bytes(b"damaged")
+    wanted = dataclasses.replace(params(node), force=True)
+    assert refused(client, wanted).details["policy"] == {"capabilities": ["all"]}
 
 
 @pytest.mark.parametrize(

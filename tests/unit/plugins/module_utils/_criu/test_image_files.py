@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""What a dump says of deleted files. What it says of memory is tested where it is used, with the split."""
+"""What a dump says of deleted files and of credentials. What it says of memory is tested with the split."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from ansible_collections.gpuops.restore.plugins.module_utils._containerd.messages import api
 from ansible_collections.gpuops.restore.plugins.module_utils._criu import image_files
 from ansible_collections.gpuops.restore.tests.unit.helpers import criu_samples
 
@@ -35,3 +36,23 @@ def test_a_dump_that_is_not_understood(tmp_path: Path) -> None:
     (tmp_path / "remap-fpath.img").write_bytes(b"something else")
     with pytest.raises(image_files.UnreadableError, match=r"remap-fpath\.img"):
         image_files.link_remaps(str(tmp_path))
+
+
+def test_what_the_processes_may_do(tmp_path: Path) -> None:
+    assert image_files.credentials(str(tmp_path)) == image_files.Credentials()
+    criu_samples.core(tmp_path, "core-1.img", 1 << 0 | 1 << 21)
+    criu_samples.core(tmp_path, "core-2.img", 1 << 40)
+    criu_samples.core(tmp_path, "core-3.img", None)
+    assert image_files.credentials(str(tmp_path)) == image_files.Credentials(frozenset({0, 21, 40}))
+    criu_samples.core(tmp_path, "core-4.img", 0, seccomp_mode=0)
+    assert image_files.credentials(str(tmp_path)).unfiltered
+    old = api().message("criu.CredsEntry")(cap_eff=[1 << 12])
+    (tmp_path / "creds-1.img").write_bytes(criu_samples.image(criu_samples.CREDS, old))
+    assert image_files.credentials(str(tmp_path)).capabilities == {0, 12, 21, 40}
+
+
+@pytest.mark.parametrize("data", [b"", b"\0" * 8, criu_samples.image(criu_samples.CORE) + b"\5\0\0\0"])
+def test_cores_that_are_not_understood(tmp_path: Path, data: bytes) -> None:
+    (tmp_path / "core-1.img").write_bytes(data)
+    with pytest.raises(image_files.UnreadableError):
+        image_files.credentials(str(tmp_path))
