@@ -88,6 +88,9 @@ def test_it_is_captured_and_goes_on(box: Box, client: Client) -> None:
     assert checkpoint_reader.spec(client, found) == spec()
     assert found.criu is not None and found.writable_layer is not None and found.runtime_options is not None
     assert found.facts.container == BOX
+    # What a restore may have of the host, and that this node vouches for it.
+    assert found.captured_here
+    assert found.facts.rights == ("host_namespaces=network", "seccomp_unconfined")
     assert done.sizes["criu"] == found.criu.size
     del box.fake.state.images[NAME]
     box.untouched()

@@ -87,6 +87,22 @@ def test_the_annotation_is_as_it_was() -> None:
     assert Facts.parse(text) == FACTS
 
 
+@pytest.mark.parametrize(
+    ("value", "rights"),
+    [
+        (None, None),
+        ("devices=all", None),
+        ({}, None),
+        ([], ()),
+        (["devices=all", 7, "privileged"], ("devices=all", "privileged")),
+    ],
+)
+def test_rights_that_are_recorded_and_none(value: Any, rights: Any) -> None:
+    found = Facts.from_json({**DOCUMENT, "rights": value})
+    assert found.rights == rights
+    assert found.to_json().get("rights") == (None if rights is None else list(rights))
+
+
 @pytest.mark.parametrize("gpus", [{}, {"gpu": None}])
 def test_nobody_looked_is_not_none_found(gpus: dict[str, Any]) -> None:
     document = {key: value for key, value in DOCUMENT.items() if key != "gpu"}
