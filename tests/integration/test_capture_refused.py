@@ -205,6 +205,16 @@ def test_a_process_that_ends_by_the_capture_is_told(node: Node, run_module: RunM
 
 
 @pytest.mark.usefixtures("clean")
+def test_one_that_ends_when_a_paused_workload_goes_on_is_told(node: Node, run_module: RunModule) -> None:
+    run(node, command=("/bin/sh", "-c", f"/bin/sleep 1000 & {COUNT}"))
+    assert run_module("containerd_checkpoint", wanted(leave="paused"))["ended"] == []
+    done = run_module("containerd_checkpoint", wanted(state="settled", leave="running"))
+    assert "sleep" in [process["command"] for process in done["ended"]]
+    workload.await_count(node, NAME, workload.count(node, NAME) + 2)
+    workload.ctr(node, "k8s.io", "images", "rm", "--sync", REF)
+
+
+@pytest.mark.usefixtures("clean")
 def test_a_task_that_ends_by_the_capture_is_told(node: Node, run_module: RunModule, expect_failure: RunModule) -> None:
     run(node, command=("/bin/sh", "-c", "echo 2 > /var/count; exec /bin/sleep 1000"))
     done = run_module("containerd_checkpoint", wanted(leave="running"))

@@ -13,14 +13,15 @@ from __future__ import annotations
 import time
 from contextlib import ExitStack
 from dataclasses import dataclass
+from typing import Any
 
 from .._checkpoint import reader as checkpoint_reader
 from .._containerd import containers, content, images, task_removal, tasks
 from .._containerd.client import Client
 from .._containerd.tasks import Task
-from .._core.errors import ConflictError, InputError
+from .._core.errors import ConflictError, InputError, RestoreError
 from .._host import run_lock
-from . import mark as capture_mark, needs, preflight, recovery, settle, signals as capture_signals
+from . import mark as capture_mark, needs, preflight, recovery, settle, signals as capture_signals, survivors
 from .mark import Mark
 from .params import PAUSED, RUNNING, STOPPED, CaptureParams, CaptureResult
 from .preflight import Subject
@@ -64,11 +65,20 @@ def captured(client: Client, params: CaptureParams, check: bool) -> CaptureResul
         mark_file = stack.enter_context(capture_mark.locked(*place))
         begun = time.monotonic()
         earlier = _earlier(client, params, mark_file.read())
+        ended: list[dict[str, Any]] = []
+        told: list[str] = []
         if earlier.broken_off is not None:
             # Before anything else can fail: the workload may be standing still.
-            recovery.recover(client, params, mark_file, earlier.broken_off)
-        planned = plan(client, params, earlier, resumed=True)
+            ended = recovery.recover(client, params, mark_file, earlier.broken_off)
+            told = survivors.sentences(params.container_id, earlier.broken_off.pid, ended)
+        try:
+            planned = plan(client, params, earlier, resumed=True)
+        except RestoreError as error:
+            error.message = " ".join([error.message, *told])
+            raise
         result = planned.result
+        result.ended = ended
+        result.warnings += told
         if planned.subject is not None:
             result.seconds["preflight"] = round(time.monotonic() - begun, 3)
             with capture_signals.deferred(params.container_id) as signals:

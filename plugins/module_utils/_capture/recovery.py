@@ -12,7 +12,7 @@ from __future__ import annotations
 import os
 import shutil
 import time
-from typing import Callable
+from typing import Any, Callable
 
 from .._containerd import containers, leases, snapshots, task_removal, tasks
 from .._containerd.client import Client
@@ -31,8 +31,10 @@ from .._core.errors import (
 from .._criu import dump_config
 from .._gpu import state as gpu_state, transitions
 from .._gpu.driver import QUERY, Driver
+from .._gpu.processes import Scope
 from .._host import cgroup, memory, processes as host_processes
-from . import unlinked_files
+from .._host.processes import Process
+from . import survivors, unlinked_files
 from .mark import ENDING, KEPT_PAUSED, Mark, MarkFile
 from .params import CaptureParams
 
@@ -56,13 +58,21 @@ def describe(container_id: str, mark: Mark) -> str:
     return f"resume {container_id}, which a capture as {mark.name} that was broken off may have left paused"
 
 
-def recover(client: Client, params: CaptureParams, mark_file: MarkFile, mark: Mark) -> None:
+def recover(
+    client: Client,
+    params: CaptureParams,
+    mark_file: MarkFile,
+    mark: Mark,
+    sleep: Callable[[float], None] = time.sleep,
+) -> list[dict[str, Any]]:
     """Have the workload of a broken-off capture go on, take away what that one made, and clear the mark.
 
+    The result has the processes that ended when they were to go on, as :func:`_capture.survivors.ended`.
     Raises ConflictError ``capture_busy`` when CRIU is still at it after the time that a dump may take, and what
     :func:`_gpu.state.ensure` raises; the mark stays in both cases.
     """
-    container_id = params.container_id
+    container_id, access = params.container_id, params.access
+    paused: dict[Process, str] = {}
     if marked_task(client, container_id, mark, params.access.proc) is not None:
         await_dump(container_id, mark.directory, _dump_seconds(client, params, mark), params.access.proc)
         try:
@@ -70,10 +80,12 @@ def recover(client: Client, params: CaptureParams, mark_file: MarkFile, mark: Ma
         finally:
             # Its pause may have come after the run was killed.
             if is_paused(tasks.get(client, container_id)):
+                paused = survivors.living(Scope(task_pid=mark.pid, proc=access.proc, cgroup_root=access.cgroup_root))
                 resume(client, container_id)
         if mark.phase == ENDING:
             # Its image is complete, and SIGKILL may have been sent.
             task_removal.end(client, container_id, 0.0)
+            paused = {}
         elif mark.cuda:
             try:
                 resume_cuda(client, params.cuda(mark.cuda_state))
@@ -85,6 +97,10 @@ def recover(client: Client, params: CaptureParams, mark_file: MarkFile, mark: Ma
     dump_config.remove_stale(config.path if config and config.ours else dump_config.NODE_CONFIG)
     remove_leftovers(client, mark)
     mark_file.clear()
+    if not paused:
+        return []
+    sleep(survivors.MOMENT)
+    return survivors.ended(paused, access.proc)
 
 
 def _dump_seconds(client: Client, params: CaptureParams, mark: Mark) -> float:

@@ -111,8 +111,9 @@ class Capture:
                 self._mark_file.write(mark)
             self._finish(digest, criu)
             if self._params.leave == RUNNING:
-                self._result.ended = survivors.ended(self._captured, self._params.access.proc)
-                self._result.warnings += self._ended_sentences(self._result.ended)
+                found = survivors.ended(self._captured, self._params.access.proc)
+                self._result.ended = [*self._result.ended, *found]
+                self._result.warnings += self._ended_sentences(found)
             if self._resume_error is not None:
                 raise self._resume_error
         except BaseException as error:
@@ -405,7 +406,7 @@ class Capture:
             error.message = " ".join([error.message, *self._ended_sentences(found)])
 
     def _ended_sentences(self, found: list[dict[str, Any]]) -> list[str]:
-        return [survivors.sentence(self._params.container_id, self._subject.task.pid, found)] if found else []
+        return survivors.sentences(self._params.container_id, self._subject.task.pid, found)
 
     @contextmanager
     def _timed(self, phase: str) -> Iterator[None]:

@@ -17,7 +17,7 @@ from .._containerd import containers, task_removal, tasks
 from .._containerd.client import Client
 from .._core.errors import ConflictError
 from .._host import run_lock
-from . import mark as capture_mark, recovery
+from . import mark as capture_mark, recovery, survivors
 from .mark import Mark, MarkFile
 from .params import STOPPED, CaptureParams, CaptureResult
 
@@ -99,7 +99,9 @@ def execute(client: Client, params: CaptureParams, mark_file: MarkFile, planned:
         recovery.remove_leftovers(client, planned.mark)
         mark_file.clear()
     else:
-        recovery.recover(client, params, mark_file, planned.mark)
+        result, mark = planned.result, planned.mark
+        result.ended = recovery.recover(client, params, mark_file, mark)
+        result.warnings += survivors.sentences(params.container_id, mark.pid, result.ended)
 
 
 def end_task(client: Client, container_id: str, mark_file: MarkFile, mark: Mark) -> None:

@@ -14,17 +14,23 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from .._core.errors import NodeError
 from .._gpu.processes import Scope
 from .._host import processes as host_processes
 from .._host.processes import Process
 
+#: Seconds after which a process that takes an interruption for an error has ended.
+MOMENT = 0.1
 #: As many are named in a sentence.
 _NAMED = 5
 
 
 def living(scope: Scope) -> dict[Process, str]:
-    """The processes that live now, with their names. Raises NodeError ``cgroup_of_process``."""
-    return {process: host_processes.command(process.pid, scope.proc) for process in scope.processes()}
+    """The processes that live now, with their names; none where nobody tells: that must keep nothing from going on."""
+    try:
+        return {process: host_processes.command(process.pid, scope.proc) for process in scope.processes()}
+    except NodeError:
+        return {}
 
 
 def ended(before: Mapping[Process, str], proc: str = "/proc") -> list[dict[str, Any]]:
@@ -35,16 +41,17 @@ def ended(before: Mapping[Process, str], proc: str = "/proc") -> list[dict[str, 
     ]
 
 
-def sentence(container_id: str, task_pid: int, found: Sequence[Mapping[str, Any]]) -> str:
-    """What an operator has to hear; ``found`` is not empty."""
+def sentences(container_id: str, task_pid: int, found: Sequence[Mapping[str, Any]]) -> list[str]:
+    """What an operator has to hear, which is nothing where none has ended."""
+    if not found:
+        return []
     names = ", ".join(f"{process['pid']} ({process['command']})" for process in found[:_NAMED])
     names += f" and {len(found) - _NAMED} more" if len(found) > _NAMED else ""
     whole = any(process["pid"] == task_pid for process in found)
-    return (
+    what = (
         f"The task of {container_id} has ended since it was to go on: process {names}."
         if whole
         else f"Of the captured processes of {container_id}, {names} ended when they went on."
-    ) + (
-        " A dump interrupts system calls, and a program that takes that for an error ends (a sleep without a retry, as "
-        "busybox has it)."
     )
+    why = "A dump interrupts system calls, and a program that takes that for an error ends"
+    return [f"{what} {why} (a sleep without a retry, as busybox has it)."]

@@ -339,13 +339,15 @@ def stays_alive(client: Client, params: TaskParams, pid: int, seconds: float) ->
     code = status if status is not None else task.exit_status if task and task.status == "STOPPED" else None
     how = "an exit status that containerd did not learn" if code is None else f"exit status {code}"
     tail = container_stdio.tail(params.stderr) or container_stdio.tail(params.stdout)
+    seen = "Its last output is in failure.details.output."
+    hints = [seen if tail else "Give stdout or stderr a file to see its last output."]
+    if params.checkpoint and code == 0:
+        hints.append("A dump interrupts system calls, which ends a program that takes that for an error.")
     raise RestoreError(
         "process_died",
         f"The process of the container {params.container_id} (pid {pid}) ended within {params.alive_seconds:g} s after "
         f"the start, with {how}" + (f" (signal {code - 128})" if code and code > 128 else "") + ".",
-        "Its last output is in failure.details.output."
-        if tail
-        else "Give stdout or stderr a file to see its last output.",
+        " ".join(hints),
         details={"exit_status": code, "output": tail},
     )
 

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -22,6 +24,7 @@ from ansible_collections.gpuops.restore.plugins.module_utils._containerd.contain
 from ansible_collections.gpuops.restore.plugins.module_utils._containerd.messages import message, pack
 from ansible_collections.gpuops.restore.plugins.module_utils._core.errors import RestoreError
 from ansible_collections.gpuops.restore.plugins.module_utils._gpu.access import GpuAccess
+from ansible_collections.gpuops.restore.plugins.module_utils._host import processes as host_processes
 from ansible_collections.gpuops.restore.tests.unit.helpers.containerd_node import Node
 from ansible_collections.gpuops.restore.tests.unit.helpers.containerd_samples import BASE_NAME, CRIU_FILES, spec
 from ansible_collections.gpuops.restore.tests.unit.helpers.cuda_node import FakeNode
@@ -123,6 +126,13 @@ def record(node: Node, **changes: Any) -> Any:
         snapshotter="overlayfs",
         snapshot_key=BOX,
     )
+
+
+def end(pid: int) -> None:
+    """Have a process end; as a zombie it is no process any more."""
+    os.kill(pid, signal.SIGKILL)
+    while host_processes.start_time(pid) is not None:
+        time.sleep(0.005)
 
 
 def process() -> Iterator[int]:

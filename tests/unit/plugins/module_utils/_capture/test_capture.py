@@ -9,8 +9,6 @@ from __future__ import annotations
 import dataclasses
 import datetime
 import os
-import signal
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -62,13 +60,6 @@ second = pytest.fixture(capture_samples.process)
 @pytest.fixture
 def box(fake: FakeContainerd, client: Client, node: Node, tmp_path: Path, process: int) -> Iterator[Box]:
     yield Box(fake, client, node, tmp_path, process)
-
-
-def end(pid: int) -> None:
-    """Have a process end; as a zombie it is no process any more."""
-    os.kill(pid, signal.SIGKILL)
-    while host_processes.start_time(pid) is not None:
-        time.sleep(0.005)
 
 
 # --- what it does
@@ -373,7 +364,7 @@ def test_a_failure_is_told_as_it_is(box: Box, name: str) -> None:
 def test_processes_that_end_when_the_workload_goes_on_are_told(box: Box, second: int) -> None:
     box.hold(box.pid, second)
     (box.here.proc / str(second) / "comm").write_text("sleep\n", encoding="ascii")
-    box.fake.on("Tasks/Resume", lambda _context: end(second))
+    box.fake.on("Tasks/Resume", lambda _context: capture_samples.end(second))
     done = box.capture()
     assert done.ended == [{"pid": second, "command": "sleep"}]
     assert f"Of the captured processes of {BOX}, {second} (sleep) ended" in done.warnings[0]
@@ -381,7 +372,7 @@ def test_processes_that_end_when_the_workload_goes_on_are_told(box: Box, second:
 
 
 def test_a_task_that_ends_when_it_is_to_go_on_is_told(box: Box) -> None:
-    box.fake.on("Tasks/Resume", lambda _context: end(box.pid))
+    box.fake.on("Tasks/Resume", lambda _context: capture_samples.end(box.pid))
     done = box.capture()
     assert [process["pid"] for process in done.ended] == [box.pid]
     assert f"The task of {BOX} has ended" in done.warnings[0]
@@ -389,7 +380,7 @@ def test_a_task_that_ends_when_it_is_to_go_on_is_told(box: Box) -> None:
 
 def test_a_failure_after_which_the_task_has_ended_says_so(box: Box) -> None:
     box.fake.fail("Tasks/Checkpoint", "INTERNAL", "no luck")
-    box.fake.on("Tasks/Resume", lambda _context: end(box.pid))
+    box.fake.on("Tasks/Resume", lambda _context: capture_samples.end(box.pid))
     error = box.fails()
     assert error.message.startswith("CRIU could not dump") and f"The task of {BOX} has ended" in error.message
     assert error.details["ended"] == [{"pid": box.pid, "command": "?"}]
@@ -397,9 +388,21 @@ def test_a_failure_after_which_the_task_has_ended_says_so(box: Box) -> None:
 
 @pytest.mark.parametrize("leave", ["paused", "stopped"])
 def test_what_is_not_to_go_on_is_not_looked_for(box: Box, leave: str) -> None:
-    box.fake.on("Images/Create", lambda _context: end(box.pid))
+    box.fake.on("Images/Create", lambda _context: capture_samples.end(box.pid))
     done = box.capture(leave=leave)
     assert (done.ended, done.warnings) == ([], [])
+
+
+def test_what_ends_when_the_next_run_resumes_it_is_told(box: Box, second: int) -> None:
+    """Of a run that was killed."""
+    box.hold(box.pid, second)
+    box.fake.fail("Tasks/Resume", "INTERNAL", "no luck")
+    box.fails()
+    box.fake.heal()
+    box.fake.on("Tasks/Resume", lambda _context: capture_samples.end(second))
+    done = box.capture()
+    assert second in [process["pid"] for process in done.ended]
+    assert any(str(second) in warning for warning in done.warnings)
 
 
 def test_a_task_that_cannot_be_resumed_is_said_and_the_next_run_does_it(box: Box) -> None:

@@ -67,6 +67,21 @@ def test_settled_has_it_go_on_or_end_once(box: Box, leave: str, status: int) -> 
     assert box.status() == status
 
 
+def test_what_ends_when_it_goes_on_is_told(box: Box) -> None:
+    box.capture(leave="paused")
+    box.fake.on("Tasks/Resume", lambda _context: capture_samples.end(box.pid))
+    done = settle(box, leave="running")
+    assert [process["pid"] for process in done.ended] == [box.pid]
+    assert f"The task of {BOX} has ended" in done.warnings[0]
+
+
+def test_what_is_ended_is_not_told(box: Box) -> None:
+    box.capture(leave="paused")
+    box.fake.on("Tasks/Kill", lambda _context: capture_samples.end(box.pid))
+    done = settle(box, leave="stopped")
+    assert (done.ended, done.warnings) == ([], [])
+
+
 def test_a_foreign_container_is_not_ended_without_force(box: Box) -> None:
     box.capture(leave="paused")
     with pytest.raises(RestoreError) as caught:
