@@ -35,6 +35,15 @@ snapshotter:
 mounts:
   description:
     - Sources of bind mounts as they were, mapped to what they are on this node. A source below a given one is mapped with it.
+    - Files of NVIDIA's driver that are not where they were are found by themselves, also those of another release, where this
+      node has exactly one.
+  type: dict
+  default: {}
+added_mounts:
+  description:
+    - Bind mounts that the original had and its spec does not name, as a runtime or a hook adds them and other tools' checkpoints
+      do not tell. Their places in the container, and what is mounted there on this node.
+    - What lacks is named by the preflight (C(mount_unnamed)), once the checkpoint is staged.
   type: dict
   default: {}
 network:

@@ -42,6 +42,7 @@ WORKLOAD_ORIGINAL: Spec = {
     "image": {"type": "str"},
     "snapshotter": {"type": "str"},
     "mounts": {"type": "dict", "default": {}},
+    "added_mounts": {"type": "dict", "default": {}},
     "network": {"type": "str"},
     **VERIFY_KEY,
 }

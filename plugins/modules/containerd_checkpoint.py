@@ -340,6 +340,21 @@ unlinked_files:
   elements: dict
   returned: success
   sample: [{pid: 41240, path: /dev/shm/sem.mp-4hq2e1u6}]
+mounts_taken:
+  description:
+    - Mounts that no spec names, as hooks of a runtime make them, and what of the node is mounted there. Each is a bind mount of
+      the captured spec.
+  type: list
+  elements: dict
+  returned: success
+  sample: [{destination: /usr/bin/nvidia-smi, source: /usr/bin/nvidia-smi}]
+added_by_runtime:
+  description:
+    - What the container's runtime has added to the spec in containerd's record, all of which is in the captured one. Destinations
+      of mounts, paths of devices, names of environment variables, programs of hooks.
+  type: dict
+  returned: success
+  sample: {mounts: [/usr/lib/x86_64-linux-gnu/libcuda.so.580.159.04], devices: [/dev/nvidia0], env: [], hooks: []}
 lock_attempts:
   description: How often it was tried to lock all CUDA processes, which may wait for each other; 0 where there was none to lock.
   type: int
@@ -428,6 +443,8 @@ def step(module: AnsibleModule, client: Client) -> dict[str, Any]:
         "ended": done.ended,
         "criu_options": done.criu_options,
         "unlinked_files": done.unlinked_files,
+        "mounts_taken": done.mounts_taken,
+        "added_by_runtime": done.added_by_runtime,
         "lock_attempts": done.lock_attempts,
         "recorded": done.facts.to_json(),
         "recovered": done.recovered,

@@ -77,6 +77,13 @@ EXAMPLES = r"""
       /var/lib/kubelet/pods/0b2d/volumes/data: /srv/data
     network: host
 
+- name: From a checkpoint of ctr's, which lacks what the original's runtime had added
+  gpuops.restore.containerd_container:
+    container_id: pytorch-training
+    checkpoint: registry.local/pytorch-training-checkpoint:by-ctr
+    added_mounts:
+      /usr/lib/x86_64-linux-gnu/libcuda.so.580.159.04: /usr/lib/x86_64-linux-gnu/libcuda.so.580.159.04
+
 - name: Remove it again, its task having been removed before
   gpuops.restore.containerd_container:
     container_id: pytorch-training

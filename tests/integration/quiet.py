@@ -9,9 +9,9 @@ from __future__ import annotations
 import runpy
 import sys
 
-from ansible_collections.gpuops.restore.plugins.module_utils._capture import resources
+from ansible_collections.gpuops.restore.plugins.module_utils._capture import mounts
 
 if __name__ == "__main__":
-    resources.unnamed_mounts = lambda _mounts, _spec: []  # type: ignore[assignment]
+    mounts.unnamed = lambda _mounts, _spec, _root="": []  # type: ignore[assignment]
     module = sys.argv.pop(1)
     runpy.run_module(f"ansible_collections.gpuops.restore.plugins.modules.{module}", run_name="__main__")

@@ -128,6 +128,8 @@ def plan(client: Client, params: CaptureParams, earlier: Earlier, resumed: bool)
     result.accepted = list(subject.accepted)
     result.unlinked_files = [file.result() for file in subject.found.unlinked]
     result.criu_options = [need.result() for need in needs.needs(subject.found, params.criu)]
+    result.mounts_taken = [mount.result() for mount in subject.taken]
+    result.added_by_runtime = subject.edits.result()
     result.actions += _actions(params, subject)
     return Plan(result, subject)
 

@@ -112,16 +112,19 @@ class Need:
         return {"option": self.option, "value": self.value, "why": self.why}
 
 
-def look(container: Container, first: int, pids: Sequence[int], proc: str = "/proc") -> Found:
-    """Look at the processes; those that have ended have nothing. ``first``: the container's first one."""
+def look(container: Container, first: int, pids: Sequence[int], proc: str = "/proc", root: str = "") -> Found:
+    """Look at the processes; those that have ended have nothing.
+
+    ``first``: the container's first one; ``root``: its root file system, in which links of its spec are followed.
+    """
     connections, waiting = _tcp(pids, proc)
     return Found(
         connections=tuple(connections),
         waiting=tuple(waiting),
         locks=tuple(dict.fromkeys(lock for pid in pids for lock in _locks(pid, proc))),
         outside=tuple(unix_sockets.leading_outside(first, pids, proc)),
-        unlinked=tuple(unlinked_files.find(pids, container.spec, proc)),
-        nameless=tuple(unlinked_files.nameless(pids, container.spec, proc)),
+        unlinked=tuple(unlinked_files.find(pids, container.spec, proc, root)),
+        nameless=tuple(unlinked_files.nameless(pids, container.spec, proc, root)),
     )
 
 

@@ -142,6 +142,10 @@ class CaptureResult:
     criu_options: list[dict[str, Any]] = field(default_factory=list)
     #: The deleted files that CRIU took along by another name, as UnlinkedFile.result.
     unlinked_files: list[dict[str, Any]] = field(default_factory=list)
+    #: Mounts that no spec names and CRIU was told of, as Taken.result.
+    mounts_taken: list[dict[str, str]] = field(default_factory=list)
+    #: What the runtime has added to containerd's spec, as Edits.result.
+    added_by_runtime: dict[str, list[str]] = field(default_factory=dict)
     before: dict[str, Any] = field(default_factory=dict)
     after: dict[str, Any] = field(default_factory=dict)
     actions: list[str] = field(default_factory=list)

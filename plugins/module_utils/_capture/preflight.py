@@ -14,6 +14,7 @@ from typing import Any
 
 from .._checkpoint import reader as checkpoint_reader, staging, staging_root
 from .._containerd import daemon, images, snapshots, space
+from .._containerd.bundle import Edits
 from .._containerd.client import Client
 from .._containerd.containers import Container
 from .._containerd.images import Image
@@ -22,11 +23,23 @@ from .._core import files
 from .._core.errors import ConflictError, InputError, NodeError, RestoreError, combined
 from .._criu import known_limits
 from .._gpu import devices, forks, peer_access, processes as gpu_processes, shared_gpus, state as gpu_state
-from .._host import cgroup, memory as host_memory, mountinfo
+from .._host import cgroup, memory as host_memory
 from .._image import unpack
 from .._oci import spec_namespaces
-from . import gpu, inet_sockets, layer, needs, own_network, resources, restorable, targets, unsupported
+from . import (
+    gpu,
+    inet_sockets,
+    layer,
+    mounts,
+    needs,
+    own_network,
+    resources,
+    restorable,
+    targets,
+    unsupported,
+)
 from .gpu import Gpus
+from .mounts import Taken
 from .needs import Found
 from .params import CaptureParams, DumpOptions
 
@@ -35,6 +48,7 @@ from .params import CaptureParams, DumpOptions
 class Subject:
     """What is captured."""
 
+    #: As it runs.
     container: Container
     task: Task
     #: The image that the container was made of; None where it is not on the node.
@@ -46,6 +60,12 @@ class Subject:
     found: Found = field(default_factory=Found)
     #: What was found of what the operator vouches for, as restorable.vouched.
     accepted: tuple[dict[str, str], ...] = ()
+    #: Of which CRIU has to be told.
+    taken: tuple[Taken, ...] = ()
+    #: What the runtime has added to containerd's spec.
+    edits: Edits = field(default_factory=Edits)
+    #: The root file system, in which links of the spec's paths are followed.
+    root: str = ""
     warnings: tuple[str, ...] = ()
 
 
@@ -55,6 +75,8 @@ def examine(client: Client, params: CaptureParams, container: Container, task: T
     Raises the RestoreError of the one problem, or one that names all of them.
     """
     access = params.access
+    running = mounts.survey(client.namespace, container, task, access.proc)
+    container = running.container
     problems: list[RestoreError] = []
     warnings: list[str] = []
     gpus = Gpus()
@@ -90,12 +112,13 @@ def examine(client: Client, params: CaptureParams, container: Container, task: T
     problems += _version_problems(container, tgids, path, access.proc)
     problems += unsupported.problems(container, task.pid, tgids, access.proc)
     problems += _resource_problems(container, tgids, params.criu, access.proc)
-    problems += _mount_problems(container, task, access.proc)
-    found = needs.look(container, task.pid, tgids, access.proc)
+    problems += running.problems
+    warnings += running.warnings
+    found = needs.look(container, task.pid, tgids, access.proc, running.root)
     problems += needs.problems(container, found, params.criu)
     dump = memory + gpus.vram + found.nameless_bytes
     problems += _space_problems(client, params.staging_dir, dump, written)
-    problems += restorable.problems(container, task.pid, params.criu.empty_namespaces, access.proc)
+    problems += restorable.problems(container, task.pid, params.criu.empty_namespaces, access.proc, running.root)
     problems, accepted = restorable.vouched(problems, params.accept)
     if problems:
         raise combined(problems)
@@ -113,7 +136,19 @@ def examine(client: Client, params: CaptureParams, container: Container, task: T
             f"The image {container.image} of {container.id} is not on this node: the checkpoint only names it, and "
             "whoever restores it has to have it."
         )
-    return Subject(container, task, base, gpus, memory, found, tuple(accepted), tuple(warnings))
+    return Subject(
+        container=container,
+        task=task,
+        base=base,
+        gpus=gpus,
+        memory_bytes=memory,
+        found=found,
+        taken=tuple(running.taken),
+        edits=running.edits,
+        root=running.root,
+        accepted=tuple(accepted),
+        warnings=tuple(warnings),
+    )
 
 
 def base_image(client: Client, container: Container) -> Image | None:
@@ -220,22 +255,6 @@ def _resource_problems(container: Container, pids: Sequence[int], options: DumpO
             )
         )
     return problems
-
-
-def _mount_problems(container: Container, task: Task, proc: str) -> list[NodeError]:
-    mounts = mountinfo.parse(mountinfo.read(f"{proc}/{task.pid}/mountinfo"))
-    found = resources.unnamed_mounts(mounts, container.spec)
-    if not found:
-        return []
-    names = ", ".join(f"{mount.mount_point} ({mount.fstype})" for mount in found)
-    return [
-        NodeError(
-            "mount_not_in_spec",
-            f"The container {container.id} has mounts that its spec does not name, so CRIU cannot take them: {names}.",
-            "Name each as a mount of its own in the spec, bind without rbind, or unmount it in the container.",
-            details={"mounts": [mount.mount_point for mount in found]},
-        )
-    ]
 
 
 def _space_problems(client: Client, staging_dir: str, dump: int, written: int) -> list[NodeError]:

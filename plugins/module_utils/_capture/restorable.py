@@ -18,7 +18,7 @@ from .._core.errors import InputError, NodeError, RestoreError
 from .._gpu import peer_access, shared_gpus
 from .._host import mountinfo
 from .._oci import spec_namespaces, spec_validate
-from . import own_network, targets
+from . import mounts, own_network, targets
 
 _LOST = "If it is so, the capture ends the workload, and its checkpoint cannot be restored."
 #: The refusals that an operator may vouch for, and what becomes of the capture then.
@@ -51,9 +51,12 @@ def warning(taken: Mapping[str, str]) -> str:
 
 
 def problems(
-    container: Container, pid: int, empty_namespaces: Collection[str], proc: str = "/proc"
+    container: Container, pid: int, empty_namespaces: Collection[str], proc: str = "/proc", root: str = ""
 ) -> list[RestoreError]:
-    """What of the container's spec, mounts and network no restore brings back. ``pid``: its first process."""
+    """What of the container's spec, mounts and network no restore brings back.
+
+    ``pid``: its first process; ``root``: its root file system, in which links are followed.
+    """
     spec = container.spec
     try:
         spec_validate.check(spec)
@@ -61,7 +64,7 @@ def problems(
         return [error]
     found: list[RestoreError] = [*spec_namespaces.unrestorable(spec)]
     found += _link_problems(container.id, spec)
-    found += _replaced_problems(container.id, spec, f"{proc}/{pid}/mountinfo")
+    found += _replaced_problems(container.id, spec, f"{proc}/{pid}/mountinfo", root)
     lost = [] if own_network.KIND in empty_namespaces else own_network.lost(spec, pid, proc)
     return found + ([own_network.problem(container.id, lost)] if lost else [])
 
@@ -86,20 +89,20 @@ def _link_problems(container_id: str, spec: Mapping[str, Any]) -> list[NodeError
     return found
 
 
-def _replaced_problems(container_id: str, spec: Mapping[str, Any], path: str) -> list[NodeError]:
+def _replaced_problems(container_id: str, spec: Mapping[str, Any], path: str, root: str) -> list[NodeError]:
     """Sources that were deleted, or replaced by others, since the container began.
 
     The kernel appends ``//deleted`` to their root, and CRIU, which wants to make such a file again, finds the new one
     in its way ("Can't re-create deleted file", mount-v2.c; seen with CRIU 4.1.1 and 4.2.1).
     """
     binds = {
-        os.path.normpath(mount["destination"]): mount.get("source") or ""
+        mounts.place(mount["destination"], root): mount.get("source") or ""
         for mount in spec.get("mounts") or ()
         if spec_validate.is_bind(mount)
     }
     found = []
     for mount in mountinfo.parse(mountinfo.read(path)):
-        source = binds.get(os.path.normpath(mount.mount_point))
+        source = binds.get(mount.mount_point)
         if source is not None and mount.root.endswith("//deleted"):
             found.append(
                 NodeError(

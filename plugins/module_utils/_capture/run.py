@@ -32,7 +32,7 @@ from .._host.processes import Process
 from .._oci import spec_rights, spec_validate
 from .._oci.facts import Facts
 from .._oci.image import Descriptor
-from . import layer as capture_layer, mark as capture_mark, needs, recovery, settle, survivors, unlinked_files
+from . import layer as capture_layer, mark as capture_mark, mounts, needs, recovery, settle, survivors, unlinked_files
 from .mark import Mark, MarkFile
 from .needs import Found, Need
 from .params import PAUSED, RUNNING, STOPPED, CaptureParams, CaptureResult
@@ -160,7 +160,7 @@ class Capture:
         facts = self._facts()
         for directory in (self._images, self._work):
             state_dir.make_private(directory, params.staging_dir)
-        mounts = capture_layer.prepare(client, self._container, mark.view, mark.copy)
+        sides = capture_layer.prepare(client, self._container, mark.view, mark.copy)
         with ExitStack() as stack:
             if self._subject.gpus.suspend:
                 self._enlarge_pages(stack)
@@ -178,13 +178,13 @@ class Capture:
                 self._dump()
             self._signals.raise_if_any()
             with self._timed("layer"), self._links(mark):
-                layer = None if capture_layer.copy(mounts) else capture_layer.write(client, mounts, copied=False)
+                layer = None if capture_layer.copy(sides) else capture_layer.write(client, sides, copied=False)
             if params.leave == RUNNING:
                 self._resume(begun)
         if self._resume_error is None:
             self._signals.raise_if_any()
         with self._timed("upload"):
-            layer = layer or capture_layer.write(client, mounts, copied=True)
+            layer = layer or capture_layer.write(client, sides, copied=True)
             recovery.remove_snapshots(client, mark)
             return self._write_image(layer, facts)
 
@@ -244,7 +244,7 @@ class Capture:
     def _dump(self) -> None:
         criu, container, access = self._params.criu, self._container, self._params.access
         tgids = cgroup.tgids_of(self._subject.task.pid, access.proc, access.cgroup_root)
-        self._found = needs.look(container, self._subject.task.pid, tgids, access.proc)
+        self._found = needs.look(container, self._subject.task.pid, tgids, access.proc, self._subject.root)
         self._needs = needs.needs(self._found, criu)
         self._result.unlinked_files = [file.result() for file in self._found.unlinked]
         self._result.criu_options = [need.result() for need in self._needs]
@@ -253,7 +253,7 @@ class Capture:
             # What has to stand there does, or the preflight would have refused.
             self._call_criu()
             return
-        with config.for_dump(needs.lines(self._needs, criu)):
+        with config.for_dump([*needs.lines(self._needs, criu), *mounts.external(self._subject.taken)]):
             self._call_criu()
 
     def _call_criu(self) -> None:

@@ -25,7 +25,7 @@ from .._core.errors import NodeError, RestoreError
 from .._criu import dump_config
 from .._host import mountinfo
 from .._host.mountinfo import Mount
-from . import resources
+from . import mounts as container_mounts, resources
 from .params import OFF, DumpOptions
 
 #: CRIU's option for them.
@@ -61,17 +61,20 @@ class UnlinkedFile:
         return f"{self.path} of process {self.pid}"
 
 
-def find(pids: Sequence[int], spec: Mapping[str, Any], proc: str = "/proc") -> list[UnlinkedFile]:
-    """Each file that has another name, once for each process; processes that have ended hold none."""
-    return [file for file in _deleted(pids, spec, proc) if file.links]
+def find(pids: Sequence[int], spec: Mapping[str, Any], proc: str = "/proc", root: str = "") -> list[UnlinkedFile]:
+    """Each file that has another name, once for each process; processes that have ended hold none.
+
+    ``root``: the container's root file system, in which links of its spec's paths are followed.
+    """
+    return [file for file in _deleted(pids, spec, proc, root) if file.links]
 
 
-def nameless(pids: Sequence[int], spec: Mapping[str, Any], proc: str = "/proc") -> list[UnlinkedFile]:
+def nameless(pids: Sequence[int], spec: Mapping[str, Any], proc: str = "/proc", root: str = "") -> list[UnlinkedFile]:
     """Each file that no name leads to any more. Not those that never had one (memfd), which are on no mount."""
-    return [file for file in _deleted(pids, spec, proc) if not file.links and file.place != NOWHERE]
+    return [file for file in _deleted(pids, spec, proc, root) if not file.links and file.place != NOWHERE]
 
 
-def _deleted(pids: Sequence[int], spec: Mapping[str, Any], proc: str) -> list[UnlinkedFile]:
+def _deleted(pids: Sequence[int], spec: Mapping[str, Any], proc: str, root: str) -> list[UnlinkedFile]:
     found: dict[tuple[int, tuple[int, int]], UnlinkedFile] = {}
     mounts: dict[int, Mount] | None = None
     for pid in pids:
@@ -82,7 +85,7 @@ def _deleted(pids: Sequence[int], spec: Mapping[str, Any], proc: str) -> list[Un
             status, mount_id = looked_up
             if mounts is None:
                 mounts = {mount.mount_id: mount for mount in resources.mounts(pids, proc)}
-            place = _place(mounts.get(mount_id), spec)
+            place = _place(mounts.get(mount_id), spec, root)
             identity = (status.st_dev, status.st_ino)
             file = UnlinkedFile(pid, path, place, handle, identity, status.st_nlink, status.st_blocks * 512)
             found.setdefault((pid, identity), file)
@@ -229,9 +232,9 @@ def _look_up(handle: str, proc: str) -> tuple[os.stat_result, int] | None:
     return status, mount
 
 
-def _place(mount: Mount | None, spec: Mapping[str, Any]) -> str:
+def _place(mount: Mount | None, spec: Mapping[str, Any], root: str) -> str:
     if mount is None:
         return NOWHERE
     if mount.mount_point == "/":
         return LAYER
-    return DUMPED if resources.is_dumped(mount, spec) else OUTSIDE
+    return DUMPED if container_mounts.is_dumped(mount, spec, root) else OUTSIDE

@@ -20,7 +20,7 @@ from typing import Any
 from .._containerd.containers import Container
 from .._core.errors import NodeError
 from .._host import mountinfo, processes
-from . import inet_sockets, resources
+from . import inet_sockets, mounts as container_mounts
 
 _IO_URING = "anon_inode:[io_uring]"
 #: Beginnings of what descriptors and mappings of other kinds lead to; those of drivers go with a CUDA checkpoint.
@@ -176,7 +176,7 @@ def _queues_left(pid: int, spec: Mapping[str, Any], proc: str) -> Iterator[str]:
     except OSError:
         return
     for mount in mounts:
-        if mount.fstype == "mqueue" and resources.is_dumped(mount, spec):
+        if mount.fstype == "mqueue" and container_mounts.is_dumped(mount, spec):
             try:
                 names = sorted(os.listdir(f"{proc}/{pid}/root{mount.mount_point}"))
             except OSError:

@@ -186,7 +186,8 @@ def _require_kinds(client: Client, wanted: Container, files: Files) -> None:
     """Every bind source is what the container had there, as its files tell. Raises NodeError ``mount_source_kind``."""
     rootfs = snapshots.mounts(client, wanted.snapshotter, wanted.snapshot_key)
     kinds = mounts.bind_kinds(rootfs, wanted.spec.get("mounts") or ())
-    problems = mounts.problems(wanted.spec, expected_kinds=kinds, planned=files.planned_paths())
+    resolve = mounts.resolver(rootfs)
+    problems = mounts.problems(wanted.spec, expected_kinds=kinds, planned=files.planned_paths(), resolve=resolve)
     if problems:
         raise combined(problems)
 

@@ -17,12 +17,12 @@ from .._containerd.client import Client
 from .._containerd.containers import Container
 from .._containerd.images import Image
 from .._core import labels, state_dir
-from .._core.errors import ConflictError, InputError, RestoreError, combined
+from .._core.errors import ConflictError, InputError, NodeError, RestoreError, combined
 from .._criu import config as criu_config
 from .._host import cgroup
 from .._image import unpack
 from .._oci import spec_adapt, spec_namespaces, spec_summary, spec_validate
-from . import build, mounts, netns, policy as container_policy
+from . import build, driver_files, mounts, netns, policy as container_policy
 from .params import ContainerParams, ContainerResult
 
 
@@ -64,7 +64,9 @@ def plan_spec(
         before,
         spec_adapt.Adaptation(
             container_id=params.container_id,
-            mounts=params.mounts,
+            # What a driver has under another name here, or elsewhere, nobody has to write down.
+            mounts={**driver_files.mapping(before, params.mounts), **params.mounts},
+            added_mounts=params.added_mounts,
             network=params.network,
             fresh_netns=netns.path(name) if fresh else "",
             cgroups_path=path,
@@ -99,6 +101,14 @@ def spec_problem(
     staged = checkpoint_staged.find(params.staging_dir, original.checkpoint.key)
     images = staged.directory if staged else ""
     return container_policy.problem(client, params.policy, original, before, params.mounts, params.network, images)
+
+
+def lacking(client: Client, params: ContainerParams, original: Original, spec: Mapping[str, Any]) -> list[NodeError]:
+    """What the node, or the spec (adapted), lacks for the mounts, devices and namespaces of the checkpoint."""
+    own_netns = netns.path(state_dir.node_name(client.namespace, params.container_id))
+    problems = mounts.problems(spec, planned=(own_netns,))
+    staged = checkpoint_staged.find(params.staging_dir, original.checkpoint.key)
+    return problems + (mounts.unnamed(staged.directory, spec) if staged else [])
 
 
 def present(client: Client, params: ContainerParams, check: bool, original: Original | None = None) -> ContainerResult:
@@ -165,7 +175,7 @@ def present(client: Client, params: ContainerParams, check: bool, original: Orig
     image = image or _find_base(client, original, params, check, result)
     daemon.require_snapshotter(client, original.snapshotter)
     daemon.require_runtime(wanted.runtime, daemon.daemon_environment(client)["PATH"])
-    problems = mounts.problems(adapted.spec, planned=files.planned_paths())
+    problems = lacking(client, params, original, adapted.spec)
     if problems:
         raise combined(problems)
     build.require_layer(client, original, check)

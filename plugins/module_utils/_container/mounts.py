@@ -22,8 +22,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from .._core.errors import NodeError
-from .._host import mountinfo as host_mountinfo
-from .._oci import spec_validate
+from .._criu import image_files
+from .._host import mountinfo as host_mountinfo, rooted_path
+from .._oci import spec_adapt, spec_validate
+from . import driver_files
 
 FILE = "file"
 DIRECTORY = "directory"
@@ -63,12 +65,19 @@ class Node:
     lstat: Callable[[str], os.stat_result] = os.lstat
     stat: Callable[[str], os.stat_result] = os.stat
     realpath: Callable[[str], str] = os.path.realpath
+    exists: Callable[[str], bool] = os.path.exists
     is_netns: Callable[[str], bool] = is_netns
 
 
 def _missing(destination: str, source: str) -> NodeError:
     """A bind source is not there: whose was it?"""
     remedy = f"Create it, or map it in mounts: '{source}': NEW-SOURCE."
+    if driver_files.is_one(source):
+        version = driver_files.installed_version()
+        remedy = (
+            f"It is a file of NVIDIA's driver, of which this node has {version or 'none'}, and no such file was found:"
+            f" map it in mounts: '{source}': NEW-SOURCE."
+        )
     pod, sandbox = _POD.match(source), _SANDBOX.search(source)
     if pod:
         remedy = (
@@ -103,20 +112,33 @@ def _kind_problem(destination: str, source: str, is_directory: bool, expected: M
 
 
 def _nested_problem(
-    mount: Mapping[str, Any], real: str, mounts: list[host_mountinfo.Mount], named: set[str]
+    mount: Mapping[str, Any],
+    real: str,
+    mounts: list[host_mountinfo.Mount],
+    named: set[str],
+    resolve: Callable[[str], str] | None,
 ) -> NodeError | None:
-    """Mounts below a recursive bind's source that the spec does not name itself."""
+    """Mounts below a recursive bind's source that the spec does not name itself.
+
+    Without ``resolve`` nothing is said of one that the spec may name by another way, through links of the image.
+    """
     if "rbind" not in (mount.get("options") or ()):
         return None
     below = real.rstrip("/") + "/"
-    destination = os.path.normpath(mount["destination"])
+    destination = (resolve or os.path.normpath)(mount["destination"])
+
+    def is_named(inside: str) -> bool:
+        if os.path.join(destination, inside) in named:
+            return True
+        return resolve is None and any(place.endswith("/" + inside) for place in named)
+
     nested = sorted(
         {
             entry.mount_point
             for entry in mounts
             if entry.mount_point.startswith(below)
             and entry.mount_point != "/"
-            and os.path.join(destination, entry.mount_point[len(below) :]) not in named
+            and not is_named(entry.mount_point[len(below) :])
         }
     )
     if not nested:
@@ -137,6 +159,7 @@ def _source_problems(
     mounts: list[host_mountinfo.Mount],
     expected: Mapping[str, str],
     named: set[str],
+    resolve: Callable[[str], str] | None,
 ) -> list[NodeError]:
     """Everything that is wrong with one bind mount."""
     destination, source = mount["destination"], mount.get("source") or ""
@@ -167,7 +190,7 @@ def _source_problems(
             )
         )
     problems.append(_kind_problem(destination, source, is_directory, expected))
-    problems.append(_nested_problem(mount, real, mounts, named))
+    problems.append(_nested_problem(mount, real, mounts, named, resolve))
     return [problem for problem in problems if problem]
 
 
@@ -178,6 +201,11 @@ def _device_problem(device: Mapping[str, Any], node: Node) -> NodeError | None:
     try:
         found = node.stat(path)
     except OSError:
+        numbers = (device.get("major"), device.get("minor"))
+        tree = "block" if kind == "b" else "char"
+        if None not in numbers and node.exists(f"/sys/dev/{tree}/{numbers[0]}:{numbers[1]}"):
+            # The container's own node is in the dump, and may be called otherwise than the node's (sysfs(5)).
+            return None
         return NodeError(
             "device_missing",
             f"The container needs the device {path}, which is not on this node.",
@@ -235,12 +263,14 @@ def problems(
     mountinfo: str | None = None,
     planned: Collection[str] = (),
     node: Node | None = None,
+    resolve: Callable[[str], str] | None = None,
 ) -> list[NodeError]:
     """All that the node lacks for ``spec`` (adapted, checked), at once, in the order of the spec.
 
     ``expected_kinds`` as :func:`bind_kinds` tells, added to :data:`KNOWN_KINDS`.
     ``mountinfo``: text, read from this process if not given. ``planned``: sources and namespace paths that
-    the caller makes before the restore; they are not looked at. Codes: ``mount_source_missing``,
+    the caller makes before the restore; they are not looked at. ``resolve``: where a path leads in the container's root
+    file system, where that is at hand (:func:`resolver`). Codes: ``mount_source_missing``,
     ``mount_source_unreadable``, ``mount_source_symlink``, ``mount_source_kind``, ``mount_source_nested``,
     ``device_missing``, ``device_mismatch``, ``netns_missing``, ``netns_invalid``. Raises InputError
     ``spec_invalid``.
@@ -249,11 +279,13 @@ def problems(
     node = node or Node()
     expected = {os.path.normpath(key): kind for key, kind in {**KNOWN_KINDS, **(expected_kinds or {})}.items()}
     mounts = host_mountinfo.parse(host_mountinfo.read() if mountinfo is None else mountinfo)
-    named = {os.path.normpath(mount["destination"]) for mount in spec.get("mounts") or ()}
+    named = {(resolve or os.path.normpath)(mount["destination"]) for mount in spec.get("mounts") or ()}
     found: list[NodeError] = []
-    for mount in spec.get("mounts") or ():
+    external = spec_adapt.external_mounts(spec)
+    alone = [{"destination": place, "source": external[place], "type": "bind"} for place in sorted(external)]
+    for mount in [*(spec.get("mounts") or ()), *alone]:
         if spec_validate.is_bind(mount) and mount.get("source") not in planned:
-            found += _source_problems(mount, node, mounts, expected, named)
+            found += _source_problems(mount, node, mounts, expected, named, resolve)
     for device in spec["linux"].get("devices") or ():
         problem = _device_problem(device, node)
         found += [problem] if problem else []
@@ -264,21 +296,57 @@ def problems(
     return found
 
 
+def unnamed(images: str, spec: Mapping[str, Any]) -> list[NodeError]:
+    """Mounts of the dump in the directory ``images`` that need a source and are not in the spec (adapted, checked).
+
+    Code ``mount_unnamed``. A place that the spec may name by another way, through links of the image, counts as named.
+    """
+    try:
+        wanted = image_files.external_mounts(images)
+    except (OSError, image_files.UnreadableError):
+        # A dump that CRIU cannot read either is found elsewhere.
+        return []
+    named = {os.path.normpath(mount["destination"]) for mount in spec.get("mounts") or ()}
+    named |= {*spec_adapt.external_mounts(spec), *spec_validate.device_places(spec)}
+    # Of the groups of version 1 runc makes a mount each below the one that the spec names.
+    groups = [os.path.normpath(one["destination"]) for one in spec.get("mounts") or () if one.get("type") == "cgroup"]
+    by_links = {os.path.basename(place) for place in named - set(wanted)}
+    return [
+        NodeError(
+            "mount_unnamed",
+            f"The checkpoint has a mount at {place} which its spec does not name, so CRIU is given no source for it.",
+            f"Give it one in added_mounts: '{place}': SOURCE.",
+            details={"destination": place},
+        )
+        for place in wanted
+        if place not in named
+        and os.path.basename(place) not in by_links
+        and not any(place.startswith(group + "/") for group in groups)
+    ]
+
+
+def resolver(rootfs: Iterable[Any]) -> Callable[[str], str]:
+    """Where paths lead in the root file system that ``rootfs`` shows, as in :func:`bind_kinds`."""
+    trees = [tree for mount in rootfs for tree in _trees(mount)]
+    return lambda path: _resolve(trees, path)
+
+
 def bind_kinds(rootfs: Iterable[Any], mounts: Collection[Mapping[str, Any]]) -> dict[str, str]:
     """Destination -> ``file`` or ``directory`` for the binds among a spec's ``mounts``, where it can be told.
 
     ``rootfs`` are the mounts of the container's snapshot (``containerd.types.Mount``): overlays and binds are looked
-    into without mounting them, with others nothing is known. Nor is it where a symbolic link is on the way, or another
-    mount covers the place.
+    into without mounting them, with others nothing is known. Nor is it where another mount covers the place. Links are
+    followed as runc does.
     """
     trees = [tree for mount in rootfs for tree in _trees(mount)]
-    places = [posixpath.normpath(str(mount["destination"])) for mount in mounts]
+    places = {str(mount["destination"]): _resolve(trees, str(mount["destination"])) for mount in mounts}
     kinds = {}
-    for mount, place in zip(mounts, places):
-        covered = any(other != "/" and place.startswith(other + "/") for other in places)
+    for mount in mounts:
+        place = places[str(mount["destination"])]
+        covered = any(other != "/" and place.startswith(other + "/") for other in places.values())
         kind = "" if covered or not spec_validate.is_bind(mount) else _kind(trees, place)
         if kind:
-            kinds[place] = kind
+            kinds[posixpath.normpath(str(mount["destination"]))] = kind
     return kinds
 
 
@@ -293,22 +361,39 @@ def _trees(mount: Any) -> list[str]:
     return [*upper, *options["lowerdir"].split(":")]
 
 
-def _kind(trees: list[str], destination: str) -> str:
-    parts = [part for part in destination.split("/") if part]
-    if ".." in parts:
+def _resolve(trees: list[str], path: str) -> str:
+    def link_at(inside: str) -> str:
+        found = _visible(trees, inside)
+        return os.readlink(found[0]) if found and stat_module.S_ISLNK(found[1]) else ""
+
+    return rooted_path.follow(path, link_at)
+
+
+def _kind(trees: list[str], place: str) -> str:
+    found = _visible(trees, place)
+    if not found or stat_module.S_ISLNK(found[1]):
         return ""
+    return DIRECTORY if stat_module.S_ISDIR(found[1]) else FILE
+
+
+def _visible(trees: list[str], place: str) -> tuple[str, int] | None:
+    """What is at a place of an overlay, with its mode; None for what is not there. The way to it has no links."""
+    parts = [part for part in place.split("/") if part]
     for tree in trees:
-        path, mode = tree, 0
+        path, mode = tree, stat_module.S_IFDIR
         for part in parts:
+            if not stat_module.S_ISDIR(mode):
+                # A file of this layer covers what others have below it.
+                return None
             path = os.path.join(path, part)
             try:
                 mode = os.lstat(path).st_mode
             except OSError:
                 mode = 0
                 break
-            if stat_module.S_ISLNK(mode) or stat_module.S_ISCHR(mode):
-                # A link leads elsewhere; a character device is how overlayfs says that something is gone.
-                return ""
+            if stat_module.S_ISCHR(mode):
+                # A character device is how overlayfs says that something is gone.
+                return None
         if mode:
-            return DIRECTORY if stat_module.S_ISDIR(mode) else FILE
-    return ""
+            return path, mode
+    return None

@@ -26,6 +26,8 @@ class ContainerParams:
     snapshot_id: str = ""
     #: Sources of bind mounts, old to new.
     mounts: Mapping[str, str] = field(default_factory=dict)
+    #: Binds that the original had and its spec does not name, by their places in the container.
+    added_mounts: Mapping[str, str] = field(default_factory=dict)
     network: str | None = None
     env: Mapping[str, str] = field(default_factory=dict)
     cgroups_path: str = ""
@@ -59,6 +61,7 @@ class ContainerParams:
             ),
             snapshot_id=options.get("snapshot_id") or "",
             mounts=texts(options.get("mounts")),
+            added_mounts=texts(options.get("added_mounts")),
             network=options.get("network"),
             env=texts(options.get("env")),
             cgroups_path=options.get("cgroups_path") or "",

@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -21,7 +21,7 @@ from .._containerd.containers import Container
 from .._containerd.tasks import Task
 from .._core import labels, state_dir
 from .._core.errors import UNKNOWN, InputError, NodeError, RestoreError, RpcError, combined
-from .._criu import dump_config
+from .._criu import config as criu_config, dump_config
 from .._diagnosis import failure as criu_failure
 from .._gpu import devices, marks, teardown
 from .._gpu.access import GpuAccess
@@ -195,6 +195,7 @@ def started(client: Client, params: TaskParams, check: bool, checkpoint: Checkpo
                 checkpoint is not None,
                 hook,
                 loopback,
+                criu_config.external_mounts(spec_adapt.external_mounts(container.spec)),
             ),
             result,
         )
@@ -268,6 +269,8 @@ class _Start:
     restoring: bool
     hook: memory_hook.Hook | None
     loopback: container_loopback.Loopback | None
+    #: Lines of CRIU's configuration for mounts that runc does not make.
+    external: Sequence[str]
 
 
 def _run(client: Client, params: TaskParams, container: Container, start: _Start, result: TaskResult) -> None:
@@ -290,7 +293,9 @@ def _run(client: Client, params: TaskParams, container: Container, start: _Start
             try:
                 with contextlib.ExitStack() as stack:
                     if start.restoring:
-                        stack.enter_context(dump_config.config_of(container.spec, container.labels).for_restore())
+                        stack.enter_context(
+                            dump_config.config_of(container.spec, container.labels).for_restore(start.external)
+                        )
                     for script in (start.loopback, start.hook):
                         if script is not None:
                             stack.enter_context(script)

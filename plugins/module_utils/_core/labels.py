@@ -32,6 +32,8 @@ CAPTURED = PREFIX + "captured"
 FACTS = PREFIX + "facts"
 #: Signature of the checkpoint's digest (images; annotation in archives and registries).
 SIGNATURE = PREFIX + "signature"
+#: Mounts that CRIU is told of beside those of the spec: places to sources, as JSON (annotation of an adapted spec).
+EXTERNAL_MOUNTS = PREFIX + "external-mounts"
 NO_LAYER = "none"
 DEFAULT_OWNER = "gpuops.restore"
 

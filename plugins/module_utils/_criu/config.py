@@ -20,7 +20,7 @@ import contextlib
 import os
 import re
 import tempfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from .._core.errors import InputError, NodeError, disk_full, is_full
@@ -177,6 +177,21 @@ def render(options: CriuOptions, log_file: str | None) -> str:
 def action_script(path: str) -> str:
     """The line that has CRIU run the program at ``path``, which is of our own making, at each of its steps."""
     return f"action-script={path}\n"
+
+
+def external_mounts(places: Mapping[str, str]) -> list[str]:
+    """Lines for a restore: the sources of mounts by their names in the dump, which are their places.
+
+    Raises InputError ``criu_option_invalid``.
+    """
+    for path in (text for pair in places.items() for text in pair):
+        if not _VALUE.match(path) or "]" in path:
+            raise InputError(
+                "criu_option_invalid",
+                f"CRIU's configuration file cannot carry the path {path!r} of a mount.",
+                "Give the mount another source in mounts, without white space, quotes, backslash, # and ].",
+            )
+    return [f"external=mnt[{place}]:{source}" for place, source in sorted(places.items())]
 
 
 def log_file(text: str) -> str:

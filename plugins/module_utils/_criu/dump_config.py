@@ -92,9 +92,13 @@ class DumpConfig:
             yield
 
     @contextlib.contextmanager
-    def for_restore(self) -> Iterator[None]:
-        """CRIU has the node's configuration too while this is entered. Raises NodeError ``criu_config_unwritable``."""
+    def for_restore(self, options: Sequence[str] = ()) -> Iterator[None]:
+        """CRIU has the node's configuration and these lines too while this is entered, where the file is ours.
+
+        Raises NodeError ``criu_config_unwritable``.
+        """
         lines = [line for line in _of_node() if not _is_set(line, _read(self.path) or "")] if self.ours else []
+        lines += options if self.ours else ()
         if not lines:
             yield
             return

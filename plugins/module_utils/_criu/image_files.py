@@ -12,6 +12,7 @@ which has the pages that the entries call present, one after another, without a 
 
 from __future__ import annotations
 
+import glob
 import os
 import struct
 from collections.abc import Iterable, Iterator
@@ -22,7 +23,9 @@ from .._containerd.messages import api
 
 _COMMON, _PAGEMAP, _MM, _PSTREE = 0x54564319, 0x56084025, 0x57492820, 0x50273030
 _CORE, _CREDS = 0x55053847, 0x54023547
-_FILES, _REMAP_FPATH = 0x56303138, 0x59133954
+_FILES, _REMAP_FPATH, _MNTS = 0x56303138, 0x59133954, 0x55563928
+#: The name of masked files, which all are this one.
+_MASK = "/dev/null"
 _REMAP_ENTRY = "criu.RemapFilePathEntry"
 #: Of a remap: the file is found by a link that CRIU made.
 _LINKED = 0
@@ -139,6 +142,21 @@ def link_remaps(directory: str) -> list[tuple[str, str]]:
         return [(names[entry.orig_id], names[entry.remap_id]) for entry in linked]
     except KeyError as error:
         raise UnreadableError(f"files.img has no file {error}, of which remap-fpath.img speaks") from error
+
+
+def external_mounts(directory: str) -> list[str]:
+    """The mounts for which a restore has to have a source: their names, which are their places where runc gave them.
+
+    Raises OSError, UnreadableError.
+    """
+    found = []
+    for path in sorted(glob.glob(os.path.join(glob.escape(directory), "mountpoints-*.img"))):
+        name = os.path.basename(path)
+        for entry in _parsed(_entries(directory, name, _MNTS), name, "criu.MntEntry"):
+            key = entry.ext_key or (entry.mountpoint if entry.ext_mount else "")
+            if key and key != _MASK:
+                found.append(key)
+    return list(dict.fromkeys(found))
 
 
 def areas(directory: str, pid: int) -> list[Area]:

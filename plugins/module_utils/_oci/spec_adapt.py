@@ -18,12 +18,30 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from .._core import labels, strict_json
 from .._core.errors import InputError
+from .._core.strict_json import StrictJsonError
 from .._host import cgroup
 from . import spec_namespaces, spec_validate
 
 CRIU_CONFIG_ANNOTATION = "org.criu.config"
 # A sandbox id makes the shim join that pod's shim; CDI names would have devices injected a second time.
+#: What runc lets a spec mount below /proc (libcontainer/rootfs_linux.go, checkProcMount).
+_PROC_OF_RUNC = frozenset(
+    [
+        "/proc/cpuinfo",
+        "/proc/diskstats",
+        "/proc/meminfo",
+        "/proc/stat",
+        "/proc/swaps",
+        "/proc/uptime",
+        "/proc/loadavg",
+        "/proc/slabinfo",
+        "/proc/net/dev",
+        "/proc/sys/kernel/ns_last_pid",
+        "/proc/sys/crypto/fips_enabled",
+    ]
+)
 DROPPED_ANNOTATIONS = ("io.kubernetes.cri.", "io.kubernetes.cri-o.", "cdi.k8s.io")
 
 
@@ -36,6 +54,8 @@ class Adaptation:
     criu_config_path: str
     #: Old bind source -> new source, absolute paths; for everything below the old source too, the longest match wins.
     mounts: Mapping[str, str] = field(default_factory=dict)
+    #: Binds that the original had and its spec does not name: place in the container -> source.
+    added_mounts: Mapping[str, str] = field(default_factory=dict)
     #: None, ``host``, ``none`` or the path of a network namespace.
     network: str | None = None
     #: Path of an empty network namespace, where ``spec_namespaces.needs_fresh_netns`` says that one is needed.
@@ -75,16 +95,61 @@ def moved(source: str, mapping: Mapping[str, str]) -> tuple[str, str] | None:
     return None
 
 
+def _require_plain(mapping: Mapping[str, str], option: str) -> None:
+    for path in (text for pair in mapping.items() for text in pair):
+        if not isinstance(path, str) or not _plain_path(path):
+            raise InputError(
+                "mount_mapping_invalid",
+                f"{path!r} in {option} is not a plain absolute path.",
+                "Map absolute paths without '..' and without a trailing slash.",
+            )
+
+
+def _add_mounts(spec: dict[str, Any], added: Mapping[str, str], changes: list[str]) -> None:
+    """What a runtime or a hook had mounted, and whoever made the checkpoint did not write into its spec."""
+    _require_plain(added, "added_mounts")
+    named = {posixpath.normpath(mount["destination"]): mount for mount in spec.get("mounts") or ()}
+    for place, source in sorted(added.items()):
+        if place in named:
+            raise InputError(
+                "mount_mapping_invalid",
+                f"The spec has a mount at {place} already, from {named[place].get('source') or 'nowhere'}.",
+                "Leave it out of added_mounts; where it comes from a path of the node, mounts gives it another source.",
+            )
+        mount = {"destination": place, "type": "bind", "source": source, "options": ["bind", "rprivate"]}
+        spec["mounts"] = [*(spec.get("mounts") or ()), mount]
+        changes.append(f"The mount at {place}, which the spec does not name, comes from {source}.")
+
+
+def _set_external(spec: dict[str, Any]) -> None:
+    """Binds below /proc, which runc refuses to make, are told to CRIU alone; nobody else says which those are."""
+    places = {}
+    kept = []
+    for mount in spec.get("mounts") or ():
+        place = posixpath.normpath(mount["destination"])
+        if spec_validate.is_bind(mount) and place.startswith("/proc/") and place not in _PROC_OF_RUNC:
+            places[place] = mount["source"]
+        else:
+            kept.append(mount)
+    annotations = {name: text for name, text in spec["annotations"].items() if name != labels.EXTERNAL_MOUNTS}
+    if places:
+        spec["mounts"] = kept
+        annotations[labels.EXTERNAL_MOUNTS] = json.dumps(places, sort_keys=True, separators=(",", ":"))
+    spec["annotations"] = annotations
+
+
+def external_mounts(spec: Mapping[str, Any]) -> dict[str, str]:
+    """Of an adapted spec: places of mounts that CRIU has to be told of, to their sources."""
+    try:
+        found = strict_json.parse_object((spec.get("annotations") or {}).get(labels.EXTERNAL_MOUNTS) or "{}")
+    except StrictJsonError:
+        return {}
+    return {place: source for place, source in found.items() if isinstance(source, str)}
+
+
 def _map_mounts(spec: dict[str, Any], mapping: Mapping[str, str], changes: list[str], warnings: list[str]) -> None:
     """New sources for bind mounts."""
-    for old, new in mapping.items():
-        for path in (old, new):
-            if not isinstance(path, str) or not _plain_path(path):
-                raise InputError(
-                    "mount_mapping_invalid",
-                    f"{path!r} in mounts is not a plain absolute path.",
-                    "Map absolute paths without '..' and without a trailing slash.",
-                )
+    _require_plain(mapping, "mounts")
     used, sources = set(), []
     for mount in spec.get("mounts") or ():
         if not spec_validate.is_bind(mount):
@@ -108,7 +173,8 @@ def _map_mounts(spec: dict[str, Any], mapping: Mapping[str, str], changes: list[
         raise InputError(
             "mount_mapping_unused",
             f"No bind mount comes from {', '.join(unused)}; there are: {', '.join(sorted(set(sources))) or 'none'}.",
-            "Correct or remove these entries of mounts.",
+            "Correct or remove these entries of mounts. One that the checkpoint has and its spec does not name goes "
+            "into added_mounts, by its place in the container.",
             details={"unused": unused, "sources": sorted(set(sources))},
         )
 
@@ -151,8 +217,8 @@ def _adapt_hooks(spec: dict[str, Any], allow: bool, changes: list[str], warnings
     programs = sorted({hook["path"] for entries in hooks.values() for hook in entries})
     changes.append(f"The hooks ({', '.join(sorted(hooks))}) are dropped.")
     warnings.append(
-        f"{', '.join(programs)} did run for the original as hooks and do not run now: what they mounted or"
-        " changed in its root file system is missing unless allow_hooks is set."
+        f"{', '.join(programs)} did run for the original as hooks and do not run now: what they mounted is"
+        " there where the spec names it, as in captures of this collection; what else they do needs allow_hooks."
     )
 
 
@@ -204,7 +270,9 @@ def adapt(original: Mapping[str, Any], adaptation: Adaptation) -> Adapted:
     if new_group != old_group:
         changes.append(f"The cgroup path is {new_group} instead of {old_group or 'none'}.")
     _map_mounts(spec, adaptation.mounts, changes, warnings)
+    _add_mounts(spec, adaptation.added_mounts, changes)
     _adapt_annotations(spec, adaptation, changes)
+    _set_external(spec)
     _adapt_hooks(spec, adaptation.allow_hooks, changes, warnings)
     _adapt_env(spec, adaptation.env, changes)
     return Adapted(spec, changes, warnings)

@@ -265,3 +265,9 @@ def is_bind(mount: Mapping[str, Any]) -> bool:
     """Whether a mount of a spec is a bind mount, by its type or by its options, as runc decides it."""
     options = mount.get("options") or ()
     return mount.get("type") == "bind" or "bind" in options or "rbind" in options
+
+
+def device_places(spec: Mapping[str, Any]) -> set[str]:
+    """Where runc makes devices, in a user namespace by mounts, and tells CRIU of them (specconv, AllowedDevices)."""
+    own = {str(device.get("path") or "") for device in (spec.get("linux") or {}).get("devices") or ()}
+    return own | {f"/dev/{name}" for name in ("null", "zero", "full", "random", "urandom", "tty")}

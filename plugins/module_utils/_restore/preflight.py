@@ -20,7 +20,7 @@ from .._checkpoint import (
     staging,
 )
 from .._checkpoint.original import Original
-from .._container import container as container_steps, loopback, mounts, netns, params as container_params, stdio
+from .._container import container as container_steps, loopback, params as container_params, stdio
 from .._containerd import containers, content, daemon, runtimes, task_removal, tasks
 from .._containerd.client import Client
 from .._containerd.images import Image
@@ -169,8 +169,7 @@ def _spec_problems(
     if live:
         # It runs already: what it was started with no longer has to be there.
         return
-    own_netns = netns.path(state_dir.node_name(client.namespace, params.container_id))
-    for problem in mounts.problems(adapted.spec, planned=(own_netns,)):
+    for problem in _collect(found, lambda: container_steps.lacking(client, params, original, adapted.spec)) or ():
         found.add(problem)
     terminal = bool(adapted.spec.get("process", {}).get("terminal"))
     output = _collect(found, lambda: stdio.plan(stdout, stderr, terminal, "stdin"))

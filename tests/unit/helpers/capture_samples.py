@@ -51,6 +51,14 @@ class Box:
         state.snapshots[("overlayfs", BOX)] = Snapshot(node.base.chain_id, 2, {})
         state.containers[BOX] = record(node)
         state.tasks[BOX] = Task(None, pid, RUNNING)
+        #: The spec that runc runs; None: the record's.
+        self.running: dict[str, Any] | None = None
+        self._shim = self.here.proc / str(os.getpid())
+        self._shim.mkdir(exist_ok=True)
+        self.bundle = tmp_path / "bundles" / BOX
+        (self.bundle.parent / "pod").mkdir(parents=True)
+        (self._shim / "cwd").symlink_to(self.bundle.parent / "pod")
+        (self._shim / "mountinfo").write_text("", encoding="ascii")
         self.params = CaptureParams(
             BOX,
             NAME,
@@ -75,6 +83,11 @@ class Box:
 
     def capture(self, check: bool = False, **changes: Any) -> CaptureResult:
         """One run of the step."""
+        recorded = self.fake.state.containers.get(BOX)
+        if recorded is not None:
+            self.bundle.mkdir(exist_ok=True)
+            spec_text = json.dumps(self.running) if self.running else recorded.spec.value.decode()
+            (self.bundle / "config.json").write_text(spec_text, encoding="utf-8")
         return capture_steps.captured(self.client, changed(self.params, **changes), check)
 
     def fails(self, check: bool = False, **changes: Any) -> RestoreError:

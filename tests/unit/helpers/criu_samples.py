@@ -22,7 +22,7 @@ READ, WRITE, PRIVATE, HUGETLB = 1, 2, 0x22, 0x40022
 PRESENT, LAZY, IN_PARENT = 4, 6, 1
 COMMON, PAGEMAP, MM, PSTREE = 0x54564319, 0x56084025, 0x57492820, 0x50273030
 CORE, CREDS = 0x55053847, 0x54023547
-FILES, REMAP_FPATH = 0x56303138, 0x59133954
+FILES, REMAP_FPATH, MNTS = 0x56303138, 0x59133954, 0x55563928
 
 
 @dataclass(frozen=True)
@@ -84,6 +84,15 @@ def core(directory: Path, name: str, capabilities: int | None, seccomp_mode: int
     thread = make("criu.ThreadCoreEntry")(creds=make("criu.CredsEntry")(cap_bnd=words), seccomp_mode=seccomp_mode)
     entry = make("criu.CoreEntry")(**({} if capabilities is None else {"thread_core": thread}))
     (directory / name).write_bytes(image(CORE, entry))
+
+
+def dump_mounts(directory: Path, *external: str) -> None:
+    """Write the image of a mount namespace with these external mounts, a masked file and mounts of its own."""
+    make = api().message("criu.MntEntry")
+    entries = [make(mnt_id=1, root="/", mountpoint="/"), make(mnt_id=2, root="/", mountpoint="/proc")]
+    entries += [make(mnt_id=3, root="/null", mountpoint="/proc/keys", ext_mount=True, ext_key="/dev/null")]
+    entries += [make(mnt_id=4, root="/x", mountpoint=place, ext_mount=True, ext_key=place) for place in external]
+    (directory / "mountpoints-12.img").write_bytes(image(MNTS, *entries))
 
 
 def dump_files(directory: Path, names: Mapping[int, str], remaps: Sequence[tuple[int, int, int]]) -> None:

@@ -435,7 +435,8 @@ MOUNTS: tuple[Entry, ...] = (
         ROOT,
         TERMINAL,
         "The checkpoint has an external mount for which the restore names no source.",
-        "Add the old source and its replacement to `mounts`.",
+        "Give each a source in `added_mounts`, by its place in the container; `containerd_checkpoint_info` with "
+        "`container_id` names those that lack one (`mount_unnamed`).",
         r"no mapping for .* mountpoint",
     ),
     entry(

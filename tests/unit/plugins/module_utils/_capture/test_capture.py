@@ -180,7 +180,7 @@ def test_its_configuration_has_what_is_needed_while_it_is_dumped(
     config.write_text("timeout 60\n", encoding="ascii")
     monkeypatch.setattr(dump_config, "NODE_CONFIG", str(config))
     file = UnlinkedFile(box.pid, "/var/large", LAYER, "", (1, 1), 0, (5 << 20) - 4096)
-    monkeypatch.setattr(unlinked_files, "nameless", lambda _pids, _spec, _proc: [file])
+    monkeypatch.setattr(unlinked_files, "nameless", lambda _pids, _spec, _proc, _root: [file])
     seen: list[list[str]] = []
     box.fake.on("Tasks/Checkpoint", lambda _context: seen.append(config.read_text("ascii").splitlines()))
     done = box.capture(criu=DumpOptions(extra=("force-irmap",)))
@@ -203,7 +203,7 @@ def deleted(box: Box, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     (box.here.proc / str(box.pid) / "root").symlink_to(var.parent)
     (tmp_path / "file").write_text("content", encoding="ascii")
     file = UnlinkedFile(box.pid, "/var/one", LAYER, str(tmp_path / "file"), (1, 1))
-    monkeypatch.setattr(unlinked_files, "find", lambda _pids, _spec, _proc: [file])
+    monkeypatch.setattr(unlinked_files, "find", lambda _pids, _spec, _proc, _root: [file])
     monkeypatch.setattr(dump_config, "NODE_CONFIG", str(tmp_path / "etc" / "criu" / "runc.conf"))
     (tmp_path / "etc").mkdir()
     (tmp_path / "dump").mkdir()

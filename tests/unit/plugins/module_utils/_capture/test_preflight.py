@@ -6,6 +6,8 @@
 
 from __future__ import annotations
 
+import json
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,6 +19,7 @@ from ansible_collections.gpuops.restore.plugins.module_utils._checkpoint import 
 from ansible_collections.gpuops.restore.plugins.module_utils._containerd import space
 from ansible_collections.gpuops.restore.plugins.module_utils._containerd.client import Client
 from ansible_collections.gpuops.restore.plugins.module_utils._core import files
+from ansible_collections.gpuops.restore.plugins.module_utils._criu import dump_config
 from ansible_collections.gpuops.restore.plugins.module_utils._host import memory as host_memory
 from ansible_collections.gpuops.restore.tests.unit.helpers import capture_samples
 from ansible_collections.gpuops.restore.tests.unit.helpers.capture_samples import BOX, MOUNTINFO, NAME, Box, record
@@ -68,7 +71,7 @@ def test_what_criu_takes_only_when_told_to(box: Box, node: Node, monkeypatch: py
         connections=tuple(needs.Connection(f"127.0.0.1:{port}", "10.0.0.1:80", False) for port in range(30)),
         locks=(needs.Lock(box.pid, "a", "POSIX", "/var/lock"),),
     )
-    monkeypatch.setattr(needs, "look", lambda _container, _first, _pids, _proc: found)
+    monkeypatch.setattr(needs, "look", lambda _container, _first, _pids, _proc, _root: found)
     process = {"terminal": True, "args": ["a"], "cwd": "/"}
     box.fake.state.containers[BOX] = record(node, process=process)
     box.before = box.kept(box.fake.state)
@@ -84,7 +87,7 @@ def test_a_mount_that_the_spec_does_not_name(box: Box) -> None:
     path = box.here.proc / str(box.pid) / "mountinfo"
     path.write_text(MOUNTINFO + "3 1 8:2 / /mnt rw - ext4 /dev/sdb rw\n", encoding="ascii")
     error = box.refused()
-    assert (error.code, error.details) == ("mount_not_in_spec", {"mounts": ["/mnt"]})
+    assert (error.code, error.details) == ("mount_not_in_spec", {"mounts": ["/mnt"], "hooks": []})
     assert "/mnt (ext4)" in error.message
 
 
@@ -141,3 +144,77 @@ def test_a_container_that_names_no_image_has_none(box: Box, fake: FakeContainerd
     done = box.capture()
     assert done.warnings == []
     assert (done.facts.base_image, done.facts.base_image_digest) == ("", None)
+
+
+def test_the_spec_that_runs_is_captured(box: Box, node: Node) -> None:
+    """The runtime has added a bind, a device and a hook to what containerd's record has."""
+    recorded = capture_samples.spec()
+    box.running = json.loads(json.dumps(recorded))
+    library = {"destination": "/lib/libcuda.so.1", "type": "bind", "source": "/srv/libcuda.so.1", "options": ["rbind"]}
+    box.running["mounts"] = [*(recorded.get("mounts") or ()), library]
+    box.running["hooks"] = {"prestart": [{"path": "/usr/bin/hook"}]}
+    bound = "3 1 8:2 /srv/libcuda.so.1 /lib/libcuda.so.1 rw - ext4 /dev/sdb rw\n"
+    (box.here.proc / str(box.pid) / "mountinfo").write_text(MOUNTINFO + bound, encoding="ascii")
+    done = box.capture()
+    assert done.added_by_runtime == {
+        "mounts": ["/lib/libcuda.so.1"],
+        "devices": [],
+        "env": [],
+        "hooks": ["/usr/bin/hook"],
+    }
+    captured = checkpoint_reader.spec(box.client, checkpoint_reader.load(box.client, NAME))
+    assert captured is not None
+    assert captured["mounts"][-1] == library and "prestart" in captured["hooks"]
+
+
+def test_a_hook_is_named_where_its_mount_cannot_be_taken(box: Box) -> None:
+    box.running = {**capture_samples.spec(), "hooks": {"prestart": [{"path": "/usr/bin/hook"}]}}
+    path = box.here.proc / str(box.pid) / "mountinfo"
+    path.write_text(MOUNTINFO + "3 1 8:2 / /mnt rw - ext4 /dev/sdb rw\n", encoding="ascii")
+    error = box.refused()
+    assert (error.code, error.details) == ("mount_not_in_spec", {"mounts": ["/mnt"], "hooks": ["/usr/bin/hook"]})
+    assert "added by a hook of its runtime (/usr/bin/hook)" in error.message and "mode cdi" in error.remedy
+
+
+def test_a_bundle_that_is_not_found_is_warned_of(box: Box) -> None:
+    (box.here.proc / str(os.getpid()) / "cwd").unlink()
+    (warning,) = box.capture().warnings
+    assert "The bundle that box runs from was not found" in warning
+
+
+def bound(box: Box, tmp_path: Path) -> None:
+    """What a hook has mounted: the node's file is the container's."""
+    shim, task = box.here.proc / str(os.getpid()), box.here.proc / str(box.pid)
+    for root in (shim / "root" / "srv", task / "root" / "lib"):
+        root.mkdir(parents=True)
+    (shim / "root" / "srv" / "lib.so").write_text("library", encoding="ascii")
+    os.link(shim / "root" / "srv" / "lib.so", task / "root" / "lib" / "lib.so")
+    (shim / "mountinfo").write_text("1 0 8:2 / / rw - ext4 /dev/sdb rw\n", encoding="ascii")
+    mount = "3 1 8:2 /srv/lib.so /lib/lib.so ro,relatime - ext4 /dev/sdb rw\n"
+    (task / "mountinfo").write_text(MOUNTINFO + mount, encoding="ascii")
+
+
+def test_criu_is_told_of_what_a_hook_has_mounted(box: Box, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    bound(box, tmp_path)
+    config = tmp_path / "criu" / "runc.conf"
+    monkeypatch.setattr(dump_config, "NODE_CONFIG", str(config))
+    seen: list[str] = []
+    box.fake.on("Tasks/Checkpoint", lambda _context: seen.append(config.read_text(encoding="ascii")))
+    predicted = box.capture(True)
+    done = box.capture()
+    assert done.mounts_taken == predicted.mounts_taken == [{"destination": "/lib/lib.so", "source": "/srv/lib.so"}]
+    assert "\nexternal=mnt[/lib/lib.so]:/lib/lib.so\n" in seen[0] and not config.parent.exists()
+    captured = checkpoint_reader.spec(box.client, checkpoint_reader.load(box.client, NAME))
+    assert captured is not None
+    options = ["bind", "rprivate", "ro"]
+    taken = {"destination": "/lib/lib.so", "type": "bind", "source": "/srv/lib.so", "options": options}
+    assert captured["mounts"][-1] == taken
+
+
+def test_a_foreign_configuration_is_not_written_into(box: Box, node: Node, tmp_path: Path) -> None:
+    bound(box, tmp_path)
+    box.fake.state.containers[BOX] = record(node, annotations={"org.criu.config": "/etc/foreign.conf"})
+    box.before = box.kept(box.fake.state)
+    error = box.refused()
+    assert error.code == "criu_config_foreign"
+    assert "external=mnt[/lib/lib.so]:/lib/lib.so" in error.remedy

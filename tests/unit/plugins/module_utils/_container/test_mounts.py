@@ -16,6 +16,7 @@ import pytest
 from ansible_collections.gpuops.restore.plugins.module_utils._container import mounts as container_mounts
 from ansible_collections.gpuops.restore.plugins.module_utils._core.errors import InputError
 from ansible_collections.gpuops.restore.plugins.module_utils._host import mountinfo
+from ansible_collections.gpuops.restore.tests.unit.helpers import criu_samples
 from ansible_collections.gpuops.restore.tests.unit.helpers.specs import POD_UID, SANDBOX_ID, cri_spec, ctr_spec
 
 
@@ -126,6 +127,56 @@ def test_nested_mounts(tmp_path: Path) -> None:
     assert found(named, mountinfo=info) == []
 
 
+def test_nested_mounts_that_the_spec_names_by_way_of_a_link(tmp_path: Path) -> None:
+    """Without the image's files nobody knows; with them only what is named is fine."""
+    (tmp_path / "sub").mkdir()
+    spec = spec_of(bind("/var/run/data", tmp_path), bind("/run/data/sub", tmp_path / "sub"))
+    text = f"1 0 0:1 / {tmp_path}/sub rw - tmpfs tmpfs rw\n"
+    assert found(spec, mountinfo=text) == []
+    assert found(spec, mountinfo=text, resolve=lambda path: path.replace("/var/run", "/run")) == []
+    assert found(spec, mountinfo=text, resolve=os.path.normpath) == [("mount_source_nested", "/var/run/data")]
+
+
+def test_a_device_that_has_another_name_here(tmp_path: Path) -> None:
+    device = {"path": str(tmp_path / "none"), "type": "c", "major": 10, "minor": 237}
+    here = container_mounts.Node(exists={"/sys/dev/char/10:237"}.__contains__)
+    assert found(spec_of(devices=[device]), node=here) == []
+    elsewhere = container_mounts.Node(exists={"/sys/dev/block/10:237"}.__contains__)
+    assert found(spec_of(devices=[device]), node=elsewhere) == [("device_missing", str(tmp_path / "none"))]
+
+
+def test_what_criu_is_told_of_alone_needs_its_source(tmp_path: Path) -> None:
+    spec = spec_of()
+    spec["annotations"] = {"io.gpuops.restore/external-mounts": f'{{"/proc/driver/nvidia/params": "{tmp_path}/none"}}'}
+    assert found(spec) == [("mount_source_missing", "/proc/driver/nvidia/params")]
+    (tmp_path / "none").touch()
+    assert found(spec) == []
+
+
+def test_mounts_of_the_dump_that_nobody_names(tmp_path: Path) -> None:
+    """Nor by way of a link, as far as that can be seen."""
+    criu_samples.dump_mounts(
+        tmp_path,
+        "/sys/fs/cgroup/memory",
+        "/dev/zero",
+        "/dev/nvidia0",
+        "/lib/libcuda.so.1",
+        "/run/data",
+        "/data",
+        "/proc/driver/params",
+    )
+    gpu = {"path": "/dev/nvidia0", "type": "c"}
+    groups = {"destination": "/sys/fs/cgroup", "type": "cgroup", "source": "cgroup"}
+    spec = spec_of(bind("/var/run/data", "/x"), bind("/data", "/y"), groups, devices=[gpu])
+    spec["annotations"] = {"io.gpuops.restore/external-mounts": '{"/proc/driver/params": "/z"}'}
+    (problem,) = container_mounts.unnamed(str(tmp_path), spec)
+    assert (problem.code, problem.details) == ("mount_unnamed", {"destination": "/lib/libcuda.so.1"})
+    assert "added_mounts: '/lib/libcuda.so.1': SOURCE" in problem.remedy
+    assert container_mounts.unnamed(str(tmp_path / "none"), spec) == []
+    (tmp_path / "mountpoints-1.img").write_bytes(b"something else")
+    assert container_mounts.unnamed(str(tmp_path), spec) == []
+
+
 def test_of_many_nested_mounts_the_first_five_are_named(tmp_path: Path) -> None:
     def message(count: int) -> str:
         lines = [f"{number} 1 0:30 / {tmp_path}/{number} rw - tmpfs tmpfs rw\n" for number in range(count)]
@@ -216,6 +267,10 @@ def layers(tmp_path: Path) -> list[Any]:
     (middle / "etc").mkdir(parents=True)
     (middle / "etc/hosts").write_text("x")
     (middle / "link").symlink_to("etc")
+    # The upper layer's file covers the lower one's directory.
+    (middle / "top").mkdir()
+    (middle / "top" / "hosts").touch()
+    (upper / "top").touch()
     (lowest / "conf").mkdir(parents=True)
     options = ["index=off", f"workdir={tmp_path}/work", f"upperdir={upper}", f"lowerdir={middle}:{lowest}"]
     return [Mount("overlay", "overlay", options)]
@@ -229,8 +284,9 @@ def layers(tmp_path: Path) -> list[Any]:
         ("/conf", "file"),  # the topmost layer wins
         ("/etc/hosts", "file"),
         ("/gone", None),
-        ("/link", None),
-        ("/link/hosts", None),
+        ("/link", "directory"),
+        ("/link/hosts", "file"),  # as runc follows it
+        ("/top/hosts", None),
         ("/conf/below", None),
     ],
 )

@@ -259,6 +259,27 @@ def test_a_mount_label_goes_to_the_root_file_system(
     assert 'context="system_u:object_r:container_file_t:s0:c1,c2"' in mounts[0].options
 
 
+def test_criu_is_told_of_mounts_that_runc_does_not_make(
+    fake: FakeContainerd, client: Client, node: Node, ready: TaskParams, tmp_path: Path
+) -> None:
+    """Below /proc; while it restores, and not when the container is captured again."""
+    wanted = container_params.ContainerParams(
+        "train",
+        original.Source(CHECKPOINT_NAME),
+        added_mounts={"/proc/driver/nvidia/params": str(tmp_path)},
+        staging_dir=node.root,
+        force=True,
+    )
+    container_steps.present(client, wanted, False)
+    config = Path(state_dir.criu_config(node.root, "tests", "train"))
+    before, seen = config.read_text(encoding="utf-8"), []
+    fake.on("Tasks/Start", lambda _context: seen.append(config.read_text(encoding="utf-8")))
+    task_steps.started(client, ready, False)
+    (told,) = seen
+    assert told.startswith(before) and f"\nexternal=mnt[/proc/driver/nvidia/params]:{tmp_path}\n" in told
+    assert config.read_text(encoding="utf-8") == before
+
+
 def test_an_ordinary_start_from_the_image(fake: FakeContainerd, client: Client, ready: TaskParams) -> None:
     task_steps.started(client, dataclasses.replace(ready, checkpoint=""), False)
     request = fake.state.tasks["train"].request

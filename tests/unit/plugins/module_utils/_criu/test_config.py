@@ -207,3 +207,15 @@ def test_lines_of_a_dump() -> None:
         with pytest.raises(InputError) as caught:
             criu_config.dump_lines([refused])
         assert caught.value.code == "criu_option_refused"
+
+
+def test_mounts_that_criu_is_told_of() -> None:
+    lines_of_it = criu_config.external_mounts({"/proc/b": "/srv/b", "/proc/a": "/srv/a"})
+    assert lines_of_it == ["external=mnt[/proc/a]:/srv/a", "external=mnt[/proc/b]:/srv/b"]
+
+
+@pytest.mark.parametrize("places", [{"/proc/a b": "/x"}, {"/proc/a": "/x#"}, {"/proc/a]": "/x"}])
+def test_mounts_whose_paths_a_configuration_cannot_carry(places: dict[str, str]) -> None:
+    with pytest.raises(InputError) as caught:
+        criu_config.external_mounts(places)
+    assert caught.value.code == "criu_option_invalid"

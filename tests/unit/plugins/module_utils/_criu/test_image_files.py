@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""What a dump says of deleted files and of credentials. What it says of memory is tested with the split."""
+"""What a dump says of deleted files, mounts and credentials. What it says of memory is tested with the split."""
 
 from __future__ import annotations
 
@@ -56,3 +56,9 @@ def test_cores_that_are_not_understood(tmp_path: Path, data: bytes) -> None:
     (tmp_path / "core-1.img").write_bytes(data)
     with pytest.raises(image_files.UnreadableError):
         image_files.credentials(str(tmp_path))
+
+
+def test_mounts_that_need_a_source(tmp_path: Path) -> None:
+    assert image_files.external_mounts(str(tmp_path)) == []
+    criu_samples.dump_mounts(tmp_path, "/data", "/etc/hosts", "/data")
+    assert image_files.external_mounts(str(tmp_path)) == ["/data", "/etc/hosts"]

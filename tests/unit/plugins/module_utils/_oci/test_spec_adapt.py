@@ -212,6 +212,37 @@ def test_mappings_are_plain_paths(mapping: dict[str, str]) -> None:
     assert caught.value.code == "mount_mapping_invalid"
 
 
+def test_what_the_spec_does_not_name_is_added_by_its_place() -> None:
+    added = {"/lib/libcuda.so.1": "/srv/libcuda.so.1"}
+    adapted = spec_adapt.adapt(ctr_spec(), adaptation(added_mounts=added))
+    bound = {"destination": "/lib/libcuda.so.1", "type": "bind", "source": "/srv/libcuda.so.1"}
+    assert adapted.spec["mounts"][-1] == {**bound, "options": ["bind", "rprivate"]}
+    told = "The mount at /lib/libcuda.so.1, which the spec does not name, comes from /srv/libcuda.so.1."
+    assert told in adapted.changes
+
+
+@pytest.mark.parametrize("added", [{"/proc": "/x"}, {"lib": "/x"}, {"/lib/": "/x"}, {"/lib": "x"}])
+def test_what_is_added_is_not_there_yet_and_has_plain_paths(added: dict[str, str]) -> None:
+    with pytest.raises(InputError) as caught:
+        spec_adapt.adapt(ctr_spec(), adaptation(added_mounts=added))
+    assert caught.value.code == "mount_mapping_invalid"
+
+
+def test_binds_below_proc_are_told_to_criu_alone() -> None:
+    """runc makes some of them; the annotation is ours, whatever the original has there."""
+    spec = ctr_spec()
+    before = len(spec["mounts"])
+    for place, source in (("/proc/driver/nvidia/params", "/old/params"), ("/proc/cpuinfo", "/srv/cpuinfo")):
+        spec["mounts"].append({"destination": place, "type": "bind", "source": source, "options": ["rbind"]})
+    spec["annotations"] = {"io.gpuops.restore/external-mounts": '{"/": "/"}'}
+    adapted = spec_adapt.adapt(spec, adaptation(mounts={"/old": "/new"})).spec
+    assert spec_adapt.external_mounts(adapted) == {"/proc/driver/nvidia/params": "/new/params"}
+    assert [mount["destination"] for mount in adapted["mounts"][before:]] == ["/proc/cpuinfo"]
+    again = spec_adapt.adapt({**spec, "mounts": spec["mounts"][:before]}, adaptation()).spec
+    assert spec_adapt.external_mounts(again) == {}
+    assert "io.gpuops.restore/external-mounts" not in again["annotations"]
+
+
 def test_annotations_and_hooks_stay_where_allowed() -> None:
     adapted = spec_adapt.adapt(
         cri_spec(),
