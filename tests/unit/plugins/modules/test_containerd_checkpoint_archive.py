@@ -36,7 +36,9 @@ def test_out_and_in_again(call: Call, fake: FakeContainerd, node: Node, tmp_path
         del fake.state.images[name]
     taken = call(ARCHIVE, operation="import", owner="me", digest=done["digest"], **options)
     assert (taken["changed"], taken["digest"]) == (True, done["digest"])
-    for name in (CHECKPOINT_NAME, BASE_NAME):
+    # The base image gets no tag of anybody's.
+    assert BASE_NAME not in fake.state.images
+    for name in (CHECKPOINT_NAME, f"{BASE_NAME.partition(':')[0]}@{node.base.digest}"):
         assert fake.state.images[name].labels["io.gpuops.restore/owner"] == "me"
 
 
