@@ -46,6 +46,15 @@ added_mounts:
     - What lacks is named by the preflight (C(mount_unnamed)), once the checkpoint is staged.
   type: dict
   default: {}
+memory_volumes:
+  description:
+    - Which of the memory volumes that the checkpoint holds come back, each as a tmpfs of its own with the content that it had, below
+      C(/run/gpuops-restore/volumes). V(auto) for all, V(none), or where they are in the container, such as V(/dev/shm). One whose source
+      C(mounts) maps is left to you.
+    - Containers that had one together have it together again if they are restored in one call; see C(docs/checkpoints.md).
+  type: list
+  elements: str
+  default: [auto]
 network:
   description:
     - V(host), V(none), or the path of a network namespace. Only a container that was checkpointed in a namespace given by

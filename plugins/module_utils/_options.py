@@ -32,6 +32,8 @@ GPU: Spec = {"cuda_timeout": {"type": "int", "default": 600}, "driver_root": {"t
 GPU_LOCK: Spec = {"lock_timeout": {"type": "float", "default": 10.0}}
 #: Whether the driver is called at all. What that means differs, so each module documents it by itself.
 GPU_MODE: Spec = {"gpu": {"type": "str", "choices": ["auto", "required", "none"], "default": "auto"}}
+#: Content of tmpfs mounts from outside. Captures and restores each document it by themselves.
+MEMORY_VOLUMES: Spec = {"memory_volumes": {"type": "list", "elements": "str", "default": ["auto"]}}
 #: Which processes are meant.
 GPU_PROCESSES: Spec = {"container_id": {"type": "str"}, "pids": {"type": "list", "elements": "int"}}
 
@@ -43,6 +45,7 @@ WORKLOAD_ORIGINAL: Spec = {
     "snapshotter": {"type": "str"},
     "mounts": {"type": "dict", "default": {}},
     "added_mounts": {"type": "dict", "default": {}},
+    **MEMORY_VOLUMES,
     "network": {"type": "str"},
     **VERIFY_KEY,
 }

@@ -207,6 +207,15 @@ options:
         type: list
         elements: str
         default: []
+  memory_volumes:
+    description:
+      - Mounts in memory from outside of the container whose content goes into the checkpoint, such as a pod's C(/dev/shm) and an
+        C(emptyDir) with medium C(Memory). CRIU does not see it. It is packed while the workload stands still, and stored after.
+      - V(auto) takes each tmpfs that the spec has as a bind, that the container may write to, and that is not one of the node's own
+        (C(/run), C(/dev/shm), C(/tmp)). V(none) takes none. Else it lists where they are in the container.
+    type: list
+    elements: str
+    default: [auto]
   staging_dir:
     description:
       - Directory below which the dump lies until the image is complete. It holds a copy of all memory, mode 0700.
@@ -355,6 +364,19 @@ added_by_runtime:
   type: dict
   returned: success
   sample: {mounts: [/usr/lib/x86_64-linux-gnu/libcuda.so.580.159.04], devices: [/dev/nvidia0], env: [], hooks: []}
+memory_volumes:
+  description:
+    - The memory volumes that the checkpoint holds; bytes of the tar (C(size)) and of memory (C(used)), and the other containers that had
+      the volume too (C(shared)).
+  type: list
+  elements: dict
+  returned: success
+  sample:
+    - destination: /dev/shm
+      digest: sha256:7d3e1e4f0e5d5f4c6f9a9d3f4a1f3c2b1a0e9d8c7b6a5f4e3d2c1b0a9f8e7d6c
+      size: 67119616
+      used: 67108864
+      shared: []
 lock_attempts:
   description: How often it was tried to lock all CUDA processes, which may wait for each other; 0 where there was none to lock.
   type: int
@@ -377,14 +399,15 @@ actions:
   returned: success
   sample: ["pause the task (pid 41235) and dump it", "resume the task", "write the image"]
 sizes:
-  description: Bytes of the CRIU images and of the writable layer.
+  description: Bytes of the CRIU images, of the writable layer and of memory volumes.
   type: dict
   returned: when a checkpoint was taken
-  sample: {criu: 1082130432, writable_layer: 4096}
+  sample: {criu: 1082130432, writable_layer: 4096, memory_volumes: 0}
 seconds:
   description:
     - Seconds by phase. C(standstill) is how long the workload stood still, from the lock of its CUDA processes, or its
-      pause, to its going on (C(cuda_suspend), C(pause), C(dump), C(layer), C(resume), C(cuda_resume)); it lacks with
+      pause, to its going on (C(cuda_suspend), C(pause), C(dump), C(layer), C(resume), C(cuda_resume)), memory volumes
+      (C(volumes)) being a part of C(layer); it lacks with
       O(leave=stopped). C(upload) is what follows while it runs.
   type: dict
   returned: when a checkpoint was taken
@@ -445,6 +468,7 @@ def step(module: AnsibleModule, client: Client) -> dict[str, Any]:
         "unlinked_files": done.unlinked_files,
         "mounts_taken": done.mounts_taken,
         "added_by_runtime": done.added_by_runtime,
+        "memory_volumes": done.memory_volumes,
         "lock_attempts": done.lock_attempts,
         "recorded": done.facts.to_json(),
         "recovered": done.recovered,
@@ -498,6 +522,7 @@ ARGUMENT_SPEC: dict[str, Any] = {
             "extra": {"type": "list", "elements": "str", "default": []},
         },
     },
+    **_options.MEMORY_VOLUMES,
     **_options.STAGING,
     "keep_staged": {"type": "bool", "default": False},
     **_options.LEASE,

@@ -100,6 +100,7 @@ checkpoint:
     snapshotter: overlayfs
     criu: {digest: "sha256:5c1f", size: 1073954816}
     writable_layer: {digest: "sha256:9b2e", size: 20480}
+    memory_volumes: [{destination: /dev/shm, digest: "sha256:41c7", size: 67119616, used: 67108864, shared: []}]
     options: {digest: "sha256:11d0", size: 49}
     spec_source: checkpoint
     spec:

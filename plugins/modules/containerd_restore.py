@@ -148,7 +148,7 @@ workloads:
       C(msg), C(failure) as the module of that step returns it, the path of the C(evidence), and what was C(left_behind).
     - C(container), C(task), C(probe) as their modules return them; C(gpu) with C(processes) as M(gpuops.restore.cuda_process)
       returns them, C(bytes), C(gb_per_s) of the driver's restore, and the C(gpus) before and after; C(seconds) by step, of which
-      C(window) is the time until the GPU memory was back; C(huge_pages) and C(prewarm) tell what was made ready before; C(predicted) as
+      C(window) is the time until the GPU memory was back, and C(volumes) what memory volumes took before it; C(huge_pages) and C(prewarm) tell what was made ready before; C(predicted) as
       in RV(predicted), and the receipt's C(seconds) have it as C(predicted) beside C(window); C(receipt) as it lies on the node.
   type: dict
   returned: O(state=restored)
@@ -173,7 +173,8 @@ predicted:
   description:
     - How long the window of each workload will take, by its name; null where it runs already, where its checkpoint is not on the
       node, and with C(route=descriptor).
-    - C(seconds) until it runs with its GPU memory; C(ahead), seconds of reading the staged files into the page cache before; C(crowd),
+    - C(seconds) until it runs with its GPU memory; C(ahead), seconds of reading the staged files into the page cache, and of filling
+      memory volumes, before; C(crowd),
       how many workloads share a processor; C(basis), C(earlier restores) of this node, C(a measurement) of a moment, or
       C(an estimate) from figures of other machines.
   type: dict

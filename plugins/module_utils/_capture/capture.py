@@ -130,6 +130,7 @@ def plan(client: Client, params: CaptureParams, earlier: Earlier, resumed: bool)
     result.criu_options = [need.result() for need in needs.needs(subject.found, params.criu)]
     result.mounts_taken = [mount.result() for mount in subject.taken]
     result.added_by_runtime = subject.edits.result()
+    result.memory_volumes = [{"destination": one.destination, "used": one.used} for one in subject.memory_volumes]
     result.actions += _actions(params, subject)
     return Plan(result, subject)
 

@@ -13,7 +13,7 @@ state, fifth the queues, tenth the inode).
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -112,10 +112,18 @@ class Need:
         return {"option": self.option, "value": self.value, "why": self.why}
 
 
-def look(container: Container, first: int, pids: Sequence[int], proc: str = "/proc", root: str = "") -> Found:
+def look(
+    container: Container,
+    first: int,
+    pids: Sequence[int],
+    proc: str = "/proc",
+    root: str = "",
+    volumes: Collection[str] = (),
+) -> Found:
     """Look at the processes; those that have ended have nothing.
 
-    ``first``: the container's first one; ``root``: its root file system, in which links of its spec are followed.
+    ``first``: the container's first one; ``root``: its root file system, in which links of its spec are followed;
+    ``volumes``: devices of the file systems whose content is kept beside the dump.
     """
     connections, waiting = _tcp(pids, proc)
     return Found(
@@ -123,7 +131,7 @@ def look(container: Container, first: int, pids: Sequence[int], proc: str = "/pr
         waiting=tuple(waiting),
         locks=tuple(dict.fromkeys(lock for pid in pids for lock in _locks(pid, proc))),
         outside=tuple(unix_sockets.leading_outside(first, pids, proc)),
-        unlinked=tuple(unlinked_files.find(pids, container.spec, proc, root)),
+        unlinked=tuple(unlinked_files.find(pids, container.spec, proc, root, volumes)),
         nameless=tuple(unlinked_files.nameless(pids, container.spec, proc, root)),
     )
 

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from .._checkpoint import volumes
 from .._containerd.client import Client
 from .._core import labels, state_dir
 from .._gpu import devices, driver, forks, state as gpu_state
@@ -66,6 +67,8 @@ class CaptureParams:
     #: The nodes that the checkpoint is meant for, as far as they are known.
     targets: tuple[Target, ...] = ()
     criu: DumpOptions = field(default_factory=DumpOptions)
+    #: Destinations, or AUTO or NONE of _checkpoint.volumes alone.
+    memory_volumes: tuple[str, ...] = (volumes.AUTO,)
     staging_dir: str = state_dir.STATE_ROOT
     keep_staged: bool = False
     #: None: one of its own, which expires after ``lease_seconds`` should this run be killed.
@@ -94,6 +97,7 @@ class CaptureParams:
             criu=DumpOptions(
                 **{**criu, "empty_namespaces": tuple(criu["empty_namespaces"]), "extra": tuple(criu["extra"])}
             ),
+            memory_volumes=tuple(options["memory_volumes"]),
             staging_dir=options["staging_dir"],
             keep_staged=options["keep_staged"],
             lease=options["lease"],
@@ -146,6 +150,8 @@ class CaptureResult:
     mounts_taken: list[dict[str, str]] = field(default_factory=list)
     #: What the runtime has added to containerd's spec, as Edits.result.
     added_by_runtime: dict[str, list[str]] = field(default_factory=dict)
+    #: As MemoryVolume.shown, in check mode without digest and size.
+    memory_volumes: list[dict[str, Any]] = field(default_factory=list)
     before: dict[str, Any] = field(default_factory=dict)
     after: dict[str, Any] = field(default_factory=dict)
     actions: list[str] = field(default_factory=list)

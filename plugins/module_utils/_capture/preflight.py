@@ -37,6 +37,7 @@ from . import (
     restorable,
     targets,
     unsupported,
+    volumes,
 )
 from .gpu import Gpus
 from .mounts import Taken
@@ -58,6 +59,7 @@ class Subject:
     memory_bytes: int
     #: What CRIU has to be told of, as it is before anything stops.
     found: Found = field(default_factory=Found)
+    memory_volumes: tuple[volumes.Found, ...] = ()
     #: What was found of what the operator vouches for, as restorable.vouched.
     accepted: tuple[dict[str, str], ...] = ()
     #: Of which CRIU has to be told.
@@ -114,9 +116,15 @@ def examine(client: Client, params: CaptureParams, container: Container, task: T
     problems += _resource_problems(container, tgids, params.criu, access.proc)
     problems += running.problems
     warnings += running.warnings
-    found = needs.look(container, task.pid, tgids, access.proc, running.root)
+    held: list[volumes.Found] = []
+    try:
+        held = volumes.find(container, task.pid, params.memory_volumes, access.proc, running.root)
+        warnings += volumes.warnings(client, container, held)
+    except RestoreError as error:
+        problems.append(error)
+    found = needs.look(container, task.pid, tgids, access.proc, running.root, volumes.devices(held))
     problems += needs.problems(container, found, params.criu)
-    dump = memory + gpus.vram + found.nameless_bytes
+    dump = memory + gpus.vram + found.nameless_bytes + sum(volume.used for volume in held)
     problems += _space_problems(client, params.staging_dir, dump, written)
     problems += restorable.problems(container, task.pid, params.criu.empty_namespaces, access.proc, running.root)
     problems, accepted = restorable.vouched(problems, params.accept)
@@ -143,6 +151,7 @@ def examine(client: Client, params: CaptureParams, container: Container, task: T
         gpus=gpus,
         memory_bytes=memory,
         found=found,
+        memory_volumes=tuple(held),
         taken=tuple(running.taken),
         edits=running.edits,
         root=running.root,

@@ -18,6 +18,7 @@ from dataclasses import replace
 from typing import Any
 
 from .._checkpoint import facts as checkpoint_facts, staging, writer as checkpoint_writer
+from .._checkpoint.volumes import MemoryVolume
 from .._containerd import daemon, leases, messages, tasks
 from .._containerd.client import COMPRESSED, Client
 from .._core import labels, state_dir, text
@@ -32,12 +33,23 @@ from .._host.processes import Process
 from .._oci import spec_rights, spec_validate
 from .._oci.facts import Facts
 from .._oci.image import Descriptor
-from . import layer as capture_layer, mark as capture_mark, mounts, needs, recovery, settle, survivors, unlinked_files
+from . import (
+    layer as capture_layer,
+    mark as capture_mark,
+    mounts,
+    needs,
+    recovery,
+    settle,
+    survivors,
+    unlinked_files,
+    volumes as memory_volumes,
+)
 from .mark import Mark, MarkFile
 from .needs import Found, Need
 from .params import PAUSED, RUNNING, STOPPED, CaptureParams, CaptureResult
 from .preflight import Subject
 from .signals import DeferredSignals
+from .unlinked_files import UnlinkedFile
 
 _CHECKPOINT_OPTIONS = "containerd.runc.v1.CheckpointOptions"
 
@@ -83,6 +95,9 @@ class Capture:
         #: Seconds that the workload has stood still.
         self._standstill = 0.0
         self._taken_at = ""
+        self._packed: list[memory_volumes.Packed] = []
+        #: CRIU's links for deleted files, by their paths.
+        self._linked: dict[str, UnlinkedFile] = {}
         #: While the task is paused.
         self._found = Found()
         #: What CRIU is told.
@@ -179,6 +194,7 @@ class Capture:
             self._signals.raise_if_any()
             with self._timed("layer"), self._links(mark):
                 layer = None if capture_layer.copy(sides) else capture_layer.write(client, sides, copied=False)
+                self._pack_volumes()
             if params.leave == RUNNING:
                 self._resume(begun)
         if self._resume_error is None:
@@ -186,7 +202,7 @@ class Capture:
         with self._timed("upload"):
             layer = layer or capture_layer.write(client, sides, copied=True)
             recovery.remove_snapshots(client, mark)
-            return self._write_image(layer, facts)
+            return self._write_image(layer, memory_volumes.store(client, self._packed), facts)
 
     def _facts(self) -> Facts:
         path = daemon.daemon_environment(self._client)["PATH"]
@@ -244,7 +260,9 @@ class Capture:
     def _dump(self) -> None:
         criu, container, access = self._params.criu, self._container, self._params.access
         tgids = cgroup.tgids_of(self._subject.task.pid, access.proc, access.cgroup_root)
-        self._found = needs.look(container, self._subject.task.pid, tgids, access.proc, self._subject.root)
+        subject = self._subject
+        kept = memory_volumes.devices(subject.memory_volumes)
+        self._found = needs.look(container, subject.task.pid, tgids, access.proc, subject.root, kept)
         self._needs = needs.needs(self._found, criu)
         self._result.unlinked_files = [file.result() for file in self._found.unlinked]
         self._result.criu_options = [need.result() for need in self._needs]
@@ -278,7 +296,7 @@ class Capture:
                 f"The dump of {self._params.container_id} cannot be searched for deleted files: {error}.",
                 "Look at the disk of staging_dir, then run again.",
             ) from error
-        links = unlinked_files.links_of_layer(remaps, self._found.unlinked)
+        links = self._linked = unlinked_files.links_of_layer(remaps, self._found.unlinked)
         if not links:
             yield
             return
@@ -330,7 +348,19 @@ class Capture:
         self._result.seconds[phase] = round(seconds, 3)
         self._standstill += seconds
 
-    def _write_image(self, layer: Descriptor, facts: Facts) -> tuple[str, Descriptor]:
+    def _pack_volumes(self) -> None:
+        begun = time.monotonic()
+        found, proc = self._subject.memory_volumes, self._params.access.proc
+        pid = self._subject.task.pid
+        self._packed = memory_volumes.pack(
+            self._client, self._container, pid, found, self._directory, self._linked, proc
+        )
+        if found:
+            self._result.seconds["volumes"] = round(time.monotonic() - begun, 3)
+
+    def _write_image(
+        self, layer: Descriptor, volumes: tuple[MemoryVolume, ...], facts: Facts
+    ) -> tuple[str, Descriptor]:
         client, container, base = self._client, self._container, self._subject.base
         told = needs.recorded(self._needs, container, self._params.criu)
         facts = replace(facts, taken_at=self._taken_at, criu_options=told, rights=_rights(container.spec))
@@ -342,6 +372,7 @@ class Capture:
             options=checkpoint_writer.options_blob(client, self._options()),
             runtime_options=checkpoint_writer.runtime_options_blob(client, container.runtime_options),
             writable_layer=layer,
+            memory_volumes=volumes,
             base=base.target if base else None,
             base_name=self._base_name(),
             runtime=container.runtime,
@@ -354,7 +385,9 @@ class Capture:
         digest = checkpoint_writer.index(client, self._params.name, parts, own, captured=True)
         self._result.digest = digest
         self._result.facts = facts
-        self._result.sizes = {"criu": criu.size, "writable_layer": layer.size}
+        self._result.memory_volumes = [volume.shown() for volume in volumes]
+        in_memory = sum(volume.descriptor.size for volume in volumes)
+        self._result.sizes = {"criu": criu.size, "writable_layer": layer.size, "memory_volumes": in_memory}
         if self._resume_error is not None:
             self._resume_error.details["checkpoint"] = {"name": self._params.name, "digest": digest}
             self._resume_error.remedy += f" The checkpoint {self._params.name} is complete."

@@ -16,7 +16,7 @@ from __future__ import annotations
 import contextlib
 import os
 import stat as stat_module
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -31,9 +31,9 @@ from .params import OFF, DumpOptions
 #: CRIU's option for them.
 LINK_REMAP = "link-remap"
 _DELETED = " (deleted)"
-#: A file's place: the writable layer, a file system that is dumped with the container, one from outside, no mount of
-#: the container's at all.
-LAYER, DUMPED, OUTSIDE, NOWHERE = "layer", "dumped", "outside", "nowhere"
+#: A file's place: the writable layer, a file system that is dumped with the container, a memory volume, another one
+#: from outside, no mount of the container's at all.
+LAYER, DUMPED, VOLUME, OUTSIDE, NOWHERE = "layer", "dumped", "volume", "outside", "nowhere"
 
 
 @dataclass(frozen=True)
@@ -61,12 +61,19 @@ class UnlinkedFile:
         return f"{self.path} of process {self.pid}"
 
 
-def find(pids: Sequence[int], spec: Mapping[str, Any], proc: str = "/proc", root: str = "") -> list[UnlinkedFile]:
+def find(
+    pids: Sequence[int],
+    spec: Mapping[str, Any],
+    proc: str = "/proc",
+    root: str = "",
+    volumes: Collection[str] = (),
+) -> list[UnlinkedFile]:
     """Each file that has another name, once for each process; processes that have ended hold none.
 
-    ``root``: the container's root file system, in which links of its spec's paths are followed.
+    ``root``: the container's root file system, in which links of its spec's paths are followed; ``volumes``: devices of
+    the file systems whose content is kept beside the dump.
     """
-    return [file for file in _deleted(pids, spec, proc, root) if file.links]
+    return [file for file in _deleted(pids, spec, proc, root, volumes) if file.links]
 
 
 def nameless(pids: Sequence[int], spec: Mapping[str, Any], proc: str = "/proc", root: str = "") -> list[UnlinkedFile]:
@@ -74,7 +81,9 @@ def nameless(pids: Sequence[int], spec: Mapping[str, Any], proc: str = "/proc", 
     return [file for file in _deleted(pids, spec, proc, root) if not file.links and file.place != NOWHERE]
 
 
-def _deleted(pids: Sequence[int], spec: Mapping[str, Any], proc: str, root: str) -> list[UnlinkedFile]:
+def _deleted(
+    pids: Sequence[int], spec: Mapping[str, Any], proc: str, root: str, volumes: Collection[str] = ()
+) -> list[UnlinkedFile]:
     found: dict[tuple[int, tuple[int, int]], UnlinkedFile] = {}
     mounts: dict[int, Mount] | None = None
     for pid in pids:
@@ -85,7 +94,7 @@ def _deleted(pids: Sequence[int], spec: Mapping[str, Any], proc: str, root: str)
             status, mount_id = looked_up
             if mounts is None:
                 mounts = {mount.mount_id: mount for mount in resources.mounts(pids, proc)}
-            place = _place(mounts.get(mount_id), spec, root)
+            place = _place(mounts.get(mount_id), spec, root, volumes)
             identity = (status.st_dev, status.st_ino)
             file = UnlinkedFile(pid, path, place, handle, identity, status.st_nlink, status.st_blocks * 512)
             found.setdefault((pid, identity), file)
@@ -145,7 +154,9 @@ def unlink(pid: int, paths: Iterable[str], proc: str = "/proc") -> None:
 
 
 def links_of_layer(remaps: Sequence[tuple[str, str]], files: Sequence[UnlinkedFile]) -> dict[str, UnlinkedFile]:
-    """The links that the writable layer has to have, by their paths; ``remaps``: of the dump, names of files and links.
+    """The links that the writable layer and memory volumes have to have, by their paths.
+
+    ``remaps``: of the dump, names of files and links.
 
     Raises RestoreError ``link_remap_failed`` where such a file cannot be told, or is on a mount from outside.
     """
@@ -158,7 +169,7 @@ def links_of_layer(remaps: Sequence[tuple[str, str]], files: Sequence[UnlinkedFi
         (file,) = same.values()
         if file.place in (OUTSIDE, NOWHERE):
             raise _failed(path, "it is on a mount from outside of the container, which is in no checkpoint")
-        if file.place == LAYER:
+        if file.place in (LAYER, VOLUME):
             wanted[link] = file
     return wanted
 
@@ -232,9 +243,11 @@ def _look_up(handle: str, proc: str) -> tuple[os.stat_result, int] | None:
     return status, mount
 
 
-def _place(mount: Mount | None, spec: Mapping[str, Any], root: str) -> str:
+def _place(mount: Mount | None, spec: Mapping[str, Any], root: str, volumes: Collection[str]) -> str:
     if mount is None:
         return NOWHERE
+    if mount.device in volumes:
+        return VOLUME
     if mount.mount_point == "/":
         return LAYER
     return DUMPED if container_mounts.is_dumped(mount, spec, root) else OUTSIDE

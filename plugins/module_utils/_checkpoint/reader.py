@@ -24,6 +24,8 @@ from .._core.errors import ConflictError, InputError
 from .._criu.config import RECORDED
 from .._oci.facts import Facts
 from .._oci.image import Descriptor
+from . import volumes
+from .volumes import MemoryVolume
 
 #: Media types of the parts, as containerd's client writes them.
 CRIU = "application/vnd.containerd.container.criu.checkpoint.criu.tar"
@@ -79,6 +81,7 @@ class Checkpoint:
     signature: str = field(default="", repr=False)
     #: By a capture on this node, as its record in containerd says, which no archive and no registry brings.
     captured_here: bool = False
+    memory_volumes: tuple[MemoryVolume, ...] = ()
 
     @property
     def key(self) -> str:
@@ -89,8 +92,8 @@ class Checkpoint:
 def load(client: Client, name: str) -> Checkpoint:
     """Read the checkpoint image of that name.
 
-    Raises InputError ``checkpoint_absent``, ``not_a_checkpoint`` and those of reading a blob. Whether the parts that
-    a restore needs are there is asked separately (:func:`require_criu`).
+    Raises InputError ``checkpoint_absent``, ``not_a_checkpoint``, ``memory_volume_invalid`` and those of reading a
+    blob. Whether the parts that a restore needs are there is asked separately (:func:`require_criu`).
     """
     image = images.get(client, name)
     if image is None:
@@ -128,6 +131,7 @@ def load(client: Client, name: str) -> Checkpoint:
         facts=Facts.parse(str(annotations.get(labels.FACTS) or "{}")),
         signature=image.labels.get(labels.SIGNATURE, ""),
         captured_here=image.labels.get(labels.CAPTURED) == image.target.digest,
+        memory_volumes=tuple(MemoryVolume.read(child) for child in children if child.media_type == volumes.MEDIA_TYPE),
     )
 
 

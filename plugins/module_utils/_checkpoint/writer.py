@@ -37,6 +37,7 @@ from .reader import (
     SNAPSHOTTER_ANNOTATION,
 )
 from .staged import REQUIRED
+from .volumes import MemoryVolume
 
 #: The one kind of layer that ``ctr containers restore --rw`` looks for.
 LAYER = "application/vnd.oci.image.layer.v1.tar+gzip"
@@ -56,6 +57,7 @@ class Parts:
     options: Descriptor
     runtime_options: Descriptor | None = None
     writable_layer: Descriptor | None = None
+    memory_volumes: tuple[MemoryVolume, ...] = ()
     #: The base image's own descriptor, and its reference.
     base: Descriptor | None = None
     base_name: str = ""
@@ -73,6 +75,7 @@ class Parts:
             self.options,
             self.runtime_options,
             self.writable_layer,
+            *(volume.annotated() for volume in self.memory_volumes),
         )
         return [part for part in every if part is not None]
 

@@ -7,7 +7,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 
@@ -22,13 +22,14 @@ from .._core.errors import AlreadyExistsError, ConflictError, RestoreError, RpcE
 from .._criu import config as criu_config_file
 from .._host import run_lock
 from .._image import unpack
-from . import mounts, netns
+from . import mounts, netns, volumes
 from .params import ContainerParams
+from .volumes import Volume
 
 
 @dataclass(frozen=True)
 class Files:
-    """What a container needs outside of containerd: its CRIU configuration and, rarely, a network namespace."""
+    """What a container needs outside of containerd: its CRIU configuration, memory volumes, a network namespace."""
 
     container_id: str
     staging_dir: str
@@ -38,6 +39,8 @@ class Files:
     criu_config: str
     #: The name of its own network namespace, empty where it has none.
     netns_name: str
+    volumes_root: str = ""
+    volumes: Sequence[Volume] = ()
 
     @property
     def _config_path(self) -> str:
@@ -45,7 +48,8 @@ class Files:
 
     def planned_paths(self) -> tuple[str, ...]:
         """What :meth:`make` makes and a check of the node therefore need not find."""
-        return (netns.path(self.netns_name),) if self.netns_name else ()
+        own = (netns.path(self.netns_name),) if self.netns_name else ()
+        return (*own, *(volume.content for volume in self.volumes))
 
     def planned_actions(self) -> list[str]:
         """What :meth:`make` would do, as actions."""
@@ -54,10 +58,18 @@ class Files:
             found.append("write the CRIU configuration")
         if self.netns_name and not netns.exists(self.netns_name):
             found.append(f"make the network namespace {netns.path(self.netns_name)}")
-        return found
+        return found + self.planned_volumes(fresh=False)
 
-    def make(self) -> None:
-        """Make what is missing."""
+    def planned_volumes(self, fresh: bool) -> list[str]:
+        """The part of memory volumes; ``fresh`` as of :func:`volumes.lay`."""
+        return [
+            f"fill the memory volume {volume.content}"
+            for volume in volumes.missing(self.volumes, self.container_id, fresh)
+        ]
+
+    def make(self, client: Client, fresh: bool) -> None:
+        """Make what is missing; ``fresh``: memory volumes that a task has run on are made anew."""
+        volumes.lay(client, self.volumes, self.container_id, fresh)
         state_dir.make_private(os.path.dirname(self._config_path), self.staging_dir)
         criu_config_file.write(self._config_path, self.criu_config)
         if self.netns_name and not netns.exists(self.netns_name):
@@ -67,12 +79,15 @@ class Files:
         """What takes away again what :meth:`make`, called after this, will have made, and no more."""
         keep_work = state_dir.exists(state_dir.work_dir(self.staging_dir, self.namespace, self.container_id))
         keep_netns = not self.netns_name or netns.exists(self.netns_name)
+        keep_volumes = not volumes.missing(self.volumes, self.container_id, fresh=True)
 
         def act() -> None:
             if not keep_work:
                 state_dir.remove_work(self.staging_dir, self.namespace, self.container_id)
             if not keep_netns:
                 netns.remove(self.netns_name)
+            if not keep_volumes:
+                volumes.release(self.volumes_root, self.namespace, self.container_id)
 
         return act
 
@@ -99,7 +114,7 @@ def build(
             undo.append(lambda: snapshots.remove(client, wanted.snapshotter, wanted.snapshot_key))
             _require_kinds(client, wanted, files)
             undo.append(files.undo())
-            files.make()
+            files.make(client, fresh=True)
             try:
                 containers.create(client, wanted)
             except AlreadyExistsError:

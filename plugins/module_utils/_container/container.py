@@ -22,8 +22,9 @@ from .._criu import config as criu_config
 from .._host import cgroup
 from .._image import unpack
 from .._oci import spec_adapt, spec_namespaces, spec_summary, spec_validate
-from . import build, driver_files, mounts, netns, policy as container_policy
+from . import build, driver_files, mounts, netns, policy as container_policy, volumes
 from .params import ContainerParams, ContainerResult
+from .volumes import Volume
 
 
 def _own_netns(client: Client, container_id: str, spec: Mapping[str, Any]) -> str:
@@ -32,6 +33,40 @@ def _own_netns(client: Client, container_id: str, spec: Mapping[str, Any]) -> st
     paths = [entry.get("path") for entry in entries]
     names = (state_dir.node_name(client.namespace, container_id), container_id)
     return next((name for name in names if netns.path(name) in paths), "")
+
+
+def plan_volumes(client: Client, params: ContainerParams, original: Original) -> list[Volume]:
+    """The memory volumes that the container is to have. Raises InputError ``memory_volumes_invalid``,
+    ``memory_volume_unknown``."""
+    planned = volumes.plan(
+        original.checkpoint.memory_volumes,
+        params.memory_volumes,
+        lambda source: spec_adapt.moved(source, params.mounts) is not None,
+        volumes.default_root(),
+        client.namespace,
+        params.container_id,
+        spec_adapt.mount_label(original.stored_spec or {}) or "",
+    )
+    return [
+        dataclasses.replace(volume, record=params.shared_volumes.get(volume.record.source, volume.record))
+        for volume in planned
+    ]
+
+
+def lay_volumes(client: Client, params: ContainerParams, original: Original) -> bool:
+    """Have the memory volumes filled, before anything else of the container is made; false if there was nothing to do.
+
+    A container of that name must have no live task. Raises InputError ``spec_invalid`` and as :func:`volumes.lay`.
+    """
+    if original.stored_spec is not None:
+        spec_validate.check(original.stored_spec)
+    return bool(volumes.lay(client, plan_volumes(client, params, original), params.container_id, fresh=True))
+
+
+def release_volumes(client: Client, container_id: str) -> None:
+    """Take away the memory volumes of a container that could not be made."""
+    if containers.get(client, container_id) is None:
+        volumes.release(volumes.default_root(), client.namespace, container_id)
 
 
 def spec_as_it_was(
@@ -67,6 +102,7 @@ def plan_spec(
             # What a driver has under another name here, or elsewhere, nobody has to write down.
             mounts={**driver_files.mapping(before, params.mounts), **params.mounts},
             added_mounts=params.added_mounts,
+            volumes=_volume_sources(client, params, original),
             network=params.network,
             fresh_netns=netns.path(name) if fresh else "",
             cgroups_path=path,
@@ -100,13 +136,20 @@ def spec_problem(
     """Why the policy forbids a container of that spec; None where it does not."""
     staged = checkpoint_staged.find(params.staging_dir, original.checkpoint.key)
     images = staged.directory if staged else ""
-    return container_policy.problem(client, params.policy, original, before, params.mounts, params.network, images)
+    # A memory volume is no directory of the host's.
+    mapped = {**_volume_sources(client, params, original), **params.mounts}
+    return container_policy.problem(client, params.policy, original, before, mapped, params.network, images)
+
+
+def _volume_sources(client: Client, params: ContainerParams, original: Original) -> dict[str, str]:
+    return {volume.record.source: volume.content for volume in plan_volumes(client, params, original)}
 
 
 def lacking(client: Client, params: ContainerParams, original: Original, spec: Mapping[str, Any]) -> list[NodeError]:
     """What the node, or the spec (adapted), lacks for the mounts, devices and namespaces of the checkpoint."""
     own_netns = netns.path(state_dir.node_name(client.namespace, params.container_id))
-    problems = mounts.problems(spec, planned=(own_netns,))
+    planned = (own_netns, *(volume.content for volume in plan_volumes(client, params, original)))
+    problems = mounts.problems(spec, planned=planned)
     staged = checkpoint_staged.find(params.staging_dir, original.checkpoint.key)
     return problems + (mounts.unnamed(staged.directory, spec) if staged else [])
 
@@ -164,11 +207,22 @@ def present(client: Client, params: ContainerParams, check: bool, original: Orig
     result.spec_after = spec_summary.redacted(adapted.spec)
     result.container = _result(wanted, original.spec_source)
     own_netns = _own_netns(client, params.container_id, adapted.spec)
-    files = build.Files(params.container_id, params.staging_dir, client.namespace, config_text, own_netns)
+    files = build.Files(
+        params.container_id,
+        params.staging_dir,
+        client.namespace,
+        config_text,
+        own_netns,
+        volumes.default_root(),
+        plan_volumes(client, params, original),
+    )
     if _is_as_wanted(client, params, wanted, original, result):
+        if task_removal.is_live(tasks.get(client, params.container_id)):
+            # Its task has them.
+            files = dataclasses.replace(files, volumes=())
         result.actions.extend(files.planned_actions())
         if not check:
-            files.make()
+            files.make(client, fresh=False)
         _drop_lease(client, params.container_id, check, result)
         result.changed = bool(result.actions)
         return result
@@ -181,6 +235,9 @@ def present(client: Client, params: ContainerParams, check: bool, original: Orig
     build.require_layer(client, original, check)
     build.own_snapshot(client, params, wanted)
     result.changed = result.created = True
+    result.actions += files.planned_volumes(fresh=True)
+    if check:
+        volumes.require_room(params.container_id, files.volumes)
     result.actions.append(f"make snapshot {key} and container {params.container_id}")
     if image is not None:
         wanted = dataclasses.replace(wanted, image=image.name)
@@ -254,6 +311,10 @@ def absent(
         result.actions.append(f"remove the network namespace {netns.path(name)}")
         if not check:
             netns.remove(name)
+    for place in volumes.places(volumes.default_root(), client.namespace, container_id):
+        result.actions.append(f"release the memory volume {place}")
+    if not check:
+        volumes.release(volumes.default_root(), client.namespace, container_id)
     _drop_lease(client, container_id, check, result)
     result.changed = bool(result.actions)
     return result

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from .._checkpoint import metadata, original
+from .._checkpoint import metadata, original, volumes
 from .._containerd.runtimes import Runtime
 from .._core import labels, state_dir
 from .._criu import config as criu_config
@@ -28,6 +28,10 @@ class ContainerParams:
     mounts: Mapping[str, str] = field(default_factory=dict)
     #: Binds that the original had and its spec does not name, by their places in the container.
     added_mounts: Mapping[str, str] = field(default_factory=dict)
+    #: Destinations, or AUTO or NONE of _checkpoint.volumes alone.
+    memory_volumes: tuple[str, ...] = (volumes.AUTO,)
+    #: Whose content counts, by the old source, where several workloads of a call had the same memory volume.
+    shared_volumes: Mapping[str, volumes.MemoryVolume] = field(default_factory=dict)
     network: str | None = None
     env: Mapping[str, str] = field(default_factory=dict)
     cgroups_path: str = ""
@@ -62,6 +66,7 @@ class ContainerParams:
             snapshot_id=options.get("snapshot_id") or "",
             mounts=texts(options.get("mounts")),
             added_mounts=texts(options.get("added_mounts")),
+            memory_volumes=tuple(options.get("memory_volumes") or (volumes.AUTO,)),
             network=options.get("network"),
             env=texts(options.get("env")),
             cgroups_path=options.get("cgroups_path") or "",

@@ -29,7 +29,7 @@ from .._host import processes as host_processes, run_lock
 from .._oci import spec_adapt, spec_namespaces
 from .._parallel_memory import hook as memory_hook
 from .._parallel_memory.split import Split
-from . import loopback as container_loopback, stdio as container_stdio
+from . import loopback as container_loopback, stdio as container_stdio, volumes as container_volumes
 
 #: The task is restored from the staged files, or from the checkpoint's blob.
 STAGED, DESCRIPTOR = "staged", "descriptor"
@@ -283,6 +283,7 @@ def _run(client: Client, params: TaskParams, container: Container, start: _Start
             mount.options.append(f'context="{label}"')
     # Before the start, and kept after a failed one: from here on nobody can promise that the files are untouched.
     snapshots.set_labels(client, container.snapshotter, container.snapshot_key, {labels.USED: "true"})
+    container_volumes.set_used(container_volumes.default_root(), client.namespace, identifier)
     begun = time.monotonic()
     work = state_dir.work_dir(params.staging_dir, client.namespace, identifier)
     extraction = None

@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -40,19 +41,31 @@ class Container:
 def get(client: Client, container_id: str) -> Container | None:
     """The record, None when there is none. Raises InputError ``spec_unreadable``."""
     try:
-        found = client.call(f"{_SERVICE}/Get", id=container_id).container
+        return _read(client.call(f"{_SERVICE}/Get", id=container_id).container)
     except NotFoundError:
         return None
-    options = found.runtime.options
+
+
+def list_all(client: Client) -> list[Container]:
+    """All records of the namespace whose specs can be read."""
+    found = []
+    for record in client.call(f"{_SERVICE}/List").containers:
+        with contextlib.suppress(InputError):
+            found.append(_read(record))
+    return found
+
+
+def _read(record: Any) -> Container:
+    options = record.runtime.options
     return Container(
-        id=found.id,
-        image=found.image,
-        labels=dict(found.labels),
-        runtime=found.runtime.name,
+        id=record.id,
+        image=record.image,
+        labels=dict(record.labels),
+        runtime=record.runtime.name,
         runtime_options=options if options.type_url else None,
-        spec=_spec(found.id, found.spec.value),
-        snapshotter=found.snapshotter,
-        snapshot_key=found.snapshot_key,
+        spec=_spec(record.id, record.spec.value),
+        snapshotter=record.snapshotter,
+        snapshot_key=record.snapshot_key,
     )
 
 

@@ -57,6 +57,11 @@ def capture_dir(root: str, namespace: str, container_id: str) -> str:
     return os.path.join(root, _safe(namespace), _safe(container_id))
 
 
+def volume_dir(root: str, namespace: str, key: str) -> str:
+    """What is kept below ``root`` of one memory volume."""
+    return os.path.join(root, _safe(namespace), _safe(key))
+
+
 def make_private(path: str, root: str) -> None:
     """Make ``path`` and what lacks of it down from ``root``, each 0700."""
     while not os.path.isdir(path):

@@ -56,6 +56,8 @@ class Adaptation:
     mounts: Mapping[str, str] = field(default_factory=dict)
     #: Binds that the original had and its spec does not name: place in the container -> source.
     added_mounts: Mapping[str, str] = field(default_factory=dict)
+    #: The same for memory volumes, which come with their content; ``mounts`` wins.
+    volumes: Mapping[str, str] = field(default_factory=dict)
     #: None, ``host``, ``none`` or the path of a network namespace.
     network: str | None = None
     #: Path of an empty network namespace, where ``spec_namespaces.needs_fresh_netns`` says that one is needed.
@@ -147,7 +149,13 @@ def external_mounts(spec: Mapping[str, Any]) -> dict[str, str]:
     return {place: source for place, source in found.items() if isinstance(source, str)}
 
 
-def _map_mounts(spec: dict[str, Any], mapping: Mapping[str, str], changes: list[str], warnings: list[str]) -> None:
+def _map_mounts(
+    spec: dict[str, Any],
+    mapping: Mapping[str, str],
+    volumes: Mapping[str, str],
+    changes: list[str],
+    warnings: list[str],
+) -> None:
     """New sources for bind mounts."""
     _require_plain(mapping, "mounts")
     used, sources = set(), []
@@ -163,10 +171,17 @@ def _map_mounts(spec: dict[str, Any], mapping: Mapping[str, str], changes: list[
             used.add(found[0])
             mount["source"] = found[1]
             changes.append(f"The mount at {mount['destination']} comes from {found[1]} instead of {source}.")
+        kept = None if found else moved(source, volumes)
+        if kept:
+            mount["source"] = kept[1]
+            changes.append(
+                f"The mount at {mount['destination']} is a memory volume of its own, {kept[1]} instead of {source}."
+            )
+            continue
         if posixpath.normpath(mount["destination"]) == "/dev/shm":
             warnings.append(
-                f"/dev/shm is a bind of {mount['source']}: its contents are not in the checkpoint. Bring"
-                " them along: a process that has files of it open or mapped is not restored without them."
+                f"/dev/shm is a bind of {mount['source']}, and its content does not come from the checkpoint. Bring"
+                " it along: a process that has files of it open or mapped is not restored without them."
             )
     unused = sorted(set(mapping) - used)
     if unused:
@@ -269,7 +284,7 @@ def adapt(original: Mapping[str, Any], adaptation: Adaptation) -> Adapted:
     spec["linux"]["cgroupsPath"] = new_group
     if new_group != old_group:
         changes.append(f"The cgroup path is {new_group} instead of {old_group or 'none'}.")
-    _map_mounts(spec, adaptation.mounts, changes, warnings)
+    _map_mounts(spec, adaptation.mounts, adaptation.volumes, changes, warnings)
     _add_mounts(spec, adaptation.added_mounts, changes)
     _adapt_annotations(spec, adaptation, changes)
     _set_external(spec)

@@ -15,11 +15,12 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from typing import Callable
 
+from .._container import volumes as container_volumes
 from .._containerd.client import Client
 from .._core.errors import RestoreError, as_failure, combined
 from .._host import huge_pages as host_huge_pages, run_lock
 from .._host.huge_pages import HugePages
-from . import demand as restore_demand, gpu, preparation, rates, workload
+from . import demand as restore_demand, gpu, preparation, rates, shared_volumes, workload
 from .demand import Demand, Verdict
 from .forecast import Forecast
 from .params import Job
@@ -40,8 +41,10 @@ def check_all(
     ``check``: somebody plans, so a node of which nothing is known is measured for a moment.
     """
     with open_client() as client:
-        demands = [restore_demand.assess(client, job) for job in jobs]
-    verdict = restore_demand.judge(demands, restore_demand.available_memory(), thorough=True)
+        assessed = [restore_demand.assess(client, job) for job in jobs]
+    demands, verdict = _judged(assessed, thorough=True)
+    for demand in demands:
+        verdict.warnings += shared_volumes.warnings(demand, demands)
     forecast = _forecast(demands, verdict, parallel, check)
     return verdict, {demand.job.name: forecast.predict(demand) for demand in demands}
 
@@ -65,17 +68,21 @@ def _restore(
     open_client: OpenClient, demands: Sequence[Demand], parallel: int, check: bool, locks: _Locks
 ) -> list[Result]:
     # A run asks the driver in each workload's turn; only check mode has to predict what it will say.
-    verdict = restore_demand.judge(demands, restore_demand.available_memory(), thorough=check)
+    demands, verdict = _judged(demands, thorough=check)
     forecast = _forecast(demands, verdict, parallel, check)
     admission = _MemoryAdmission()
     huge_pages = _HugePagesChoice(demands)
+    if not check and any(demand.volumes for demand in demands):
+        with open_client() as client:
+            _release_volumes(client, demands, verdict)
 
     def restore_one(demand: Demand) -> Result:
         errors = verdict.refused.get(demand.job.name)
         if errors:
             return _refused(demand.job, combined(errors))
         try:
-            with admission.admitted(0 if demand.live or check else demand.memory), contextlib.ExitStack() as stack:
+            size = 0 if demand.live or check else demand.memory + demand.volume_bytes
+            with admission.admitted(size), contextlib.ExitStack() as stack:
                 client = stack.enter_context(open_client())
                 if demand.checkpoint and not check:
                     stack.enter_context(run_lock.kept(demand.checkpoint.digest, client.busy_seconds))
@@ -84,7 +91,9 @@ def _restore(
                     prepared = preparation.Preparation(prediction=forecast.predict(demand))
                 else:
                     prepared = preparation.prepare(client, demand, huge_pages.for_workload(demand), forecast)
-                return workload.restore(client, demand, verdict.reading, check, prepared)
+                result = workload.restore(client, demand, verdict.reading, check, prepared)
+                result.warnings[:0] = shared_volumes.warnings(demand, demands)
+                return result
         except Exception as error:  # noqa: BLE001
             # No channel for this one, or its checkpoint is being removed; what the others have done must still be told.
             return _failed(demand.job, as_failure(error))
@@ -129,6 +138,21 @@ class _Locks(contextlib.ExitStack):
         """The workload is through."""
         if name in self._held:
             self._held.pop(name).close()
+
+
+def _judged(assessed: Sequence[Demand], thorough: bool) -> tuple[list[Demand], Verdict]:
+    demands, refused = shared_volumes.agree(assessed)
+    verdict = restore_demand.judge(demands, restore_demand.available_memory(), thorough)
+    for name, error in refused.items():
+        verdict.refuse(name, error)
+    return demands, verdict
+
+
+def _release_volumes(client: Client, demands: Sequence[Demand], verdict: Verdict) -> None:
+    """What ended tasks of these workloads had in common is not for any of them when they are made anew."""
+    ended = [demand for demand in demands if demand.volumes and not demand.live and demand.job.container.rebuild]
+    names = [demand.job.name for demand in ended if demand.job.name not in verdict.refused]
+    container_volumes.release_used(container_volumes.default_root(), client.namespace, names)
 
 
 class _HugePagesChoice:

@@ -14,6 +14,8 @@ from typing import Any
 from .._checkpoint import original as checkpoint_original
 from .._checkpoint.original import Original
 from .._checkpoint.reader import Checkpoint
+from .._container import container as container_steps, volumes as container_volumes
+from .._container.volumes import Volume
 from .._containerd import task_removal, tasks
 from .._containerd.client import Client
 from .._core.errors import RETRYABLE, NodeError, RestoreError, as_failure
@@ -47,6 +49,8 @@ class Demand:
     #: Bytes, from its spec.
     memory_limit: int | None = None
     gpu_required: bool = False
+    #: The memory volumes that it is to have.
+    volumes: tuple[Volume, ...] = ()
     #: Bytes that the processes had on each GPU, by old UUID, where that is known.
     vram_at_checkpoint: Mapping[str, int] = field(default_factory=dict)
     #: The old GPUs that they could see.
@@ -57,6 +61,11 @@ class Demand:
     def checkpoint(self) -> Checkpoint | None:
         """The checkpoint image; None where it cannot be read."""
         return self.original.checkpoint if self.original else None
+
+    @property
+    def volume_bytes(self) -> int:
+        """Host memory that its memory volumes take, as far as they are not there."""
+        return 0 if self.live else container_volumes.needed(self.volumes)
 
     @property
     def facts(self) -> Facts:
@@ -96,6 +105,11 @@ def _assess(client: Client, job: Job) -> Demand:
     except RestoreError:
         # Told by the step that adapts it.
         return Demand(job, original)
+    try:
+        volumes = tuple(container_steps.plan_volumes(client, job.container, original))
+    except RestoreError:
+        # As above.
+        return Demand(job, original)
     checkpoint = original.checkpoint
     size = checkpoint.criu.size if checkpoint.criu else 0
     required = restore_gpu.requires_gpu(job.gpu, spec, checkpoint.facts)
@@ -110,6 +124,7 @@ def _assess(client: Client, job: Job) -> Demand:
         memory=size,
         memory_limit=limit if isinstance(limit, int) else None,
         gpu_required=required,
+        volumes=volumes,
         vram_at_checkpoint=vram_at_checkpoint,
         visible=checkpoint.facts.visible_gpus,
         vram=gpu_vram.requirement(vram_at_checkpoint, checkpoint.facts, size, job.gpu.gpu_map)
@@ -150,9 +165,20 @@ def judge(demands: Sequence[Demand], available: int | None, thorough: bool) -> V
 
 
 def _judge_memory(coming: Sequence[Demand], available: int | None, verdict: Verdict) -> None:
-    """The memory of a workload on GPUs goes to them and is free again, so only the largest of these counts."""
+    """The memory of a workload on GPUs goes to them and is free again, so only the largest of these counts.
+
+    Memory volumes stay; one that several workloads have counts once.
+    """
     kept, passing = 0, 0
+    places: set[str] = set()
     for demand in coming:
+        new = [volume for volume in demand.volumes if volume.place not in places]
+        in_volumes = container_volumes.needed(new)
+        if available is not None and kept + passing + in_volumes > available:
+            verdict.refuse(demand.job.name, _volumes_short(demand.job.name, in_volumes, available - kept - passing))
+            continue
+        kept += in_volumes
+        places |= {volume.place for volume in new}
         name, size = demand.job.name, demand.memory
         if demand.memory_limit is not None and 0 < demand.memory_limit < size:
             verdict.refuse(name, _over_limit(name, size, demand.memory_limit))
@@ -217,6 +243,16 @@ def _short(name: str, size: int, available: int) -> NodeError:
     return NodeError(
         "host_memory_short",
         f"The memory images of {name} hold {gib(size)}, and the node has {gib(max(0, available))} left for it.",
+        "Free host memory, or restore fewer workloads on this node.",
+        outcome=RETRYABLE,
+        details={"needed": size, "available": available},
+    )
+
+
+def _volumes_short(name: str, size: int, available: int) -> NodeError:
+    return NodeError(
+        "host_memory_short",
+        f"The memory volumes of {name} hold {gib(size)}, and the node has {gib(max(0, available))} left for them.",
         "Free host memory, or restore fewer workloads on this node.",
         outcome=RETRYABLE,
         details={"needed": size, "available": available},

@@ -58,6 +58,7 @@ class Forecast:
             vram=demand.vram.total if demand.gpu_required else 0,
             uncached=report.uncached,
             prewarm=0 if prewarmed else report.read,
+            volumes=demand.volume_bytes,
             concurrency=self._concurrency,
             writers=memory_hook.writers() if parallel_memory else 0,
         )

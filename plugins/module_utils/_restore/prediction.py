@@ -21,6 +21,8 @@ RESTORES, MEASURED, ESTIMATE = "earlier restores", "a measurement", "an estimate
 GIB = float(1 << 30)
 #: Defaults, from the machines of docs/performance.md: CRIU with small pages, one process of an H100, a cloud disk.
 PAGES_RATE, GPU_RATE, DISK_RATE = 1.2 * GIB, 4.0 * GIB, 0.4 * GIB
+#: Of memory volumes, which come through containerd's socket.
+VOLUMES_RATE = 0.5 * GIB
 #: What writers beside CRIU reached at most, sixteen on an H100 host.
 MOST_RATE = 24.0 * GIB
 #: Seconds of a window that do not depend on sizes: container, runtime and CRIU; and the GPU's.
@@ -118,6 +120,8 @@ class Load:
     uncached: int = 0
     #: What is read into the page cache before the window.
     prewarm: int = 0
+    #: What goes into memory volumes before it.
+    volumes: int = 0
     #: As of :class:`Sample`.
     concurrency: float = 1.0
     #: Threads that write the memory beside CRIU.
@@ -129,7 +133,7 @@ class Prediction:
     """How long a window will take."""
 
     seconds: float
-    #: Of the reading before it.
+    #: Of the reading, and the filling of memory volumes, before it.
     prewarm_seconds: float
     #: One of those above.
     basis: str
@@ -164,7 +168,8 @@ def predict(load: Load, rates: Rates) -> Prediction:
     disk = _disk_rate(rates)
     seconds = seconds * stretch + load.uncached / disk
     basis = RESTORES if known else MEASURED if rates.copy and not load.vram else ESTIMATE
-    return Prediction(round(seconds, 2), round(load.prewarm / disk, 2), basis, load.concurrency)
+    ahead = load.prewarm / disk + load.volumes / VOLUMES_RATE
+    return Prediction(round(seconds, 2), round(ahead, 2), basis, load.concurrency)
 
 
 def concurrency(workloads: int, at_once: int, processors: int) -> float:

@@ -20,7 +20,7 @@ from .._checkpoint import (
     staging,
 )
 from .._checkpoint.original import Original
-from .._container import container as container_steps, loopback, params as container_params, stdio
+from .._container import container as container_steps, loopback, params as container_params, stdio, volumes
 from .._containerd import containers, content, daemon, runtimes, task_removal, tasks
 from .._containerd.client import Client
 from .._containerd.images import Image
@@ -81,7 +81,8 @@ def _collect(found: Report, check: Callable[[], Any]) -> Any:
 
 
 def _parts(checkpoint: checkpoint_reader.Checkpoint) -> list[Descriptor]:
-    every = (checkpoint.criu, checkpoint.config, checkpoint.writable_layer, checkpoint.runtime_options)
+    volumes_of = [volume.descriptor for volume in checkpoint.memory_volumes]
+    every = (checkpoint.criu, checkpoint.config, checkpoint.writable_layer, checkpoint.runtime_options, *volumes_of)
     return [part for part in every if part is not None]
 
 
@@ -169,6 +170,8 @@ def _spec_problems(
     if live:
         # It runs already: what it was started with no longer has to be there.
         return
+    laid = container_steps.plan_volumes(client, params, original)
+    _collect(found, lambda: volumes.require_room(params.container_id, laid))
     for problem in _collect(found, lambda: container_steps.lacking(client, params, original, adapted.spec)) or ():
         found.add(problem)
     terminal = bool(adapted.spec.get("process", {}).get("terminal"))
@@ -229,6 +232,7 @@ def _describe(original: Original, image: Image | None) -> dict[str, Any]:
         "snapshotter": original.snapshotter,
         "criu": shown(checkpoint.criu),
         "writable_layer": shown(checkpoint.writable_layer),
+        "memory_volumes": [volume.shown() for volume in checkpoint.memory_volumes],
         "options": shown(checkpoint.options),
         "spec_source": original.spec_source,
         "spec": None,

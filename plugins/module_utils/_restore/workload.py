@@ -24,7 +24,15 @@ from .demand import Demand
 from .preparation import Preparation
 from .result import Result, WorkloadFailure
 
-CONTAINER, TASK, GPU, ALIVE, PROBE, RECEIPT = "container", "task", "gpu", "alive", "probe", "receipt"
+VOLUMES, CONTAINER, TASK, GPU, ALIVE, PROBE, RECEIPT = (
+    "volumes",
+    "container",
+    "task",
+    "gpu",
+    "alive",
+    "probe",
+    "receipt",
+)
 #: Failures of the GPU's step that the end of the container's process may have caused.
 _MAY_HAVE_DIED = frozenset({"no_cuda_process", "cuda_process_gone", "vram_not_back"})
 
@@ -123,6 +131,9 @@ class _Attempt:
 
     def _carry_out(self) -> None:
         job, result = self._job, self._result
+        if self._demand.original is not None and self._demand.volumes and not (self._check or self._demand.live):
+            with result.timed(VOLUMES):
+                container_steps.lay_volumes(self._client, job.container, self._demand.original)
         with self._preparation.huge_pages:
             result.preparation = self._preparation.result()
             begun = time.monotonic()
@@ -250,6 +261,8 @@ class _Attempt:
                 container_steps.absent(
                     client, job.name, settings.owner, settings.force, settings.staging_dir, check=False
                 )
+            elif self._demand.volumes:
+                container_steps.release_volumes(client, job.name)
         except Exception as error:  # noqa: BLE001
             self._note_left_behind(error.sentence() if isinstance(error, RestoreError) else str(error))
 
@@ -267,6 +280,7 @@ def _receipt(namespace: str, result: Result, reading: nvml.Reading | None) -> di
     record = dict(job.record)
     seconds = {
         **record.pop("seconds", {}),
+        **({VOLUMES: result.seconds[VOLUMES]} if VOLUMES in result.seconds else {}),
         CONTAINER: result.seconds[CONTAINER],
         "create": result.task.seconds.get("create", 0.0),
         "start": result.task.seconds.get("start", 0.0),

@@ -149,12 +149,12 @@ def _overwrite(descriptor: int, piece: bytes, at: int) -> None:
 
 def _append(descriptor: int, piece: bytes, at: int) -> None:
     view = memoryview(piece)
-    for start, end in _solid(piece, at):
+    for start, end in solid(piece, at):
         while start < end:
             start += os.pwrite(descriptor, view[start:end], at + start)
 
 
-def _solid(piece: bytes, at: int) -> Iterator[tuple[int, int]]:
+def solid(piece: bytes, at: int) -> Iterator[tuple[int, int]]:
     """The ranges of ``piece``, which begins at file offset ``at``, that are not whole aligned units of
     zeros.
     """

@@ -196,7 +196,7 @@ def _read_spec(path: str) -> dict[str, Any]:
 def _converge(client: Client, params: ConvertParams, found: Dump, check: bool, result: TransferResult) -> None:
     spec_validate.check(found.spec)
     image = _assemble(client, params, found)
-    stored = [part for part in (found.criu, found.layer) if part is not None]
+    stored = [part for part in (found.criu, found.layer, found.shm[0] if found.shm else None) if part is not None]
     absent = [part for part in stored if content.stat(client, part.descriptor.digest) is None]
     result.digest = image.digest
     result.warnings.extend(found.warnings)
@@ -261,6 +261,7 @@ def _assemble(client: Client, params: ConvertParams, found: Dump) -> _Assembly:
         ),
         runtime_options=runtime_options,
         writable_layer=found.layer.descriptor if found.layer else None,
+        memory_volumes=(found.shm[1],) if found.shm else (),
         base=base,
         base_name=base_name,
         runtime=params.runtime,

@@ -25,12 +25,15 @@ from typing import Any, Callable
 
 from .._archive.compression import gzipped
 from .._archive.members import ArchiveFile
-from .._checkpoint import reader as checkpoint_reader, writer as checkpoint_writer
+from .._checkpoint import reader as checkpoint_reader, volumes as memory_volumes, writer as checkpoint_writer
 from .._checkpoint.staged import REQUIRED
+from .._checkpoint.volumes import MemoryVolume
 from .._core import strict_json
 from .._core.errors import InputError
 from .._core.strict_json import StrictJsonError
+from .._oci import spec_validate
 from .._oci.image import Descriptor
+from .._streams import tree_tar
 from .._streams.streams import ChunkSource, Expansion, decompressed, file_chunks
 from .._streams.tar_reader import Limits, members, safe_name
 
@@ -42,6 +45,8 @@ _LIMITS = Limits()
 #: Members of a checkpoint archive.
 SPEC, CONFIG, DELETED, LAYER = "spec.dump", "config.dump", "deleted.files", "rootfs-diff.tar"
 SHM = "devshm-checkpoint.tar"
+_SHM_PLACE = "/dev/shm"
+_PAGE = 4096
 _IMAGES = "checkpoint/"
 #: Bytes of a tar with nothing but its top directory.
 _EMPTY_TAR = 1536
@@ -83,6 +88,8 @@ class Dump:
     criu: Stored
     #: Files that the container had changed; None where there were none, or nobody recorded them.
     layer: Stored | None = None
+    #: What podman keeps of /dev/shm, and what it was.
+    shm: tuple[Stored, MemoryVolume] | None = None
     warnings: list[str] = field(default_factory=list)
 
 
@@ -97,7 +104,7 @@ def from_archive(file: ArchiveFile, bound: int | None) -> Dump:
     if missing:
         raise invalid(file.what, f"it has no {' and no '.join(missing)}, so it is no checkpoint archive")
     images = _image_names(file)
-    _refuse_links(file, [*present, *images, *([LAYER] if LAYER in file.entries else [])])
+    _refuse_links(file, [*present, *images, *(name for name in (LAYER, SHM) if name in file.entries)])
     texts = file.read(present, _MAX_DOCUMENT)
     spec = read_object(texts[SPEC], f"{SPEC} of {file.path}")
     origin = read_origin(read_object(texts[CONFIG], f"{CONFIG} of {file.path}"))
@@ -110,7 +117,8 @@ def from_archive(file: ArchiveFile, bound: int | None) -> Dump:
     layer = None
     if LAYER in file.entries or prefix:
         layer = _layer(prefix, lambda: _member_chunks(file, LAYER), f"{LAYER} of {file.path}", bound)
-    return Dump(origin, spec, criu, layer, [*storage_warnings(spec, file.path), *_warnings(file)])
+    shm = _shm(file, spec, read_object(texts[CONFIG], f"{CONFIG} of {file.path}"), bound)
+    return Dump(origin, spec, criu, layer, shm, [*storage_warnings(spec, file.path), *_warnings(file, shm is None)])
 
 
 def from_directory(path: str, origin: Origin, spec: dict[str, Any], diff: str, bound: int | None) -> Dump:
@@ -130,7 +138,7 @@ def from_directory(path: str, origin: Origin, spec: dict[str, Any], diff: str, b
             f"The directory {path} comes without rootfs_diff: files that the container changed are those of the image, "
             "and a process that has one of them open is not restored."
         )
-    return Dump(origin, spec, criu, layer, warnings)
+    return Dump(origin, spec, criu, layer, warnings=warnings)
 
 
 def _image_names(file: ArchiveFile) -> list[str]:
@@ -161,15 +169,50 @@ def _refuse_links(file: ArchiveFile, names: list[str]) -> None:
             )
 
 
-def _warnings(file: ArchiveFile) -> list[str]:
+def _shm(
+    file: ArchiveFile, spec: Mapping[str, Any], config: Mapping[str, Any], bound: int | None
+) -> tuple[Stored, MemoryVolume] | None:
+    """The content of /dev/shm, where the spec has it from outside; its tar is one of a whole tree as it is."""
+    if SHM not in file.entries or file.entries[SHM].size <= _EMPTY_TAR:
+        return None
+    mounts = spec.get("mounts")
+    sources = [
+        posixpath.normpath(mount["source"])
+        for mount in (mounts if isinstance(mounts, list) else ())
+        if isinstance(mount, dict)
+        and mount.get("destination") == _SHM_PLACE
+        and str(mount.get("source")).startswith("/")
+        and spec_validate.is_bind(mount)
+    ]
+    if not sources:
+        return None
+    what = f"{SHM} of {file.path}"
+    limits = tree_tar.limits(file.entries[SHM].size if bound is None else min(bound, file.entries[SHM].size))
+    used = 0
+    for member in members(ChunkSource(_member_chunks(file, SHM)), limits, what):
+        used += member.size + -member.size % _PAGE
+    stored = _store(memory_volumes.MEDIA_TYPE, lambda: _member_chunks(file, SHM))
+    size, container = config.get("shmSize"), config.get("id")
+    volume = MemoryVolume(
+        descriptor=stored.descriptor,
+        destination=_SHM_PLACE,
+        source=sources[-1],
+        used=used,
+        size=size if isinstance(size, int) and 0 < size < 1 << 62 else None,
+        container=container if isinstance(container, str) else "",
+    )
+    return stored, volume
+
+
+def _warnings(file: ArchiveFile, without_shm: bool) -> list[str]:
     found = []
     volumes = sorted(name for name in file.entries if name.startswith("volumes/"))
     if volumes:
         found.append(f"The volumes in {file.path} are not carried over: {', '.join(volumes)[:300]}.")
-    if SHM in file.entries and file.entries[SHM].size > _EMPTY_TAR:
+    if without_shm and SHM in file.entries and file.entries[SHM].size > _EMPTY_TAR:
         found.append(
-            f"The contents of /dev/shm in {file.path} ({SHM}) are not carried over: unpack it into what mounts gives "
-            "the restored container there."
+            f"The contents of /dev/shm in {file.path} ({SHM}) are not carried over, since its spec has no bind there: "
+            "unpack it into what mounts gives the restored container there."
         )
     return found
 

@@ -40,6 +40,7 @@ _ROLES = (
     ("layer.v1.tar", "writable-layer"),
     ("rootfs.diff.tar", "writable-layer"),
     ("container.rw.tar", "writable-layer"),
+    ("memory-volume.v1.tar", "memory-volume"),
 )
 #: What the OCI image specification 1.1 has as config of that which is no container image.
 EMPTY = b"{}"

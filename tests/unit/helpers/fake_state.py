@@ -328,8 +328,8 @@ class State:
         return message("containerd.services.containers.v1.GetContainerResponse", container=found)
 
     def _containers_list(self, request: Any, _leased: Leased) -> Any:
-        label = request.filters[0].split('"')[1]
-        found = [record for record in self.containers.values() if label in record.labels]
+        label = request.filters[0].split('"')[1] if request.filters else ""
+        found = [record for record in self.containers.values() if not label or label in record.labels]
         return message("containerd.services.containers.v1.ListContainersResponse", containers=found)
 
     def _containers_create(self, request: Any, _leased: Leased) -> Any:

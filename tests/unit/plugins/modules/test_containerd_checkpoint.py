@@ -44,7 +44,7 @@ def test_captured_paused_and_settled(call: Call, box: Box) -> None:
     done = call(CHECKPOINT, leave="paused", **options)
     assert (predicted["changed"], done["changed"], box.status()) == (True, True, capture_samples.PAUSED)
     assert done["recorded"]["container"] == BOX
-    assert (sorted(done["sizes"]), done["seconds"]["total"] > 0) == (["criu", "writable_layer"], True)
+    assert (sorted(done["sizes"]), done["seconds"]["total"] > 0) == (["criu", "memory_volumes", "writable_layer"], True)
     assert done["checkpoint"]["digest"] == box.fake.state.images[NAME].target.digest
     settled = call(CHECKPOINT, state="settled", **options)
     assert (settled["changed"], box.status()) == (True, capture_samples.RUNNING)

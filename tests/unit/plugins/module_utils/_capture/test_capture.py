@@ -203,7 +203,7 @@ def deleted(box: Box, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     (box.here.proc / str(box.pid) / "root").symlink_to(var.parent)
     (tmp_path / "file").write_text("content", encoding="ascii")
     file = UnlinkedFile(box.pid, "/var/one", LAYER, str(tmp_path / "file"), (1, 1))
-    monkeypatch.setattr(unlinked_files, "find", lambda _pids, _spec, _proc, _root: [file])
+    monkeypatch.setattr(unlinked_files, "find", lambda _pids, _spec, _proc, _root, _volumes: [file])
     monkeypatch.setattr(dump_config, "NODE_CONFIG", str(tmp_path / "etc" / "criu" / "runc.conf"))
     (tmp_path / "etc").mkdir()
     (tmp_path / "dump").mkdir()

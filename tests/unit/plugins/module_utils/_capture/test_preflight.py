@@ -71,7 +71,7 @@ def test_what_criu_takes_only_when_told_to(box: Box, node: Node, monkeypatch: py
         connections=tuple(needs.Connection(f"127.0.0.1:{port}", "10.0.0.1:80", False) for port in range(30)),
         locks=(needs.Lock(box.pid, "a", "POSIX", "/var/lock"),),
     )
-    monkeypatch.setattr(needs, "look", lambda _container, _first, _pids, _proc, _root: found)
+    monkeypatch.setattr(needs, "look", lambda _container, _first, _pids, _proc, _root, _volumes: found)
     process = {"terminal": True, "args": ["a"], "cwd": "/"}
     box.fake.state.containers[BOX] = record(node, process=process)
     box.before = box.kept(box.fake.state)

@@ -418,6 +418,23 @@ def test_an_archive_of_podman(fake: FakeContainerd, client: Client, node: Node, 
     assert done.transferred["kind"] == "podman"
     told = " ".join(done.warnings)
     assert all(word in told for word in ("skip-file-rwx-check", "/dev/shm", "volumes/data.tar"))
+    assert checkpoint_reader.load(client, NAME).memory_volumes == ()
+
+
+def test_podmans_shm_becomes_a_memory_volume(fake: FakeContainerd, client: Client, node: Node, tmp_path: Path) -> None:
+    config = {"id": "a1", "rootfsImageID": node.base.parts["config"][7:], "rootfsImageName": BASE_NAME}
+    mount = {"destination": "/dev/shm", "type": "bind", "source": "/var/lib/x/shm", "options": ["bind"]}
+    files: dict[str, bytes | None] = {
+        "config_dump": dump({**config, "shmSize": 65536000}),
+        "spec_dump": dump(spec(mounts=[mount])),
+        "devshm-checkpoint_tar": tar({"in-shm": b"x" * 5000}),
+    }
+    done = thrice(converting(client, dumped(tmp_path, node, **files)))
+    assert "/dev/shm" not in " ".join(done.warnings)
+    (volume,) = checkpoint_reader.load(client, NAME).memory_volumes
+    assert (volume.destination, volume.source, volume.container) == ("/dev/shm", "/var/lib/x/shm", "a1")
+    assert (volume.used, volume.size) == (8192, 65536000)
+    assert fake.state.blobs[volume.digest].data == files["devshm-checkpoint_tar"]
 
 
 def directory(tmp_path: Path) -> Path:
