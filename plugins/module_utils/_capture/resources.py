@@ -49,9 +49,13 @@ def foreign_devices(pids: Iterable[int], proc: str = "/proc") -> list[str]:
 
 
 def mounts(pids: Iterable[int], proc: str) -> list[Mount]:
-    """Those of all the processes, which may have mount namespaces of their own."""
+    """Those of all the processes, which may have mount namespaces of their own; each namespace once."""
     found = []
+    seen: set[str] = set()
     for pid in pids:
         with contextlib.suppress(OSError):
-            found += mountinfo.parse(mountinfo.read(f"{proc}/{pid}/mountinfo"))
+            namespace = os.readlink(f"{proc}/{pid}/ns/mnt")
+            if namespace not in seen:
+                found += mountinfo.parse(mountinfo.read(f"{proc}/{pid}/mountinfo"))
+                seen.add(namespace)
     return found

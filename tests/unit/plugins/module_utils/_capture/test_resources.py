@@ -25,10 +25,13 @@ def test_devices_from_outside_for_input_and_output(tmp_path: Path) -> None:
                 (tmp_path / str(pid) / name).mkdir(parents=True, exist_ok=True)
             (tmp_path / f"{pid}/fd/{number}").symlink_to(target)
             (tmp_path / f"{pid}/fdinfo/{number}").write_text(f"pos:\t0\nmnt_id:\t{mount}\n", encoding="ascii")
-        (tmp_path / f"{pid}/mountinfo").write_text(MOUNTS, encoding="ascii")
+        (tmp_path / f"{pid}/ns").mkdir()
+        (tmp_path / f"{pid}/ns/mnt").symlink_to(f"mnt:[{pid}]")
+        own = MOUNTS if pid == 7 else "33 1 0:70 / /dev rw - tmpfs dev rw\n"
+        (tmp_path / f"{pid}/mountinfo").write_text(own, encoding="ascii")
 
     file = tmp_path / "file"
     file.touch()
     process(7, ("/dev/null", 99), ("pipe:[5]", 99), ("/dev/zero", 1), ("/dev/full", 99))
-    process(8, ("/dev/null", 2), (str(file), 99))
+    process(8, ("/dev/null", 2), (str(file), 99), ("/dev/zero", 33))
     assert resources.foreign_devices([7, 8, 9], str(tmp_path)) == ["/dev/null as descriptor 0 of process 7"]
