@@ -30,6 +30,7 @@ CODES: Mapping[str, tuple[str, ...]] = {
     "base image absent": ("base_image_absent",),
     "base image moved": ("base_image_moved",),
     "unknown snapshotter": ("snapshotter_unknown",),
+    "runtime not listed": ("runtime_refused",),
     "runtime not installed": ("runtime_absent",),
     "container of another owner": ("container_not_ours",),
     "container from another checkpoint": ("container_other_checkpoint",),

@@ -30,6 +30,8 @@ STAGE, CONTAINER, TASK, INFO = (
 )
 SOURCES = "/var/lib/gpuops-lab/sources"
 WISH = {"container_id": "x", "checkpoint": REF}
+#: The checkpoint is ctr's, so nobody vouches for what metadata want of the host.
+ALLOWED = {"policy": {"bind_sources": [SOURCES]}}
 RunModule = Callable[..., dict[str, Any]]
 
 
@@ -64,7 +66,10 @@ def test_unknown_snapshotter(refuses: Refuses, run_module: RunModule) -> None:
 def test_runtime_not_installed(node: Node, refuses: Refuses, run_module: RunModule, good: Parts) -> None:
     runtime = "io.containerd.kata.v2"
     with imported(node, good.noted(**{"io.containerd.checkpoint.runtime": runtime})) as reference:
-        params = {**WISH, "checkpoint": reference}
+        params: dict[str, Any] = {**WISH, "checkpoint": reference}
+        refuses(CONTAINER, params, "runtime not listed", runtime)
+        assert problem_codes(run_module, params) == ["runtime_refused"]
+        params["runtimes"] = [{"name": runtime}]
         refuses(CONTAINER, params, "runtime not installed", runtime)
         assert problem_codes(run_module, params) == ["runtime_absent"]
 
@@ -145,6 +150,7 @@ def test_bind_source(refuses: Refuses, run_module: RunModule, good: Parts, case:
     recorded = "/var/lib/kubelet/pods/0b2d/volumes/data" if mapped else source
     params = {
         **WISH,
+        **ALLOWED,
         "metadata_content": metadata(good, bind(destination, recorded)),
         "mounts": {recorded: source} if mapped else {},
     }
@@ -159,7 +165,7 @@ def test_file_where_a_directory_of_the_application_was(
     """Nobody knows what /data is but the container's own files, which are there once its snapshot is."""
     layer = make_images.layer({"data/volume/": b""})
     with imported(node, good.having("layer", layer)) as reference:
-        params = {**WISH, "checkpoint": reference}
+        params = {**WISH, **ALLOWED, "checkpoint": reference}
         params["metadata_content"] = metadata(good, bind("/data/volume", f"{SOURCES}/file"))
         words = ("/data/volume", f"{SOURCES}/file", "is a directory in the container")
         refuses(CONTAINER, params, "bind source of another kind", *words, modes=(False,))
@@ -171,7 +177,7 @@ def test_file_where_a_directory_of_the_application_was(
 
 def test_all_bind_sources_at_once(node: Node, expect_failure: RunModule, good: Parts) -> None:
     binds = [bind("/data", f"{SOURCES}/gone"), bind("/more", f"{SOURCES}/gone-too")]
-    params = {**WISH, "metadata_content": metadata(good, *binds)}
+    params = {**WISH, **ALLOWED, "metadata_content": metadata(good, *binds)}
     result = expect_failure(CONTAINER, params, "mount_source_missing")
     for entry in binds:
         assert entry["source"] in result["msg"]
