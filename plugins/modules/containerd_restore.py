@@ -132,6 +132,12 @@ EXAMPLES = r"""
       host_namespaces: [ipc]
       bind_sources: [/srv/datasets:ro, /scratch]
 
+- name: The same, when another controller may be at it; busy only after two minutes
+  gpuops.restore.containerd_restore:
+    workloads:
+      - {name: pytorch-training, checkpoint: "registry.local/pytorch-training-checkpoint:001"}
+    busy_timeout: 120
+
 - name: Could they run on this node?
   gpuops.restore.containerd_restore:
     state: checked

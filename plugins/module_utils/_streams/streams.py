@@ -12,10 +12,11 @@ from __future__ import annotations
 import hashlib
 import os
 import queue
+import sys
 import threading
 import zlib
 from collections.abc import Generator, Iterable, Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -39,13 +40,14 @@ class Hasher:
         self._hash = hashlib.sha256()
         self._queue: queue.Queue[bytes | None] = queue.Queue(_QUEUED_CHUNKS)
         self._thread: threading.Thread | None = None
+        self._abandoned = False
         if threaded:
             self._thread = threading.Thread(target=self._work, name="sha256", daemon=True)
             self._thread.start()
 
     def _work(self) -> None:
         chunk = self._queue.get()
-        while chunk is not None:
+        while chunk is not None and not self._abandoned:
             self._hash.update(chunk)
             chunk = self._queue.get()
 
@@ -64,6 +66,14 @@ class Hasher:
             self._thread = None
         return self._hash.hexdigest()
 
+    def abandon(self) -> None:
+        """Nobody wants the digest. Never waits: at the end of the process the thread does not run any more."""
+        self._abandoned = True
+        if self._thread is not None and not sys.is_finalizing():
+            # In a full queue the thread finds something, and then that it was abandoned.
+            with suppress(queue.Full):
+                self._queue.put_nowait(None)
+
 
 def verified(chunks: Iterable[bytes], *, digest: str, size: int, what: str) -> Generator[bytes, None, None]:
     """Pass ``chunks`` through and verify them; nothing may be trusted before the iterator is exhausted.
@@ -81,8 +91,11 @@ def verified(chunks: Iterable[bytes], *, digest: str, size: int, what: str) -> G
                 break
             hasher.update(chunk)
             yield chunk
-    finally:
-        actual = "sha256:" + hasher.close()
+    except BaseException:
+        # Also where it is not read to its end, as when the daemon has the blob already.
+        hasher.abandon()
+        raise
+    actual = "sha256:" + hasher.close()
     if seen != size:
         count = "more" if seen > size else f"only {seen}"
         raise InputError(

@@ -8,6 +8,8 @@ import gzip
 import os
 import shutil
 import subprocess
+import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -165,3 +167,40 @@ def test_sources_agree(size: int, tmp_path: Path) -> None:
             assert source.position == 517
             assert source.skip(1000) == 383
             assert source.read(1) == b""
+
+
+ABANDONED = """
+import itertools
+from ansible_collections.gpuops.restore.plugins.module_utils._streams import streams
+
+chunks = streams.verified(itertools.repeat(bytes(1 << 20)), digest="sha256:" + "0" * 64, size=1 << 40, what="It")
+for _ in range({read}):
+    next(chunks)
+cycle = [chunks]
+cycle.append(cycle)
+print("done", flush=True)
+"""
+
+
+@pytest.mark.every_python
+@pytest.mark.parametrize("read", [1, 20])
+def test_a_stream_that_is_not_read_to_its_end_does_not_keep_the_process_from_ending(read: int) -> None:
+    """As when another run has written the blob meanwhile: the module hung at its exit, and Ansible with it."""
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    command = [sys.executable, "-c", ABANDONED.format(read=read)]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=False)
+    assert (done.stdout, done.stderr, done.returncode) == ("done\n", "", 0)
+
+
+@pytest.mark.parametrize("read", [1, 20])
+def test_a_stream_that_is_closed_early_leaves_no_thread(read: int) -> None:
+    before = set(threading.enumerate())
+    chunks = streams.verified(iter([bytes(1 << 20)] * 30), digest="sha256:" + "0" * 64, size=1 << 40, what="It")
+    for _ in range(read):
+        next(chunks)
+    threads = set(threading.enumerate()) - before
+    assert len(threads) == 1
+    chunks.close()
+    for thread in threads:
+        thread.join(60)
+        assert not thread.is_alive()
