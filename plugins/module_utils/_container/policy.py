@@ -142,15 +142,10 @@ def problem(
     vouched = policy.knows(original)
     had = _ran_with(client, original) if vouched else ()
     asked = spec_rights.rights(spec, known)
-    if images and not vouched and not _has_users_of_its_own(spec):
+    if images and not vouched:
         asked = sorted({*asked, *_of_images(images)})
     refused = [right for right in asked if not policy.allows(right, had)]
     return _refusal(original, refused, vouched) if refused else None
-
-
-def _has_users_of_its_own(spec: Mapping[str, Any]) -> bool:
-    """Whether its capabilities are good for nothing outside of its user namespace."""
-    return any(entry["type"] == "user" for entry in spec["linux"].get("namespaces") or ())
 
 
 def _of_images(directory: str) -> Sequence[Right]:

@@ -138,6 +138,9 @@ def rights(spec: Mapping[str, Any], known: Known) -> list[Right]:
     ]
     if not {"/proc/sys", "/proc/sysrq-trigger"} <= {_clean(path) for path in linux.get("readonlyPaths") or ()}:
         found.append(Right(PRIVILEGED, "", "the kernel's settings in /proc, writable"))
+    label = spec["process"].get("selinuxLabel") or ""
+    if any(part in label for part in ("spc_t", "unconfined")):
+        found.append(Right(PRIVILEGED, "", f"the SELinux label {label}"))
     if linux.get("rootfsPropagation") in ("shared", "rshared"):
         found.append(Right(PRIVILEGED, "", "mounts that reach the host"))
     return sorted(set(found))
@@ -252,6 +255,8 @@ def _devices(linux: Mapping[str, Any], known: Known) -> Iterable[Right]:
 
 
 def _seccomp(seccomp: Mapping[str, Any]) -> Iterable[Right]:
+    if seccomp.get("listenerPath"):
+        yield Right(CONTROL, "", f"the socket {seccomp['listenerPath']} of the host, which is to judge system calls")
     if seccomp.get("defaultAction") in (None, "", "SCMP_ACT_ALLOW", "SCMP_ACT_LOG") and not seccomp.get("syscalls"):
         yield Right(SECCOMP, "", "every system call (no seccomp filter)")
 

@@ -75,6 +75,9 @@ def test_a_pod_s_gpu_container_asks_for_its_mounts_only() -> None:
         ("linux.netDevices", {"eth0": {"name": "eth1"}}, ["devices=net:eth0"]),
         ("linux.sysctl", {"kernel.shmmax": "1", "net.ipv4.ping_group_range": "0 1"}, ["sysctls=kernel.shmmax"]),
         ("linux.rootfsPropagation", "rshared", ["privileged"]),
+        ("process.selinuxLabel", "system_u:system_r:spc_t:s0", ["privileged"]),
+        ("process.selinuxLabel", "system_u:system_r:container_t:s0:c1,c2", []),
+        ("linux.seccomp", {"defaultAction": "SCMP_ACT_ERRNO", "listenerPath": "/run/x.sock"}, ["host_control"]),
     ],
 )
 def test_what_is_beyond_the_usual(path: str, value: Any, expected: list[str]) -> None:
