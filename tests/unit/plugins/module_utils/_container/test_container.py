@@ -29,6 +29,8 @@ from ansible_collections.gpuops.restore.plugins.module_utils._core.errors import
     NodeError,
     RestoreError,
 )
+from ansible_collections.gpuops.restore.plugins.module_utils._criu.config import CriuOptions
+from ansible_collections.gpuops.restore.plugins.module_utils._oci.facts import Facts
 from ansible_collections.gpuops.restore.tests.unit.helpers.archive_samples import INDEX
 from ansible_collections.gpuops.restore.tests.unit.helpers.containerd_node import Node
 from ansible_collections.gpuops.restore.tests.unit.helpers.containerd_samples import (
@@ -310,6 +312,24 @@ def test_a_lost_criu_configuration_is_written_again(fake: FakeContainerd, client
     os.unlink(state_dir.criu_config(node.root, "tests", "train"))
     done = agree(client, fake, node, params(node))
     assert (done.changed, done.created) == (True, False)
+
+
+def test_a_restore_does_as_the_dump_was_told_unless_it_is_told_otherwise(
+    fake: FakeContainerd, client: Client, node: Node
+) -> None:
+    config = Path(state_dir.criu_config(node.root, "tests", "train"))
+
+    def told() -> list[str]:
+        return [line for line in config.read_text(encoding="utf-8").splitlines() if "=" not in line]
+
+    facts = Facts(container="train", criu_options=("file-locks", "ghost-limit", "tcp-established"))
+    sample = add_checkpoint(fake.state, base=node.base)
+    notes = {**sample.document["annotations"], core_labels.FACTS: facts.render()}
+    add_checkpoint(fake.state, base=node.base, annotations=notes)
+    agree(client, fake, node, params(node))
+    assert told() == ["tcp-established", "file-locks"]
+    agree(client, fake, node, params(node, criu=CriuOptions(tcp="close", file_locks="false")))
+    assert told() == ["tcp-close"]
 
 
 def test_a_lost_snapshot_is_made_again(fake: FakeContainerd, client: Client, node: Node) -> None:
