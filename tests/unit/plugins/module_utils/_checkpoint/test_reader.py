@@ -243,3 +243,26 @@ def test_nobody_says_which_base_image(fake: FakeContainerd, client: Client) -> N
     with pytest.raises(InputError) as caught:
         checkpoint_reader.base_image(client, checkpoint_reader.load(client, CHECKPOINT_NAME), "")
     assert caught.value.code == "base_image_unknown"
+
+
+def options(fake: FakeContainerd, client: Client, data: bytes) -> tuple[str, ...]:
+    record(fake.state, "c", INDEX, {"manifests": [descriptor(fake.state, OPTIONS, data)]})
+    return checkpoint_reader.dump_options(client, checkpoint_reader.load(client, "c"))
+
+
+def test_what_others_keep_of_the_options_of_a_dump(fake: FakeContainerd, client: Client) -> None:
+    kind = "containerd.runc.v1.CheckpointOptions"
+    told = message(kind, open_tcp=True, external_unix_sockets=True).SerializeToString()
+    assert options(fake, client, pack(kind, told).SerializeToString()) == ("tcp-established", "ext-unix-sk")
+    assert options(fake, client, b"") == ()
+    assert options(fake, client, pack("containerd.runc.v1.Options", told).SerializeToString()) == ()
+    assert options(fake, client, b"x" * (1 << 17)) == (), "it is no such thing"
+
+
+@pytest.mark.parametrize(
+    "data", [b"\xff\xff", pack("containerd.runc.v1.CheckpointOptions", b"\xff").SerializeToString()]
+)
+def test_damaged_options_of_a_dump(fake: FakeContainerd, client: Client, data: bytes) -> None:
+    with pytest.raises(InputError) as caught:
+        options(fake, client, data)
+    assert caught.value.code == "document_invalid"
