@@ -31,8 +31,10 @@ options:
     description:
       - V(pushed) has the checkpoint O(name) of this node at O(reference).
       - V(pulled) has the checkpoint of O(reference) on this node under O(name).
+      - V(absent) has no tag O(reference) in the registry, with O(digest) only if it stands for that checkpoint. The registry frees the blobs
+        when it collects its garbage. Nothing on this node is changed.
     type: str
-    choices: [pushed, pulled]
+    choices: [pushed, pulled, absent]
     required: true
   name:
     description:
@@ -138,6 +140,12 @@ EXAMPLES = r"""
     reference: localhost:5000/pytorch-training:001
     server: http://localhost:5000
     base: false
+
+- name: Delete a tag again that was only for the way
+  gpuops.restore.containerd_checkpoint_registry:
+    state: absent
+    name: registry.example:5000/checkpoints/pytorch-training:moved
+    auth_file: /root/.docker/config.json
 """
 
 RETURN = r"""
@@ -194,18 +202,21 @@ from ansible_collections.gpuops.restore.plugins.module_utils._transfer.registry 
 
 def step(module: AnsibleModule, client: Client) -> dict[str, Any]:
     """Carry out one call of the module."""
-    pushes = module.params["state"] == registry.PUSHED
+    state = module.params["state"]
     params = RegistryParams.from_options(module.params)
-    repository = registry.open_repository(params.reference, Access.from_options(module.params), pushes)
-    run = push.run if pushes else pull.run
-    result = run(client, repository, params, module.check_mode)
+    repository = registry.open_repository(params.reference, Access.from_options(module.params), state)
+    if state == registry.ABSENT:
+        result = push.absent(repository, params, module.check_mode)
+    else:
+        run = push.run if state == registry.PUSHED else pull.run
+        result = run(client, repository, params, module.check_mode)
     for warning in result.warnings:
         module.warn(warning)
     return result.rendered("registry")
 
 
 ARGUMENT_SPEC: dict[str, Any] = {
-    "state": {"type": "str", "choices": ["pushed", "pulled"], "required": True},
+    "state": {"type": "str", "choices": ["pushed", "pulled", "absent"], "required": True},
     "name": {"type": "str", "required": True},
     "reference": {"type": "str"},
     "base": {"type": "bool", "default": True},

@@ -73,6 +73,19 @@ class Repository:
 
         self._retried(put)
 
+    def delete_tag(self) -> bool:
+        """Take the tag away, and nothing else that stands for the same manifest. False if the registry cannot do that.
+
+        By the digest every registry could, and would take the tags of others along.
+        """
+
+        def delete() -> bool:
+            url = f"{self._base}/manifests/{self._reference.tag}"
+            with self._transport.send("DELETE", url, (200, 202, 204, 400, 404, 405)) as response:
+                return response.status not in (400, 405)
+
+        return self._retried(delete)
+
     def has_blob(self, digest: str, size: int) -> bool:
         """Whether the blob is there, with that size."""
 

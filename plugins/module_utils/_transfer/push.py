@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""A checkpoint goes to a registry, blob by blob out of containerd's content store."""
+"""A checkpoint goes to a registry, blob by blob out of containerd's content store; or its tag goes from there again."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import Any
 from .._checkpoint.reader import Checkpoint
 from .._containerd import content
 from .._containerd.client import Client
-from .._core.errors import ConflictError, InputError
+from .._core.errors import ConflictError, InputError, NodeError
 from .._oci import image as oci_image
 from .._oci.image import Descriptor
 from .._registry.repository import Repository, digest_of
@@ -87,14 +87,52 @@ def _is_kept(
     if manifest is not None and manifest.target.digest == digest:
         return (manifest.has_base or not params.base) and checkpoint.signature in ("", manifest.signature)
     if not params.force:
-        raise ConflictError(
-            "registry_tag_taken",
-            f"The tag {params.reference} stands for "
-            f"{f'the checkpoint {manifest.target.digest}' if manifest else 'something else'}, not for {digest}.",
-            "Push to another tag; force: true moves this one.",
-            details={"found": manifest.target.digest if manifest else None, "wanted": digest},
-        )
+        raise _tag_taken(params, manifest.target.digest if manifest else None, digest)
     return False
+
+
+def absent(repository: Repository, params: RegistryParams, check: bool) -> TransferResult:
+    """Have the tag absent. The blobs are the registry's to collect, when no tag needs them any more.
+
+    Raises ConflictError ``registry_tag_taken`` where it stands for something else than ``params.digest``.
+    """
+    result = TransferResult(digest=params.digest)
+    with result.timed():
+        existing = repository.manifest()
+        if existing is not None:
+            _take_away(repository, params, existing, check, result)
+    return result
+
+
+def _take_away(
+    repository: Repository, params: RegistryParams, existing: bytes, check: bool, result: TransferResult
+) -> None:
+    try:
+        found = registry_manifest.read(existing, str(params.reference)).target.digest
+    except InputError:
+        found = None
+    if params.digest not in ("", found) and not params.force:
+        raise _tag_taken(params, found, params.digest)
+    result.changed = True
+    result.actions.append(f"delete the tag {params.reference} ({found or 'no checkpoint'})")
+    result.before, result.transferred = _brief(found, existing), {"reference": str(params.reference)}
+    if not check and not repository.delete_tag():
+        raise NodeError(
+            "registry_delete_unsupported",
+            f"The registry does not delete the tag {params.reference}.",
+            "Allow it to (distribution: REGISTRY_STORAGE_DELETE_ENABLED=true), or delete the tag with the registry's "
+            "own tool: it stands for the memory of processes.",
+        )
+
+
+def _tag_taken(params: RegistryParams, found: str | None, wanted: str) -> ConflictError:
+    return ConflictError(
+        "registry_tag_taken",
+        f"The tag {params.reference} stands for "
+        f"{f'the checkpoint {found}' if found else 'something else'}, not for {wanted}.",
+        "Use another tag; force: true moves or deletes this one.",
+        details={"found": found, "wanted": wanted},
+    )
 
 
 def _brief(digest: str | None, data: bytes) -> dict[str, Any]:

@@ -18,7 +18,9 @@ from .._registry.reference import Reference
 from .._registry.repository import Repository
 
 #: Choices of the option ``state``.
-PUSHED, PULLED = "pushed", "pulled"
+PUSHED, PULLED, ABSENT = "pushed", "pulled", "absent"
+#: What is asked of the registry for each of them, as its tokens call it.
+_SCOPES = {PUSHED: "pull,push", PULLED: "pull", ABSENT: "pull,push,delete"}
 
 
 @dataclass(frozen=True)
@@ -44,7 +46,8 @@ class RegistryParams:
     def from_options(cls, options: Mapping[str, Any]) -> RegistryParams:
         """As the module's options have it. Raises InputError ``registry_reference_invalid``."""
         named = options["reference"] or options["name"]
-        push = options["state"] == PUSHED
+        # Only what has a tag can be pushed, or taken away.
+        push = options["state"] != PULLED
         return cls(
             name=options["name"],
             reference=registry_reference.for_push(named) if push else registry_reference.parse(named),
@@ -84,7 +87,7 @@ class Access:
         )
 
 
-def open_repository(reference: Reference, access: Access, push: bool) -> Repository:
+def open_repository(reference: Reference, access: Access, state: str) -> Repository:
     """Nothing is asked of the registry yet. Raises InputError ``registry_*`` for options that cannot be used."""
     if access.auth_file:
         credentials = registry_credentials.from_file(access.auth_file, reference)
@@ -93,7 +96,7 @@ def open_repository(reference: Reference, access: Access, push: bool) -> Reposit
     settings = Settings(
         server=registry_reference.server_url(reference, access.server, access.insecure),
         credentials=credentials,
-        scope=f"repository:{reference.repository}:{'pull,push' if push else 'pull'}",
+        scope=f"repository:{reference.repository}:{_SCOPES[state]}",
         ca_file=access.ca_file,
         insecure=access.insecure,
         timeout=access.timeout,

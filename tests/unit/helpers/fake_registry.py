@@ -153,6 +153,9 @@ class Handler(BaseHTTPRequestHandler):
             fake.manifests[name] = data
             self.reply(201, Docker_Content_Digest=digest_of(data))
             return
+        if self.command == "DELETE":
+            self.reply(202 if fake.manifests.pop(name, None) is not None else 404)
+            return
         named = {digest_of(data): data for data in fake.manifests.values()}
         found = fake.manifests.get(name, named.get(name))
         if found is None:

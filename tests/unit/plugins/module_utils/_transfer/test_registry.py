@@ -597,8 +597,54 @@ def test_options_become_a_repository() -> None:
     reference = registry_reference.parse("registry.test/team/app:1")
     access = transfer_registry.Access(username="trainer", password="correct horse")
     assert "correct horse" not in repr(access)
-    for wanted, scope in ((True, "pull,push"), (False, "pull")):
+    for wanted, scope in (("pushed", "pull,push"), ("pulled", "pull"), ("absent", "pull,push,delete")):
         repository = transfer_registry.open_repository(reference, access, wanted)
         settings = repository._transport.settings
         assert settings.scope == f"repository:team/app:{scope}" and settings.server == "https://registry.test"
         assert "correct horse" not in repr(settings)
+
+
+# --- away again
+
+
+def untag(work: Any, check: bool = False, **more: Any) -> Any:
+    class Absent:
+        @staticmethod
+        def run(_client: Client, repository: Any, params: RegistryParams, check: bool) -> Any:
+            return transfer_push.absent(repository, params, check)
+
+    return work(Absent, check, **more)
+
+
+def test_a_tag_goes_and_no_other(registry: FakeRegistry, sample: Sample, work: Any) -> None:
+    push(work)
+    push(work, tag="2")
+    predicted = untag(work, True, digest=sample.digest)
+    assert "1" in registry.manifests
+    done = untag(work, digest=sample.digest)
+    assert (done.changed, done.actions, done.before, done.after) == (True, predicted.actions, predicted.before, {})
+    # Both stood for the same manifest.
+    assert list(registry.manifests) == ["2"]
+    assert not untag(work, digest=sample.digest).changed
+    assert untag(work, tag="2").changed
+
+
+def test_a_tag_that_stands_for_something_else_stays(registry: FakeRegistry, sample: Sample, work: Any) -> None:
+    push(work)
+    error = refusal(untag, work, digest="sha256:" + "0" * 64)
+    assert (error.code, error.details["found"]) == ("registry_tag_taken", sample.digest)
+    registry.manifests["2"] = b"{}"
+    assert refusal(untag, work, tag="2", digest=sample.digest).code == "registry_tag_taken"
+    assert sorted(registry.manifests) == ["1", "2"]
+    assert untag(work, tag="2", digest=sample.digest, force=True).changed
+
+
+@pytest.mark.parametrize("status", [400, 405])
+def test_a_registry_that_deletes_no_tags_is_told(
+    registry: FakeRegistry, sample: Sample, work: Any, status: int
+) -> None:
+    push(work)
+    registry.answer("DELETE", "/manifests/1", status)
+    error = refusal(untag, work, digest=sample.digest)
+    assert error.code == "registry_delete_unsupported"
+    assert "1" in registry.manifests
