@@ -223,6 +223,7 @@ def test_containers_of_one_name_in_two_namespaces_share_nothing(
     (receipts / "tenant--m1.json").unlink()
     for name in workload.ctr(node, "tenant", "images", "ls", "-q").split():
         run_module("containerd_image", {"name": name, "state": "absent", "force": True, **tenant})
+    output(node, ["ctr", "namespaces", "rm", "tenant"])
     remove(node, run_module, ("m1",))
     node.inside("/srv/many.tar").unlink()
     node.inside("/srv/many.tar.gpuops.json").unlink(missing_ok=True)

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Two controllers at one node: playbooks over ssh, begun at different moments, and one that is killed.
+"""Two controllers at one node: playbooks over ssh, begun at different moments, one that is killed, two namespaces.
 
 ``GPUOPS_OFFSETS``: seconds between the two, as many as are to be tried; ``make two-controllers`` tries twenty.
 """
@@ -183,3 +183,19 @@ def test_a_cleanup_beside_a_restore_of_the_same_checkpoint(
     cleanup = controller.start("cleanup", "other")
     assert (end(restore), end(cleanup)) == ("", "")
     runs_once(node, reached)
+
+
+def test_a_cleanup_takes_nothing_of_a_container_of_that_name_in_another_namespace(
+    node: Node, controller: Controller, clean: Listing, reached: int
+) -> None:
+    """Its receipt lies where an earlier release put it, which had one for both."""
+    receipts = node.inside("/var/lib/gpuops-restore/receipts")
+    assert controller.run("restore", restore_node_namespace="tenant") == ""
+    (receipts / "tenant--app.json").rename(receipts / "app.json")
+    assert controller.run("cleanup") == ""
+    assert (receipts / "app.json").exists()
+    first = workload.await_count(node, "app", reached, namespace="tenant")
+    workload.await_count(node, "app", first + 2, namespace="tenant")
+    assert controller.run("cleanup", restore_node_namespace="tenant") == ""
+    assert not receipts.exists()
+    workload.ctr(node, "k8s.io", "namespaces", "rm", "tenant")
