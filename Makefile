@@ -7,7 +7,7 @@
 SHELL := /bin/bash
 TOOLS := tests/tools
 
-.PHONY: help demo check test lint sanity units integration two-controllers molecule bench bench-fleet gpu-bundle install-check changelog clean distclean
+.PHONY: help demo check test lint sanity units integration two-controllers faults molecule bench bench-fleet gpu-bundle install-check changelog clean distclean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 16
@@ -35,6 +35,9 @@ integration: ## the steps on a real containerd, in nodes of this machine (root; 
 
 two-controllers: ## two restores of one workload, begun at twenty offsets (root; GPUOPS_CONTAINERD)
 	@GPUOPS_OFFSETS="$$(seq -s ' ' 0 0.4 7.6)" $(TOOLS)/integration tests/integration/test_two_controllers.py
+
+faults: ## each fault at each call of the main steps, hours (root; CONTAINERD, STEPS, FAULTS, EVERY as in tests/faults/README.md)
+	@$(TOOLS)/faults
 
 molecule: ## scenarios on nodes of this machine (root; SCENARIO=default for one)
 	@$(TOOLS)/$(if $(SCENARIO),molecule $(SCENARIO),gates molecule)

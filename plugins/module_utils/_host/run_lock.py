@@ -6,13 +6,14 @@
 
 A file below /run for each thing, locked by flock(2): exclusively by whoever changes the thing, shared by those who only
 need it to stay. Each holder has a line of JSON in it, so that the one who waits can say for whom. The last holder
-removes the file; one that a killed run has left is locked by nobody.
+removes the file; one that a killed run has left is locked by nobody, and goes with the next change of anything.
 """
 
 from __future__ import annotations
 
 import contextlib
 import fcntl
+import glob
 import json
 import os
 import time
@@ -145,6 +146,26 @@ def _release(descriptor: int, path: str, root: str, shared: bool) -> None:
             state_dir.prune(os.path.dirname(path), os.path.dirname(root))
     finally:
         os.close(descriptor)
+    if not shared:
+        _remove_abandoned(root)
+
+
+def _remove_abandoned(root: str) -> None:
+    """The files of killed runs: what nobody has locked."""
+    for path in glob.iglob(os.path.join(glob.escape(root), "*", "*", "*")):
+        try:
+            descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
+        except OSError:
+            continue  # its holder has removed it meanwhile, or it is none of ours
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if _is_at(descriptor, path):
+                os.unlink(path)
+                state_dir.prune(os.path.dirname(path), os.path.dirname(root))
+        except BlockingIOError:
+            continue
+        finally:
+            os.close(descriptor)
 
 
 def _line(what: str) -> bytes:

@@ -140,3 +140,18 @@ def test_the_files_are_private() -> None:
         (file,) = (path for path in Path(run_lock.default_root()).rglob("*") if path.is_file())
         assert file.stat().st_mode & 0o777 == 0o600
         assert file.parent.stat().st_mode & 0o777 == 0o700
+
+
+def test_what_killed_runs_have_left_goes_with_the_next_change_of_anything() -> None:
+    other = run_lock.Subject("container", "k8s.io", "other")
+    with another_run(shared=True) as holder:
+        with run_lock.held(other, "this test", 0.0):
+            pass
+        # A living run's stays.
+        assert list(Path(run_lock.default_root()).rglob("sha256:*"))
+        holder.kill()
+        holder.wait()
+    assert list(Path(run_lock.default_root()).rglob("sha256:*"))
+    with run_lock.held(other, "this test", 0.0):
+        pass
+    assert not Path(run_lock.default_root()).exists()
