@@ -102,13 +102,22 @@ options:
         which no driver restores. If it is used, the capture ends the workload.
       - V(cuda_mps) - an MPS daemon runs on the node, and its pipes are where CUDA looks for them in the container. If the processes
         use it, the driver refuses the checkpoint, or they do not come back from it.
+      - V(user_namespace_remapped) - the container runs in a user namespace. A restore does not give it the files of its image, so that
+        it cannot change those that it has not written before.
       - V(target_driver_differs), V(target_gpu_lacking) - one of O(targets) has another driver, or not the GPUs. A restore is not
         kept from being tried there.
       - V(mount_source_symlink) - the source of a bind mount is a symbolic link, which CRIU does not follow. The restore has to map
         it to what it leads to (its option C(mounts)).
     type: list
     elements: str
-    choices: [cuda_ipc, cuda_mps, mount_source_symlink, nvlink_multicast, target_driver_differs, target_gpu_lacking]
+    choices:
+      - cuda_ipc
+      - cuda_mps
+      - mount_source_symlink
+      - nvlink_multicast
+      - target_driver_differs
+      - target_gpu_lacking
+      - user_namespace_remapped
     default: []
   targets:
     description:

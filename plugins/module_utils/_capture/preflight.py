@@ -174,6 +174,11 @@ def base_image(client: Client, container: Container) -> Image | None:
     parent = own.parent if own else ""
     if named is None or not parent or _fits(client, named, parent) is not False:
         return named
+    if spec_namespaces.has_user_namespace(container.spec):
+        # From containerd 2.1 on a copy of the image with other owners has a name of its own, and stands on the image.
+        copied = snapshots.stat(client, container.snapshotter, parent)
+        if copied and copied.parent and _fits(client, named, copied.parent):
+            return named
     for other in images.list_all(client):
         if _fits(client, other, parent) and not _is_checkpoint(client, other):
             return other

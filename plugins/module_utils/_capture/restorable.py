@@ -20,6 +20,8 @@ from .._host import mountinfo
 from .._oci import spec_namespaces, spec_validate
 from . import mounts, own_network, targets
 
+#: The refusal's code.
+USER_NAMESPACE = "user_namespace_remapped"
 _LOST = "If it is so, the capture ends the workload, and its checkpoint cannot be restored."
 #: The refusals that an operator may vouch for, and what becomes of the capture then.
 ACCEPTABLE: Mapping[str, str] = {
@@ -28,6 +30,7 @@ ACCEPTABLE: Mapping[str, str] = {
     targets.DRIVER: "A restore there is tried with that driver; where it fails, the checkpoint is unharmed.",
     targets.GPUS: "The checkpoint cannot be restored there as long as the node has no such GPUs.",
     shared_gpus.MPS: "If it uses MPS, the driver refuses the checkpoint, or the process does not come back from it.",
+    USER_NAMESPACE: f"It comes back otherwise than it was. {spec_namespaces.IMAGE_OF_NOBODY}",
     "mount_source_symlink": "A restore refuses the link, too, until its option mounts maps it to what it leads to.",
 }
 
@@ -63,10 +66,22 @@ def problems(
     except InputError as error:
         return [error]
     found: list[RestoreError] = [*spec_namespaces.unrestorable(spec)]
+    if spec_namespaces.has_user_namespace(spec) and not any(one.code == "user_namespace_unmapped" for one in found):
+        found.append(_user_namespace_problem(container.id))
     found += _link_problems(container.id, spec)
     found += _replaced_problems(container.id, spec, f"{proc}/{pid}/mountinfo", root)
     lost = [] if own_network.KIND in empty_namespaces else own_network.lost(spec, pid, proc)
     return found + ([own_network.problem(container.id, lost)] if lost else [])
+
+
+def _user_namespace_problem(container_id: str) -> NodeError:
+    """containerd gave the files of its image to the mapped root, in a copy or by mounts; a restore has no such copy."""
+    return NodeError(
+        USER_NAMESPACE,
+        f"{container_id} runs in a user namespace, and a restore does not give it the files of its image: they would "
+        "belong to nobody in the container.",
+        "Run it without a user namespace; or accept: [user_namespace_remapped] if it changes only its own files.",
+    )
 
 
 def _link_problems(container_id: str, spec: Mapping[str, Any]) -> list[NodeError]:

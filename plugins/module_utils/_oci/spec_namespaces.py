@@ -41,9 +41,21 @@ HOST_NETNS = "/proc/1/ns/net"
 NODE_PIDS = "The container ran in the node's process namespace: CRIU needs all of its old process ids to be free here."
 
 
+def has_user_namespace(spec: Mapping[str, Any]) -> bool:
+    """Whether a container with this spec (checked) runs in a user namespace."""
+    return _entry(spec, "user") is not None
+
+
 def shares_node_pids(spec: Mapping[str, Any]) -> bool:
     """Whether a container with this spec (checked) has no process namespace of its own."""
     return _entry(spec, "pid") is None
+
+
+#: What an operator has to know of a container in a user namespace: its snapshot is made without a mapping of owners.
+IMAGE_OF_NOBODY = (
+    "The container runs in a user namespace, where the files of its image will belong to nobody: it cannot change those"
+    " that it has not written before."
+)
 
 
 @dataclass
@@ -179,7 +191,7 @@ def unrestorable(spec: Mapping[str, Any]) -> list[InputError]:
 
 def mapped_root(spec: Mapping[str, Any]) -> tuple[int, int] | None:
     """User and group of the host that the container's root is; None for a container without user namespace."""
-    if _entry(spec, "user") is None:
+    if not has_user_namespace(spec):
         return None
     linux = spec["linux"]
     found = []
@@ -206,6 +218,8 @@ def choose(spec: Mapping[str, Any], network: str | None, fresh_netns: str = "") 
         if kind == "network":
             _network(entry, network, fresh_netns, chosen)
             continue
+        if kind == "user":
+            chosen.warnings.append(IMAGE_OF_NOBODY)
         if not path:
             chosen.entries.append(dict(entry))
             continue

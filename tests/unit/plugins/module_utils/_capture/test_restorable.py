@@ -20,6 +20,7 @@ from ansible_collections.gpuops.restore.tests.unit.helpers import capture_sample
 from ansible_collections.gpuops.restore.tests.unit.helpers.capture_samples import BOX, MOUNTINFO, Box, record
 from ansible_collections.gpuops.restore.tests.unit.helpers.containerd_node import Node
 from ansible_collections.gpuops.restore.tests.unit.helpers.fake_containerd import FakeContainerd
+from ansible_collections.gpuops.restore.tests.unit.helpers.fake_state import Snapshot
 
 process = pytest.fixture(capture_samples.process)
 
@@ -56,8 +57,25 @@ def test_the_nodes_process_namespace_is_warned_of(box: Box, node: Node) -> None:
 def test_a_user_namespace_with_mappings(box: Box, node: Node) -> None:
     mappings = [{"containerID": 0, "hostID": 100000, "size": 65536}]
     namespaces = [{"type": "pid"}, {"type": "user", "path": "/proc/7/ns/user"}]
-    change(box, node, linux={"namespaces": namespaces, "uidMappings": mappings})
-    assert box.capture().changed
+    change(box, node, linux={"namespaces": namespaces, "uidMappings": mappings, "gidMappings": mappings})
+    assert box.refused().code == "user_namespace_remapped"
+    done = box.capture(accept=("user_namespace_remapped",))
+    assert "belong to nobody" in done.warnings[0]
+
+
+def test_the_image_below_a_copy_with_other_owners(box: Box, node: Node) -> None:
+    """As containerd 2.1 makes it for a user namespace; without one the image would be another's."""
+    mappings = [{"containerID": 0, "hostID": 100000, "size": 65536}]
+    namespaces = [{"type": "pid"}, {"type": "user"}]
+    copy = "sha256:" + "4" * 64
+    snapshots = box.fake.state.snapshots
+    snapshots[("overlayfs", copy)] = Snapshot(node.base.chain_id, 3, {})
+    snapshots[("overlayfs", BOX)] = Snapshot(copy, 2, {})
+    change(box, node, linux={"namespaces": namespaces, "uidMappings": mappings, "gidMappings": mappings})
+    done = box.capture(accept=("user_namespace_remapped",))
+    assert done.facts.base_image_digest == node.base.digest
+    change(box, node)
+    assert box.fails(force=True).code == "base_image_moved"
 
 
 def test_a_link_that_is_vouched_for(box: Box, node: Node, tmp_path: Path) -> None:
