@@ -259,6 +259,67 @@ probe:
           description:
             - Verify the certificate of https; done by default.
           type: bool
+after_restore:
+  description:
+    - What the workload is told once it runs again with its GPU memory, before its C(probe); exactly one of C(command) and C(http). It is
+      told once for each restore. If it fails, the restore has failed, and is taken back.
+  type: dict
+  suboptions:
+    command:
+      description:
+        - Command to execute in the container.
+      type: list
+      elements: str
+    command_seconds:
+      description:
+        - Seconds that it may take; 30 by default. Past them it is killed, and has failed.
+      type: float
+    exit_status:
+      description:
+        - Exit status that it must have; 0 by default.
+      type: int
+    http:
+      description:
+        - A request that is made once.
+      type: dict
+      suboptions:
+        url:
+          description:
+            - The address.
+          type: str
+          required: true
+        method:
+          description:
+            - How to ask.
+          type: str
+          choices: [GET, POST, PUT, PATCH, DELETE]
+          default: POST
+        body:
+          description:
+            - What to send along.
+          type: str
+        headers:
+          description:
+            - Headers of the request.
+          type: dict
+        status:
+          description:
+            - Statuses that are success; 200 by default.
+          type: list
+          elements: int
+        seconds:
+          description:
+            - Seconds that the answer may take; 30 by default.
+          type: float
+        network:
+          description:
+            - Whose network namespace to ask from; the container's by default.
+          type: str
+          choices: [container, host]
+        validate_certs:
+          description:
+            - Verify the certificate of https; done by default.
+          type: bool
 record:
   description:
     - Facts to keep in the workload's receipt.

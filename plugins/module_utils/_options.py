@@ -34,6 +34,25 @@ GPU_LOCK: Spec = {"lock_timeout": {"type": "float", "default": 10.0}}
 GPU_MODE: Spec = {"gpu": {"type": "str", "choices": ["auto", "required", "none"], "default": "auto"}}
 #: Content of tmpfs mounts from outside. Captures and restores each document it by themselves.
 MEMORY_VOLUMES: Spec = {"memory_volumes": {"type": "list", "elements": "str", "default": ["auto"]}}
+#: What a workload is told: a command in its container, or an HTTP request.
+HOOK: Spec = {
+    "command": {"type": "list", "elements": "str"},
+    "command_seconds": {"type": "float"},
+    "exit_status": {"type": "int"},
+    "http": {
+        "type": "dict",
+        "options": {
+            "url": {"type": "str", "required": True},
+            "method": {"type": "str", "choices": ["GET", "POST", "PUT", "PATCH", "DELETE"], "default": "POST"},
+            "body": {"type": "str", "no_log": True},
+            "headers": {"type": "dict", "no_log": True},
+            "status": {"type": "list", "elements": "int"},
+            "seconds": {"type": "float"},
+            "network": {"type": "str", "choices": ["container", "host"]},
+            "validate_certs": {"type": "bool"},
+        },
+    },
+}
 #: Which processes are meant.
 GPU_PROCESSES: Spec = {"container_id": {"type": "str"}, "pids": {"type": "list", "elements": "int"}}
 

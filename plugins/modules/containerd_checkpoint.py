@@ -216,6 +216,76 @@ options:
         type: list
         elements: str
         default: []
+  before_capture:
+    description:
+      - What the workload is told before it stands still, once the preflight has found nothing in the way; exactly one of C(command) and
+        C(http). An inference server may give its cache back then, a training stop at a barrier.
+      - If it fails, nothing is captured, and O(after_capture) is run, since the workload may rest by then. If it succeeds, the preflight
+        is made again.
+    type: dict
+    suboptions: &hook
+      command:
+        description:
+          - Command to execute in the container.
+        type: list
+        elements: str
+      command_seconds:
+        description:
+          - Seconds that it may take; 30 by default. Past them it is killed, and has failed.
+        type: float
+      exit_status:
+        description:
+          - Exit status that it must have; 0 by default.
+        type: int
+      http:
+        description:
+          - A request that is made once.
+        type: dict
+        suboptions:
+          url:
+            description:
+              - The address.
+            type: str
+            required: true
+          method:
+            description:
+              - How to ask.
+            type: str
+            choices: [GET, POST, PUT, PATCH, DELETE]
+            default: POST
+          body:
+            description:
+              - What to send along.
+            type: str
+          headers:
+            description:
+              - Headers of the request.
+            type: dict
+          status:
+            description:
+              - Statuses that are success; 200 by default.
+            type: list
+            elements: int
+          seconds:
+            description:
+              - Seconds that the answer may take; 30 by default.
+            type: float
+          network:
+            description:
+              - Whose network namespace to ask from; the container's by default.
+            type: str
+            choices: [container, host]
+          validate_certs:
+            description:
+              - Verify the certificate of https; done by default.
+            type: bool
+  after_capture:
+    description:
+      - What it is told when it goes on, whether there is a checkpoint or not; after O(leave=paused) that is when it is settled, after a run
+        that was killed, in the next. It is not run where the workload ends.
+      - If it fails, the checkpoint is complete all the same, and RV(failure) names it in C(details.checkpoint).
+    type: dict
+    suboptions: *hook
   memory_volumes:
     description:
       - Mounts in memory from outside of the container whose content goes into the checkpoint, such as a pod's C(/dev/shm) and an
@@ -287,6 +357,15 @@ EXAMPLES = r"""
         driver: 580.159.04
         gpus: [H100, H100]
     accept: [mount_source_symlink]
+
+- name: An inference server gives back its cache first, and takes it again
+  gpuops.restore.containerd_checkpoint:
+    container_id: inference
+    name: registry.local/inference-checkpoint:007
+    before_capture:
+      http: {url: "http://127.0.0.1:8000/sleep?level=1", seconds: 60}
+    after_capture:
+      http: {url: "http://127.0.0.1:8000/wake_up"}
 
 - name: Take a new one under the same name, with its TCP connections, those to elsewhere too
   gpuops.restore.containerd_checkpoint:
@@ -386,6 +465,17 @@ memory_volumes:
       size: 67119616
       used: 67108864
       shared: []
+hooks:
+  description: What the workload was told, O(before_capture) and O(after_capture); what came of it, and how long it took.
+  type: list
+  elements: dict
+  returned: success
+  sample:
+    - hook: before_capture
+      kind: http
+      ok: true
+      detail: http://127.0.0.1:8000/sleep answered POST with status 200.
+      seconds: 1.7
 lock_attempts:
   description: How often it was tried to lock all CUDA processes, which may wait for each other; 0 where there was none to lock.
   type: int
@@ -478,6 +568,7 @@ def step(module: AnsibleModule, client: Client) -> dict[str, Any]:
         "mounts_taken": done.mounts_taken,
         "added_by_runtime": done.added_by_runtime,
         "memory_volumes": done.memory_volumes,
+        "hooks": done.hooks,
         "lock_attempts": done.lock_attempts,
         "recorded": done.facts.to_json(),
         "recovered": done.recovered,
@@ -532,6 +623,8 @@ ARGUMENT_SPEC: dict[str, Any] = {
         },
     },
     **_options.MEMORY_VOLUMES,
+    "before_capture": {"type": "dict", "options": _options.HOOK},
+    "after_capture": {"type": "dict", "options": _options.HOOK},
     **_options.STAGING,
     "keep_staged": {"type": "bool", "default": False},
     **_options.LEASE,

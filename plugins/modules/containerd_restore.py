@@ -115,6 +115,8 @@ EXAMPLES = r"""
         stdout: /var/log/pytorch-training.log
       - name: inference
         checkpoint: registry.local/inference-checkpoint:007
+        after_restore:
+          http: {url: "http://127.0.0.1:8000/wake_up"}
         probe:
           http: {url: "http://127.0.0.1:8000/healthz"}
 
@@ -152,7 +154,7 @@ workloads:
   description:
     - What became of each workload, by its name. C(failure) is null where it runs as wanted; else it has C(step), C(code), C(outcome),
       C(msg), C(failure) as the module of that step returns it, the path of the C(evidence), and what was C(left_behind).
-    - C(container), C(task), C(probe) as their modules return them; C(gpu) with C(processes) as M(gpuops.restore.cuda_process)
+    - C(container), C(task), C(probe) as their modules return them; C(after_restore) like C(probe), null where it was not run; C(gpu) with C(processes) as M(gpuops.restore.cuda_process)
       returns them, C(bytes), C(gb_per_s) of the driver's restore, and the C(gpus) before and after; C(seconds) by step, of which
       C(window) is the time until the GPU memory was back, and C(volumes) what memory volumes took before it; C(huge_pages) and C(prewarm) tell what was made ready before; C(predicted) as
       in RV(predicted), and the receipt's C(seconds) have it as C(predicted) beside C(window); C(receipt) as it lies on the node.
@@ -288,6 +290,7 @@ ARGUMENT_SPEC: dict[str, Any] = {
             **_options.WORKLOAD_GPU_MAP,
             "vram": {"type": "dict", "default": {}},
             "probe": {"type": "dict", "default": {}, "options": _PROBE},
+            "after_restore": {"type": "dict", "options": _options.HOOK},
             "record": {"type": "dict", "default": {}},
         },
     },

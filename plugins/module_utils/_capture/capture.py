@@ -96,7 +96,7 @@ def plan(client: Client, params: CaptureParams, earlier: Earlier, resumed: bool)
     result = CaptureResult()
     if earlier.broken_off is not None:
         result.changed = result.recovered = True
-        result.actions.append(recovery.describe(params.container_id, earlier.broken_off))
+        result.actions += recovery.describe(params, earlier.broken_off)
     container = containers.get(client, params.container_id)
     image = images.get(client, params.name)
     found = _present(client, params, image)
@@ -211,7 +211,7 @@ def _running(params: CaptureParams, task: Task | None) -> Task:
 
 
 def _actions(params: CaptureParams, subject: Subject) -> list[str]:
-    actions = []
+    actions = [params.before_capture.action()] if params.before_capture else []
     suspend = subject.gpus.suspend
     if suspend:
         actions.append(f"take the CUDA processes of {params.container_id} off their GPUs")
@@ -223,5 +223,6 @@ def _actions(params: CaptureParams, subject: Subject) -> list[str]:
         actions.append("write the image" + (", then end the task" if params.leave == STOPPED else ""))
     else:
         actions.append("resume the task" + (" and give its CUDA processes their memory back" if suspend else ""))
+        actions += [params.after_capture.action()] if params.after_capture else []
         actions.append("write the image")
     return actions

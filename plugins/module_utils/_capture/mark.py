@@ -16,8 +16,8 @@ import contextlib
 import fcntl
 import json
 import os
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from .._core import state_dir
@@ -60,6 +60,8 @@ class Mark:
     locked: bool = False
     #: Links in the container's root file system that are there for the layer alone.
     links: tuple[str, ...] = ()
+    #: The option ``after_capture``: what the workload is to be told when it goes on.
+    after: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def cuda_state(self) -> str:
@@ -86,7 +88,7 @@ class MarkFile:
     def write(self, mark: Mark) -> None:
         """Set the mark, whole: the old one is only cut after the new one is there."""
         document = asdict(mark)
-        for key in ("locked", "links"):
+        for key in ("locked", "links", "after"):
             if not document[key]:
                 # Earlier releases take a mark with a key that they do not know for none.
                 del document[key]

@@ -17,6 +17,8 @@ from .._gpu import devices, driver, forks, state as gpu_state
 from .._gpu.access import GpuAccess
 from .._host import huge_pages as host_huge_pages
 from .._oci.facts import Facts
+from .._probe import hook as probe_hook
+from .._probe.hook import Hook
 from . import mark
 from .targets import Target
 
@@ -69,6 +71,9 @@ class CaptureParams:
     criu: DumpOptions = field(default_factory=DumpOptions)
     #: Destinations, or AUTO or NONE of _checkpoint.volumes alone.
     memory_volumes: tuple[str, ...] = (volumes.AUTO,)
+    #: What the workload is told before it stands still, and when it goes on.
+    before_capture: Hook | None = None
+    after_capture: Hook | None = None
     staging_dir: str = state_dir.STATE_ROOT
     keep_staged: bool = False
     #: None: one of its own, which expires after ``lease_seconds`` should this run be killed.
@@ -98,6 +103,8 @@ class CaptureParams:
                 **{**criu, "empty_namespaces": tuple(criu["empty_namespaces"]), "extra": tuple(criu["extra"])}
             ),
             memory_volumes=tuple(options["memory_volumes"]),
+            before_capture=_hook(probe_hook.BEFORE_CAPTURE, options),
+            after_capture=_hook(probe_hook.AFTER_CAPTURE, options),
             staging_dir=options["staging_dir"],
             keep_staged=options["keep_staged"],
             lease=options["lease"],
@@ -150,6 +157,8 @@ class CaptureResult:
     mounts_taken: list[dict[str, str]] = field(default_factory=list)
     #: What the runtime has added to containerd's spec, as Edits.result.
     added_by_runtime: dict[str, list[str]] = field(default_factory=dict)
+    #: What the workload was told, each with its name as ``hook``.
+    hooks: list[dict[str, Any]] = field(default_factory=list)
     #: As MemoryVolume.shown, in check mode without digest and size.
     memory_volumes: list[dict[str, Any]] = field(default_factory=list)
     before: dict[str, Any] = field(default_factory=dict)
@@ -164,3 +173,7 @@ class CaptureResult:
     facts: Facts = field(default_factory=Facts)
     #: What became of the switch for huge pages.
     huge_pages: dict[str, Any] = field(default_factory=dict)
+
+
+def _hook(name: str, options: Mapping[str, Any]) -> Hook | None:
+    return Hook.from_options(name, options[name] or {}, options["container_id"], options["staging_dir"])

@@ -34,6 +34,8 @@ from .._gpu.driver import QUERY, Driver
 from .._gpu.processes import Scope
 from .._host import cgroup, memory, processes as host_processes
 from .._host.processes import Process
+from .._probe import hook as probe_hook
+from .._probe.hook import Hook
 from . import survivors, unlinked_files
 from .mark import ENDING, KEPT_PAUSED, Mark, MarkFile
 from .params import CaptureParams
@@ -51,11 +53,13 @@ def marked_task(client: Client, container_id: str, mark: Mark, proc: str = "/pro
     return task
 
 
-def describe(container_id: str, mark: Mark) -> str:
-    """One line for ``actions``."""
-    if mark.phase == KEPT_PAUSED:
-        return f"resume {container_id}, which the capture {mark.name} keeps paused"
-    return f"resume {container_id}, which a capture as {mark.name} that was broken off may have left paused"
+def describe(params: CaptureParams, mark: Mark) -> list[str]:
+    """What :func:`recover` does, for ``actions``."""
+    hook = hook_of(params, mark)
+    why = f"the capture {mark.name} keeps paused"
+    if mark.phase != KEPT_PAUSED:
+        why = f"a capture as {mark.name} that was broken off may have left paused"
+    return [f"resume {params.container_id}, which {why}", *([hook.action()] if hook and mark.phase != ENDING else [])]
 
 
 def recover(
@@ -69,11 +73,14 @@ def recover(
 
     The result has the processes that ended when they were to go on, as :func:`_capture.survivors.ended`.
     Raises ConflictError ``capture_busy`` when CRIU is still at it after the time that a dump may take, and what
-    :func:`_gpu.state.ensure` raises; the mark stays in both cases.
+    :func:`_gpu.state.ensure` raises; the mark stays in both cases. RestoreError ``hook_failed`` when all is done but
+    ``after_capture``, which is not tried again.
     """
     container_id, access = params.container_id, params.access
     paused: dict[Process, str] = {}
+    hook = None
     if marked_task(client, container_id, mark, params.access.proc) is not None:
+        hook = hook_of(params, mark)
         await_dump(container_id, mark.directory, _dump_seconds(client, params, mark), params.access.proc)
         try:
             unlinked_files.unlink(mark.pid, mark.links, params.access.proc)
@@ -85,7 +92,7 @@ def recover(
         if mark.phase == ENDING:
             # Its image is complete, and SIGKILL may have been sent.
             task_removal.end(client, container_id, 0.0)
-            paused = {}
+            paused, hook = {}, None
         elif mark.cuda:
             try:
                 resume_cuda(client, params.cuda(mark.cuda_state))
@@ -96,11 +103,20 @@ def recover(
     config = dump_config.config_of(container.spec, container.labels) if container else None
     dump_config.remove_stale(config.path if config and config.ours else dump_config.NODE_CONFIG)
     remove_leftovers(client, mark)
-    mark_file.clear()
+    try:
+        if hook is not None:
+            probe_hook.run(client, hook)
+    finally:
+        mark_file.clear()
     if not paused:
         return []
     sleep(survivors.MOMENT)
     return survivors.ended(paused, access.proc)
+
+
+def hook_of(params: CaptureParams, mark: Mark) -> Hook | None:
+    """What the workload is to be told when it goes on: as the capture had it, which may have told it to rest."""
+    return Hook.from_options(probe_hook.AFTER_CAPTURE, mark.after, params.container_id, mark.staging_dir)
 
 
 def _dump_seconds(client: Client, params: CaptureParams, mark: Mark) -> float:

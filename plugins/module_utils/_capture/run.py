@@ -33,11 +33,14 @@ from .._host.processes import Process
 from .._oci import spec_rights, spec_validate
 from .._oci.facts import Facts
 from .._oci.image import Descriptor
+from .._probe import hook as probe_hook
+from .._probe.hook import Hook
 from . import (
     layer as capture_layer,
     mark as capture_mark,
     mounts,
     needs,
+    preflight,
     recovery,
     settle,
     survivors,
@@ -68,8 +71,6 @@ class Capture:
     ) -> None:
         self._client = client
         self._params = params
-        self._subject = subject
-        self._container = subject.container
         self._mark_file = mark_file
         self._result = result
         self._signals = signals
@@ -77,15 +78,12 @@ class Capture:
         self._directory = state_dir.capture_dir(capture_root, client.namespace, params.container_id)
         self._images = os.path.join(self._directory, "images")
         self._work = os.path.join(self._directory, "work")
-        access = params.access
-        self._scope = Scope(task_pid=subject.task.pid, proc=access.proc, cgroup_root=access.cgroup_root)
+        self._examined(subject)
         #: What is dumped, with names.
         self._captured: dict[Process, str] = {}
         self._driver: Driver | None = None
-        #: Where the CUDA processes were, and go back to.
-        self._cuda_state = gpu_driver.LOCKED if subject.gpus.locked else gpu_driver.RUNNING
-        #: Of the processes with CUDA state.
-        self._cuda_pids = {int(entry["pid"]) for entry in subject.gpus.info["processes"]}
+        #: The workload is to be told that it goes on.
+        self._after_due = params.after_capture is not None
         #: What this capture has done to the task and not taken back.
         self._paused = self._suspended = False
         #: CUDA processes may stay suspended, since their roll-back has failed.
@@ -104,6 +102,16 @@ class Capture:
         self._needs: list[Need] = []
         self._purpose = f"capture {client.namespace} {params.container_id}"
 
+    def _examined(self, subject: Subject) -> None:
+        access = self._params.access
+        self._subject = subject
+        self._container = subject.container
+        self._scope = Scope(task_pid=subject.task.pid, proc=access.proc, cgroup_root=access.cgroup_root)
+        #: Where the CUDA processes were, and go back to.
+        self._cuda_state = gpu_driver.LOCKED if subject.gpus.locked else gpu_driver.RUNNING
+        #: Of the processes with CUDA state.
+        self._cuda_pids = {int(entry["pid"]) for entry in subject.gpus.info["processes"]}
+
     def run(self) -> None:
         """Carry it out. After a failure the workload goes on, and nothing is left but what the error says."""
         mark = self._mark()
@@ -111,6 +119,7 @@ class Capture:
         recovery.remove_directory(self._directory, self._params.staging_dir)
         self._mark_file.write(mark)
         try:
+            mark = self._before(mark)
             with leases.hold(self._client, self._params.lease, self._purpose, self._lease_seconds()):
                 try:
                     digest, criu = self._take_checkpoint(mark)
@@ -120,8 +129,10 @@ class Capture:
             if self._params.leave == STOPPED:
                 self._captured = {}
                 settle.end_task(self._client, self._params.container_id, self._mark_file, mark)
-                self._paused = self._suspended = False
+                self._paused = self._suspended = self._after_due = False
             elif self._params.leave == PAUSED:
+                # Whoever has it go on tells it, by the mark.
+                self._after_due = False
                 mark = replace(mark, phase=capture_mark.KEPT_PAUSED, lease="")
                 self._mark_file.write(mark)
             self._finish(digest, criu)
@@ -133,6 +144,7 @@ class Capture:
                 raise self._resume_error
         except BaseException as error:
             if not (self._paused or self._suspended or self._rollback_failed):
+                self._after_failure(error)
                 self._clean_up(mark, error)
                 self._note_ended(error)
             raise
@@ -168,7 +180,42 @@ class Capture:
             cuda=self._subject.gpus.suspend,
             locked=self._subject.gpus.locked,
             name=self._params.name,
+            after=self._params.after_capture.options if self._params.after_capture else {},
         )
+
+    def _before(self, mark: Mark) -> Mark:
+        """Tell the workload that it is about to stand still, and look at it again: it may have given memory back."""
+        hook = self._params.before_capture
+        if hook is None:
+            return mark
+        self._run_hook(hook)
+        self._signals.raise_if_any()
+        self._examined(preflight.examine(self._client, self._params, self._container, self._subject.task))
+        mark = self._mark()
+        self._mark_file.write(mark)
+        return mark
+
+    def _after(self) -> None:
+        """Tell the workload that it goes on; what fails is told when the image is complete."""
+        hook, self._after_due = self._params.after_capture, False
+        if hook is not None:
+            try:
+                self._run_hook(hook)
+            except RestoreError as error:
+                self._resume_error = error
+
+    def _after_failure(self, error: BaseException) -> None:
+        """The same where there is no image; it may have been told to rest, also by a command that failed."""
+        hook, due, self._after_due = self._params.after_capture, self._after_due, False
+        if hook is not None and due:
+            try:
+                self._run_hook(hook)
+            except RestoreError as problem:
+                _note_left_behind(error, f"{self._params.container_id} may still rest: {problem.message}")
+
+    def _run_hook(self, hook: Hook) -> None:
+        with self._timed(hook.name):
+            self._result.hooks.append({"hook": hook.name, **probe_hook.run(self._client, hook).result()})
 
     def _take_checkpoint(self, mark: Mark) -> tuple[str, Descriptor]:
         client, params = self._client, self._params
@@ -328,6 +375,8 @@ class Capture:
         self._standstill += time.monotonic() - begun
         if self._suspended:
             self._resume_cuda()
+        if not self._suspended:
+            self._after()
         self._result.seconds["standstill"] = round(self._standstill, 3)
 
     def _resume_cuda(self) -> None:

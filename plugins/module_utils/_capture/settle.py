@@ -82,10 +82,10 @@ def plan(client: Client, params: CaptureParams, mark: Mark | None) -> Plan:
     result.changed = True
     result.before = {"task": "PAUSED"}
     result.after = {"task": "STOPPED" if ends else "RUNNING"}
-    result.actions.append(
-        f"end {params.container_id}, which the capture {mark.name} keeps paused"
+    result.actions += (
+        [f"end {params.container_id}, which the capture {mark.name} keeps paused"]
         if ends
-        else recovery.describe(params.container_id, mark)
+        else recovery.describe(params, mark)
     )
     return Plan(result, mark, ends)
 

@@ -17,6 +17,7 @@ import threading
 import urllib.error
 import urllib.parse
 import urllib.request
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -48,11 +49,20 @@ def valid(url: str) -> bool:
     return parts.scheme in ("http", "https") and bool(parts.hostname) and port != 0
 
 
-def get(url: str, namespace: str, timeout: float, validate_certs: bool = True) -> Answer:
-    """GET the URL, without proxies and redirects, from the network namespace file ``namespace`` (empty: our own)."""
+def request(
+    url: str,
+    namespace: str,
+    timeout: float,
+    validate_certs: bool = True,
+    method: str = "GET",
+    body: bytes = b"",
+    headers: Mapping[str, str] | None = None,
+) -> Answer:
+    """Ask the URL, without proxies and redirects, from the network namespace file ``namespace`` (empty: our own)."""
     found: list[Answer] = []
+    wanted = urllib.request.Request(url, data=body or None, headers=dict(headers or {}), method=method)
     thread = threading.Thread(
-        target=lambda: found.append(_request(url, namespace, timeout, validate_certs)), daemon=True
+        target=lambda: found.append(_request(wanted, namespace, timeout, validate_certs)), daemon=True
     )
     thread.start()
     # A resolver keeps no deadline.
@@ -60,7 +70,7 @@ def get(url: str, namespace: str, timeout: float, validate_certs: bool = True) -
     return found[0] if found else Answer(problem=f"no answer within {timeout:g} s")
 
 
-def _request(url: str, namespace: str, timeout: float, validate_certs: bool) -> Answer:
+def _request(wanted: urllib.request.Request, namespace: str, timeout: float, validate_certs: bool) -> Answer:
     try:
         if namespace:
             _enter(namespace)
@@ -71,7 +81,7 @@ def _request(url: str, namespace: str, timeout: float, validate_certs: bool) -> 
         opener = urllib.request.build_opener(
             urllib.request.ProxyHandler({}), _NoRedirect(), urllib.request.HTTPSHandler(context=context)
         )
-        with opener.open(url, timeout=timeout) as response:
+        with opener.open(wanted, timeout=timeout) as response:
             return Answer(int(response.status))
     except urllib.error.HTTPError as error:
         error.close()

@@ -111,7 +111,7 @@ def probe(client: Client, params: ProbeParams, check: bool) -> ProbeResult:
     Raises InputError ``probe_invalid``, RestoreError ``probe_failed``: retryable where more time may help, unknown
     where the command says otherwise, terminal where it cannot be carried out at all.
     """
-    _check(params)
+    check_params(params)
     container = containers.get(client, params.container_id)
     task = tasks.get(client, params.container_id) if container else None
     if container is None or task is None or task.status != "RUNNING" or task.pid <= 0:
@@ -246,7 +246,7 @@ def watch_url(
     give_up = clock() + params.seconds
     while True:
         left = max(0.5, give_up - clock())
-        answer = http.get(params.url, namespace, left, params.validate_certs)
+        answer = http.request(params.url, namespace, left, params.validate_certs)
         if answer.status in params.statuses:
             return ProbeResult(HTTP, True, f"{params.url} answered with status {answer.status}.")
         if clock() + _INTERVAL >= give_up:
@@ -277,7 +277,8 @@ def _valid_url(url: str) -> bool:
     return http.valid(url)
 
 
-def _check(params: ProbeParams) -> None:
+def check_params(params: ProbeParams) -> None:
+    """Raise InputError ``probe_invalid`` for what makes no sense."""
     why = ""
     if params.seconds <= 0:
         why = f"it would have {params.seconds:g} s"

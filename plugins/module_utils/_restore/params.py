@@ -18,8 +18,12 @@ from .._gpu import vram
 from .._gpu.access import GpuAccess
 from .._host import cgroup, huge_pages as host_huge_pages
 from .._parallel_memory import hook as memory_hook
-from .._probe import probe as probes
+from .._probe import hook as probe_hook, probe as probes
+from .._probe.hook import Hook
 from . import gpu as restore_gpu, prewarm as restore_prewarm, rates
+
+#: What may be secret of a workload's options, or is kept elsewhere.
+_UNSHOWN = ("env", "metadata_content", "record", "after_restore")
 
 
 @dataclass(frozen=True)
@@ -84,6 +88,7 @@ class Job:
     gpu: restore_gpu.GpuParams
     probe: probes.ProbeParams | None
     settings: Settings
+    after_restore: Hook | None = None
     record: Mapping[str, Any] = field(default_factory=dict)
     #: What is wrong with a document that came beside the checkpoint; it is this workload's failure, and no other's.
     unusable: RestoreError | None = None
@@ -113,10 +118,13 @@ class Job:
             ),
             probe=_probe(name, workload.get("probe") or {}, settings),
             settings=settings,
+            after_restore=Hook.from_options(
+                probe_hook.AFTER_RESTORE, workload.get("after_restore") or {}, name, settings.staging_dir
+            ),
             record=workload.get("record") or {},
             unusable=unusable,
             shown={
-                **{key: value for key, value in workload.items() if key not in ("env", "metadata_content", "record")},
+                **{key: value for key, value in workload.items() if key not in _UNSHOWN},
                 "env": sorted(workload.get("env") or {}),
             },
         )

@@ -97,8 +97,11 @@ class Result:
     gpu_seen: nvml.Reading | None = None
     #: None where none was made.
     probe: ProbeResult | None = None
+    #: What the workload was told; None where it was not.
+    after_restore: ProbeResult | None = None
     #: :meth:`Preparation.result` as it was in the window.
     preparation: dict[str, Any] = field(default_factory=dict)
+    hook_actions: list[str] = field(default_factory=list)
     seconds: dict[str, float] = field(default_factory=dict)
     receipt: dict[str, Any] = field(default_factory=dict)
     receipt_written: bool = False
@@ -109,20 +112,25 @@ class Result:
     def changed(self) -> bool:
         """Whether something was, or in check mode would be, changed. What was taken back again is no change."""
         return self.failure is None and (
-            self.container.changed or self.task.changed or self.gpu.changed or self.receipt_written
+            self.container.changed
+            or self.task.changed
+            or self.gpu.changed
+            or self.after_restore is not None
+            or self.receipt_written
         )
 
     def shown(self) -> dict[str, Any]:
         """As the module returns it."""
         return {
             "changed": self.changed,
-            "actions": [*self.container.actions, *self.task.actions, *self.gpu.actions],
+            "actions": [*self.container.actions, *self.task.actions, *self.gpu.actions, *self.hook_actions],
             "container": self.container.container,
             "created": {"container": self.container.created, "task": self.task.created},
             "spec_changes": self.container.spec_changes,
             "task": self.task.task,
             "gpu": self.gpu.result(after=self.gpu_seen) if self.gpu.processes else None,
             "probe": self.probe.result() if self.probe else None,
+            "after_restore": self.after_restore.result() if self.after_restore else None,
             **self.preparation,
             "seconds": self.seconds,
             "receipt": self.receipt,

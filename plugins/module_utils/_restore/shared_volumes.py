@@ -83,7 +83,16 @@ def _refusal(record: MemoryVolume, names: str, why: str, source: str) -> Conflic
 
 
 def _with_content(demand: Demand, content: dict[str, MemoryVolume]) -> Demand:
-    mine = {volume.record.source: content[volume.place] for volume in demand.volumes if volume.place in content}
+    mine = {
+        volume.record.source: dataclasses.replace(
+            content[volume.place],
+            destination=volume.record.destination,
+            container=volume.record.container,
+            shared=volume.record.shared,
+        )
+        for volume in demand.volumes
+        if volume.place in content
+    }
     if not mine:
         return demand
     container = dataclasses.replace(demand.job.container, shared_volumes=mine)

@@ -18,7 +18,9 @@ from .._containerd.client import Client
 from .._core import labels, state_dir, text
 from .._core.errors import RestoreError, as_failure
 from .._gpu import driver as gpu_driver, nvml, vram
-from .._probe import probe as probes
+from .._probe import hook as probe_hook, probe as probes
+from .._probe.hook import AFTER_RESTORE
+from .._probe.probe import ProbeResult
 from . import gpu, records
 from .demand import Demand
 from .preparation import Preparation
@@ -143,11 +145,31 @@ class _Attempt:
             with result.timed(ALIVE):
                 left = job.task.alive_seconds - (time.monotonic() - running)
                 task_steps.stays_alive(self._client, job.task, result.task.task["pid"], max(0.0, left))
+        self._tell()
         if job.probe is not None and not self._check:
             with result.timed(PROBE):
                 result.probe = probes.probe(self._client, job.probe, self._check)
         with result.timed(RECEIPT):
             self._keep_receipt()
+
+    def _tell(self) -> None:
+        """Tell the workload that it goes on here: once for each restore, also where a run was killed before it did."""
+        hook, result = self._job.after_restore, self._result
+        if hook is None or not (result.task.created or os.path.exists(self._untold())):
+            return
+        result.hook_actions.append(hook.action())
+        if self._check:
+            result.after_restore = ProbeResult(hook.target.kind, None, "Not tried: it has an effect.")
+            return
+        with result.timed(AFTER_RESTORE):
+            result.after_restore = probe_hook.run(self._client, hook)
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(self._untold())
+
+    def _untold(self) -> str:
+        """A file that is there from the start of the task until the workload was told."""
+        work = state_dir.work_dir(self._job.settings.staging_dir, self._client.namespace, self._job.name)
+        return os.path.join(work, AFTER_RESTORE)
 
     def _window(self) -> float:
         """From nothing to a process with its GPU memory; when the process ran, as time.monotonic() tells."""
@@ -183,6 +205,10 @@ class _Attempt:
             assume_prepared=self._check and result.container.changed,
             split=self._preparation.split,
         )
+        if self._job.after_restore is not None and not (self._check or self._demand.live):
+            state_dir.make_private(os.path.dirname(self._untold()), self._job.settings.staging_dir)
+            with open(self._untold(), "wb"):
+                pass
         result.task = task_steps.started(self._client, params, self._check, self._demand.checkpoint)
         result.warnings += result.task.warnings
         result.preparation["parallel_memory"].update(result.task.memory)
@@ -286,6 +312,7 @@ def _receipt(namespace: str, result: Result, reading: nvml.Reading | None) -> di
         "start": result.task.seconds.get("start", 0.0),
         GPU: result.seconds.get(GPU, 0.0),
         ALIVE: result.seconds.get(ALIVE, 0.0),
+        **({AFTER_RESTORE: result.seconds[AFTER_RESTORE]} if AFTER_RESTORE in result.seconds else {}),
         PROBE: result.seconds.get(PROBE, 0.0),
     }
     base = record.pop("base_image", {})
@@ -307,6 +334,7 @@ def _receipt(namespace: str, result: Result, reading: nvml.Reading | None) -> di
         "output": list(dict.fromkeys(path for path in (job.task.stdout, job.task.stderr) if path)),
         "gpu": result.gpu.result(reading, result.gpu_seen) if result.gpu.processes else None,
         "probe": result.probe.result() if result.probe else None,
+        "after_restore": result.after_restore.result() if result.after_restore else None,
         **result.preparation,
         # Side by side with others, so not their sum over workloads; window: until the GPU memory was back.
         "seconds": {

@@ -12,6 +12,8 @@ import pytest
 from ansible_collections.gpuops.restore.plugins.module_utils._capture import capture as capture_steps, settle
 from ansible_collections.gpuops.restore.plugins.module_utils._capture.params import CaptureParams, CaptureResult
 from ansible_collections.gpuops.restore.plugins.module_utils._containerd.client import Client
+from ansible_collections.gpuops.restore.plugins.module_utils._probe import hook as probe_hook
+from ansible_collections.gpuops.restore.plugins.module_utils._probe.probe import ProbeResult
 from ansible_collections.gpuops.restore.tests.unit.helpers import ansible_modules, capture_samples
 from ansible_collections.gpuops.restore.tests.unit.helpers.ansible_modules import Call
 from ansible_collections.gpuops.restore.tests.unit.helpers.capture_samples import BOX, NAME, Box
@@ -51,7 +53,10 @@ def test_captured_paused_and_settled(call: Call, box: Box) -> None:
     assert call(CHECKPOINT, **options)["changed"] is False
 
 
-def test_the_examples_hold_for_a_container_that_is_not_ours(call: Call, box: Box) -> None:
+def test_the_examples_hold_for_a_container_that_is_not_ours(
+    call: Call, box: Box, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(probe_hook, "run", lambda _client, hook: ProbeResult(hook.target.kind, True, "It ended."))
     box.fake.state.containers[BOX].labels.clear()
     examples = [
         task[f"{ansible_modules.COLLECTION}.{CHECKPOINT}"] for task in ansible_modules.document(CHECKPOINT, "EXAMPLES")

@@ -35,6 +35,9 @@ def other(name: str, option: Mapping[str, Any]) -> Any:
     """A value that the option does not have by itself."""
     if name == "metadata_content":
         return METADATA
+    if name in ("before_capture", "after_capture", "after_restore"):
+        # One of its kinds.
+        return {"command": ["/bin/x"]}
     if option.get("options"):
         below = {key: other(key, below) for key, below in option["options"].items()}
         return [below] if option["type"] == "list" else below

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Callable
 
@@ -15,6 +16,7 @@ import pytest
 
 from ansible_collections.gpuops.restore.plugins.module_utils._capture import recovery
 from ansible_collections.gpuops.restore.plugins.module_utils._capture.mark import CAPTURING, ENDING, KEPT_PAUSED, Mark
+from ansible_collections.gpuops.restore.plugins.module_utils._capture.params import CaptureParams
 from ansible_collections.gpuops.restore.plugins.module_utils._containerd.client import Client
 from ansible_collections.gpuops.restore.plugins.module_utils._core.errors import RETRYABLE, RestoreError, RpcError
 from ansible_collections.gpuops.restore.plugins.module_utils._host import processes as host_processes
@@ -42,7 +44,10 @@ def box(fake: FakeContainerd, client: Client, node: Node, tmp_path: Path, proces
 )
 def test_what_was_paused_on_purpose_is_told_from_what_was_broken_off(phase: str, expected: str) -> None:
     mark = Mark(1, 2, "/d", "/s", "", "overlayfs", "view", "", False, "example.test/old:1", phase)
-    assert recovery.describe("box", mark) == expected
+    params = CaptureParams("box", "example.test/new:1")
+    assert recovery.describe(params, mark) == [expected]
+    told = recovery.describe(params, replace(mark, after={"command": ["/bin/wake"]}))
+    assert told == [expected, *([] if phase == ENDING else ["run after_capture of box (/bin/wake)"])]
 
 
 # --- the task that a mark speaks of

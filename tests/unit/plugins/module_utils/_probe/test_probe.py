@@ -160,7 +160,7 @@ def test_http_without_proof(address: str) -> None:
 
 
 def test_a_namespace_that_is_none() -> None:
-    answer = probe_http.get("http://127.0.0.1:1/", "/proc/self/ns/mnt", 1.0)
+    answer = probe_http.request("http://127.0.0.1:1/", "/proc/self/ns/mnt", 1.0)
     assert answer.status == 0 and "network namespace" in answer.problem
 
 

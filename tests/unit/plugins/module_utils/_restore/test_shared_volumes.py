@@ -46,7 +46,10 @@ def test_what_was_taken_while_the_others_stood_still_counts() -> None:
         demands, refused = shared_volumes.agree(pair)
         assert (refused, content(demands)) == ({}, {"2"})
         for one in demands:
-            assert one.job.container.shared_volumes["/pod/shm"].digest.startswith("sha256:2")
+            chosen = one.job.container.shared_volumes["/pod/shm"]
+            assert chosen.digest.startswith("sha256:2")
+            # The content is another's, and so is nothing else.
+            assert chosen.container == one.job.name and one.job.name not in chosen.shared
     three = [demand("a", "1"), demand("b", "2", ("a",)), demand("c", "3", ("a", "b"))]
     assert content(shared_volumes.agree(three)[0]) == {"3"}
 

@@ -17,7 +17,7 @@ from ansible_collections.gpuops.restore.plugins.module_utils._container import (
     container as container_steps,
     task as task_steps,
 )
-from ansible_collections.gpuops.restore.plugins.module_utils._core import dependencies
+from ansible_collections.gpuops.restore.plugins.module_utils._core import dependencies, state_dir
 from ansible_collections.gpuops.restore.plugins.module_utils._core.errors import (
     RETRYABLE,
     TERMINAL,
@@ -93,6 +93,39 @@ def test_the_proof_is_in_the_result_and_in_the_receipt(gpus: GpuNode, monkeypatc
     assert (result.failure, result.shown()["probe"], result.receipt["probe"]) == (None, told, told)
     receipt = json.loads(Path(restore_records.receipt_path(gpus.root, "tests", "train")).read_text(encoding="utf-8"))
     assert (receipt["probe"], receipt["seconds"]["probe"]) == (told, result.seconds["probe"])
+
+
+def test_a_workload_is_told_once_that_it_runs_again(gpus: GpuNode, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Before its proof; and by the next run where this one was broken off, or it could not be told."""
+    gpus.add("train", [Cuda(memory=HELD)], held=[HELD])
+    told: list[int] = []
+    fails = [True]
+
+    def run(_client: Any, hook: Any) -> ProbeResult:
+        told.append(len(gpus.world.order()))
+        if fails:
+            raise RestoreError("hook_failed", f"{hook.name} failed.", "Mend it.")
+        return ProbeResult("command", True, "It ended.", 0.1)
+
+    monkeypatch.setattr(restore_workload.probe_hook, "run", run)
+    wanted = {"after_restore": {"command": ["/bin/wake"]}}
+    failed = gpus.one(gpus.job("train", **wanted))
+    assert (failure(failed).step, failure(failed).code) == ("after_restore", "hook_failed")
+    assert gpus.fake.state.tasks == {} and told == [2], "the process had its GPU memory"
+    fails.clear()
+    done = gpus.one(gpus.job("train", **wanted))
+    assert (done.failure, len(told)) == (None, 2)
+    shown = done.shown()
+    assert shown["actions"][-1] == "run after_restore of train (/bin/wake)"
+    assert shown["after_restore"] == done.receipt["after_restore"] and shown["after_restore"]["ok"]
+    again = gpus.one(gpus.job("train", **wanted))
+    assert (again.changed, again.after_restore, len(told)) == (False, None, 2)
+    # A run that was broken off has left this.
+    note = Path(state_dir.work_dir(gpus.root, "tests", "train"), "after_restore")
+    note.touch()
+    late = gpus.one(gpus.job("train", **wanted))
+    assert late.changed and late.after_restore is not None and late.after_restore.ok
+    assert len(told) == 3 and not note.exists()
 
 
 def test_several_processes_of_one_task_and_one_without_cuda(gpus: GpuNode) -> None:
