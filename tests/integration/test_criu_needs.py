@@ -26,6 +26,9 @@ RunModule = Callable[..., dict[str, Any]]
 @pytest.fixture(scope="module", autouse=True)
 def imported(node: Node) -> None:
     workload.ctr(node, "k8s.io", "images", "import", workload.place_image(node))
+    # The first namespace leaves the directory of all as a mount.
+    output(node, ["ip", "netns", "add", "first"])
+    output(node, ["ip", "netns", "delete", "first"])
 
 
 @pytest.fixture
@@ -213,26 +216,28 @@ def test_connections_that_nobody_has_accepted(node: Node, run_module: RunModule,
 
 #: Sockets in the node, which the container sees in the same place, and the network namespace that has them.
 OUTSIDE = """
-import os, socket
+import os, select, socket, sys
 os.makedirs("/run/outside", exist_ok=True)
 kept = [socket.socket(socket.AF_UNIX, kind) for kind in (socket.SOCK_DGRAM, socket.SOCK_STREAM)]
 for one, name in zip(kept, ("datagrams", "stream")):
     one.bind(f"/run/outside/{name}")
 kept[1].listen()
 print("there", flush=True)
-while True:
+while sys.stdin not in select.select([kept[0], sys.stdin], [], [])[0]:
     print(kept[0].recv(64).decode().strip(), flush=True)
 """
 
 
 @pytest.fixture
 def outside(node: Node) -> Iterator[subprocess.Popen[str]]:
-    with subprocess.Popen(
-        [str(node.directory / "enter"), "python3", "-c", OUTSIDE], stdout=subprocess.PIPE, text=True
-    ) as server:
-        assert server.stdout is not None and server.stdout.readline() == "there\n"
+    command = [str(node.directory / "enter"), "python3", "-c", OUTSIDE]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as server:
+        assert server.stdin is not None and server.stdout is not None
+        assert server.stdout.readline() == "there\n"
         yield server
-        server.kill()
+        server.stdin.close()
+        # What it has still to say would keep it from ending.
+        server.stdout.read()
     shutil.rmtree(node.inside("/run/outside"))
 
 
@@ -292,10 +297,11 @@ def test_the_nodes_configuration_holds_for_what_was_restored_too(node: Node, run
     own = node.inside(f"{STATE}/work/k8s.io/{NAME}/criu.conf")
     before = own.read_text()
     assert "tcp-close" in before and "ghost-limit=1M" in before
-    run_module("containerd_checkpoint", {**asked, "force": True})
+    again = "gpuops.test/holder:2"
+    run_module("containerd_checkpoint", {**asked, "name": again})
     assert (own.read_text(), config.read_text()) == (before, "ghost-limit 16M")
     shutil.rmtree(config.parent)
-    remove(node, run_module, REFERENCE)
+    remove(node, run_module, REFERENCE, again)
 
 
 @pytest.mark.usefixtures("clean")
