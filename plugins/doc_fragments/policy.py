@@ -105,7 +105,7 @@ options:
         type: bool
       privileged:
         description:
-          - A writable C(/proc/sys), C(/sys) or control group file system, and mounts that reach the host.
+          - A writable C(/proc/sys), C(/sys) or control group file system, mounts that reach the host, SELinux labels without limits.
           - V(true) also allows all capabilities and devices, and no seccomp filter, where these keys are not given.
         type: bool
       host_control:
