@@ -277,7 +277,7 @@ def test_staging_disk_too_small(node: Node, refuses: Refuses, run_module: RunMod
     output(node, ["mount", "-t", "tmpfs", "-o", "size=1m,mode=0700", "tmpfs", small])
     try:
         params = {"checkpoint": REF, "staging_dir": small}
-        refuses(STAGE, params, "staging disk too small", small, "1048576")
+        refuses(STAGE, params, "staging disk too small", small, "1048576", outcome="retryable")
         assert list(node.inside(small).iterdir()) == []
         assert problem_codes(run_module, {**WISH, "staging_dir": small}) == ["staging_no_space"]
     finally:

@@ -92,7 +92,7 @@ def choose(client: Client, allowed: Sequence[Runtime], name: str, options: Any) 
             "runtime_refused",
             f"The checkpoint names the runtime {name[:200]!r}, and only {', '.join(map(str, entries))} may run "
             "containers on this node.",
-            f"If this is a runtime of yours, add it to runtimes (restore_node_runtimes): - name: {name[:200]}",
+            f"If this is a runtime of yours, add it to runtimes (restore_node_runtimes), as {{name: {name[:200]}}}.",
             details={"runtime": name[:200], "allowed": [str(entry) for entry in entries]},
         )
     entry = next((one for one in same_name if one == wanted), same_name[0])
