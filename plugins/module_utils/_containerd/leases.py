@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from typing import Any, Callable
 
 from .._core import labels as core_labels
-from .._core.errors import ConflictError, InputError, NotFoundError, RestoreError
+from .._core.errors import ConflictError, InputError, NotFoundError, RestoreError, UnavailableError
 from .._host import processes
 from .client import Client
 
@@ -98,11 +98,18 @@ def create(client: Client, lease_id: str, expire_seconds: int, labels: Mapping[s
 
 
 def delete(client: Client, lease_id: str, sync: bool = True) -> bool:
-    """Delete a lease; with ``sync`` garbage is collected before the daemon answers. False if there was none."""
+    """Delete a lease; with ``sync`` garbage is collected before the daemon answers. False if there was none.
+
+    Asked for twice where the daemon went away meanwhile: what is deleted already is as good.
+    """
+    wanted: dict[str, Any] = {"id": lease_id, "sync": sync, "timeout": max(client.timeout, 300.0)}
     try:
-        client.call(f"{_SERVICE}/Delete", id=lease_id, sync=sync, timeout=max(client.timeout, 300.0))
+        client.call(f"{_SERVICE}/Delete", **wanted)
     except NotFoundError:
         return False
+    except UnavailableError:
+        with contextlib.suppress(NotFoundError):
+            client.call(f"{_SERVICE}/Delete", **wanted)
     return True
 
 

@@ -211,3 +211,13 @@ def test_a_lease_that_cannot_be_deleted_hides_no_failure_and_makes_none(fake: Fa
         raise InputError("blob_missing", "It is gone.", "Pull it.")
     assert caught.value.code == "blob_missing"
     assert leases.own_id("stage x") in str(caught.value.details["left_behind"])
+
+
+def test_a_lease_is_deleted_once_more_where_the_daemon_went_away_meanwhile(
+    fake: FakeContainerd, client: Client
+) -> None:
+    fake.state.leases["mine"] = {}
+    fake.drop("Leases/Delete", times=1)
+    assert leases.delete(client, "mine")
+    assert fake.state.leases == {}
+    assert not leases.delete(client, "mine")
