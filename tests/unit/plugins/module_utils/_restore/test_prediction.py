@@ -127,3 +127,9 @@ def test_a_receipt_that_lacks_something_tells_nothing(document: dict[str, Any]) 
 @pytest.mark.parametrize("document", [None, 7, [], {"size": 1}, {**Sample(1, 1.0).document(), "crowd": 0.0}])
 def test_what_is_no_sample_is_none(document: Any) -> None:
     assert Sample.from_document(document) is None
+
+
+def test_memory_volumes_are_filled_before_the_window() -> None:
+    plain, filled = (predict(Load(1 << 20, volumes=size), Rates()) for size in (0, 1 << 30))
+    assert filled.seconds == plain.seconds
+    assert filled.prewarm_seconds == plain.prewarm_seconds + 2.0
