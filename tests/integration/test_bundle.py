@@ -86,6 +86,9 @@ def provide(node: Node, *, runtime: bool) -> None:
 def source(node: Node) -> None:
     """The node with the runtime."""
     provide(node, runtime=True)
+    # The first namespace leaves the directory of all as a mount.
+    output(node, ["ip", "netns", "add", "first"])
+    output(node, ["ip", "netns", "delete", "first"])
 
 
 @pytest.fixture(scope="module")
@@ -319,8 +322,8 @@ def test_a_container_as_a_pod_has_it(node: Node, target: Node) -> None:
         remove(target, reference)
     for one, shm in ((node, SANDBOX), (target, "/srv/shm")):
         output(one, ["ip", "netns", "delete", "pod"])
-        output(one, ["umount", shm])
-    shutil.rmtree(node.inside("/run/containerd/io.containerd.grpc.v1.cri/sandboxes/0f2a"), ignore_errors=True)
+        output(one, ["sh", "-c", f"umount {shm} && rmdir {shm}"])
+    output(node, ["rmdir", SANDBOX.rpartition("/")[0]])
 
 
 @pytest.mark.usefixtures("clean")
