@@ -175,6 +175,8 @@ def test_taken_twice_over_without_being_told(node: Node, run_module: RunModule) 
         ("unlinked 5 /var/large", {"ghost_limit": False}, "unlinked_file_too_large"),
         ("flock /var/lock", {"file_locks": False}, "file_locks_held"),
         ("flock /var/lock", {"extra": ["action-script=/bin/true"]}, "criu_option_refused"),
+        # Nobody forbids it, but CRIU does not know it either: a dump that fails when the task is paused.
+        ("flock /var/lock", {"extra": ["unknown-option"]}, "criu_dump_failed"),
     ],
 )
 def test_what_was_forbidden_is_refused(

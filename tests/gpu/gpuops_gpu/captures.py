@@ -9,6 +9,7 @@ import contextlib
 import subprocess
 import sys
 from collections.abc import Iterator
+from typing import Any
 
 from gpuops_gpu.bench import Bench, Workload
 from gpuops_gpu.plays import Play
@@ -43,6 +44,10 @@ def capture(bench: Bench, section: Section) -> None:
             _goes_on(bench, section, workload, before, f"the {which} capture")
         with _traced(bench.engine.pids(workload.name)[0]):
             play = _capture(bench, workload)
+        section.check("a traced process is refused", not play.ok and "traced" in play.message, play.message)
+        _goes_on(bench, section, workload, before, "the refusal")
+        # Nothing that a preflight could see: an option that CRIU does not know.
+        play = _capture(bench, workload, criu={"extra": ["unknown-option"]})
         section.figures["message of the dump that failed"] = play.message
         section.check("a dump that fails is reported", not play.ok and "CRIU" in play.message, play.message)
         _goes_on(bench, section, workload, before, "the dump that failed")
@@ -51,8 +56,8 @@ def capture(bench: Bench, section: Section) -> None:
         bench.take_away(workload)
 
 
-def _capture(bench: Bench, workload: Workload) -> Play:
-    entry = {"name": workload.name, "checkpoint": workload.checkpoint, "gpu": "required", "force": True}
+def _capture(bench: Bench, workload: Workload, **more: Any) -> Play:
+    entry = {"name": workload.name, "checkpoint": workload.checkpoint, "gpu": "required", "force": True, **more}
     return bench.plays.playbook("checkpoint", bench.entry(workload), 90, checkpoint_node_workloads=[entry])
 
 
