@@ -8,7 +8,10 @@ import json
 from pathlib import Path
 from typing import Any
 
-from ansible_collections.gpuops.restore.plugins.module_utils._migration import records
+import pytest
+
+from ansible_collections.gpuops.restore.plugins.module_utils._migration import answers, records
+from ansible_collections.gpuops.restore.tests.unit.helpers import ansible_modules
 from ansible_collections.gpuops.restore.tests.unit.helpers.ansible_modules import Call
 from ansible_collections.gpuops.restore.tests.unit.helpers.fake_containerd import FakeContainerd
 
@@ -27,3 +30,19 @@ def test_what_a_node_knows(call: Call, fake: FakeContainerd, tmp_path: Path) -> 
         # The source's containers are looked at unasked.
         assert sorted(found["containers"]) == ["job", "moved"]
         assert [place["path"] for place in found["places"]] == [str(tmp_path / "gpuops-migrate-0a1b2c3d4e5f")]
+
+
+@pytest.mark.parametrize(
+    "module",
+    [
+        "containerd_checkpoint",
+        "containerd_checkpoint_stage",
+        "containerd_container",
+        "containerd_image",
+        "containerd_migration_info",
+        "containerd_task",
+    ],
+)
+def test_a_good_answer_of_each_module_is_told_from_one_that_did_not_run(module: str) -> None:
+    returned = ansible_modules.document(module, "RETURN")
+    assert [key for key in answers._GOOD if returned.get(key, {}).get("returned") == "success"]
