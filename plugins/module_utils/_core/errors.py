@@ -127,14 +127,16 @@ class NodeError(RestoreError):
 
 
 def combined(problems: Sequence[RestoreError]) -> RestoreError:
-    """Several problems as one error; a single one stays what it is."""
+    """Several problems as one error; a single one stays what it is. It may be tried again if each of them may."""
     if len(problems) == 1:
         return problems[0]
+    outcomes = {problem.outcome for problem in problems}
     return NodeError(
         problems[0].code if len({problem.code for problem in problems}) == 1 else "node_problems",
         f"{len(problems)} things are missing on this node: "
         + " ".join(f"({number}) {problem.sentence()}" for number, problem in enumerate(problems, 1)),
         "Mend all of them, then run again.",
+        outcome=outcomes.pop() if len(outcomes) == 1 else TERMINAL,
         details={"problems": [{"code": problem.code, "message": problem.sentence()} for problem in problems]},
     )
 

@@ -59,6 +59,9 @@ def test_several_problems_as_one() -> None:
         {"code": "b_missing", "message": "No b. Get b."},
     ]
     assert combined([first, NodeError("a_missing", "No a there.")]).code == "a_missing"
+    full = NodeError("disk_full", "It is full.", "Free space.", outcome=RETRYABLE)
+    assert combined([full, NodeError("staging_no_space", "That, too.", outcome=RETRYABLE)]).outcome == RETRYABLE
+    assert combined([full, first]).outcome == TERMINAL
 
 
 @pytest.mark.parametrize(
