@@ -145,7 +145,7 @@ def problem(
     if images and not vouched:
         asked = sorted({*asked, *_of_images(images)})
     refused = [right for right in asked if not policy.allows(right, had)]
-    return _refusal(original, refused, vouched) if refused else None
+    return _refusal(original, refused, _needed(policy, asked, refused), vouched) if refused else None
 
 
 def _of_images(directory: str) -> Sequence[Right]:
@@ -170,14 +170,21 @@ def _ran_with(client: Client, original: Original) -> Collection[Right]:
     return spec_rights.rights(spec or {}, spec_rights.Known(gpu_numbers=devices.numbers()))
 
 
-def _refusal(original: Original, refused: Sequence[Right], vouched: bool) -> InputError:
-    checkpoint = original.checkpoint
+def _needed(policy: Policy, asked: Sequence[Right], refused: Sequence[Right]) -> dict[str, Any]:
+    """The keys that would allow it. Since a list is the whole truth, it has what passes without one as well."""
     needed: dict[str, Any] = {}
-    for right in refused:
-        if right.value:
-            needed.setdefault(right.key, []).append(right.value)
+    for key in dict.fromkeys(right.key for right in refused):
+        if key in _SWITCHES:
+            needed[key] = True
         else:
-            needed[right.key] = True
+            given = getattr(policy, key)
+            wanted = [right.value for right in (asked if given is None else refused) if right.key == key]
+            needed[key] = [*(given or ()), *wanted]
+    return needed
+
+
+def _refusal(original: Original, refused: Sequence[Right], needed: Mapping[str, Any], vouched: bool) -> InputError:
+    checkpoint = original.checkpoint
     asked = ", ".join(f"{right.text} ({right.key})" for right in refused)
     keys = "; ".join(
         f"{key}: {'true' if value is True else '[' + ', '.join(map(repr, value)) + ']'}"

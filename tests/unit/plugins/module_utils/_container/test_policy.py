@@ -128,6 +128,22 @@ def test_what_the_message_says_is_enough(fake: FakeContainerd, client: Client, n
     assert made(client, params(node, Policy.from_options(needed)))
 
 
+def test_the_message_s_list_has_what_would_pass_without_one(fake: FakeContainerd, client: Client, node: Node) -> None:
+    spec = usual()
+    for source, option in (("/etc", "rw"), ("/usr", "ro")):
+        spec["mounts"].append(
+            {"destination": f"/x{source}", "type": "bind", "source": source, "options": ["bind", option]}
+        )
+    add_checkpoint(fake.state, base=node.base, original=spec, captured=False)
+    needed = refused(client, params(node)).details["policy"]
+    assert needed == {"bind_sources": ["/etc", "/usr:ro"]}
+    more = refused(client, params(node, Policy(bind_sources=("/srv", "/usr:ro")))).details["policy"]
+    assert more == {"bind_sources": ["/srv", "/usr:ro", "/etc"]}
+    assert "policy_refused" not in [
+        found["code"] for found in preflight.report(client, params(node, Policy.from_options(needed))).problems
+    ]
+
+
 @pytest.mark.parametrize("how", ["captured here", "digest of the workload", "digest of the policy"])
 def test_a_known_checkpoint_has_what_it_had(
     fake: FakeContainerd, client: Client, node: Node, tmp_path: Path, how: str
