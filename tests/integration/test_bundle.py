@@ -252,7 +252,7 @@ def test_what_another_tools_checkpoint_does_not_name_can_be_given(node: Node, ex
     for place in sources:
         assert any(f"added_mounts: '{place}': SOURCE" in problem["remedy"] for problem in found["problems"])
     wanted = {"container_id": NAME, "checkpoint": REF}
-    expect_failure("containerd_container", wanted, "node_problems")
+    expect_failure("containerd_container", wanted, "mount_unnamed")
     expect_failure("containerd_container", {**wanted, "mounts": {LIBRARY: LIBRARY}}, "mount_mapping_unused")
     restore(node, REF, added_mounts=sources)
     goes_on(node, reached)
