@@ -207,7 +207,7 @@ def test_what_was_captured_here_has_what_it_had_and_as_a_stranger_s_nothing(
     metadata = json.dumps({"originalImage": image.REFERENCE, "ociSpec": spec})
     found = restore(node, wide, metadata_content=metadata)
     assert code(found) == "policy_refused"
-    assert found["failure"]["failure"]["details"]["policy"] == {"host_namespaces": ["pid"]}
+    assert found["failure"]["failure"]["details"]["policy"] == {"host_namespaces": ["network", "pid"]}
     # The same checkpoint, brought from elsewhere.
     with imported(node, make_images.take_apart(node, wide)) as stranger, unchanged():
         digest = seen["checkpoint"]["digest"]
