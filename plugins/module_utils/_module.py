@@ -10,6 +10,7 @@ The one place below plugins/modules that knows Ansible.
 from __future__ import annotations
 
 import contextlib
+import math
 from typing import Any, Callable, Literal, NoReturn, overload
 
 from ansible.module_utils.basic import AnsibleModule, env_fallback
@@ -87,7 +88,7 @@ def run(argument_spec: dict[str, Any], step: Callable[..., Any], *, client: str 
 
 def _connect(parameters: dict[str, Any]) -> Client:
     seconds, rate = float(parameters["timeout"]), float(parameters["minimum_rate"])
-    if not rate > 0:
+    if math.isnan(rate) or rate <= 0:
         raise InputError(
             "minimum_rate_invalid",
             f"minimum_rate is {rate:g} MB/s; data that does not move never arrives.",

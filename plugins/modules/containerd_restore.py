@@ -154,9 +154,10 @@ workloads:
   description:
     - What became of each workload, by its name. C(failure) is null where it runs as wanted; else it has C(step), C(code), C(outcome),
       C(msg), C(failure) as the module of that step returns it, the path of the C(evidence), and what was C(left_behind).
-    - C(container), C(task), C(probe) as their modules return them; C(after_restore) like C(probe), null where it was not run; C(gpu) with C(processes) as M(gpuops.restore.cuda_process)
-      returns them, C(bytes), C(gb_per_s) of the driver's restore, and the C(gpus) before and after; C(seconds) by step, of which
-      C(window) is the time until the GPU memory was back, and C(volumes) what memory volumes took before it; C(huge_pages) and C(prewarm) tell what was made ready before; C(predicted) as
+    - C(container), C(task), C(probe) as their modules return them; C(after_restore) like C(probe), null where it was not run;
+      C(gpu) with C(processes) as M(gpuops.restore.cuda_process) returns them, C(bytes), C(gb_per_s) of the driver's restore, and the
+      C(gpus) before and after; C(seconds) by step, of which C(window) is the time until the GPU memory was back, and C(volumes) what
+      memory volumes took before it; C(huge_pages) and C(prewarm) tell what was made ready before; C(predicted) as
       in RV(predicted), and the receipt's C(seconds) have it as C(predicted) beside C(window); C(receipt) as it lies on the node.
   type: dict
   returned: O(state=restored)

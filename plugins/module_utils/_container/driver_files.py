@@ -42,6 +42,15 @@ _ALONE = ("/home/kubernetes/bin/nvidia/lib64", "/home/kubernetes/bin/nvidia/bin"
 _VERSION = "/sys/module/nvidia/version"
 
 
+def installed_version() -> str:
+    """The release of the driver that is loaded; empty where none is."""
+    try:
+        with open(_VERSION, encoding="ascii", errors="replace") as stream:
+            return stream.read().strip()
+    except OSError:
+        return ""
+
+
 @dataclass(frozen=True)
 class Node:
     """How the node's files are looked at; tests put their own in place."""
@@ -50,16 +59,7 @@ class Node:
     realpath: Callable[[str], str] = os.path.realpath
     #: Names in a directory. Raises OSError.
     listdir: Callable[[str], list[str]] = os.listdir
-    version: Callable[[], str] = lambda: installed_version()
-
-
-def installed_version() -> str:
-    """The release of the driver that is loaded; empty where none is."""
-    try:
-        with open(_VERSION, encoding="ascii", errors="replace") as stream:
-            return stream.read().strip()
-    except OSError:
-        return ""
+    version: Callable[[], str] = installed_version
 
 
 def mapping(spec: Mapping[str, Any], given: Mapping[str, str], node: Node | None = None) -> dict[str, str]:
