@@ -7,7 +7,7 @@
 SHELL := /bin/bash
 TOOLS := tests/tools
 
-.PHONY: help demo check test lint sanity units integration two-controllers faults molecule bench bench-fleet gpu-bundle install-check changelog clean distclean
+.PHONY: help demo check test lint sanity units integration two-controllers faults fuzz molecule bench bench-fleet gpu-bundle install-check changelog clean distclean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 16
@@ -38,6 +38,9 @@ two-controllers: ## two restores of one workload, begun at twenty offsets (root;
 
 faults: ## each fault at each call of the main steps, hours (root; CONTAINERD, STEPS, FAULTS, EVERY as in tests/faults/README.md)
 	@$(TOOLS)/faults
+
+fuzz: ## readers of what strangers wrote, with more cases than make test has (GPUOPS_FUZZ_CASES, GPUOPS_FUZZ_SEED)
+	@$(TOOLS)/fuzz
 
 molecule: ## scenarios on nodes of this machine (root; SCENARIO=default for one)
 	@$(TOOLS)/$(if $(SCENARIO),molecule $(SCENARIO),gates molecule)

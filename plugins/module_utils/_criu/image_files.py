@@ -137,7 +137,7 @@ def link_remaps(directory: str) -> list[tuple[str, str]]:
         return []
     files = _parsed(_entries(directory, "files.img", _FILES), "files.img", "criu.FileEntry")
     # The name of a link has no slash at the beginning.
-    names = {entry.reg.id: "/" + entry.reg.name.lstrip("/") for entry in files if entry.HasField("reg")}
+    names = {entry.reg.id: "/" + _text(entry.reg.name).lstrip("/") for entry in files if entry.HasField("reg")}
     try:
         return [(names[entry.orig_id], names[entry.remap_id]) for entry in linked]
     except KeyError as error:
@@ -153,10 +153,15 @@ def external_mounts(directory: str) -> list[str]:
     for path in sorted(glob.glob(os.path.join(glob.escape(directory), "mountpoints-*.img"))):
         name = os.path.basename(path)
         for entry in _parsed(_entries(directory, name, _MNTS), name, "criu.MntEntry"):
-            key = entry.ext_key or (entry.mountpoint if entry.ext_mount else "")
+            key = _text(entry.ext_key or (entry.mountpoint if entry.ext_mount else ""))
             if key and key != _MASK:
                 found.append(key)
     return list(dict.fromkeys(found))
+
+
+def _text(name: str | bytes) -> str:
+    """A name in a file system, which need not be UTF-8: protobuf then gives its bytes."""
+    return os.fsdecode(name)
 
 
 def areas(directory: str, pid: int) -> list[Area]:

@@ -4,24 +4,18 @@
 
 """Whatever an archive holds, its readers read it or refuse it in a sentence: no other exception, no endless work.
 
-The same few hundred cases each time. ``GPUOPS_FUZZ_CASES=20000`` runs so many for each reader instead, from a random
-seed that is printed; with ``GPUOPS_FUZZ_SEED`` set to it the same cases come in the same order.
+``make fuzz`` runs more cases than are run here; see helpers/fuzzing.py.
 """
 
 from __future__ import annotations
 
-import copy
 import gzip
 import json
 import os
 import random
-import sys
 import tarfile
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -29,7 +23,6 @@ from ansible_collections.gpuops.restore.plugins.module_utils._archive import exi
 from ansible_collections.gpuops.restore.plugins.module_utils._archive.members import ArchiveFile
 from ansible_collections.gpuops.restore.plugins.module_utils._archive.reader import open_archive
 from ansible_collections.gpuops.restore.plugins.module_utils._archive.tar_writer import Item
-from ansible_collections.gpuops.restore.plugins.module_utils._core.errors import RestoreError
 from ansible_collections.gpuops.restore.plugins.module_utils._streams.streams import (
     ChunkSource,
     Expansion,
@@ -38,6 +31,7 @@ from ansible_collections.gpuops.restore.plugins.module_utils._streams.streams im
 from ansible_collections.gpuops.restore.plugins.module_utils._streams.tar_extract import extract
 from ansible_collections.gpuops.restore.plugins.module_utils._streams.tar_reader import Limits, members
 from ansible_collections.gpuops.restore.plugins.module_utils._transfer import dump as transfer_dump
+from ansible_collections.gpuops.restore.tests.unit.helpers import fuzzing
 from ansible_collections.gpuops.restore.tests.unit.helpers.archive_samples import (
     CRIU,
     END,
@@ -49,49 +43,9 @@ from ansible_collections.gpuops.restore.tests.unit.helpers.archive_samples impor
     entry,
     tar,
 )
+from ansible_collections.gpuops.restore.tests.unit.helpers.fuzzing import NAMES, Reader, changed, damaged, written
 
-#: Cases for each reader, with the fixed seed.
-CASES, SEED = 300, 20261128
-#: Calls and returns of functions in one case; the largest of 18000 cases had 170000. What has more does what the size
-#: of its input does not ask for.
-MAX_EVENTS = 2_000_000
 BOUND = 8 << 20
-NAMES = [
-    "../x",
-    "/x",
-    "a/../../x",
-    "./a",
-    "a//b",
-    "a/",
-    "",
-    ".",
-    "x" * 300,
-    "d/" * 40 + "x",
-    "\x07",
-    "caf\u00e9",
-    "a\nb",
-]
-VALUES: list[Any] = [
-    *(
-        None,
-        True,
-        0,
-        -1,
-        1.5,
-        1 << 40,
-        1 << 49,
-        1 << 60,
-        1 << 70,
-        10**400,
-        "",
-        "x",
-        "../../etc/passwd",
-        "sha256:",
-        [],
-        {},
-    ),
-    *("sha256:" + 64 * "0", "sha256:" + 64 * "G", "/etc/shadow", ["x"] * 100, {"a": {"b": []}}, "\ud800", "\x00"),
-]
 KINDS = [
     *(tarfile.REGTYPE, tarfile.REGTYPE, tarfile.DIRTYPE, tarfile.SYMTYPE, tarfile.LNKTYPE),
     *(tarfile.FIFOTYPE, tarfile.CHRTYPE, b"x", b"L", b"g", b"S"),
@@ -101,56 +55,6 @@ ITEMS = [
     Item.from_bytes("index.json", b"[]"),
     Item.from_bytes("blob", bytes(range(256)) * 30),
 ]
-
-
-def damaged(rng: random.Random, data: bytes) -> bytes:
-    """Some bytes changed, cut out, doubled, or the end missing."""
-    found = bytearray(data)
-    for _time in range(rng.choice((1, 1, 2, 8))):
-        if not found:
-            break
-        at, length = rng.randrange(len(found)), rng.choice((1, 2, 8, 100, 512, 513))
-        choice = rng.randrange(6)
-        if choice == 0:
-            found[at] ^= 1 << rng.randrange(8)
-        elif choice == 1:
-            found[at : at + length] = rng.randbytes(length)
-        elif choice == 2:
-            del found[at : at + length]
-        elif choice == 3:
-            found[at:at] = found[at : at + length]
-        elif choice == 4:
-            del found[at:]
-        else:
-            found[at : at + length] = bytes(length)
-    return bytes(found)
-
-
-def changed(rng: random.Random, document: Any) -> Any:
-    """The same document with one of its values replaced, removed or doubled, or another one altogether."""
-    if rng.random() < 0.1:
-        return rng.choice(VALUES)
-    made = copy.deepcopy(document)
-    holder, where = made, None
-    while isinstance(holder, (dict, list)) and holder:
-        where = rng.choice(list(holder) if isinstance(holder, dict) else range(len(holder)))
-        if not isinstance(holder[where], (dict, list)) or rng.random() < 0.4:
-            break
-        holder = holder[where]
-    if where is None or not isinstance(holder, (dict, list)) or not holder:
-        return rng.choice(VALUES)
-    if rng.random() < 0.2:
-        del holder[where]
-    elif isinstance(holder, list) and rng.random() < 0.3:
-        holder.extend([holder[where]] * rng.choice((1, 50)))
-    else:
-        holder[where] = rng.choice(VALUES)
-    return made
-
-
-def written(rng: random.Random, document: Any) -> bytes:
-    data = json.dumps(document).encode()
-    return b"[" * 20000 if rng.random() < 0.01 else data
 
 
 def odd_entry(rng: random.Random) -> bytes:
@@ -301,7 +205,7 @@ def read_documents(rng: random.Random, _place: Path) -> None:
     transfer_dump.read_object(damaged(rng, dump({"a": [1, {"b": None}]})), "It")
 
 
-READERS: list[Callable[[random.Random, Path], None]] = [
+READERS: list[Reader] = [
     read_archive,
     read_dump,
     read_tar,
@@ -311,46 +215,7 @@ READERS: list[Callable[[random.Random, Path], None]] = [
 ]
 
 
-@contextmanager
-def bounded() -> Iterator[None]:
-    """Ends what calls functions without end."""
-    left = MAX_EVENTS
-
-    def count(_frame: Any, _event: str, _arg: Any) -> None:
-        nonlocal left
-        left -= 1
-        if left < 0:
-            sys.setprofile(None)
-            raise AssertionError(f"more than {MAX_EVENTS} calls and returns")
-
-    before = sys.getprofile()
-    sys.setprofile(count)
-    try:
-        yield
-    finally:
-        sys.setprofile(before)
-
-
 @pytest.mark.parametrize("reader", READERS, ids=lambda reader: reader.__name__)
-def test_reads_it_or_refuses_it(
-    reader: Callable[[random.Random, Path], None], tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    count, seed = CASES, SEED
-    if "GPUOPS_FUZZ_CASES" in os.environ:
-        count = int(os.environ["GPUOPS_FUZZ_CASES"])
-        seed = int(os.environ.get("GPUOPS_FUZZ_SEED") or random.SystemRandom().randrange(1 << 32))
-        with capsys.disabled():
-            print(f"\n{reader.__name__}: {count} cases, GPUOPS_FUZZ_SEED={seed}")
-    place = tmp_path / "fuzzed"
-    refused = 0
-    for number in range(count):
-        try:
-            with bounded():
-                # Each case has a seed of its own, so that it can be had again alone.
-                reader(random.Random(f"{seed}/{number}"), place)
-        except RestoreError as error:
-            refused += 1
-            assert error.code and error.message.endswith(".") and error.remedy.endswith("."), repr(error)
-        except BaseException as error:
-            raise AssertionError(f"case {number} of {reader.__name__}, GPUOPS_FUZZ_SEED={seed}") from error
+def test_reads_it_or_refuses_it(reader: Reader, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    refused = fuzzing.refused(reader, tmp_path / "fuzzed", capsys)
     assert reader is read_existing or refused > 0, "nothing was refused: the cases are tame"

@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 
 import pytest
@@ -56,6 +57,18 @@ def test_cores_that_are_not_understood(tmp_path: Path, data: bytes) -> None:
     (tmp_path / "core-1.img").write_bytes(data)
     with pytest.raises(image_files.UnreadableError):
         image_files.credentials(str(tmp_path))
+
+
+def test_names_that_are_no_utf_8(tmp_path: Path) -> None:
+    """A file system takes them, so a dump has them, or a stranger's does."""
+    criu_samples.dump_files(tmp_path, {1: "/var/@", 2: "/var/link_remap.2"}, [(1, 2, LINKED)])
+    criu_samples.dump_mounts(tmp_path, "/data/@")
+    for path in (tmp_path / "files.img", tmp_path / "mountpoints-12.img"):
+        path.write_bytes(path.read_bytes().replace(b"@", b"\xff"))
+    with contextlib.suppress(image_files.UnreadableError):  # some releases of protobuf do not take them
+        assert image_files.link_remaps(str(tmp_path)) == [("/var/\udcff", "/var/link_remap.2")]
+    with contextlib.suppress(image_files.UnreadableError):
+        assert image_files.external_mounts(str(tmp_path)) == ["/data/\udcff"]
 
 
 def test_mounts_that_need_a_source(tmp_path: Path) -> None:
