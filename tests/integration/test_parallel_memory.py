@@ -114,7 +114,7 @@ def test_every_byte_is_there_again_and_nothing_stays(node: Node, run_module: Run
     images = node.inside(str(directory / "memory" / "images"))
     assert sum(path.stat().st_size for path in images.glob("pages-*.img")) < 8 << 20, "CRIU reads the rest alone"
     work = node.inside(f"{STATE}/work/k8s.io/large")
-    assert {path.name for path in work.iterdir()} == {"criu.conf", "restore.log", "stats-restore"}
+    assert {path.name for path in work.iterdir()} == {"criu.conf", "restore.log", "stats-restore", "stdin"}
     assert "action-script" not in (work / "criu.conf").read_text()
     assert run_module("containerd_restore", wanted())["changed"] is False
     remove(node, run_module, REF)
