@@ -72,6 +72,7 @@ def _restore(
     forecast = _forecast(demands, verdict, parallel, check)
     admission = _MemoryAdmission()
     huge_pages = _HugePagesChoice(demands)
+    turns = shared_volumes.turns(demands)
     if not check and any(demand.volumes for demand in demands):
         with open_client() as client:
             _release_volumes(client, demands, verdict)
@@ -82,7 +83,11 @@ def _restore(
             return _refused(demand.job, combined(errors))
         try:
             size = 0 if demand.live or check else demand.memory + demand.volume_bytes
-            with admission.admitted(size), contextlib.ExitStack() as stack:
+            with contextlib.ExitStack() as stack:
+                # Before room is taken, which the one that is waited for may need.
+                for lock in turns.get(demand.job.name, ()):
+                    stack.enter_context(lock)
+                stack.enter_context(admission.admitted(size))
                 client = stack.enter_context(open_client())
                 if demand.checkpoint and not check:
                     stack.enter_context(run_lock.kept(demand.checkpoint.digest, client.busy_seconds))

@@ -12,6 +12,7 @@ as if they had only been slow.
 from __future__ import annotations
 
 import dataclasses
+import threading
 from collections.abc import Sequence
 
 from .._checkpoint.volumes import MemoryVolume
@@ -36,6 +37,23 @@ def agree(demands: Sequence[Demand]) -> tuple[list[Demand], dict[str, RestoreErr
         elif agreed is not None:
             content[place] = agreed
     return [_with_content(demand, content) for demand in demands], refused
+
+
+def turns(demands: Sequence[Demand]) -> dict[str, list[threading.Lock]]:
+    """For each workload, by name, the locks of the volumes that others have too, in one order for all.
+
+    CRIU makes deleted files again under names that it takes from the dump, so two restores at once would meet there.
+    """
+    users: dict[str, list[str]] = {}
+    for demand in demands:
+        for place in sorted({volume.place for volume in demand.volumes if volume.record.shared}):
+            users.setdefault(place, []).append(demand.job.name)
+    found: dict[str, list[threading.Lock]] = {}
+    for _place, names in sorted(users.items()):
+        lock = threading.Lock()
+        for name in names if len(names) > 1 else ():
+            found.setdefault(name, []).append(lock)
+    return found
 
 
 def warnings(demand: Demand, demands: Sequence[Demand]) -> list[str]:

@@ -50,16 +50,12 @@ def restore(node: Node, identifier: str, reference: str, namespace: str = NAMESP
 
 def count(node: Node, identifier: str, namespace: str = NAMESPACE) -> int:
     """The latest number of a running counter, read from its file system."""
-    command = [
-        "tasks",
-        "exec",
-        "--exec-id",
-        f"count-{time.monotonic_ns()}",
-        identifier,
-        "/bin/cat",
-        "/var/count",
-    ]
-    return int(ctr(node, namespace, *command).strip() or 0)
+    for _time in range(5):
+        command = ["tasks", "exec", "--exec-id", f"count-{time.monotonic_ns()}", identifier, "/bin/cat", "/var/count"]
+        # It may be read while it is being written anew.
+        if found := ctr(node, namespace, *command).strip():
+            return int(found)
+    return 0
 
 
 def await_count(node: Node, identifier: str, number: int, seconds: float = 10.0, namespace: str = NAMESPACE) -> int:

@@ -100,3 +100,12 @@ def test_memory_counts_once_for_all() -> None:
     assert list(short) == ["b"]
     (error,) = judge(pair[:1], 999, thorough=False).refused["a"]
     assert error.code == "host_memory_short" and "memory volumes" in error.message
+
+
+def test_those_that_share_a_volume_are_restored_one_after_another() -> None:
+    """Another one need not wait, nor does one that shares with nobody here."""
+    other = demand("other", "4")
+    alone = replace(other, volumes=(replace(other.volumes[0], place="/nonexistent/volumes/alone"),))
+    turns = shared_volumes.turns([demand("a", "1"), demand("b", "1"), alone])
+    assert turns["a"] == turns["b"] and len(turns["a"]) == 1
+    assert "other" not in turns
