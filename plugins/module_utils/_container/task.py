@@ -181,7 +181,7 @@ def started(client: Client, params: TaskParams, check: bool, checkpoint: Checkpo
         if checkpoint is not None:
             stack.enter_context(run_lock.kept(checkpoint.digest, client.busy_seconds))
         if root is not None and staged_images:
-            _hand_over({staged_images, image_path}, root)
+            _hand_over({staged_images, image_path}, root[1])
         result.output_created = stack.enter_context(container_stdio.prepared(stdio))
         _run(
             client,
@@ -393,16 +393,21 @@ def _staged_directory(params: TaskParams, checkpoint: Checkpoint) -> str:
     )
 
 
-def _hand_over(directories: Iterable[str], owner: tuple[int, int]) -> None:
+def _hand_over(directories: Iterable[str], group: int) -> None:
     """Let CRIU read its images once it is in the container's user namespace, where it is root for that alone.
 
-    It opens them relative to their directory ("Unable to open tty-info.img: Permission denied" otherwise, with CRIU
-    4.2.1; ctr's restore fails so, too). The directories above stay root's, so that nobody else comes to them by a path.
+    It opens them relative to their directory, some before its user is mapped, when it is the host's root without any
+    capability ("Unable to open timens-0.img: Permission denied" if they are not root's), some after it ("tty-info.img",
+    with CRIU 4.2.1; ctr's restore fails so, too): so they are root's still, and for the mapped group to read.
+    The directories above stay root's alone, so that nobody else comes to them by a path.
     """
     for directory in directories:
         for name in os.listdir(directory):
-            os.chown(os.path.join(directory, name), *owner, follow_symlinks=False)
-        os.chown(directory, *owner, follow_symlinks=False)
+            path = os.path.join(directory, name)
+            os.chown(path, -1, group, follow_symlinks=False)
+            os.chmod(path, 0o640)
+        os.chown(directory, -1, group, follow_symlinks=False)
+        os.chmod(directory, 0o750)
 
 
 def _require_criu_config(container: Container) -> None:
