@@ -89,7 +89,14 @@ def test_criu_images_larger_than_the_disk(node: Node, refuses: Refuses, good: Pa
     promise = gzip.compress(b"".join(HEAD) + info.tobuf(tarfile.GNU_FORMAT) + bytes(1 << 20))
     hostile = good.having("criu", promise)
     with imported(node, hostile) as reference:
-        refuses(STAGE, {"checkpoint": reference}, "staging disk too small", "needs 11259", modes=(False,), outcome="retryable")
+        refuses(
+            STAGE,
+            {"checkpoint": reference},
+            "staging disk too small",
+            "needs 11259",
+            modes=(False,),
+            outcome="retryable",
+        )
 
 
 def test_criu_images_that_are_no_tar(node: Node, refuses: Refuses, good: Parts) -> None:

@@ -96,16 +96,18 @@ def test_criu_may_read_its_images_in_a_user_namespace(
     monkeypatch.setattr(os, "chown", lambda path, uid, gid, **_more: given.update({path: (uid, gid)}))
     task_steps.started(client, ready, True)
     assert given == {}
-    mappings = [{"containerID": 0, "hostID": 100000, "size": 65536}]
+    users, groups = ([{"containerID": 0, "hostID": host, "size": 65536}] for host in (100000, 200000))
     found = json.loads(fake.state.containers["train"].spec.value)
     found["linux"]["namespaces"].append({"type": "user"})
-    found["linux"].update(uidMappings=mappings, gidMappings=mappings)
+    found["linux"].update(uidMappings=users, gidMappings=groups)
     fake.state.containers["train"].spec.value = json.dumps(found).encode()
     task_steps.started(client, ready, False)
     directory = os.path.join(ready.staging_dir, _key(fake), "images")
-    assert given == dict.fromkeys(
-        [directory, *(os.path.join(directory, name) for name in CRIU_FILES)], (100000, 100000)
-    )
+    files = [os.path.join(directory, name) for name in CRIU_FILES]
+    # Still root's, as which CRIU opens some of them before its user is mapped.
+    assert given == dict.fromkeys([directory, *files], (-1, 200000))
+    assert {os.stat(path).st_mode & 0o777 for path in files} == {0o640}
+    assert os.stat(directory).st_mode & 0o777 == 0o750
 
 
 def _key(fake: FakeContainerd) -> str:
