@@ -103,7 +103,7 @@ def _ssh_keygen(verb: Sequence[str], digest: str, signature: str, allowed: str) 
         arguments = [program, "-Y", *verb, "-n", NAMESPACE, "-s", paths[0], *(["-f", paths[1]] if allowed else [])]
         try:
             # A step knows no AnsibleModule whose run_command it could use.
-            return subprocess.run(  # pylint: disable=ansible-bad-function
+            done = subprocess.run(  # pylint: disable=ansible-bad-function
                 arguments,
                 input=f"{digest}\n",
                 capture_output=True,
@@ -119,6 +119,14 @@ def _ssh_keygen(verb: Sequence[str], digest: str, signature: str, allowed: str) 
                 f"The signature of {digest} could not be verified: {error}.",
                 "See what is wrong with ssh-keygen on the node.",
             ) from error
+    if "usage:" in done.stderr:
+        # It does not know the operation, and has looked at nothing.
+        raise NodeError(
+            "ssh_keygen_failed",
+            f"The signature of {digest} could not be verified: {program} does not know -Y {verb[0]}.",
+            "Install OpenSSH 8.2 or later on the node.",
+        )
+    return done
 
 
 def _invalid(digest: str, why: str) -> InputError:

@@ -44,6 +44,11 @@ def test_the_examples_of_a_module_are_accepted_by_it(name: str) -> None:
         ansible_modules.parameters(module, options)
 
 
+def test_the_readme_names_each_module() -> None:
+    text = (TREE / "README.md").read_text()
+    assert [name for name in NAMES if f"`{name}`" not in text] == []
+
+
 def test_the_examples_of_the_guides_are_accepted() -> None:
     found = [
         task for guide in GUIDES for block in BLOCK.findall(guide.read_text()) for task in ours(yaml.safe_load(block))

@@ -93,6 +93,16 @@ def test_a_node_without_ssh_keygen(ours: Key, monkeypatch: pytest.MonkeyPatch, t
     assert code(lambda: signature.require("n", DIGEST, good, [ours.public])) == "ssh_keygen_missing"
 
 
+def test_an_ssh_keygen_that_is_too_old(ours: Key, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """It has not judged the signature, so nothing is said of that."""
+    good = ours.sign(DIGEST)
+    program = tmp_path / "ssh-keygen"
+    program.write_text("#!/bin/sh\necho 'unknown option -- Y' >&2\necho 'usage: ssh-keygen [-q]' >&2\nexit 1\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    assert code(lambda: signature.require("n", DIGEST, good, [ours.public])) == "ssh_keygen_failed"
+
+
 def test_a_checkpoint_is_neither_read_nor_staged_unsigned(
     fake: FakeContainerd, client: Client, node: Node, ours: Key
 ) -> None:
