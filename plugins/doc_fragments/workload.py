@@ -171,6 +171,65 @@ gpu_map:
   default: {}
 """
 
+# What a workload can be told: M(gpuops.restore.containerd_checkpoint) has it as options, a restore of each workload.
+_HOOK = r"""
+command:
+  description:
+    - Command to execute in the container.
+  type: list
+  elements: str
+command_seconds:
+  description:
+    - Seconds that it may take; 30 by default. Past them it is killed, and has failed.
+  type: float
+exit_status:
+  description:
+    - Exit status that it must have; 0 by default.
+  type: int
+http:
+  description:
+    - A request that is made once.
+  type: dict
+  suboptions:
+    url:
+      description:
+        - The address.
+      type: str
+      required: true
+    method:
+      description:
+        - How to ask.
+      type: str
+      choices: [GET, POST, PUT, PATCH, DELETE]
+      default: POST
+    body:
+      description:
+        - What to send along.
+      type: str
+    headers:
+      description:
+        - Headers of the request.
+      type: dict
+    status:
+      description:
+        - Statuses that are success; 200 by default.
+      type: list
+      elements: int
+    seconds:
+      description:
+        - Seconds that the answer may take; 30 by default.
+      type: float
+    network:
+      description:
+        - Whose network namespace to ask from; the container's by default.
+      type: str
+      choices: [container, host]
+    validate_certs:
+      description:
+        - Verify the certificate of https; done by default.
+      type: bool
+"""
+
 # What only containerd_restore has.
 _RESTORE = r"""
 name:
@@ -265,67 +324,18 @@ after_restore:
       told once for each restore. If it fails, the restore has failed, and is taken back.
   type: dict
   suboptions:
-    command:
-      description:
-        - Command to execute in the container.
-      type: list
-      elements: str
-    command_seconds:
-      description:
-        - Seconds that it may take; 30 by default. Past them it is killed, and has failed.
-      type: float
-    exit_status:
-      description:
-        - Exit status that it must have; 0 by default.
-      type: int
-    http:
-      description:
-        - A request that is made once.
-      type: dict
-      suboptions:
-        url:
-          description:
-            - The address.
-          type: str
-          required: true
-        method:
-          description:
-            - How to ask.
-          type: str
-          choices: [GET, POST, PUT, PATCH, DELETE]
-          default: POST
-        body:
-          description:
-            - What to send along.
-          type: str
-        headers:
-          description:
-            - Headers of the request.
-          type: dict
-        status:
-          description:
-            - Statuses that are success; 200 by default.
-          type: list
-          elements: int
-        seconds:
-          description:
-            - Seconds that the answer may take; 30 by default.
-          type: float
-        network:
-          description:
-            - Whose network namespace to ask from; the container's by default.
-          type: str
-          choices: [container, host]
-        validate_certs:
-          description:
-            - Verify the certificate of https; done by default.
-          type: bool
+"""
+
+_RECORD = r"""
 record:
   description:
     - Facts to keep in the workload's receipt.
   type: dict
   default: {}
 """
+
+
+_CAPTURE_HOOKS = ("before_capture", "after_capture")
 
 
 def _options(*parts: str) -> str:
@@ -341,6 +351,10 @@ class ModuleDocFragment:
     ROUTE: str = _options(_ROUTE)
     OUTPUT: str = _options(_OUTPUT)
     GPU_MAP: str = _options(_GPU_MAP)
+
+    HOOKS: str = _options(
+        *(f"\n{name}:\n  type: dict\n  suboptions:" + textwrap.indent(_HOOK, " " * 4) for name in _CAPTURE_HOOKS)
+    )
 
     METADATA = r"""
 options:
@@ -373,4 +387,7 @@ options:
     type: list
     elements: dict
     required: true
-    suboptions:""" + textwrap.indent(_RESTORE + _ORIGINAL + _CONTAINER + _ROUTE + _OUTPUT + _GPU_MAP, " " * 6)
+    suboptions:""" + textwrap.indent(
+        _RESTORE + textwrap.indent(_HOOK, " " * 4) + _RECORD + _ORIGINAL + _CONTAINER + _ROUTE + _OUTPUT + _GPU_MAP,
+        " " * 6,
+    )

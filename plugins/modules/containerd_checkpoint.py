@@ -37,6 +37,7 @@ extends_documentation_fragment:
   - gpuops.restore.huge_pages
   - gpuops.restore.ownership
   - gpuops.restore.busy
+  - gpuops.restore.workload.hooks
 attributes:
   check_mode:
     details:
@@ -222,70 +223,11 @@ options:
         C(http). An inference server may give its cache back then, a training stop at a barrier.
       - If it fails, nothing is captured, and O(after_capture) is run, since the workload may rest by then. If it succeeds, the preflight
         is made again.
-    type: dict
-    suboptions: &hook
-      command:
-        description:
-          - Command to execute in the container.
-        type: list
-        elements: str
-      command_seconds:
-        description:
-          - Seconds that it may take; 30 by default. Past them it is killed, and has failed.
-        type: float
-      exit_status:
-        description:
-          - Exit status that it must have; 0 by default.
-        type: int
-      http:
-        description:
-          - A request that is made once.
-        type: dict
-        suboptions:
-          url:
-            description:
-              - The address.
-            type: str
-            required: true
-          method:
-            description:
-              - How to ask.
-            type: str
-            choices: [GET, POST, PUT, PATCH, DELETE]
-            default: POST
-          body:
-            description:
-              - What to send along.
-            type: str
-          headers:
-            description:
-              - Headers of the request.
-            type: dict
-          status:
-            description:
-              - Statuses that are success; 200 by default.
-            type: list
-            elements: int
-          seconds:
-            description:
-              - Seconds that the answer may take; 30 by default.
-            type: float
-          network:
-            description:
-              - Whose network namespace to ask from; the container's by default.
-            type: str
-            choices: [container, host]
-          validate_certs:
-            description:
-              - Verify the certificate of https; done by default.
-            type: bool
   after_capture:
     description:
       - What it is told when it goes on, whether there is a checkpoint or not; after O(leave=paused) that is when it is settled, after a run
         that was killed, in the next. It is not run where the workload ends.
       - If it fails, the checkpoint is complete all the same, and RV(failure) names it in C(details.checkpoint).
-    type: dict
-    suboptions: *hook
   memory_volumes:
     description:
       - Mounts in memory from outside of the container whose content goes into the checkpoint, such as a pod's C(/dev/shm) and an
