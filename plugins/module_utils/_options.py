@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from ._core import labels, state_dir
+from ._core import labels
 
 Spec = dict[str, Any]
 
@@ -21,9 +21,12 @@ OWNERSHIP: Spec = {
 }
 #: Public keys are no secrets.
 VERIFY_KEY: Spec = {"verify_key": {"type": "list", "elements": "str", "default": [], "no_log": False}}
-STAGING: Spec = {"staging_dir": {"type": "path", "default": state_dir.STATE_ROOT}}
+#: As ``_core.state_dir.STATE_ROOT``, which modules without files on the node are not sent for this.
+STAGING: Spec = {"staging_dir": {"type": "path", "default": "/var/lib/gpuops-restore"}}
 LEASE: Spec = {"lease": {"type": "str"}}
 BUSY: Spec = {"busy_timeout": {"type": "float", "default": 30.0}}
+#: The second is for the action plugin only, which reads the file of that name while the module runs.
+PROGRESS: Spec = {"progress": {"type": "int", "default": 15}, "progress_id": {"type": "str"}}
 PREPARED: Spec = {"assume_prepared": {"type": "bool", "default": False}}
 HUGE_PAGES: Spec = {"huge_pages": {"type": "str", "choices": ["auto", "always", "keep"], "default": "auto"}}
 
@@ -64,8 +67,10 @@ WORKLOAD_ORIGINAL: Spec = {
     "snapshotter": {"type": "str"},
     "mounts": {"type": "dict", "default": {}},
     "added_mounts": {"type": "dict", "default": {}},
+    "limits": {"type": "str", "choices": ["keep", "fit"], "default": "keep"},
     **MEMORY_VOLUMES,
     "network": {"type": "str"},
+    "network_command": {"type": "list", "elements": "str", "default": []},
     **VERIFY_KEY,
 }
 #: What of the host a container may have.
@@ -131,5 +136,34 @@ WORKLOAD_ROUTE: Spec = {"route": {"type": "str", "choices": ["staged", "descript
 WORKLOAD_START: Spec = {
     "alive_seconds": {"type": "float", "default": 1.0},
     "restore_timeout": {"type": "int", "default": 0},
+}
+DIFFERENCES: Spec = {
+    "differences": {
+        "type": "dict",
+        "default": {},
+        "options": {
+            "fail_on": {
+                "type": "list",
+                "elements": "str",
+                "default": [],
+                "choices": [
+                    "all",
+                    "files",
+                    "mounts",
+                    "namespaces",
+                    "network",
+                    "sysctls",
+                    "cgroup",
+                    "limits",
+                    "capabilities",
+                    "no_new_privs",
+                    "seccomp",
+                    "identity",
+                    "descriptors",
+                    "processes",
+                ],
+            }
+        },
+    }
 }
 WORKLOAD_GPU_MAP: Spec = {"gpu_map": {"type": "dict", "default": {}}}

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""How an archive is compressed: not at all, with gzip, or with the ``zstd`` program."""
+"""How an archive is compressed: not at all, with gzip, or with zstd."""
 
 from __future__ import annotations
 
@@ -40,17 +40,28 @@ def gzipped(chunks: Iterable[bytes]) -> Generator[bytes, None, None]:
 
 def _zstd(chunks: Iterable[bytes], size: int) -> Generator[bytes, None, None]:
     program = shutil.which("zstd")
-    if program is None:
+    if program is not None:
+        # It has all processors. With its size announced, the frame names it.
+        status, reason = yield from zstd.through_program([program, "-q", "-c", "-T0", f"--stream-size={size}"], chunks)
+        if status != 0:
+            raise _failed(reason or f"it ended with status {status}")
+        return
+    module = zstd.library()
+    if module is None:
         raise NodeError(
             "zstd_missing",
-            "The archive is to be compressed with zstd, and this node has no zstd program.",
+            "The archive is to be compressed with zstd, and this node has neither the zstd program nor backports.zstd.",
             "Install zstd on the node, or set compression to gzip or none.",
         )
-    # With its size announced, the frame names it.
-    status, reason = yield from zstd.through_program([program, "-q", "-c", "-T0", f"--stream-size={size}"], chunks)
-    if status != 0:
-        raise NodeError(
-            "archive_write_failed",
-            f"zstd could not write the archive: {reason or f'it ended with status {status}'}.",
-            "Mend that, or set compression to gzip or none.",
-        )
+    try:
+        yield from zstd.compress(module, chunks, size)
+    except module.ZstdError as error:
+        raise _failed(str(error)) from error
+
+
+def _failed(reason: str) -> NodeError:
+    return NodeError(
+        "archive_write_failed",
+        f"zstd could not write the archive: {reason.rstrip('.')}.",
+        "Mend that, or set compression to gzip or none.",
+    )

@@ -18,7 +18,7 @@ from typing import Any
 
 from .._core.text import check_digest
 from .._oci.image import MAX_BLOBS, MAX_MANIFEST, Descriptor, Platform, invalid, parse_json, parse_object
-from .._streams.streams import compression
+from .._streams.decompression import compression
 from .members import ArchiveFile
 
 MANIFEST = "manifest.json"

@@ -17,7 +17,8 @@ from collections.abc import Sequence
 from contextlib import closing
 
 from .._core.errors import RestoreError
-from .._streams.streams import ChunkSource, Expansion, FileSource, Source, compression, decompressed, file_chunks
+from .._streams.decompression import Expansion, compression, decompressed
+from .._streams.streams import ChunkSource, FileSource, Source, file_chunks
 from .._streams.tar_reader import Limits, members
 from . import reader, record as archive_record
 from .compression import NONE

@@ -19,7 +19,8 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass
 
 from .._core.errors import InputError
-from .._streams.streams import ChunkSource, Expansion, FileSource, compression, decompressed, file_chunks
+from .._streams.decompression import Expansion, compression, decompressed
+from .._streams.streams import ChunkSource, FileSource, file_chunks
 from .._streams.tar_reader import DIRECTORY, FILE, HARDLINK, Limits, Member, members
 
 _HEAD = 8
@@ -46,7 +47,7 @@ class ArchiveFile:
 
     Raises InputError: ``archive_missing``, ``archive_unreadable`` (no tar), ``archive_link`` (a link that
     does not lead to a regular member), ``archive_bomb``, and what ``_streams.tar_reader.members`` and
-    ``_streams.streams.decompressed`` raise; NodeError ``zstd_missing``.
+    ``_streams.decompression.decompressed`` raise; NodeError ``zstd_missing``.
     """
 
     def __init__(self, path: str, limits: Limits, expansion: Expansion, zstd_program: str | None) -> None:

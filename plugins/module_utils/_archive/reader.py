@@ -27,7 +27,8 @@ from .._oci.image import (
     walk,
     walk_all,
 )
-from .._streams.streams import Expansion, verified
+from .._streams.decompression import Expansion
+from .._streams.streams import verified
 from .._streams.tar_reader import Limits
 from . import docker
 from .members import ArchiveFile

@@ -16,7 +16,6 @@ import time
 from collections.abc import Iterable, Iterator
 from typing import Any, Callable
 
-from .._core import dependencies
 from .._core.errors import (
     RETRYABLE,
     TERMINAL,
@@ -30,6 +29,8 @@ from .._core.errors import (
     UnavailableError,
     UnimplementedError,
 )
+from .._core.progress import Board, Track
+from . import messages
 from .messages import Method, api
 
 #: CRI specs make ``Containers.List`` large; the gRPC default of 4 MiB is too small.
@@ -81,7 +82,7 @@ class Client:
 
     ``address`` is the path of the daemon's Unix socket, ``timeout`` the seconds of every call that moves no data,
     ``rate`` the bytes a second that data has to move at (:meth:`seconds_for`), ``busy_seconds`` how long its user waits
-    for other runs on this node (:mod:`_host.run_lock`).
+    for other runs on this node (:mod:`_host.run_lock`), ``board`` where it is told how far things are.
     Raises NodeError ``socket_absent``, ``socket_permission``, ``daemon_unavailable`` or ``not_containerd`` when the
     daemon cannot be talked to; every call raises the classes of the error tree.
     """
@@ -96,13 +97,17 @@ class Client:
         sleep: Callable[[float], None] = time.sleep,
         rate: float = MINIMUM_RATE,
         busy_seconds: float = BUSY_SECONDS,
+        board: Board | None = None,
     ) -> None:
-        dependencies.require_grpc()
+        messages.require_grpc()
         self.address = address[len("unix://") :] if address.startswith("unix://") else address
         self.namespace = namespace
         self.timeout = timeout
         self.rate = rate
         self.busy_seconds = busy_seconds
+        self.board = board or Board()
+        #: What this client works on, for whoever waits for it.
+        self.track = Track()
         self._lease: str | None = None
         self._reconnect_seconds = reconnect_seconds
         self._clock = clock
@@ -128,6 +133,7 @@ class Client:
             self._sleep,
             self.rate,
             self.busy_seconds,
+            self.board,
         )
 
     def seconds_for(self, size: float, slow_end: bool = False) -> float:
@@ -146,6 +152,16 @@ class Client:
             yield
         finally:
             self._lease = before
+
+    @contextlib.contextmanager
+    def following(self, name: str) -> Iterator[None]:
+        """Inside the block it works on the workload ``name``, and tells how far that is."""
+        before = self.track
+        with self.board.track(name) as self.track:
+            try:
+                yield
+            finally:
+                self.track = before
 
     @contextlib.contextmanager
     def using_namespace(self, namespace: str) -> Iterator[None]:
@@ -206,7 +222,7 @@ class Client:
             ("grpc.min_reconnect_backoff_ms", 100),
             ("grpc.max_reconnect_backoff_ms", 500),
         ]
-        return dependencies.grpc.insecure_channel(f"unix://{self.address}", options=options)
+        return messages.grpc.insecure_channel(f"unix://{self.address}", options=options)
 
     def _reopen(self) -> None:
         self._channel.close()
@@ -227,7 +243,7 @@ class Client:
         deadline = self._clock() + timeout
         try:
             return stub(request, timeout=timeout, metadata=self._metadata())
-        except dependencies.grpc.RpcError as error:
+        except messages.grpc.RpcError as error:
             raise self._translate(error, method.path, deadline) from error
 
     def _stream(self, kind: Any, method: Method, request: Any, timeout: float | None) -> Iterator[Any]:
@@ -235,7 +251,7 @@ class Client:
         responses = self._invoke(kind, method, request, timeout or DATA_TIMEOUT)
         try:
             yield from responses
-        except dependencies.grpc.RpcError as error:
+        except messages.grpc.RpcError as error:
             raise self._translate(error, method.path, deadline) from error
         finally:
             responses.cancel()

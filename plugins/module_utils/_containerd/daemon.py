@@ -27,6 +27,8 @@ _CONTENT_PLUGIN = "io.containerd.content.v1"
 #: Type and id of the CRI plugin that keeps images, in containerd 1.x and 2.x.
 _CRI_PLUGINS = frozenset({("io.containerd.grpc.v1", "cri"), ("io.containerd.cri.v1", "images")})
 DEFAULT_RUNTIME = "io.containerd.runc.v2"
+#: What the shim of that calls unless its options name another program.
+RUNC = "runc"
 
 
 @dataclass(frozen=True)
@@ -114,11 +116,16 @@ def find_program(name: str, path: str, version_argument: str = "--version") -> P
     where = shutil.which(name, path=path)
     if where is None:
         return Program()
+    found = re.search(r"\d+\.\d+(?:\.\d+)*(?:[-~+.\w]*)?", _says(where, version_argument, path))
+    return Program(where, found.group(0) if found else "")
+
+
+def _says(program: str, argument: str, path: str) -> str:
     try:
         # A program that hangs or fails still is there; only its version stays unknown.
         # A step knows no AnsibleModule whose run_command it could use.
         done = subprocess.run(  # pylint: disable=ansible-bad-function
-            [where, version_argument],
+            [program, argument],
             capture_output=True,
             text=True,
             errors="replace",
@@ -126,11 +133,9 @@ def find_program(name: str, path: str, version_argument: str = "--version") -> P
             check=False,
             env={"PATH": path},
         )
-        text = done.stdout or done.stderr
     except (OSError, subprocess.TimeoutExpired):
-        text = ""
-    found = re.search(r"\d+\.\d+(?:\.\d+)*(?:[-~+.\w]*)?", text)
-    return Program(where, found.group(0) if found else "")
+        return ""
+    return done.stdout or done.stderr
 
 
 def shim_program(runtime: str, path: str) -> Program:
@@ -143,19 +148,49 @@ def shim_program(runtime: str, path: str) -> Program:
     return Program(shutil.which(f"containerd-shim-{parts[-2]}-{parts[-1]}", path=path) or "")
 
 
-def require_runtime(runtime: str, path: str) -> None:
-    """Raise NodeError ``runtime_absent`` unless the runtime's shim is installed."""
+def require_runtime(runtime: str, path: str, program: str = RUNC) -> None:
+    """Raise NodeError ``runtime_absent`` unless the runtime's shim is installed, ``runtime_program_absent`` unless the
+    program that it calls in runc's place is, ``runtime_without_criu`` where that says it has no CRIU."""
     if not shim_program(runtime, path).path:
         raise NodeError(
             "runtime_absent",
             f"The runtime {runtime} of the checkpointed container is not installed on this node.",
             "Install its shim where containerd finds it (PATH of the containerd service).",
         )
+    if program == RUNC:
+        # restore_problems looks for it.
+        return
+    found = shutil.which(program, path=path)
+    if found is None:
+        raise NodeError(
+            "runtime_program_absent",
+            f"The runtime {runtime} would call {program}, which is not on this node.",
+            "Install it there, or list the runtime with another program, or none for runc, in runtimes "
+            "(restore_node_runtimes).",
+        )
+    if lacks_criu(found, path):
+        raise NodeError(
+            "runtime_without_criu",
+            f"{found}, which the runtime {runtime} would call, was built without CRIU.",
+            "Install a crun whose --version shows +CRIU, or list the runtime without a program, for runc, in runtimes "
+            "(restore_node_runtimes).",
+        )
 
 
-def restore_problems(path: str, iptables: bool = True) -> list[NodeError]:
-    """What any CRIU restore needs and the node does not have: runc, CRIU, the iptables-restore that CRIU runs where it
-    locks the network with ``iptables``."""
+def lacks_criu(program: str, path: str) -> bool:
+    """Whether a runtime's program says that it was built without CRIU, as distributions' crun mostly is."""
+    return os.path.basename(program) == "crun" and "+CRIU" not in _says(program, "--version", path)
+
+
+def systemd_runs() -> bool:
+    """Whether systemd is this node's service manager (sd_booted(3)), without which runc's driver for it refuses."""
+    return os.path.isdir("/run/systemd/system")
+
+
+def restore_problems(path: str, iptables: bool = True, program: str = RUNC) -> list[NodeError]:
+    """What any CRIU restore needs and the node does not have: runc where it is the ``program`` that is called, CRIU,
+    the iptables-restore that CRIU runs where it locks the network with ``iptables``."""
+    wanted = {"runc": program == RUNC, "criu": True, "iptables-restore": iptables}
     needed = {
         "runc": ("runc_missing", "runc", "runc carries out the restore"),
         "criu": ("criu_missing", "criu (3.17 or newer)", "CRIU restores the process"),
@@ -172,7 +207,7 @@ def restore_problems(path: str, iptables: bool = True) -> list[NodeError]:
             f"Install {package} on this node.",
         )
         for name, (code, package, why) in needed.items()
-        if shutil.which(name, path=path) is None and (iptables or name != "iptables-restore")
+        if wanted[name] and shutil.which(name, path=path) is None
     ]
 
 

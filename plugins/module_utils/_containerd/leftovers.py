@@ -8,6 +8,9 @@ A containerd that is killed and started again ends the shim of a restore under w
 ``state.json`` only after CRIU has done its work, so containerd's own clean-up (``runc delete --force``) finds no
 container of that name: runc's directory with the mount ``criu-root`` stays, and the control groups do, and every later
 restore of that name ends in "container with given ID already exists". Seen with containerd 1.7 and runc 1.1.15.
+
+CRIU makes the roots of mount namespaces below a tmpfs of its own, ``.criu.mntns.XXXXXX`` (mount.c), and leaves it
+mounted where a restore fails, or is killed, in the middle.
 """
 
 from __future__ import annotations
@@ -16,14 +19,16 @@ import contextlib
 import ctypes
 import glob
 import os
+import re
 import signal
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any, Callable
 
 from .._core import state_dir
 from .._core.errors import UNKNOWN, RestoreError
-from .._host import mountinfo, processes
+from .._host import mountinfo, private_mount, processes
 from . import containers, messages
 from .client import Client
 
@@ -37,6 +42,10 @@ _END_SECONDS = 10.0
 _ORPHAN_SECONDS = 1.0
 _POLL_SECONDS = 0.02
 _MNT_DETACH = 2
+#: Of mkdtemp(3).
+_CRIU_ROOT = re.compile(r"/(?:.*/)?\.criu\.mntns\.[A-Za-z0-9]{6}\Z")
+#: What it mounts files onto (mount-v2.c).
+_CRIU_FILE = re.compile(r"/mnt-[0-9]+\Z")
 _LIBC = ctypes.CDLL(None, use_errno=True)
 
 
@@ -144,6 +153,52 @@ def remove_runc_state(
             details={"directory": directory},
         ) from error
     return True
+
+
+def criu_mounts(client: Client, remove: bool, proc: str = "/proc") -> list[str]:
+    """Where a CRIU that is gone has left its tmpfs mounted, in our mount namespace and the daemon's; taken away on
+    demand. One that holds anything but empty files of CRIU's, or on which something is mounted, is nobody's that we
+    know, and stays.
+    """
+    pids = [os.getpid()]
+    with contextlib.suppress(OSError):
+        daemon = client.peer_pid()
+        if os.readlink(f"{proc}/{daemon}/ns/mnt") != os.readlink(f"{proc}/self/ns/mnt"):
+            pids.append(daemon)
+    found: list[str] = []
+    for pid in pids:
+        points = _criu_roots(pid, proc)
+        # Asked after that: a CRIU that has begun since has none of these.
+        if points and not any(processes.root_program(int(name), proc) == "criu" for name in _pids(proc)):
+            with contextlib.suppress(OSError):
+                private_mount.seen_by(pid, partial(_take, points, remove, found), proc)
+    return sorted(set(found))
+
+
+def _criu_roots(pid: int, proc: str) -> list[str]:
+    try:
+        mounts = mountinfo.parse(mountinfo.read(f"{proc}/{pid}/mountinfo"))
+    except OSError:
+        return []
+    roots = [one.mount_point for one in mounts if one.fstype == "tmpfs" and _CRIU_ROOT.match(one.mount_point)]
+    return [root for root in roots if not any(one.mount_point.startswith(root + "/") for one in mounts)]
+
+
+def _take(points: Sequence[str], remove: bool, found: list[str]) -> None:
+    for point in points:
+        files = [os.path.join(directory, name) for directory, _below, names in os.walk(point) for name in names]
+        if not all(_CRIU_FILE.search(path) and os.lstat(path).st_size == 0 for path in files):
+            continue
+        if remove:
+            if _LIBC.umount2(os.fsencode(point), 0) != 0:
+                continue
+            with contextlib.suppress(OSError):
+                os.rmdir(point)
+        found.append(point)
+
+
+def _pids(proc: str) -> list[str]:
+    return [name for name in os.listdir(proc) if name.isdigit()]
 
 
 def _await_shim_end(

@@ -21,7 +21,7 @@ from typing import Any
 from .._core.errors import InputError
 from . import messages
 from .client import Client
-from .daemon import DEFAULT_RUNTIME
+from .daemon import DEFAULT_RUNTIME, RUNC, systemd_runs
 
 _RUNC_OPTIONS = "containerd.runc.v1.Options"
 #: What is taken over of recorded options, for it names nothing of the host: the cgroup driver, the session keyring, and
@@ -73,6 +73,11 @@ class Chosen:
     #: What is otherwise than the checkpoint has it, in sentences.
     warnings: tuple[str, ...] = ()
 
+    @property
+    def program(self) -> str:
+        """What the shim calls."""
+        return program(self.name, self.options)
+
 
 def choose(client: Client, allowed: Sequence[Runtime], name: str, options: Any) -> Chosen:
     """The runtime of the list for a container whose checkpoint recorded ``name`` and ``options`` (an Any or None).
@@ -107,7 +112,18 @@ def choose(client: Client, allowed: Sequence[Runtime], name: str, options: Any) 
     ]
     if wanted.no_pivot_root and not entry.no_pivot_root:
         warnings.append("The checkpoint has no_pivot_root, which runtimes does not allow: pivot_root is used.")
-    return Chosen(name, _options(entry, options), tuple(warnings))
+    made = _options(entry, options)
+    before, after = _runc(options), _runc(made)
+    if before is not None and after is not None and before.systemd_cgroup and not after.systemd_cgroup:
+        warnings.append(
+            "The checkpoint asks for systemd's cgroup driver, and systemd does not run on this node: cgroupfs is used."
+        )
+    return Chosen(name, made, tuple(warnings))
+
+
+def program(name: str, options: Any) -> str:
+    """What the shim of a runtime calls, by its options (an Any or None)."""
+    return recorded(name, options).binary_name or RUNC
 
 
 def recorded(name: str, options: Any) -> Runtime:
@@ -139,6 +155,7 @@ def _options(entry: Runtime, options: Any) -> Any:
     if before is not None:
         for field in _HARMLESS:
             setattr(new, field, getattr(before, field))
+        new.systemd_cgroup = before.systemd_cgroup and systemd_runs()
     data = new.SerializeToString()
     return messages.pack(_RUNC_OPTIONS, data) if data or before is not None else None
 

@@ -7,11 +7,15 @@
 from __future__ import annotations
 
 import signal
+import time
 
-from .._core.errors import UNKNOWN, NotFoundError, RestoreError
+from .._core.errors import UNKNOWN, NotFoundError, RestoreError, RpcError
 from . import leftovers, tasks
 from .client import Client
 from .tasks import Task
+
+#: Seconds between two looks.
+_AGAIN = 0.05
 
 
 def is_live(task: Task | None) -> bool:
@@ -50,11 +54,28 @@ def remove(client: Client, container_id: str, grace_seconds: float) -> None:
     if task is None:
         leftovers.end_orphaned_shims(client.namespace, container_id)
         leftovers.remove_runc_state(client, container_id)
+        leftovers.criu_mounts(client, remove=True)
         return
     if task.status not in ("STOPPED", "CREATED") and task.pid > 0:
         end(client, container_id, 0.0 if task.status in ("PAUSED", "PAUSING") else grace_seconds)
     elif task.pid > 0 and task.status == "CREATED":
         end(client, container_id, 0.0)
-    tasks.delete(client, container_id)
+    _delete(client, container_id)
     leftovers.require_shim_gone(client.namespace, container_id)
     leftovers.remove_runc_state(client, container_id)
+    leftovers.criu_mounts(client, remove=True)
+
+
+def _delete(client: Client, container_id: str) -> None:
+    """Where containerd fails after CRIU is done, the processes of a task that it calls CREATED run, and it has no pid
+    of them: so they are killed by their control group, until the daemon can delete it."""
+    deadline = time.monotonic() + client.timeout
+    while True:
+        try:
+            tasks.delete(client, container_id)
+            return
+        except RpcError as error:
+            if "that is not stopped" not in str(error.details.get("text")) or time.monotonic() > deadline:
+                raise
+        tasks.kill(client, container_id, signal.SIGKILL, everything=True)
+        time.sleep(_AGAIN)

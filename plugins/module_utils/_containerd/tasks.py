@@ -159,13 +159,20 @@ def delete_process(client: Client, container_id: str, exec_id: str) -> None:
         return
 
 
+#: By who has paused it: resumed by hand, one whose CUDA processes are suspended would run without its GPU memory.
+RESUME = (
+    "Have it go on as it was paused: a parked one by containerd_park with state: resumed, a captured one by "
+    "containerd_checkpoint with state: settled and leave: running, any other by ctr tasks resume"
+)
+
+
 def refuse_paused(task: Task) -> None:
     """Raise ConflictError ``task_paused`` for a task that is paused: nothing can be done to it but to end it."""
     if task.status in ("PAUSED", "PAUSING"):
         raise ConflictError(
             "task_paused",
             f"The task of the container {task.container_id} is paused (pid {task.pid}).",
-            "Resume it (ctr tasks resume) or remove it (containerd_task with state: absent), then run again.",
+            f"{RESUME}; or remove it (containerd_task with state: absent). Then run again.",
         )
 
 

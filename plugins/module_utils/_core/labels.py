@@ -30,10 +30,19 @@ PINNED_BY = PREFIX + "pinned-by"
 CAPTURED = PREFIX + "captured"
 #: What a capture recorded about the node and the process, as JSON (annotation of a checkpoint's index).
 FACTS = PREFIX + "facts"
+#: What the processes of the task had of the kernel, as JSON (annotation of a checkpoint's index).
+STATE = PREFIX + "state"
 #: Signature of the checkpoint's digest (images; annotation in archives and registries).
 SIGNATURE = PREFIX + "signature"
 #: Mounts that CRIU is told of beside those of the spec: places to sources, as JSON (annotation of an adapted spec).
 EXTERNAL_MOUNTS = PREFIX + "external-mounts"
+#: Path of the CNI configuration by which a container's network is made anew (annotation of an adapted spec).
+CNI = PREFIX + "cni"
+#: The command by which it is, a list in JSON (likewise).
+NETWORK_COMMAND = PREFIX + "network-command"
+#: Begins the labels that a restored container has of the captured one and its pod. Under their own names the tools that
+#: gave them would take it for theirs.
+ORIGIN = PREFIX + "origin/"
 NO_LAYER = "none"
 DEFAULT_OWNER = "gpuops.restore"
 
@@ -45,6 +54,11 @@ GC_SNAPSHOT = "containerd.io/gc.ref.snapshot"
 GC_EXPIRE = "containerd.io/gc.expire"
 
 
+#: Characters of a label and its key that containerd takes.
+_LONGEST = 4096
+#: Begin labels that CRI, the kubelet, containerd and this collection give by themselves.
+_BY_ITSELF = ("io.kubernetes.", "io.cri-containerd.", "containerd.io/", PREFIX)
+
 #: Characters of a signature; containerd takes 4096 of a label and its key, and RSA keys of 8192 bits sign in 3000.
 MAX_SIGNATURE = 4000
 
@@ -53,6 +67,23 @@ def signature_in(annotations: Mapping[str, Any]) -> str:
     """The signature among annotations that anybody may have written, "" where none can be; not verified."""
     found = annotations.get(SIGNATURE)
     return found if isinstance(found, str) and len(found) <= MAX_SIGNATURE else ""
+
+
+def given(*several: Mapping[str, str]) -> dict[str, str]:
+    """Of labels of containers those that people gave, or had given to what it was restored from; the last one wins."""
+    found: dict[str, str] = {}
+    for some in several:
+        restored = {key[len(ORIGIN) :]: value for key, value in some.items() if key.startswith(ORIGIN)}
+        own = {key: value for key, value in some.items() if not key.startswith(_BY_ITSELF)}
+        found.update({**restored, **own})
+    return found
+
+
+def of_origin(origin: Mapping[str, str]) -> dict[str, str]:
+    """The labels by which a restored container keeps those of the captured one."""
+    kept = {ORIGIN + key: value for key, value in origin.items()}
+    # containerd counts bytes.
+    return {key: value for key, value in kept.items() if len((key + value).encode()) <= _LONGEST}
 
 
 def owner_of(labels: Mapping[str, str]) -> str | None:

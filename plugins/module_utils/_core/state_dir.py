@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import stat
 
 from .errors import InputError
 
@@ -77,8 +78,16 @@ def make_private(path: str, root: str) -> None:
             # Another workload's clean-up has pruned an empty parent in between: once more from the top.
             continue
         except FileExistsError:
-            if not os.path.isdir(directory):
+            # Another run was faster, and may have pruned it since: only what is there and no directory is in the way.
+            if _in_the_way(directory):
                 raise
+
+
+def _in_the_way(path: str) -> bool:
+    try:
+        return not stat.S_ISDIR(os.stat(path).st_mode)
+    except FileNotFoundError:
+        return os.path.islink(path)
 
 
 def remove_work(root: str, namespace: str, container_id: str) -> bool:

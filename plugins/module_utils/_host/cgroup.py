@@ -173,6 +173,24 @@ def tgids_of(pid: int, proc: str = "/proc", root: str = ROOT) -> list[int]:
     )
 
 
+def freeze(pid: int, proc: str = "/proc", root: str = ROOT) -> bool:
+    """Freeze the group that holds ``pid``, never one that this process is in; False where that cannot be done.
+
+    Raises NodeError ``process_gone``.
+    """
+    for controllers, directory in _hierarchies(pid, proc, root):
+        if controllers and "freezer" not in controllers.split(","):
+            continue
+        name, word = ("freezer.state", "FROZEN") if controllers else ("cgroup.freeze", "1")
+        path = os.path.join(directory, name)
+        held = _tree(directory)
+        if pid in held and os.getpid() not in held and os.path.exists(path):
+            with open(path, "w", encoding="ascii") as stream:
+                stream.write(word)
+            return True
+    return False
+
+
 def is_frozen(pid: int, proc: str = "/proc", root: str = ROOT) -> bool:
     """Whether the cgroup that holds ``pid`` is frozen, by itself or by one above it.
 

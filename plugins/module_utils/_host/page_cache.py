@@ -2,17 +2,27 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""A file's pages in the kernel's page cache: which ones it lacks, and to have them there."""
+"""Files in the kernel's page cache: which pages it lacks, and to have them there, where the node's memory allows.
+
+CRIU reads its files in small pieces, each waiting for the one before; read ahead in large ones the disk is busy all the
+time. What the cache has already is not read again.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import ctypes
+import dataclasses
 import itertools
 import mmap
 import os
 import threading
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from .._core.text import gib
+from . import memory as host_memory
 
 #: From and to, in bytes of a file.
 Piece = tuple[int, int]
@@ -27,6 +37,72 @@ _CACHESTAT = 451
 _LARGE_FOLIOS = (5, 18)
 #: Below one huge page there is nothing to gain.
 _WORTH_MAPPING = 2 << 20
+AUTO, ALWAYS, NEVER = "auto", "always", "never"
+#: Bytes that stay free when the files are cached and the process has its memory.
+RESERVE = 512 << 20
+
+
+@dataclass(frozen=True)
+class Report:
+    """What was, or would be, read."""
+
+    #: Of the files.
+    bytes: int = 0
+    #: Of these, from the disk.
+    read: int = 0
+    seconds: float = 0.0
+    #: Why nothing was read; else empty.
+    skipped: str = ""
+    #: Bytes that CRIU will have to wait for the disk for.
+    uncached: int = 0
+
+    def result(self) -> dict[str, object]:
+        """As modules return it."""
+        return {"bytes": self.bytes, "read": self.read, "seconds": self.seconds, "skipped": self.skipped}
+
+
+def warm(directories: Sequence[str], mode: str, process_bytes: int) -> Report:
+    """Have the files of ``directories`` in the page cache.
+
+    ``process_bytes``: memory that the restored process will take. Raises OSError when one cannot be read.
+    """
+    begun = time.monotonic()
+    lacking = uncached_pieces(*directories)
+    report = predict(directories, mode, process_bytes, lacking)
+    if report.skipped:
+        return report
+    for path, pieces in lacking.items():
+        if pieces:
+            read(path, pieces)
+    return dataclasses.replace(report, seconds=round(time.monotonic() - begun, 3))
+
+
+def predict(
+    directories: Sequence[str], mode: str, process_bytes: int, lacking: Mapping[str, Sequence[Piece]]
+) -> Report:
+    """What :func:`warm` would do; ``lacking`` as :func:`uncached_pieces` tells. Raises OSError."""
+    total = sum(os.stat(path).st_size for path in _paths(directories))
+    wanted = sum(end - start for pieces in lacking.values() for start, end in pieces)
+    if mode == NEVER:
+        return Report(total, skipped="prewarm is never", uncached=wanted)
+    # Cache counts as available, so what is cached already is not asked for twice.
+    free = host_memory.available()
+    needed = total + process_bytes + RESERVE
+    if mode == AUTO and wanted and free is not None and needed > free:
+        reason = f"{gib(needed)} of memory would be needed, {gib(free)} are available"
+        return Report(total, skipped=reason, uncached=wanted)
+    return Report(total, wanted)
+
+
+def uncached_pieces(*directories: str) -> dict[str, list[Piece]]:
+    """The pieces of each file that the page cache lacks. Raises OSError."""
+    return {path: missing(path) for path in _paths(directories)}
+
+
+def _paths(directories: Sequence[str]) -> list[str]:
+    """Each file once, whatever names it has."""
+    found = [entry for directory in directories for entry in os.scandir(directory)]
+    return list({entry.inode(): entry.path for entry in found if entry.is_file(follow_symlinks=False)}.values())
 
 
 def missing(path: str) -> list[Piece]:

@@ -88,6 +88,11 @@ def absent(client: Client, params: ImageParams, check: bool) -> ImageResult:
         return result
     result.changed = True
     result.actions.append(f"delete the image {params.name} ({state.digest})")
+    if state.tree is not None and state.tree.is_on_node:
+        result.warnings.append(
+            f"The memory of {params.name} ({state.digest}) is staged on this node, and no name leads to it any more: "
+            "containerd_leftovers takes it away."
+        )
     if not check:
         ordinary = state.tree is not None and not state.tree.is_checkpoint
         with run_lock.removing(state.digest, client.busy_seconds):
@@ -140,6 +145,7 @@ def _from_archive(client: Client, params: ImageParams, state: State, check: bool
             _predict(params, state, target, plan.is_checkpoint, unpacked, result)
             result.image["size"] = plan.size
             return
+        client.track.phase("import", plan.size)
         with _leased(client, params, _seconds(client, plan.size), goes_on=True):
             archive_import.upload(client, archive, plan)
             tree = _require_whole(client, target, params.name)
@@ -153,6 +159,7 @@ def _from_registry(client: Client, params: ImageParams, state: State, check: boo
     if check:
         _predict_pull(params, state, reference, result)
         return
+    client.track.phase("pull")
     with _leased(client, params, pull.SECONDS):
         pulled = pull.fetch(client, reference, params.hosts_dir)
         target, ordinary = pulled.target, True
@@ -232,6 +239,7 @@ def _complete(client: Client, params: ImageParams, target: Descriptor, tree: ima
         content.set_labels(client, digest, labels)
     if not params.unpack or tree.is_checkpoint:
         return
+    client.track.phase("unpack")
     try:
         unpack.unpack(client, unpack.rootfs(client, target, params.name), params.snapshotter)
     except RpcError as error:

@@ -21,6 +21,8 @@ from .._oci.image import Descriptor
 
 #: Part of the media type of everything in a checkpoint that is not an image.
 _CHECKPOINT_PART = "containerd.container."
+#: Part of the media type of what stands for memory that is staged on the node alone.
+_ON_NODE = ".criu-files."
 
 
 class Anything:
@@ -55,6 +57,11 @@ class Tree:
     def is_checkpoint(self) -> bool:
         """Whether it is a checkpoint, which is not unpacked."""
         return is_checkpoint(self.documents.get(self.target.digest, ()))
+
+    @property
+    def is_on_node(self) -> bool:
+        """Whether it is a checkpoint whose memory is staged on the node alone."""
+        return any(_ON_NODE in child.media_type for child in self.documents.get(self.target.digest, ()))
 
 
 def is_checkpoint(children: Iterable[Descriptor]) -> bool:

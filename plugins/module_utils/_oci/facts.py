@@ -61,6 +61,8 @@ class Facts:
     """Facts of a node and of a task on it; empty where nothing was recorded."""
 
     container: str = ""
+    #: Of the container and its pod, those that people give; a restored container has them for selections.
+    labels: Mapping[str, str] = field(default_factory=dict)
     #: RFC 3339, UTC.
     taken_at: str = ""
     kernel: str = ""
@@ -76,6 +78,8 @@ class Facts:
     cgroup: str | None = None
     #: Of the processes, besides GPU memory.
     memory_bytes: int | None = None
+    #: What laying out the writable layer takes, of ``_oci.depth``.
+    written_steps: int | None = None
     #: What CRIU was told for the dump, by its own names; None where that was not recorded.
     criu_options: tuple[str, ...] | None = None
     base_image: str = ""
@@ -104,6 +108,7 @@ class Facts:
         gpu = _gpu(document.get("gpu"))
         return cls(
             container=_text(document, "container") or "",
+            labels={key: value for key, value in _mapping(document, "labels").items() if isinstance(value, str)},
             taken_at=_text(document, "taken_at") or "",
             kernel=_text(document, "kernel") or "",
             architecture=_text(document, "architecture") or "",
@@ -114,6 +119,7 @@ class Facts:
             criu=_text(document, "criu") or "",
             cgroup=_text(document, "cgroup"),
             memory_bytes=_size(document.get("memory_bytes")),
+            written_steps=_size(document.get("written_steps")),
             criu_options=_texts(document, "criu_options") if "criu_options" in document else None,
             base_image=_text(base, "name") or "",
             base_image_digest=_text(base, "digest"),
@@ -143,6 +149,10 @@ class Facts:
             "memory_bytes": self.memory_bytes,
             "base_image": {"name": self.base_image, "digest": self.base_image_digest},
         }
+        if self.written_steps is not None:
+            document["written_steps"] = self.written_steps
+        if self.labels:
+            document["labels"] = dict(self.labels)
         if self.rights is not None:
             document["rights"] = list(self.rights)
         if self.criu_options is not None:

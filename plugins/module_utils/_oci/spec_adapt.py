@@ -58,8 +58,10 @@ class Adaptation:
     added_mounts: Mapping[str, str] = field(default_factory=dict)
     #: The same for memory volumes, which come with their content; ``mounts`` wins.
     volumes: Mapping[str, str] = field(default_factory=dict)
-    #: None, ``host``, ``none`` or the path of a network namespace.
+    #: None, ``host``, ``none``, the path of a network namespace, or ``cni:`` and that of a configuration of CNI's.
     network: str | None = None
+    #: The operator's, which makes it anew.
+    network_command: tuple[str, ...] = ()
     #: Path of an empty network namespace, where ``spec_namespaces.needs_fresh_netns`` says that one is needed.
     fresh_netns: str = ""
     #: Added or replaced. Only processes executed later see it; a restored one keeps the environment in its memory.
@@ -133,7 +135,8 @@ def _set_external(spec: dict[str, Any]) -> None:
             places[place] = mount["source"]
         else:
             kept.append(mount)
-    annotations = {name: text for name, text in spec["annotations"].items() if name != labels.EXTERNAL_MOUNTS}
+    own = (labels.EXTERNAL_MOUNTS, labels.CNI, labels.NETWORK_COMMAND)
+    annotations = {name: text for name, text in spec["annotations"].items() if name not in own}
     if places:
         spec["mounts"] = kept
         annotations[labels.EXTERNAL_MOUNTS] = json.dumps(places, sort_keys=True, separators=(",", ":"))
@@ -288,6 +291,13 @@ def adapt(original: Mapping[str, Any], adaptation: Adaptation) -> Adapted:
     _add_mounts(spec, adaptation.added_mounts, changes)
     _adapt_annotations(spec, adaptation, changes)
     _set_external(spec)
+    config = spec_namespaces.cni_config(adaptation.network)
+    if config:
+        spec["annotations"][labels.CNI] = config
+    if adaptation.network_command:
+        words = spec_namespaces.check_command(adaptation.network_command, adaptation.network, original)
+        spec["annotations"][labels.NETWORK_COMMAND] = json.dumps(words)
+        changes.append(f"The network is made anew by the command {words[0]}.")
     _adapt_hooks(spec, adaptation.allow_hooks, changes, warnings)
     _adapt_env(spec, adaptation.env, changes)
     return Adapted(spec, changes, warnings)

@@ -21,7 +21,7 @@ How a namespace was dumped decides how it can be restored. Facts from runc (criu
 from __future__ import annotations
 
 import posixpath
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -31,6 +31,8 @@ from . import spec_validate
 HOST = "host"
 NONE = "none"
 PRIVATE = "private"
+#: Before the path of a configuration of CNI's.
+CNI = "cni:"
 EXTERNAL = "external"
 
 # Process 1 never ends, so unlike any other /proc/<pid> this one can be no stranger's.
@@ -100,7 +102,35 @@ def needs_fresh_netns(spec: Mapping[str, Any], network: str | None) -> bool:
     if network_origin(spec) != EXTERNAL:
         return False
     entry = _entry(spec, "network") or {}
-    return network == NONE or (network is None and _is_below_proc(entry["path"]))
+    return network == NONE or bool(cni_config(network)) or (network is None and _is_below_proc(entry["path"]))
+
+
+def cni_config(network: str | None) -> str:
+    """The path of the configuration by which CNI's plugins make the network; empty where nobody asks for that."""
+    return network[len(CNI) :] if network and network.startswith(CNI) else ""
+
+
+def check_command(command: Sequence[str], network: str | None, original: Mapping[str, Any]) -> list[str]:
+    """The command by which an operator has the network of a container made anew, if it can be. Raises InputError."""
+    if not command[0].startswith("/") or any("\0" in word for word in command):
+        raise InputError(
+            "network_invalid",
+            f"network_command begins with {command[0]!r}, which is not the absolute path of a program of the node.",
+            "Give a list: the program's path, then its arguments.",
+        )
+    if cni_config(network):
+        raise InputError(
+            "network_invalid",
+            f"The network is to be made by both network={network} and network_command.",
+            "Leave one of them out.",
+        )
+    if network == HOST or network_origin(original) == HOST:
+        raise InputError(
+            "network_invalid",
+            "network_command is to make the network of a container that is in the node's own.",
+            "Leave network_command out, or network=host.",
+        )
+    return list(command)
 
 
 def _unmovable(origin: str, network: str) -> InputError:
@@ -118,6 +148,19 @@ def _unmovable(origin: str, network: str) -> InputError:
 
 def _network(entry: Mapping[str, Any] | None, network: str | None, fresh_netns: str, chosen: Chosen) -> None:
     """Decides the network entry."""
+    config = cni_config(network)
+    if config and (not config.startswith("/") or any(char in config for char in "\0\n")):
+        raise InputError(
+            "network_invalid",
+            f"network={network} does not name the absolute path of a CNI configuration of the node.",
+            "Give cni:/etc/cni/net.d/NAME.conflist, for example.",
+        )
+    if config:
+        # An empty namespace, which the plugins fill.
+        if entry is None:
+            raise _unmovable(HOST, str(network))
+        chosen.changes.append(f"The network is made anew by CNI, as {config} says.")
+        network = NONE
     if network not in (None, HOST, NONE) and (not str(network).startswith("/") or _is_below_proc(str(network))):
         raise InputError(
             "network_invalid",

@@ -14,11 +14,8 @@ from dataclasses import dataclass
 from typing import Callable
 
 from .._core.files import sync_directory
-from .streams import Source
+from .streams import Source, solid
 from .tar_reader import DIRECTORY, FILE, Limits, Member, members, refuse
-
-_HOLE = 1 << 16  # runs of zeros become holes in this unit: small enough to find, big enough not to fragment
-_ZEROS = bytes(_HOLE)
 
 
 @dataclass(frozen=True)
@@ -152,23 +149,3 @@ def _append(descriptor: int, piece: bytes, at: int) -> None:
     for start, end in solid(piece, at):
         while start < end:
             start += os.pwrite(descriptor, view[start:end], at + start)
-
-
-def solid(piece: bytes, at: int) -> Iterator[tuple[int, int]]:
-    """The ranges of ``piece``, which begins at file offset ``at``, that are not whole aligned units of
-    zeros.
-    """
-    first = -at % _HOLE
-    probes = piece[first::_HOLE]
-    start = 0
-    index = probes.find(0)  # a byte of every unit tells for nearly all that they are not zeros
-    while index >= 0:
-        begin = first + index * _HOLE
-        end = begin + _HOLE
-        if _ZEROS.startswith(memoryview(piece)[begin:end]):  # the last unit may be cut short
-            if begin > start:
-                yield start, begin
-            start = end
-        index = probes.find(0, index + 1)
-    if start < len(piece):
-        yield start, len(piece)

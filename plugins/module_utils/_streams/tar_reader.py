@@ -65,6 +65,11 @@ class Limits:
     #: Named pipes and holes are let in, and attributes are read.
     whole_tree: bool = False
 
+    @classmethod
+    def of_tree(cls, max_total: int) -> Limits:
+        """The bounds of the tar of a directory tree; ``max_total`` bytes of all files together."""
+        return cls(max_entries=1 << 20, max_total=max_total, max_depth=128, max_name=4096, whole_tree=True)
+
 
 @dataclass(frozen=True)
 class Attributes:
