@@ -11,6 +11,8 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 
+from .._checkpoint import written as checkpoint_written
+from .._checkpoint.differences import Difference
 from .._checkpoint.original import Original
 from .._containerd import containers, content, leases, snapshots, task_removal
 from .._containerd.client import COMPRESSED, Client
@@ -94,8 +96,11 @@ class Files:
 
 def build(
     client: Client, params: ContainerParams, wanted: Container, original: Original, image: Image, files: Files
-) -> None:
-    """Replace what is there by a fresh snapshot and record; whatever this made is undone if any part fails."""
+) -> list[Difference]:
+    """Replace what is there by a fresh snapshot and record; whatever this made is undone if any part fails.
+
+    What of the files is not as it was.
+    """
     undo: list[Callable[[], object]] = []
     rootfs = unpack.rootfs(client, image.target, image.name)
     written = original.checkpoint.writable_layer
@@ -110,7 +115,7 @@ def build(
                 undo.append(lambda: unpack.forget(client, rootfs, wanted.snapshotter))
             # As late as can be: what is removed here does not come back after a failure.
             _remove_old(client, params.container_id)
-            _fresh_snapshot(client, params, wanted, original, rootfs.chain_id)
+            unlike = _fresh_snapshot(client, params, wanted, original, rootfs.chain_id)
             undo.append(lambda: snapshots.remove(client, wanted.snapshotter, wanted.snapshot_key))
             _require_kinds(client, wanted, files)
             undo.append(files.undo())
@@ -126,6 +131,7 @@ def build(
         except BaseException as error:
             _roll_back(undo, error)
             raise
+    return unlike
 
 
 def purpose(container_id: str) -> str:
@@ -171,30 +177,34 @@ def own_snapshot(client: Client, params: ContainerParams, wanted: Container) -> 
 
 def _fresh_snapshot(
     client: Client, params: ContainerParams, wanted: Container, original: Original, parent: str
-) -> None:
+) -> list[Difference]:
     """The snapshot with the writable layer applied exactly once; its label says that the apply was complete."""
     layer = original.checkpoint.writable_layer
     applied = layer.digest if layer else core_labels.NO_LAYER
     found = own_snapshot(client, params, wanted)
     if found is not None:
         whole = found.labels.get(core_labels.WRITABLE_LAYER) == applied and found.parent == parent
-        same = found.labels.get(core_labels.CHECKPOINT) == original.checkpoint.digest
+        same = found.labels.get(core_labels.CHECKPOINT) == wanted.labels[core_labels.CHECKPOINT]
         if whole and same and found.labels.get(core_labels.USED) != "true":
-            return
+            return []
         snapshots.remove(client, wanted.snapshotter, wanted.snapshot_key)
     labels = {
         core_labels.OWNER: params.owner,
-        core_labels.CHECKPOINT: original.checkpoint.digest,
+        core_labels.CHECKPOINT: wanted.labels[core_labels.CHECKPOINT],
         core_labels.CONTAINER: params.container_id,
     }
     onto = snapshots.prepare(client, wanted.snapshotter, wanted.snapshot_key, parent, labels)
+    unlike: list[Difference] = []
     try:
         if layer is not None:
             snapshots.apply(client, layer, onto)
+        if original.checkpoint.written is not None:
+            unlike = checkpoint_written.lay(checkpoint_written.read(client, original.checkpoint.written), onto)
         snapshots.set_labels(client, wanted.snapshotter, wanted.snapshot_key, {core_labels.WRITABLE_LAYER: applied})
     except BaseException as error:
         _roll_back([lambda: snapshots.remove(client, wanted.snapshotter, wanted.snapshot_key)], error)
         raise
+    return unlike
 
 
 def _require_kinds(client: Client, wanted: Container, files: Files) -> None:

@@ -22,7 +22,7 @@ from .._criu import config as criu_config
 from .._host import cgroup
 from .._image import unpack
 from .._oci import spec_adapt, spec_namespaces, spec_summary, spec_validate
-from . import build, driver_files, mounts, netns, policy as container_policy, volumes
+from . import build, comparison, driver_files, limits, mounts, netns, network, policy as container_policy, volumes
 from .params import ContainerParams, ContainerResult
 from .volumes import Volume
 
@@ -94,9 +94,10 @@ def plan_spec(
     """The adapted spec; ``before``: the original's, ``name``: what its things on the node are named after."""
     name = name or state_dir.node_name(client.namespace, params.container_id)
     fresh = spec_namespaces.needs_fresh_netns(before, params.network)
+    spec, left_out = limits.fitted(before) if params.limits == limits.FIT else (before, [])
     path = params.cgroups_path or cgroup.cgroups_path(params.container_id, original.cgroup_driver, name)
-    return spec_adapt.adapt(
-        before,
+    adapted = spec_adapt.adapt(
+        spec,
         spec_adapt.Adaptation(
             container_id=params.container_id,
             # What a driver has under another name here, or elsewhere, nobody has to write down.
@@ -104,6 +105,7 @@ def plan_spec(
             added_mounts=params.added_mounts,
             volumes=_volume_sources(client, params, original),
             network=params.network,
+            network_command=params.network_command,
             fresh_netns=netns.path(name) if fresh else "",
             cgroups_path=path,
             env=params.env,
@@ -112,6 +114,8 @@ def plan_spec(
             criu_config_path=state_dir.criu_config(params.staging_dir, client.namespace, params.container_id),
         ),
     )
+    changes, warnings = [*left_out, *adapted.changes], [*left_out, *adapted.warnings]
+    return dataclasses.replace(adapted, changes=changes, warnings=warnings)
 
 
 def _plan_again(
@@ -149,7 +153,7 @@ def lacking(client: Client, params: ContainerParams, original: Original, spec: M
     """What the node, or the spec (adapted), lacks for the mounts, devices and namespaces of the checkpoint."""
     own_netns = netns.path(state_dir.node_name(client.namespace, params.container_id))
     planned = (own_netns, *(volume.content for volume in plan_volumes(client, params, original)))
-    problems = mounts.problems(spec, planned=planned)
+    problems = [*mounts.problems(spec, planned=planned), *limits.problems(spec), *network.problems(spec)]
     staged = checkpoint_staged.find(params.staging_dir, original.checkpoint.key)
     return problems + (mounts.unnamed(staged.directory, spec) if staged else [])
 
@@ -190,8 +194,9 @@ def present(client: Client, params: ContainerParams, check: bool, original: Orig
         id=params.container_id,
         image=image.name if image else original.image_name or original.checkpoint.base_name,
         labels={
+            **labels.of_origin(original.checkpoint.facts.labels),
             labels.OWNER: params.owner,
-            labels.CHECKPOINT: original.checkpoint.digest,
+            labels.CHECKPOINT: _known_digest(client, params.container_id, original.checkpoint),
             labels.SPEC: spec_adapt.digest(adapted.spec),
         },
         runtime=runtime.name,
@@ -228,7 +233,7 @@ def present(client: Client, params: ContainerParams, check: bool, original: Orig
         return result
     image = image or _find_base(client, original, params, check, result)
     daemon.require_snapshotter(client, original.snapshotter)
-    daemon.require_runtime(wanted.runtime, daemon.daemon_environment(client)["PATH"])
+    daemon.require_runtime(wanted.runtime, daemon.daemon_environment(client)["PATH"], runtime.program)
     problems = lacking(client, params, original, adapted.spec)
     if problems:
         raise combined(problems)
@@ -244,12 +249,19 @@ def present(client: Client, params: ContainerParams, check: bool, original: Orig
         result.container["image"] = image.name
         if not check:
             earlier = _netns_names(client, params.container_id, containers.get(client, params.container_id))
-            build.build(client, params, wanted, original, image, files)
+            result.differences = build.build(client, params, wanted, original, image, files)
+            result.warnings += comparison.warnings(params.container_id, result.differences)
             if own_netns:
                 # One with the name that an earlier release gave it.
                 for name in set(earlier) - {own_netns}:
                     netns.remove(name)
     return result
+
+
+def _known_digest(client: Client, container_id: str, checkpoint: checkpoint_reader.Checkpoint) -> str:
+    """The checkpoint's digest; the earlier one where the container is from before its image was written."""
+    found = containers.get(client, container_id) if checkpoint.earlier else None
+    return checkpoint.digest_for(found.labels.get(labels.CHECKPOINT, "")) if found else checkpoint.digest
 
 
 def without_checkpoint(params: ContainerParams, error: RestoreError, check: bool) -> ContainerResult:
@@ -301,6 +313,10 @@ def absent(
         if not check:
             snapshots.remove(client, snapshotter, key)
     work = state_dir.work_dir(staging_dir, client.namespace, container_id)
+    if network.is_noted(work):
+        result.actions.append("have what made the network take it away")
+        if not check:
+            result.warnings += network.release(work)
     if state_dir.exists(work):
         result.actions.append(f"remove {work}")
         if not check:

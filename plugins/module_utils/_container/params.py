@@ -11,9 +11,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from .._checkpoint import metadata, original, volumes
+from .._checkpoint.differences import Difference
 from .._containerd.runtimes import Runtime
 from .._core import labels, state_dir
 from .._criu import config as criu_config
+from .limits import KEEP
 from .policy import Policy
 
 
@@ -28,11 +30,15 @@ class ContainerParams:
     mounts: Mapping[str, str] = field(default_factory=dict)
     #: Binds that the original had and its spec does not name, by their places in the container.
     added_mounts: Mapping[str, str] = field(default_factory=dict)
+    #: KEEP or FIT of ``limits``.
+    limits: str = KEEP
     #: Destinations, or AUTO or NONE of _checkpoint.volumes alone.
     memory_volumes: tuple[str, ...] = (volumes.AUTO,)
     #: Whose content counts, by the old source, where several workloads of a call had the same memory volume.
     shared_volumes: Mapping[str, volumes.MemoryVolume] = field(default_factory=dict)
     network: str | None = None
+    #: Of the operator, which makes it anew.
+    network_command: tuple[str, ...] = ()
     env: Mapping[str, str] = field(default_factory=dict)
     cgroups_path: str = ""
     allow_hooks: bool = False
@@ -66,8 +72,10 @@ class ContainerParams:
             snapshot_id=options.get("snapshot_id") or "",
             mounts=texts(options.get("mounts")),
             added_mounts=texts(options.get("added_mounts")),
+            limits=options.get("limits") or KEEP,
             memory_volumes=tuple(options.get("memory_volumes") or (volumes.AUTO,)),
             network=options.get("network"),
+            network_command=tuple(options.get("network_command") or ()),
             env=texts(options.get("env")),
             cgroups_path=options.get("cgroups_path") or "",
             allow_hooks=bool(options.get("allow_hooks")),
@@ -92,6 +100,8 @@ class ContainerResult:
     created: bool = False
     actions: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
+    #: What of the files is not as it was.
+    differences: list[Difference] = field(default_factory=list)
     spec_changes: list[str] = field(default_factory=list)
     spec_before: dict[str, Any] = field(default_factory=dict)
     spec_after: dict[str, Any] = field(default_factory=dict)

@@ -9,8 +9,10 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shlex
 from collections.abc import Iterator
 from dataclasses import dataclass
+from urllib.parse import quote
 
 from .._containerd import tasks
 from .._core.errors import InputError, NodeError, disk_full, is_full
@@ -43,7 +45,10 @@ class Stdio:
     def task(self) -> tasks.Stdio:
         """As containerd wants it: it takes files only for both streams or for neither."""
         out, err = self.stdout or self.stderr, self.stderr or self.stdout
-        if not out and not self.terminal:
+        if self.terminal:
+            # Which has one output.
+            out = err = out if out.startswith("binary://") else _drain(out or os.devnull)
+        elif not out:
             # Through a pipe, as any file: for no file at all the process would get the host's /dev/null, which is on
             # no mount of its own, and CRIU could not dump it again.
             out = err = os.devnull
@@ -66,7 +71,7 @@ class Stdio:
 def plan(stdout: str, stderr: str, terminal: bool, stdin: str = "") -> Stdio:
     """Check the options; ``stdin`` as of Stdio.
 
-    Raises InputError ``stdio_invalid``, ``stdio_terminal``, NodeError ``stdio_no_directory``.
+    Raises InputError ``stdio_invalid``, NodeError ``stdio_no_directory``.
     """
     for name, value in (("stdout", stdout), ("stderr", stderr)):
         if value and not value.startswith(("/", "binary://")):
@@ -92,12 +97,6 @@ def plan(stdout: str, stderr: str, terminal: bool, stdin: str = "") -> Stdio:
             "stdio_invalid",
             "stdout and stderr mix a file and a binary:// URI, which containerd cannot do.",
             "Give both the same kind.",
-        )
-    if terminal and (stdout.startswith("/") or stderr.startswith("/")):
-        raise InputError(
-            "stdio_terminal",
-            "The checkpointed process has a terminal, and containerd cannot connect a terminal to a file.",
-            "Use a binary:// logger, or leave stdout and stderr out.",
         )
     return Stdio(stdout, stderr, terminal, stdin)
 
@@ -167,6 +166,14 @@ def _make_pipe(path: str) -> None:
             f"The named pipe {path} for the input cannot be made: {error.strerror}.",
             "Correct the rights of its directory, or choose another staging_dir.",
         ) from error
+
+
+def _drain(path: str) -> str:
+    """A logger that puts what a terminal shows into a file: containerd connects one to no file, and to nothing at
+    all it fails when CRIU is done. Of the descriptors that loggers get, 3 is read, and 5 closed when it is ready.
+    """
+    script = f"exec 4<&- 5>&-; exec cat <&3 3<&- >>{shlex.quote(path)}"
+    return f"binary:///bin/sh?-c={quote(script, safe='')}"
 
 
 def _uri(value: str) -> str:

@@ -13,15 +13,17 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from .._checkpoint import reader as checkpoint_reader, staged as staged_checkpoint
+from .._capture import parked
+from .._checkpoint import differences, reader as checkpoint_reader, staged as staged_checkpoint
 from .._checkpoint.reader import Checkpoint
-from .._containerd import containers, daemon, extracted, leftovers, snapshots, task_removal, tasks
+from .._containerd import containers, daemon, extracted, leftovers, runtimes, snapshots, task_removal, tasks
 from .._containerd.client import Client
 from .._containerd.containers import Container
 from .._containerd.tasks import Task
 from .._core import labels, state_dir
 from .._core.errors import UNKNOWN, InputError, NodeError, RestoreError, RpcError, combined
 from .._criu import config as criu_config, dump_config
+from .._criu.action_script import ActionScript
 from .._diagnosis import failure as criu_failure
 from .._gpu import devices, marks, teardown
 from .._gpu.access import GpuAccess
@@ -29,7 +31,15 @@ from .._host import processes as host_processes, run_lock
 from .._oci import spec_adapt, spec_namespaces
 from .._parallel_memory import hook as memory_hook
 from .._parallel_memory.split import Split
-from . import loopback as container_loopback, stdio as container_stdio, volumes as container_volumes
+from . import (
+    comparison as task_comparison,
+    loopback as container_loopback,
+    network as container_network,
+    stdio as container_stdio,
+    sysctls as container_sysctls,
+    volumes as container_volumes,
+)
+from .comparison import Comparison
 
 #: The task is restored from the staged files, or from the checkpoint's blob.
 STAGED, DESCRIPTOR = "staged", "descriptor"
@@ -54,6 +64,8 @@ class TaskParams:
     force: bool = False
     assume_prepared: bool = False
     gpu: teardown.Policy = field(default_factory=teardown.Policy)
+    #: Kinds of differences that fail a restore.
+    fail_on: tuple[str, ...] = ()
     #: Of the staged checkpoint, where its memory is to be written beside CRIU.
     split: Split | None = None
 
@@ -73,6 +85,7 @@ class TaskParams:
             owner=options["owner"],
             force=options["force"],
             assume_prepared=options["assume_prepared"],
+            fail_on=tuple((options.get("differences") or {}).get("fail_on") or ()),
             gpu=teardown.Policy(options.get("gpu") or devices.AUTO, access or GpuAccess.from_options(options)),
         )
 
@@ -90,6 +103,10 @@ class TaskResult:
     task: dict[str, Any] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)
     output_created: list[str] = field(default_factory=list)
+    #: What the restored task has otherwise than the captured one had; None where that cannot be told.
+    differences: list[dict[str, Any]] | None = None
+    #: Why it cannot be told, or not all of it.
+    not_compared: str = ""
     #: What the writer of a split checkpoint's memory reported.
     memory: dict[str, Any] = field(default_factory=dict)
 
@@ -116,7 +133,8 @@ def started(client: Client, params: TaskParams, check: bool, checkpoint: Checkpo
         raise _no_container(client, params.container_id)
     containers.require_ours(container, params.owner, params.force)
     if checkpoint is not None:
-        containers.require_same_checkpoint(container, checkpoint.digest, force=False)
+        known = checkpoint.digest_for(container.labels.get(labels.CHECKPOINT, ""))
+        containers.require_same_checkpoint(container, known, force=False)
     present = tasks.get(client, params.container_id)
     result.before = present.status if present else "absent"
     work = state_dir.work_dir(params.staging_dir, client.namespace, params.container_id)
@@ -126,6 +144,7 @@ def started(client: Client, params: TaskParams, check: bool, checkpoint: Checkpo
         result.task = _result(present)
         return result
     if present is not None:
+        parked.refuse(client.namespace, present)
         tasks.refuse_paused(present)
     if snapshots.stat(client, container.snapshotter, container.snapshot_key) is None:
         raise InputError(
@@ -135,18 +154,30 @@ def started(client: Client, params: TaskParams, check: bool, checkpoint: Checkpo
         )
     if checkpoint is not None and containers.is_used(client, container):
         raise containers.used_snapshot(container)
-    options, descriptor, hook, loopback = None, None, None, None
+    options, descriptor, hook, loopback, compared, network, sysctls = None, None, None, None, None, None, None
     staged_images = image_path = ""
     if checkpoint is not None:
         iptables = dump_config.locks_by_iptables(
             checkpoint.facts.criu_options, dump_config.config_of(container.spec, container.labels)
         )
-        lacking = daemon.restore_problems(daemon.daemon_environment(client)["PATH"], iptables)
+        program = runtimes.program(container.runtime, container.runtime_options)
+        lacking = daemon.restore_problems(daemon.daemon_environment(client)["PATH"], iptables, program)
         if lacking:
             raise combined(lacking)
         criu = checkpoint_reader.require_criu(checkpoint)
         config = state_dir.criu_config(params.staging_dir, client.namespace, params.container_id)
         has_config = _criu_config_of(container) == config
+        scripts = has_config and not container_loopback.problem(client, work)
+        network = container_network.of(
+            params.container_id,
+            client.namespace,
+            container.spec,
+            checkpoint.state,
+            config,
+            None if scripts else container_loopback.problem(client, work),
+        )
+        compared = Comparison(checkpoint.state, container.spec, config, work, scripts)
+        sysctls = container_sysctls.script(checkpoint.state, container.spec, config, work) if scripts else None
         if has_config and container_loopback.is_down(container.spec, client.namespace, params.container_id):
             why = container_loopback.problem(client, work)
             if why:
@@ -154,6 +185,7 @@ def started(client: Client, params: TaskParams, check: bool, checkpoint: Checkpo
             else:
                 loopback = container_loopback.Loopback(config, work)
         if params.route == DESCRIPTOR:
+            checkpoint_reader.require_image(checkpoint)
             descriptor = criu
         else:
             image_path = staged_images = _staged_directory(params, checkpoint)
@@ -175,6 +207,10 @@ def started(client: Client, params: TaskParams, check: bool, checkpoint: Checkpo
     result.warnings += extracted.remove_abandoned(client, params.staging_dir, work)
     memory_hook.clear(work)
     container_loopback.clear(work)
+    task_comparison.clear(work)
+    container_sysctls.clear(work)
+    container_network.clear(work)
+    result.warnings += container_network.release(work)
     state_dir.make_private(work, params.staging_dir)
     root = spec_namespaces.mapped_root(container.spec)
     with contextlib.ExitStack() as stack:
@@ -195,6 +231,9 @@ def started(client: Client, params: TaskParams, check: bool, checkpoint: Checkpo
                 checkpoint is not None,
                 hook,
                 loopback,
+                sysctls,
+                compared,
+                network,
                 criu_config.external_mounts(spec_adapt.external_mounts(container.spec)),
             ),
             result,
@@ -244,6 +283,7 @@ def absent(client: Client, params: TaskParams, check: bool) -> TaskResult:
         task_removal.remove(client, params.container_id, grace)
         work = state_dir.work_dir(params.staging_dir, client.namespace, params.container_id)
         result.warnings += extracted.remove_abandoned(client, params.staging_dir, work)
+        result.warnings += container_network.release(work)
         marks.forget_gone(marks.default_root())
     return result
 
@@ -269,6 +309,10 @@ class _Start:
     restoring: bool
     hook: memory_hook.Hook | None
     loopback: container_loopback.Loopback | None
+    sysctls: ActionScript | None
+    #: For a restore.
+    compared: Comparison | None
+    network: container_network.Network | None
     #: Lines of CRIU's configuration for mounts that runc does not make.
     external: Sequence[str]
 
@@ -286,7 +330,7 @@ def _run(client: Client, params: TaskParams, container: Container, start: _Start
     container_volumes.set_used(container_volumes.default_root(), client.namespace, identifier)
     begun = time.monotonic()
     work = state_dir.work_dir(params.staging_dir, client.namespace, identifier)
-    extraction = None
+    extraction, maker = None, None
     if start.descriptor is not None:
         extraction = extracted.Extraction(client, params.staging_dir, work, start.descriptor.size)
     try:
@@ -297,7 +341,10 @@ def _run(client: Client, params: TaskParams, container: Container, start: _Start
                         stack.enter_context(
                             dump_config.config_of(container.spec, container.labels).for_restore(start.external)
                         )
-                    for script in (start.loopback, start.hook):
+                    maker = start.network.script(work) if start.network is not None else None
+                    if start.network is not None:
+                        start.network.make(work)
+                    for script in (start.loopback, start.sysctls, maker, start.hook, start.compared):
                         if script is not None:
                             stack.enter_context(script)
                     with extraction.creating() if extraction else contextlib.nullcontext():
@@ -309,6 +356,8 @@ def _run(client: Client, params: TaskParams, container: Container, start: _Start
                     raise
                 if start.hook is not None:
                     start.hook.raise_failure(identifier)
+                if start.network is not None and maker is not None and "failed" in maker.report:
+                    raise start.network.failure(str(maker.report["failed"])) from error
                 log = state_dir.restore_log(params.staging_dir, client.namespace, identifier)
                 raise criu_failure.explain_restore(identifier, error, log) from error
         running = time.monotonic()
@@ -319,12 +368,16 @@ def _run(client: Client, params: TaskParams, container: Container, start: _Start
             result.memory = start.hook.report
         if start.loopback is not None and start.loopback.failed:
             result.warnings.append(container_loopback.warning(identifier, start.loopback.failed))
+        if start.compared is not None:
+            _compare(params, start.compared, pid, result)
         task = stays_alive(client, params, pid, params.alive_seconds)
     except BaseException as error:
         if extraction is not None and isinstance(error, RestoreError):
             for warning in extraction.warnings:
                 error.left_behind(warning)
         _remove_failed_task(client, identifier, error)
+        for problem in container_network.release(work):
+            _left_behind(error, problem)
         raise
     result.seconds = {
         "create": round(created - begun, 3),
@@ -332,6 +385,22 @@ def _run(client: Client, params: TaskParams, container: Container, start: _Start
         "alive": round(time.monotonic() - running, 3),
     }
     result.task = _result(task)
+
+
+def _compare(params: TaskParams, compared: Comparison, pid: int, result: TaskResult) -> None:
+    """What the task has is as it was, or it is said. Raises RestoreError ``task_differs``."""
+    identifier = params.container_id
+    result.warnings += compared.root_flags(identifier, pid)
+    found, result.not_compared = compared.differences(pid)
+    if found is None or result.not_compared:
+        result.warnings += [result.not_compared] if params.fail_on else []
+    if found is None:
+        return
+    refused = task_comparison.fails(found, params.fail_on)
+    if refused:
+        raise task_comparison.failure(identifier, refused)
+    result.differences = differences.results(found)
+    result.warnings += task_comparison.warnings(identifier, found)
 
 
 def stays_alive(client: Client, params: TaskParams, pid: int, seconds: float) -> Task:
@@ -363,9 +432,13 @@ def _remove_failed_task(client: Client, container_id: str, reason: BaseException
     try:
         task_removal.remove(client, container_id, 0.0)
     except RestoreError as error:
-        if isinstance(reason, RestoreError):
-            reason.outcome = UNKNOWN
-            reason.left_behind(f"the task of {container_id}: {error.message}")
+        _left_behind(reason, f"the task of {container_id}: {error.message}")
+
+
+def _left_behind(reason: BaseException, what: str) -> None:
+    if isinstance(reason, RestoreError):
+        reason.outcome = UNKNOWN
+        reason.left_behind(what)
 
 
 def _seconds(client: Client, params: TaskParams, checkpoint: Checkpoint | None) -> float:
@@ -379,6 +452,8 @@ def _owned_task(client: Client, params: TaskParams) -> Task | None:
     present = tasks.get(client, params.container_id)
     if container is not None and (present is not None or leftovers.runc_state(client, params.container_id)):
         containers.require_ours(container, params.owner, params.force)
+    if present is not None:
+        parked.refuse(client.namespace, present)
     return present
 
 
@@ -386,6 +461,8 @@ def _staged_directory(params: TaskParams, checkpoint: Checkpoint) -> str:
     staged = staged_checkpoint.find(params.staging_dir, checkpoint.key)
     if staged is not None:
         return staged.directory
+    if checkpoint.on_node:
+        raise checkpoint_reader.gone(checkpoint, params.staging_dir)
     raise InputError(
         "checkpoint_not_staged",
         f"The CRIU images of {checkpoint.name} ({checkpoint.digest}) are not staged below {params.staging_dir}.",

@@ -35,8 +35,9 @@ from .._core import state_dir
 from .._core.errors import RETRYABLE, ConflictError, InputError, NodeError
 from .._core.text import gib
 from .._host import memory as host_memory
-from .._streams import tree_tar
+from .._streams import tree_extract
 from .._streams.streams import ChunkSource, verified
+from .._streams.tar_reader import Limits
 
 _CONTENT, _STATE, _USERS = "content", "state.json", "users"
 _FLAGS = {"nosuid": 0x2, "nodev": 0x4, "noexec": 0x8}
@@ -228,7 +229,7 @@ def _fill(client: Client, volume: Volume) -> None:
         try:
             chunks = content.read(client, descriptor.digest, descriptor.size)
             with closing(verified(chunks, digest=descriptor.digest, size=descriptor.size, what=what)) as checked:
-                tree_tar.extract(ChunkSource(checked), top, tree_tar.limits(descriptor.size), what)
+                tree_extract.extract(ChunkSource(checked), top, Limits.of_tree(descriptor.size), what)
             os.fchown(top, record.uid, record.gid)
             os.fchmod(top, record.mode)
         finally:

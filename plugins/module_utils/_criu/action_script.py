@@ -28,6 +28,8 @@ from . import config as criu_config, known_limits
 SETUP_NAMESPACES = "setup-namespaces"
 #: All processes have their mappings and wait; if the script fails here, CRIU kills them (criu/cr-restore.c).
 POST_RESTORE = "post-restore"
+#: All processes are as they were, their credentials too, and are about to go on.
+PRE_RESUME = "pre-resume"
 
 _Script = TypeVar("_Script", bound="ActionScript")
 

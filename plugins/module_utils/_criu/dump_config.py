@@ -20,6 +20,7 @@ import fcntl
 import os
 import re
 import tempfile
+import threading
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -62,6 +63,11 @@ class DumpConfig:
     def writable(self) -> bool:
         """Whether it is the node's or ours: a spec may name any file."""
         return self.ours or self.path == NODE_CONFIG
+
+    @property
+    def shared(self) -> bool:
+        """Whether other dumps read it, too."""
+        return not self.ours and self.path == NODE_CONFIG
 
     def has(self, option: str) -> bool:
         """Whether an option is in force at a dump already."""
@@ -113,7 +119,8 @@ class DumpConfig:
 
     @contextlib.contextmanager
     def _added(self, lines: Sequence[str], hide: bool) -> Iterator[None]:
-        pid = os.getpid()
+        # Of a process that dumps several at once, each thread has a block of its own.
+        pid = threading.get_native_id()
         try:
             with _locked(self.path):
                 text = _read(self.path)

@@ -13,6 +13,7 @@ which has the pages that the entries call present, one after another, without a 
 from __future__ import annotations
 
 import glob
+import mmap
 import os
 import struct
 from collections.abc import Iterable, Iterator
@@ -197,6 +198,27 @@ def pagemap(directory: str, pid: int, longest: int) -> Pagemap | None:
         flags = entry.flags if entry.HasField("flags") else 0
         runs.append(Run(entry.vaddr, entry.nr_pages_long or entry.nr_pages, flags))
     return Pagemap(head.pages_id, runs)
+
+
+def cut_off(directory: str) -> str:
+    """A file with pages that is shorter than its pagemap says; "" where none is. Raises OSError, UnreadableError."""
+    for name in sorted(os.listdir(directory)):
+        if not name.startswith("pagemap-"):
+            continue
+        entries = _entries(directory, name, _PAGEMAP)
+        head = next(_parsed([next(entries, b"")], name, "criu.PagemapHead"))
+        pages = 0
+        for entry in _parsed(entries, name, "criu.PagemapEntry"):
+            flags = entry.flags if entry.HasField("flags") else 0
+            if flags & ~_LAZY != _PRESENT:
+                # In another dump, or of a kind that is not known here.
+                break
+            pages += entry.nr_pages_long or entry.nr_pages
+        else:
+            file = f"pages-{head.pages_id}.img"
+            if pages and os.path.getsize(os.path.join(directory, file)) < pages * mmap.PAGESIZE:
+                return file
+    return ""
 
 
 def pagemap_bytes(written: Pagemap) -> bytes:

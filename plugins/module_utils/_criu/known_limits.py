@@ -53,6 +53,8 @@ class Limit:
     concerns: str = ""
     #: Regular expressions for the lines of a log that tell it.
     patterns: tuple[str, ...] = ()
+    #: Parts of a workload (of the diagnosis) where it may be the reason, if no line tells.
+    parts: tuple[str, ...] = ()
 
 
 INET_SOCKET_OPTIONS = Limit(
@@ -64,6 +66,7 @@ INET_SOCKET_OPTIONS = Limit(
     "Install CRIU 4.2 or newer on this node.",
     INET_SOCKETS,
     (r"can't get 1:(?:16|34) opt: operation not supported",),
+    ("sockets", "sockets-inet", "sockets-tcp"),
 )
 SCRIPTS = Limit(
     "scripts-under-runc",
@@ -81,6 +84,7 @@ LINK_REMAP_OVERLAY = Limit(
     "A mapped file of a lower overlay layer was deleted in the container, and this CRIU cannot link it.",
     "Use CRIU 3.17 or newer, which keeps such a file as a ghost file.",
     patterns=(r"trim failed: @",),
+    parts=("files",),
 )
 PARTIAL_PASSTHROUGH = Limit(
     "cuda-partial-passthrough",
@@ -94,6 +98,7 @@ PARTIAL_PASSTHROUGH = Limit(
         r"CHECKPOINT_DEVICES failed with.*operation not permitted",
         r"cuCheckpointProcessCheckpoint\W+.*(?:CUDA_ERROR_NOT_PERMITTED|operation not permitted)",
     ),
+    parts=("cuda",),
 )
 DRIVER_ACTIONS = Limit(
     "cuda-driver-action",
@@ -102,6 +107,51 @@ DRIVER_ACTIONS = Limit(
     "The driver's cuda-checkpoint does not know single actions (lock, checkpoint, restore, unlock).",
     "Update the driver to 570 or newer on this node.",
     patterns=(r"--action flag not supported", r"r555 or higher version driver is required"),
+    parts=("cuda",),
+)
+SECCOMP_FILTERS = Limit(
+    "seccomp-filters",
+    DUMP,
+    {CRIU: Range(below="2.0")},
+    "CRIU before 2.0 cannot dump a process with a seccomp filter.",
+    "Install CRIU 2.0 or newer, or run the container with seccomp unconfined.",
+    patterns=(r"SECCOMP_MODE_FILTER not currently supported",),
+    parts=("seccomp",),
+)
+TIMER_THREADS = Limit(
+    "timer-notify-thread",
+    DUMP,
+    {CRIU: Range(below="4.3")},
+    "CRIU up to 4.2 cannot dump a POSIX timer that notifies the first thread of a process, or one that has ended.",
+    "Install a newer CRIU (fixes 2892 and 3117), or start the workload without what makes such timers (a profiler).",
+    patterns=(r"unable to convert the notify thread id",),
+    parts=("timers",),
+)
+HUGE_PAGES = Limit(
+    "huge-pages",
+    DUMP,
+    {CRIU: Range(below="3.17")},
+    "CRIU before 3.17 does not know memory of huge pages (MAP_HUGETLB).",
+    "Install CRIU 3.17 or newer on this node.",
+    patterns=(r"can't lookup mount\s*=\s*-?\d+ for fd\s*=\s*-\d+ path\s*=\s*/anon_hugepage\b",),
+    parts=("memory",),
+)
+XSAVE_AREA = Limit(
+    "cpu-xsave-area",
+    DUMP,
+    {CRIU: Range(below="3.19")},
+    "CRIU before 3.19 has too little room for the registers of CPUs with AMX (Sapphire Rapids and later).",
+    "Install CRIU 3.19 or newer on this node.",
+    patterns=(r"can't set FPU registers for \d+: bad address",),
+    parts=("cpu",),
+)
+RSEQ = Limit(
+    "rseq-unknown",
+    RESTORE,
+    {CRIU: Range(below="3.17")},
+    "CRIU before 3.17 does not know restartable sequences, which glibc 2.35 and later register.",
+    "Install CRIU 3.17 or newer, or start the workload with GLIBC_TUNABLES=glibc.pthread.rseq=0.",
+    parts=("rseq",),
 )
 
 TABLE: tuple[Limit, ...] = (
@@ -110,6 +160,11 @@ TABLE: tuple[Limit, ...] = (
     LINK_REMAP_OVERLAY,
     PARTIAL_PASSTHROUGH,
     DRIVER_ACTIONS,
+    SECCOMP_FILTERS,
+    TIMER_THREADS,
+    HUGE_PAGES,
+    XSAVE_AREA,
+    RSEQ,
 )
 
 
@@ -123,6 +178,11 @@ def applying(at: str, concerns: Iterable[str], versions: Mapping[str, str]) -> l
     """The lines that a workload which has these meets there, with these versions by KERNEL, CRIU and DRIVER."""
     present = set(concerns)
     return [limit for limit in TABLE if limit.at == at and limit.concerns in present and applies(limit, versions)]
+
+
+def known_of(part: str, at: str | None, versions: Mapping[str, str]) -> list[Limit]:
+    """The lines for a part of a workload that hold for these versions; ``at`` None: wherever it was."""
+    return [limit for limit in TABLE if part in limit.parts and at in (None, limit.at) and applies(limit, versions)]
 
 
 def applies(limit: Limit, versions: Mapping[str, str]) -> bool:

@@ -18,6 +18,7 @@ import re
 import stat
 from collections import OrderedDict, deque
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 #: Longest line that is handed on, in characters; CRIU itself writes at most 8 KiB a line.
 LINE_CHARS = 400
@@ -35,6 +36,7 @@ _TOOLS = (
 _STAMP = r"\(\d{2,}\.\d{1,6}\) ?"
 _PREFIX = rf"[ \t]*(?:{_STAMP})?[ \t]*(?:\d+: ?)?(?:pie: ?(?:\d+: ?)?)?[ \t]*"
 _ERROR_LINE = re.compile(rf"{_PREFIX}(?:(?P<warn>Warn) +\(|Error(?: \(|: )|{_TOOLS})")
+_OWN_LINE = re.compile(rf"{_PREFIX}(?:Warn +\(|Error(?: \(|: ))")
 # The line end in front is what makes the search fast; the caller sees to it that every line has one.
 _CANDIDATE = re.compile(rf"\n{_PREFIX}(?:Warn +\(|Error(?: \(|: )|{_TOOLS})[^\n]*".encode("ascii"))
 # One of these is in every candidate. A look for them first makes the usual block without any cheaper.
@@ -45,13 +47,62 @@ _TOKENS = (
 _INNER_STAMP = re.compile(rf"(?<=\S)(?={_STAMP}\s*(?:\d+: ?)?(?:pie: |Warn +\(|Error \())")
 _STRIP = re.compile(rf"^[ \t]*(?P<stamp>{_STAMP})?[ \t]*(?:\d+:[ \t]+(?=\S))?")
 _PIE_PID = re.compile(r"^pie: ?\d+: ?")
-_HARMLESS = re.compile(r"rlimit: Can't setup RLIMIT_NOFILE for self|cgroupd: recv req error")
-_WARNING = re.compile(r"^(?:pie: ?(?:\d+: ?)?)?Warn\b")
+_ORIGIN = re.compile(r"(?:pie: ?(?:\d+: ?)?)?(?:Error|Warn) +\((?P<path>[\w./+-]+)\.[chS]:\d+\): ?")
+_VERSIONS = {
+    "criu": re.compile(rb"^[^\n]*\bVersion: (\d[\w.]*)", re.MULTILINE),
+    "kernel": re.compile(rb"^[^\n]*\bRunning on \S+ Linux (\d\S*)", re.MULTILINE),
+}
+_HEADER = 64 * 1024
+_HARMLESS = re.compile(
+    r"rlimit: Can't setup RLIMIT_NOFILE for self|cgroupd: recv req error|^ip6?tables(?:-\w+)*: Bad rule"
+)
+_CONSEQUENCE = re.compile(
+    r"(?:Dumping|Restoring|Pre-dumping) FAILED|\bDump \w+ \(pid: \d+\) failed with|killed by signal \d|exited, status=|"
+    r"\): (?:Cannot go on|Error parsing proc \w+ file|`- Can't open vma)|One of more action scripts failed|"
+    r"\): Unable to kill|criu failed: type \w+ errno|^log file: /|^path= ?/"
+)
+_WARNING = re.compile(
+    r"^(?:pie: ?(?:\d+: ?)?)?Warn\b|^(?:\w+ )?(?:WARN(?:ING)?|INFO|DEBUG|NOTICE)\b|^[IW]\d{4} \d\d:|"
+    r"^(?:time=\S+ )?level=(?:trace|debug|info|warn)"
+)
 
 _ASSIGNMENT = re.compile(r"\b([A-Z_][A-Z0-9_]{2,}|\w*(?:proxy|token|secret|passw\w*))=(?:'[^']*'|\"[^\"]*\"|\S+)")
 _URL_LOGIN = re.compile(r"(?<=://)[^/@\s]+@")
 _LONG_RUN = re.compile(r"[A-Za-z0-9+=]{65,}")
 _UNPRINTABLE = re.compile(r"[^\x20-\x7e\u00a0-\U0010ffff]")
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where a line comes from, and what it says."""
+
+    #: The file of CRIU's source, without directories and ending; empty where the line names none.
+    source: str
+    #: The file is of one architecture's.
+    arch: bool
+    text: str
+
+
+def origin(line: str) -> Origin:
+    """Of a cleaned line."""
+    found = _ORIGIN.match(line)
+    if found is None:
+        return Origin("", False, line)
+    *directories, name = found.group("path").split("/")
+    return Origin(name, "arch" in directories, line[found.end() :])
+
+
+def versions(path: str) -> dict[str, str]:
+    """The versions that CRIU writes at the head of its log, by ``criu`` and ``kernel``; what is not there is left "
+    "out."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+    except OSError:
+        return {}
+    with os.fdopen(descriptor, "rb", buffering=0) as handle:
+        head = handle.read(_HEADER) if stat.S_ISREG(os.fstat(handle.fileno()).st_mode) else b""
+    found = {program: pattern.search(head or b"") for program, pattern in _VERSIONS.items()}
+    return {program: match.group(1).decode("ascii", "replace") for program, match in found.items() if match}
 
 
 def clean(line: str) -> str:
@@ -72,21 +123,27 @@ def clean(line: str) -> str:
 
 
 def is_warning(line: str) -> bool:
-    """True for a cleaned line that CRIU wrote as a warning."""
+    """True for a cleaned line that CRIU wrote as a warning, or another program as one or as less."""
     return _WARNING.match(line) is not None
 
 
 def is_harmless(line: str) -> bool:
     """True for a line that CRIU writes as an error but survives, so that it explains nothing.
 
-    ``rlimit_unlimit_nofile`` (criu/util.c) only tries to raise CRIU's own limit; cgroupd complains when CRIU ends.
+    ``rlimit_unlimit_nofile`` (criu/util.c) only tries to raise CRIU's own limit; cgroupd complains when CRIU ends;
+    iptables where a rule that CRIU takes away is not there, as in each good dump.
     """
     return _HARMLESS.search(line) is not None
 
 
+def is_consequence(line: str) -> bool:
+    """True for a cleaned line that only says that something before it has failed."""
+    return _CONSEQUENCE.search(line) is not None
+
+
 def is_progress(line: str) -> bool:
     """True for a raw line with a time stamp that is neither error nor warning: information or debugging."""
-    return _has_stamp(line) and _ERROR_LINE.match(line) is None
+    return _has_stamp(line) and _OWN_LINE.match(line) is None
 
 
 def error_lines(path: str, limit: int = 40) -> list[str]:

@@ -30,8 +30,9 @@ WHERE = ("dump", "restore", "cuda", "containerd")
 class Entry:
     """One known failure.
 
-    The entry matches if one line matches one of ``any_of`` and, for each pattern of ``also``, some line of
-    the log matches it. Warnings count for ``also`` only: CRIU warns about much that does no harm.
+    The entry matches if the message of one line matches one of ``any_of`` and none of ``unless``, if that line names
+    one of ``sources`` where it names a file of CRIU's source, and, for each pattern of ``also``, some line of the log
+    matches it. Warnings and progress count for ``also`` only: CRIU warns about much that does no harm.
     """
 
     #: Unique and stable.
@@ -48,6 +49,10 @@ class Entry:
     also: tuple[Pattern[str], ...] = ()
     #: Origins to which the entry is limited when the caller names the origin; empty: none.
     where: frozenset[str] = frozenset()
+    #: What rules it out, in the same line.
+    unless: tuple[Pattern[str], ...] = ()
+    #: Files of CRIU's source, without their ending; empty: any. Lines of other programs name none.
+    sources: frozenset[str] = frozenset()
 
 
 def entry(
@@ -60,6 +65,8 @@ def entry(
     *patterns: str,
     also: tuple[str, ...] = (),
     where: tuple[str, ...] = (),
+    unless: tuple[str, ...] = (),
+    sources: str = "",
 ) -> Entry:
     """An :class:`Entry` from pattern texts (regular expressions, searched for without regard to case)."""
     return Entry(
@@ -72,6 +79,8 @@ def entry(
         any_of=tuple(re.compile(pattern, re.IGNORECASE) for pattern in patterns),
         also=tuple(re.compile(pattern, re.IGNORECASE) for pattern in also),
         where=frozenset(where),
+        unless=tuple(re.compile(pattern, re.IGNORECASE) for pattern in unless),
+        sources=frozenset(sources.split()),
     )
 
 

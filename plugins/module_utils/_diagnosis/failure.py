@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -23,11 +24,20 @@ if TYPE_CHECKING:
 _TICK = 0.02
 
 
+#: CRIU has run, as runc and crun say it.
+_CRIU_RAN = re.compile(r"criu failed: |CRIU \w+ failed|error executing CRIU", re.IGNORECASE)
+_RUNTIME = re.compile(r"OCI runtime|runc did not terminate|unable to start container process|container init")
+
+
 @dataclass(frozen=True)
 class _Findings:
     """What CRIU's log and the daemon say of a failure."""
 
     diagnosis: Diagnosis
+    #: Who refused.
+    who: str
+    #: Whether CRIU has begun.
+    criu_ran: bool
     #: Whether CRIU wrote error lines.
     logged: bool
     #: Lines that may tell the cause; the daemon's message where CRIU wrote none.
@@ -37,9 +47,13 @@ class _Findings:
 
     def message(self, verb: str, container_id: str) -> str:
         """One sentence: what failed, and why as far as that is known."""
+        begin = f"{self.who} could not {verb} {container_id}"
+        says = f"{self.who} says: «{self.diagnosis.line or self.evidence[0]}»."
         if self.diagnosis.matched:
-            return f"CRIU could not {verb} {container_id}: {self.diagnosis.cause} CRIU says: «{self.diagnosis.line}»."
-        return f"CRIU could not {verb} {container_id}, for a reason that is not known here: «{self.evidence[0]}»."
+            return f"{begin}: {self.diagnosis.cause} {says}"
+        if self.diagnosis.kind == "unknown":
+            return f"{begin}, for a reason that is not known here: «{self.diagnosis.line or self.evidence[0]}»."
+        return f"{begin}. {self.diagnosis.cause} {says}"
 
     def details(self) -> dict[str, Any]:
         """For the error's details."""
@@ -49,6 +63,20 @@ class _Findings:
             "errors": list(self.diagnosis.errors) or self.evidence,
             "daemon": self.daemon,
         }
+
+    def remedy(self, log: str) -> str:
+        """``log``: the log that is kept; empty for none."""
+        found = self.diagnosis
+        if found.matched or found.kind != "unknown":
+            return f"{found.remedy} The log is {log}." if self.logged and log else found.remedy
+        if self.logged:
+            return f"{found.remedy} The log is {log}." if log else "Read CRIU's error lines in failure.details.errors."
+        if self.criu_ran:
+            return (
+                "CRIU wrote no log, so it ended before it could: look at its options (`criu` of the call, "
+                "/etc/criu/default.conf and runc.conf), at the directory of its log, and at containerd's own log."
+            )
+        return "CRIU did not run. Look at what the sentence names on this node, and at containerd's own log."
 
 
 def dump_log(spec: Mapping[str, Any], work: str, begun: float) -> str:
@@ -87,7 +115,7 @@ def explain_dump(container_id: str, error: RpcError, log: str) -> RestoreError:
     return RestoreError(
         "criu_dump_failed",
         found.message("dump", container_id),
-        found.diagnosis.remedy if found.diagnosis.matched else "Read CRIU's error lines in failure.details.errors.",
+        found.remedy(""),
         outcome=found.diagnosis.outcome,
         rpc=error.rpc,
         details=found.details(),
@@ -112,16 +140,10 @@ def explain_restore(container_id: str, error: RpcError, log: str) -> RestoreErro
             details={"log": log},
         )
     found = _read(error, log, "restore")
-    if found.logged:
-        remedy = f"{found.diagnosis.remedy} The log is {log}."
-    elif found.diagnosis.matched:
-        remedy = found.diagnosis.remedy
-    else:
-        remedy = "CRIU wrote no log, so it did not begin: check its options (criu) and containerd's own log."
     return RestoreError(
         "criu_restore_failed",
         found.message("restore", container_id),
-        remedy,
+        found.remedy(log),
         outcome=found.diagnosis.outcome,
         rpc=error.rpc,
         details={**found.details(), "log": log if found.logged else ""},
@@ -131,17 +153,25 @@ def explain_restore(container_id: str, error: RpcError, log: str) -> RestoreErro
 def _read(error: RpcError, log: str, where: str) -> _Findings:
     """``where``: ``dump`` or ``restore``."""
     # Hundreds of patterns, which only a failure has to wait for.
-    from .._criu import log as criu_log
-    from . import diagnose
+    from .._criu import known_limits, log as criu_log
+    from . import diagnose, parts
 
-    lines = criu_log.error_lines(log) if os.path.isfile(log) else []
-    daemon = "; ".join(str(error.details.get("text", "")).split("\n"))
-    telling = [line for line in lines if not criu_log.is_harmless(line)]
-    # A warning comes before the error in many a log, and says nothing of it.
-    telling.sort(key=lambda line: criu_log.is_warning(criu_log.clean(line)))
+    said = str(error.details.get("text", ""))
+    daemon = "; ".join(said.split("\n"))
+    ran = _CRIU_RAN.search(said) is not None
+    refused = not ran and _RUNTIME.search(said) is not None
+    # Where the runtime has not come to CRIU, the log there is an earlier attempt's.
+    kept = os.path.isfile(log) and not refused
+    lines = criu_log.error_lines(log) if kept else []
+    versions = {known_limits.KERNEL: os.uname().release, **(criu_log.versions(log) if kept else {})}
+    telling = [line for line in lines if not (criu_log.is_harmless(line) or criu_log.is_warning(criu_log.clean(line)))]
+    own = daemon if ran else parts.bare(said.split("\n", maxsplit=1)[0])
+    who = "CRIU" if ran or telling else "The OCI runtime" if refused else "containerd"
     return _Findings(
-        diagnosis=diagnose.diagnose([*lines, daemon], where),
+        diagnosis=diagnose.diagnose([*lines, own], where, versions),
+        who=who,
+        criu_ran=ran or bool(telling),
         logged=bool(lines),
-        evidence=telling or [daemon],
+        evidence=telling or [own],
         daemon=daemon,
     )

@@ -32,6 +32,8 @@ class GpuAccess:
     cgroup_root: str = cgroup.ROOT
     #: Where restores that were begun are remembered.
     marks_root: str = field(default_factory=marks.default_root)
+    #: Shared by all that were made from this one.
+    session: nvml.Session = field(default_factory=nvml.Session, repr=False, compare=False)
 
     @classmethod
     def from_options(cls, options: Mapping[str, Any]) -> GpuAccess:
@@ -51,4 +53,4 @@ class GpuAccess:
 
     def read_nvml(self, seconds: float = nvml.SECONDS) -> nvml.Reading:
         """What NVML tells now; never raises for a node that has none of it."""
-        return nvml.read(self.driver_root, seconds, self.driver_container)
+        return self.session.read(self.driver_root, seconds, self.driver_container)

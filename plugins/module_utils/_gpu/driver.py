@@ -17,7 +17,6 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from types import TracebackType
 
-from .._core import dependencies
 from .._core.errors import RETRYABLE, NodeError, RestoreError
 from .._core.helper_process import Child, ChildEndedError
 from .._host.processes import Process
@@ -164,7 +163,7 @@ def opened(deadline: float, driver_root: str = "", fallback: str = driver_librar
     Raises NodeError ``dependency_missing``, ``bindings_too_old``, ``driver_root_invalid``, ``driver_library_missing``,
     ``driver_too_old``, ``cuda_init_failed`` and RestoreError ``cuda_timeout``; nothing was changed then.
     """
-    dependencies.require_cuda()
+    driver_library.require_cuda()
     texts = []
     for place in driver_library.places(driver_root, fallback):
         # contextlib closes this generator, and with it the file that the environment may need.

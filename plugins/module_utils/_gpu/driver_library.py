@@ -2,19 +2,24 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Where the NVIDIA driver's libraries are, and how a helper process finds them.
+"""Where the NVIDIA driver's libraries are, how a helper process finds them, and whether it has bindings for them.
 
 Facts: NVIDIA's GPU Operator puts the root of its driver container at /run/nvidia/driver; other places (an immutable
 host's own directory) are named by ``driver_root``. Such a root is a whole distribution with a C library of its own:
 its directory on LD_LIBRARY_PATH would make our Python load a foreign libc. So only the driver's own libraries are
 linked into a directory made for the purpose.
+
+The bindings are only ever imported by helper processes (:mod:`_core.helper_process`): a driver that hangs must not take
+the module along, and its library may have to be found in a place that only a fresh process can be told of.
 """
 
 from __future__ import annotations
 
 import contextlib
 import fnmatch
+import importlib.util
 import os
+import sys
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -36,6 +41,35 @@ class Place:
 
     def __str__(self) -> str:
         return self.directory or "the loader's default path"
+
+
+def has_cuda() -> bool:
+    """Whether cuda-bindings is installed (by itself or as a part of cuda-python)."""
+    return _is_installed("cuda.bindings")
+
+
+def has_nvml() -> bool:
+    """Whether nvidia-ml-py is installed."""
+    return _is_installed("pynvml")
+
+
+def require_cuda() -> None:
+    """Raise NodeError ``dependency_missing`` unless cuda-bindings is there to be imported by a helper process."""
+    if not has_cuda():
+        raise NodeError(
+            "dependency_missing",
+            f"{sys.executable} on this node cannot import cuda.bindings.driver.",
+            "Set restore_node_dependency_source to venv, or install cuda-bindings 12.8 or later for it.",
+            details={"missing": ["cuda-bindings"]},
+        )
+
+
+def _is_installed(name: str) -> bool:
+    try:
+        return importlib.util.find_spec(name) is not None
+    except ImportError:
+        # The package above it is missing.
+        return False
 
 
 def places(driver_root: str = "", fallback: str = DRIVER_CONTAINER) -> list[Place]:

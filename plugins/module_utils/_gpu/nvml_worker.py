@@ -2,10 +2,11 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The helper process that asks NVML once.
+"""The helper process that asks NVML, once for each line that it is sent.
 
 Its source is sent to a Python of its own (see _child), so it imports only the standard library and pynvml. It says
-``{"driver", "cuda", "gpus": [...], "processes": [...]}`` (sizes in bytes), or ``{"failed": kind, "text": ...}``.
+``{"open": true}`` first, then ``{"driver", "cuda", "gpus": [...], "processes": [...]}`` (sizes in bytes) each time; or
+``{"failed": kind, "text": ...}``, with which it ends.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from __future__ import annotations
 import importlib
 import json
 import os
+import sys
 from typing import Any, Callable
 
 
@@ -60,26 +62,31 @@ def _read(nvml: Any) -> dict[str, Any]:
     }
 
 
+def _say(output: int, answer: dict[str, Any]) -> None:
+    data = json.dumps(answer).encode() + b"\n"
+    while data:
+        data = data[os.write(output, data) :]
+
+
 def main() -> None:
-    """Ask and answer."""
+    """Answer requests until standard input ends, or until NVML fails."""
     output = os.dup(1)
     # What libraries print must not get into our answer.
     os.dup2(2, 1)
     try:
         nvml: Any = importlib.import_module("pynvml")
     except ImportError as error:
-        answer: dict[str, Any] = {"failed": "bindings", "text": f"{type(error).__name__}: {error}"}
-    else:
-        try:
-            nvml.nvmlInit()
-            answer = _read(nvml)
-            nvml.nvmlShutdown()
-        except nvml.NVMLError as error:
-            absent = error.value == nvml.NVML_ERROR_LIBRARY_NOT_FOUND
-            answer = {"failed": "library" if absent else "nvml", "text": str(error)}
-    data = json.dumps(answer).encode() + b"\n"
-    while data:
-        data = data[os.write(output, data) :]
+        _say(output, {"failed": "bindings", "text": f"{type(error).__name__}: {error}"})
+        return
+    try:
+        nvml.nvmlInit()
+        _say(output, {"open": True})
+        for _request in sys.stdin.buffer:
+            _say(output, _read(nvml))
+        nvml.nvmlShutdown()
+    except nvml.NVMLError as error:
+        absent = error.value == nvml.NVML_ERROR_LIBRARY_NOT_FOUND
+        _say(output, {"failed": "library" if absent else "nvml", "text": str(error)})
 
 
 if __name__ == "__main__":

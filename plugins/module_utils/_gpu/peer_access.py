@@ -6,7 +6,9 @@
 
 Before driver 610 the driver checkpoints memory of another process (CUDA IPC) and cannot restore it: the restore answers
 CUDA_ERROR_NOT_SUPPORTED (801), which poisons the process, so that a capture ends the workload whatever else it does.
-Seen with two ranks over P2P on driver 580.159.04; over shared memory or sockets (NCCL_P2P_DISABLE=1) both came back.
+Seen with two ranks over P2P on driver 580.159.04; over files in /dev/shm or sockets both came back. Without P2P
+NCCL 2.24 and later shares host memory of the driver's instead (cuMem), on drivers of CUDA 12.6 and later and where
+get_mempolicy works (misc/cudawrap.cc: ncclCuMemHostEnable); that is not restored either (999, seen with NCCL 2.28.9).
 NVLink multicast (NVLS) is restored by no driver (NVIDIA's notes of cuda-checkpoint). NCCL uses it by itself from three
 GPUs on, where they support it, whatever NCCL_P2P_DISABLE says (NCCL 2.18 to 2.21: ncclNvlsInit in transport/nvls.cc).
 """
@@ -25,7 +27,10 @@ from .._host import processes as host_processes
 CUDA_IPC, MULTICAST = "cuda_ipc", "nvlink_multicast"
 #: The first driver that restores memory of CUDA IPC (NVIDIA's release notes of cuda-checkpoint).
 _RESTORES_IPC = 610
-_NCCL, _NVSHMEM = "libnccl.so", "libnvshmem"
+#: Of NVSHMEM, what its start loads (bootstrap_loader.cpp): PyTorch for CUDA 13 links its library into every process.
+_NCCL, _NVSHMEM = "libnccl.so", "nvshmem_bootstrap"
+#: What NCCL shares where it does not ask the driver for it.
+_NCCL_FILE = "/dev/shm/nccl-"
 #: The fewest GPUs for which NCCL turns to NVLS.
 _NVLS_GPUS = 3
 #: Chips without NVLink multicast, by words of their names: older than Hopper, or without NVSwitch.
@@ -46,23 +51,54 @@ def _ipc_problems(
 ) -> list[NodeError]:
     if _major(info["driver"]["version"]) >= _RESTORES_IPC:
         return []
-    found = []
-    for name, library, variable in (("NCCL", _NCCL, "NCCL_P2P_DISABLE"), ("NVSHMEM", _NVSHMEM, "NVSHMEM_DISABLE_P2P")):
-        suspects = [process["pid"] for process in holders if _may_use(process["pid"], library, variable, "1", proc)]
-        if len(suspects) < 2:
-            continue
+    version, found = info["driver"]["version"], []
+    nccl = [process["pid"] for process in holders if _has(process["pid"], _NCCL, proc)]
+    peers = [pid for pid in nccl if _told(pid, "NCCL_P2P_DISABLE", proc) != "1"]
+    host = [pid for pid in nccl if not _shares_by_files(pid, proc)]
+    shmem = [
+        process["pid"] for process in holders if _may_use(process["pid"], _NVSHMEM, "NVSHMEM_DISABLE_P2P", "1", proc)
+    ]
+    if len(peers) > 1:
         found.append(
-            NodeError(
-                CUDA_IPC,
-                f"Process {', '.join(map(str, suspects))} of {container_id} have {name} loaded and {variable}=1 is not "
-                "in their environment: if they reach each other's GPU memory, the driver "
-                f"{info['driver']['version']} cannot restore them, and the capture would end the workload.",
-                f"Start the job with {variable}=1, or use driver 610 or newer; accept: [cuda_ipc] if you know that its "
-                "processes do not share GPU memory.",
-                details={"pids": suspects},
+            _ipc_problem(
+                container_id,
+                peers,
+                "have NCCL loaded and NCCL_P2P_DISABLE=1 is not in their environment",
+                f"if they reach each other's GPU memory, the driver {version} cannot restore them",
+                "NCCL_P2P_DISABLE=1 and NCCL_CUMEM_HOST_ENABLE=0",
+            )
+        )
+    elif len(host) > 1:
+        found.append(
+            _ipc_problem(
+                container_id,
+                host,
+                "have NCCL loaded and neither NCCL_CUMEM_HOST_ENABLE=0 nor NCCL_SHM_DISABLE=1 in their environment",
+                f"NCCL 2.24 and later shares host memory of the driver's then, which driver {version} cannot restore",
+                "NCCL_CUMEM_HOST_ENABLE=0, by which it shares files in /dev/shm,",
+            )
+        )
+    if len(shmem) > 1:
+        found.append(
+            _ipc_problem(
+                container_id,
+                shmem,
+                "have NVSHMEM at work and NVSHMEM_DISABLE_P2P=1 is not in their environment",
+                f"if they reach each other's GPU memory, the driver {version} cannot restore them",
+                "NVSHMEM_DISABLE_P2P=1",
             )
         )
     return found
+
+
+def _ipc_problem(container_id: str, pids: Sequence[int], what: str, so: str, setting: str) -> NodeError:
+    return NodeError(
+        CUDA_IPC,
+        f"Process {', '.join(map(str, pids))} of {container_id} {what}: {so}, and the capture would end the workload.",
+        f"Start the job with {setting} or use driver {_RESTORES_IPC} or newer; accept: [cuda_ipc] if you know that its "
+        "processes share no memory of the driver's.",
+        details={"pids": list(pids)},
+    )
 
 
 def _multicast_problems(container_id: str, holders: Sequence[Mapping[str, Any]], proc: str) -> list[NodeError]:
@@ -93,9 +129,21 @@ def _multicast_problems(container_id: str, holders: Sequence[Mapping[str, Any]],
 
 def _may_use(pid: int, library: str, variable: str, off: str, proc: str) -> bool:
     """Whether the process has the library loaded and was not told to leave that off."""
-    if library not in (state_dir.read_text(f"{proc}/{pid}/maps") or ""):
-        return False
-    return host_processes.environment(pid, proc).get(variable) != off
+    return _has(pid, library, proc) and _told(pid, variable, proc) != off
+
+
+def _has(pid: int, library: str, proc: str) -> bool:
+    return library in (state_dir.read_text(f"{proc}/{pid}/maps") or "")
+
+
+def _told(pid: int, variable: str, proc: str) -> str | None:
+    return host_processes.environment(pid, proc).get(variable)
+
+
+def _shares_by_files(pid: int, proc: str) -> bool:
+    """Whether a process shares host memory with others by files or not at all."""
+    told = _told(pid, "NCCL_CUMEM_HOST_ENABLE", proc) == "0" or _told(pid, "NCCL_SHM_DISABLE", proc) == "1"
+    return told or _has(pid, _NCCL_FILE, proc)
 
 
 def _major(version: str | None) -> int:

@@ -78,7 +78,7 @@ class Scope:
                 raise ConflictError(
                     "task_paused",
                     f"The cgroup of process {process.pid} is frozen, so a call of the CUDA driver would not return.",
-                    "Resume the task (ctr tasks resume), then run again.",
+                    f"{tasks.RESUME}. Then run again.",
                     details={"pid": process.pid},
                 )
 

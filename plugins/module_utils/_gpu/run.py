@@ -24,7 +24,7 @@ UNANSWERED = "UNKNOWN"
 #: Seconds for one attempt of several processes, as long as others may follow.
 ATTEMPT_SECONDS = 0.5
 #: The part of the whole time that is for such attempts; the last attempt has the rest.
-_SHORT_ATTEMPTS = 0.5
+_SHORT_ATTEMPTS = 0.7
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.05, 0.8
 
 
@@ -194,15 +194,28 @@ class Locks:
         self._seconds = seconds
         #: How often it was tried.
         self.attempts = 0
+        #: Those that did not come to rest in the last attempt.
+        self._waiting: set[Process] = set()
 
     def attempt(self, processes: Sequence[Process], deadline: float) -> list[Done]:
-        """One attempt to lock these, all side by side; those that could not be locked."""
+        """One attempt to lock these, side by side; those that could not be locked.
+
+        One that did not come to rest may be within a collective operation, which ends when the others arrive: so it is
+        locked while they go on, and they are locked after it.
+        """
         self.attempts += 1
-        return self.more(processes, deadline)
+        first = [process for process in processes if process in self._waiting]
+        failed = self.more(first, deadline) if first else []
+        if not failed:
+            failed = self.more([process for process in processes if process not in first], deadline)
+        self._waiting = {done.process for done in failed}
+        return failed
 
     def more(self, processes: Sequence[Process], deadline: float) -> list[Done]:
         """Lock further ones in the same attempt."""
-        seconds = ATTEMPT_SECONDS if self._is_short() else self._left()
+        if not processes:
+            return []
+        seconds = self._short() if self._is_short() else max(ATTEMPT_SECONDS, self._left())
         failed = self._run.call(LOCK, processes, deadline, seconds)
         # One that ends of its own accord while it runs is nobody's failure.
         return [done for done in failed if not done.gone]
@@ -219,6 +232,10 @@ class Locks:
         if not failed:
             self._sleep(self._pick(0.0, longest))
         return failed
+
+    def _short(self) -> float:
+        """Seconds of a short attempt: twice as many after each three, for steps of a program that take longer."""
+        return min(ATTEMPT_SECONDS * float(2 ** ((self.attempts - 1) // 3)), self._left())
 
     def _left(self) -> float:
         return max(0.0, self._begun + self._seconds - self._clock())

@@ -62,16 +62,24 @@ def run(
         stdio = tasks.Stdio(f"file://{path}", f"file://{path}")
         tasks.execute(client, container_id, exec_id, wanted, stdio)
         try:
-            try:
-                tasks.start(client, container_id, client.timeout, exec_id)
-            except RpcError as error:
-                return Done(None, _tail(path), str(error.details.get("text", error.message)))
-            status = tasks.wait(client, container_id, seconds, exec_id)
-            if status is None:
-                _kill(client, container_id, exec_id)
-            return Done(status, _tail(path))
+            status, problem = _await(client, container_id, exec_id, seconds)
         finally:
+            # Also waits until the shim has copied the output, which the end of the process does not: a moment before,
+            # the last of it may be missing (containerd, runc shim, process/exec.go).
             tasks.delete_process(client, container_id, exec_id)
+        return Done(status, _tail(path), problem)
+
+
+def _await(client: Client, container_id: str, exec_id: str, seconds: float) -> tuple[int | None, str]:
+    """Start it and wait: its exit status, None where it had to be killed, and why it could not be started."""
+    try:
+        tasks.start(client, container_id, client.timeout, exec_id)
+    except RpcError as error:
+        return None, str(error.details.get("text", error.message))
+    status = tasks.wait(client, container_id, seconds, exec_id)
+    if status is None:
+        _kill(client, container_id, exec_id)
+    return status, ""
 
 
 def _kill(client: Client, container_id: str, exec_id: str) -> None:

@@ -20,7 +20,8 @@ from .._containerd import containers, tasks
 from .._containerd.client import Client
 from .._core import state_dir
 from .._core.errors import RETRYABLE, TERMINAL, UNKNOWN, InputError, RestoreError
-from . import command as probe_command, rootfs_path
+from .._host import rooted_path
+from . import command as probe_command
 
 COMMAND, FILE, HTTP = "command", "file", "http"
 _INTERVAL = 0.1
@@ -226,7 +227,7 @@ def _change(path: str, first: tuple[int, str] | None, now: tuple[int, str]) -> s
 
 def fingerprint(root: str, path: str) -> tuple[int, str]:
     """Size in bytes, and a digest of the last MiB. Raises OSError."""
-    descriptor = rootfs_path.open_regular(root, path)
+    descriptor = rooted_path.open_regular(root, path)
     with open(descriptor, "rb") as stream:
         size = os.fstat(descriptor).st_size
         stream.seek(max(0, size - _READ_BYTES))

@@ -27,7 +27,8 @@ FILES: tuple[Entry, ...] = (
         TERMINAL,
         "The link that CRIU left in /dev/shm at the dump is missing now: /dev/shm is fresh and its "
         "content was not in the checkpoint.",
-        "Put the saved content of /dev/shm back before the restore, from a directory that `mounts` maps to it.",
+        "Put the saved content of /dev/shm into a directory before the restore, and map the source that /dev/shm was "
+        "mounted from to it in `mounts`.",
         r"can't link \S*dev/shm/\S+ -> .*no such file",
     ),
     entry(
@@ -36,7 +37,9 @@ FILES: tuple[Entry, ...] = (
         LIKELY,
         TERMINAL,
         "The link that CRIU left for a deleted file at the dump is missing in the restored file system.",
-        "Restore with the writable layer of the same checkpoint, and map the volume that held the link in `mounts`.",
+        "Take the checkpoint again with this collection, which puts the link into the writable layer; if a volume "
+        "held it, "
+        "map the volume in `mounts`.",
         r"can't link \S*link_remap\S* -> .*no such file",
     ),
     entry(
@@ -67,7 +70,7 @@ FILES: tuple[Entry, ...] = (
         TERMINAL,
         "The process's output goes to the host's own /dev/null (or another of its devices), which is on no mount of "
         "the container: it was restored without a place for its output.",
-        "Restore it anew with this collection (or with stdout set), which gives it a pipe; that can be dumped again.",
+        "Restore it anew with this collection, which gives it a pipe or a file; that can be dumped again.",
         r"can't lookup mount\s*=\s*-?\d+ for fd\s*=\s*[12] path\s*=\s*/dev/",
     ),
     entry(
@@ -85,11 +88,36 @@ FILES: tuple[Entry, ...] = (
         "files",
         ROOT,
         TERMINAL,
-        "There is a POSIX message queue, open or left behind, and CRIU can dump none.",
+        "There is a POSIX message queue, and CRIU can dump none.",
         "Have the workload close and unlink it (mq_unlink) before the checkpoint, or use pipes or sockets.",
-        r"can't lookup mount\s*=\s*-?\d+ for fd\s*=\s*\d+ path\s*=\s*/[^/\s]+\s*$",
         r"mqueue isn't empty",
     ),
+    entry(
+        "descriptor-name",
+        "files",
+        LIKELY,
+        TERMINAL,
+        "A process has something open that is on no mount of the container; with a path of one name it is mostly a "
+        "POSIX "
+        "message queue, which CRIU cannot dump, else a file that was handed in from outside.",
+        "Look at the descriptor (ls -l /proc/PID/fd) and have the workload close it; a message queue has to be "
+        "unlinked as "
+        "well (mq_unlink).",
+        r"can't lookup mount\s*=\s*-?\d+ for fd\s*=\s*\d+ path\s*=\s*/[^/\s]+(?: \(deleted\))?\s*$",
+    ),
+    entry(
+        "descriptor-outside",
+        "files",
+        LIKELY,
+        TERMINAL,
+        "A process has a file open that is on no mount of the container: it was handed in from outside, or its file "
+        "system "
+        "was unmounted since.",
+        "Look at the descriptor (ls -l /proc/PID/fd) and have the workload close it before the checkpoint.",
+        r"can't lookup mount\s*=\s*-?\d+ for fd\s*=\s*\d+ path\s*=\s*/[^/\s]+/",
+        unless=(r"for fd\s*=\s*[012] path\s*=\s*/dev/",),
+    ),
+    of_limit(known_limits.HUGE_PAGES, "hugepages", ROOT),
     entry(
         "overlay-mount-id",
         "overlayfs",
@@ -97,7 +125,8 @@ FILES: tuple[Entry, ...] = (
         TERMINAL,
         "A mapped file belongs to a mount that mountinfo does not list; a bug of Ubuntu's overlayfs patch does that.",
         "Boot a kernel with the fix (5.8.0-16.17 or later, or a mainline kernel) on the node where it was dumped.",
-        r"can't lookup mount\s*=\s*-?\d+ for fd",
+        r"can't lookup mount\s*=\s*-?\d+ for fd\s*=\s*-\d+ path\s*=\s*/",
+        unless=(r"path\s*=\s*/(?:anon_hugepage|memfd:|SYSV|dev/zero|i915)", r"\(deleted\)"),
     ),
     entry(
         "inotify-limit",
@@ -137,8 +166,9 @@ FILES: tuple[Entry, ...] = (
         ROOT,
         TERMINAL,
         "The process uses io_uring, which CRIU cannot dump.",
-        "Switch io_uring off in the application or its runtime (USE_LIBUV=0 for PyTorch's TCPStore, UV_USE_IO_URING=0 "
-        "for what else uses libuv, as Node.js) and start it anew.",
+        "Start it anew where io_uring is switched off: under a seccomp profile that refuses it (the default one of "
+        "containerd 2.0 and later), with sysctl kernel.io_uring_disabled=2 on the node (Linux 6.6), or by an option of "
+        "its own (USE_LIBUV=0 for PyTorch's TCPStore, except torchrun's; UV_USE_IO_URING=0 for libuv before 1.49).",
         r"anon_inode:\[io_uring\]",
     ),
     entry(
@@ -188,6 +218,7 @@ FILES: tuple[Entry, ...] = (
         "A file of the checkpoint may not be opened: its permissions, or SELinux or AppArmor, forbid it.",
         "Compare owner, mode and security label of the path with the checkpoint's node; see the audit log.",
         r"can't open file \S+(?: on restore)?: (?:permission denied|operation not permitted)",
+        sources="files-reg",
     ),
     entry(
         "file-missing",
@@ -198,6 +229,7 @@ FILES: tuple[Entry, ...] = (
         "Restore with the checkpoint's writable layer, and map the volume that held the file in `mounts`.",
         r"can't open file \S+(?: on restore)?: no such file",
         r"can't open mapped \[.*no such file",
+        sources="files-reg",
     ),
     entry(
         "images-version",
@@ -211,7 +243,7 @@ FILES: tuple[Entry, ...] = (
         r"too old image, no longer supported",
         r"not supported images version",
         r"images (?:corrupted|currupted) or too old",
-        r"unknown image format",
+        r"^unknown image format$",
     ),
     entry(
         "images-parent-missing",
@@ -233,9 +265,9 @@ FILES: tuple[Entry, ...] = (
         "An image file of the checkpoint ends too early or is damaged.",
         "Stage the checkpoint again so that its digest is verified; if it fails again, take a new checkpoint.",
         r"img trimmed \d+",
-        r"unexpected EOF",
+        r"^unexpected EOF",
         r"image corrupted on pid",
-        r"image corruption",
+        r"^image corruption",
         r"failed unpacking object",
         r"read -?\d+ bytes while \d+ expected",
         r"reached EOF unexpectedly",
@@ -253,9 +285,10 @@ FILES: tuple[Entry, ...] = (
         r"descriptors\.json: no such file",
         r"couldn't open image dir",
         r"invalid directory to restore checkpoint",
-        r"can't open images directory",
+        r"can't open images directory: no such file",
         r"\S+\.img:? .*no such file",
         r"can't open dir \S*: no such file",
+        sources="image crtools cr-service cr-restore util protobuf pagemap img-streamer",
     ),
     entry(
         "disk-full",
@@ -264,8 +297,15 @@ FILES: tuple[Entry, ...] = (
         RETRYABLE,
         "A file system on the way (images, work directory, logs, snapshot or tmpfs) is full.",
         "Free space or put `staging_dir` on a larger disk, and keep CRIU's verbosity low.",
-        r"^(?!.*(?:cgroup|cpuset|\bcg: |inotify|add watch)).*"
         r"(?:no space left on device|\bENOSPC\b|disk quota exceeded)",
+        # The kernel says the same of other things that are used up.
+        unless=(
+            r"cgroup|cpuset|inotify|fanotify|add watch|namespace|unshare|\bclone\b|\bfork|\bshm|\bsem|\bmsg|ptmx|"
+            r"\bpts\b|"
+            r"\bbpf|\bioctl|\blocks?\b|\bsocket|\b[gs]etsockopt",
+        ),
+        sources="page-xfer page-pipe pagemap protobuf image img-streamer bfd files-reg filesystems util mem memfd "
+        "shmem pipes sk-queue log stats cr-dump cr-restore cr-service tar",
     ),
     entry(
         "tty-peer-missing",
@@ -273,8 +313,8 @@ FILES: tuple[Entry, ...] = (
         ROOT,
         TERMINAL,
         "A process holds one end of a terminal whose other end is outside of the container.",
-        "Start the workload without a terminal, or set `criu.shell_job` for the capture and put `shell-job` into "
-        "`criu.extra` for the restore.",
+        "Give the container a terminal of its own (`terminal` in its spec), or start the workload without one; "
+        "`criu.shell_job` for the capture and `shell-job` in `criu.extra` for the restore take it over all the same.",
         r"found slave peer index",
         r"found dangling tty",
         r"task attached to shell terminal",
@@ -292,6 +332,28 @@ FILES: tuple[Entry, ...] = (
         r"tty: .*unable to open \S+ with specified index",
         r"can't open (?:master|slave) (?:pty|tty)",
         r"can't set sid on terminal",
+        sources="tty util restorer",
+    ),
+    entry(
+        "tty-master-outside",
+        "terminal",
+        ROOT,
+        TERMINAL,
+        "The other end of the container's terminal is outside of the container, and the runtime did not tell CRIU of "
+        "it "
+        "(orphan-pts-master).",
+        "Start the workload without a terminal, or use a runc that tells it (fix 1355; each release of 1.0 and later).",
+        r"unable to find a master for ",
+    ),
+    entry(
+        "tty-group",
+        "terminal",
+        LIKELY,
+        TERMINAL,
+        "The restore is to take over the caller's terminal (shell-job), which is not the controlling terminal of its "
+        "session.",
+        "Take `shell-job` out of `criu.extra` and `terminal` out of the spec, or use a criu-ns with the fix 1922.",
+        r"failed to set group \d+ on \d+: inappropriate ioctl",
     ),
     entry(
         "file-lock-dump",
@@ -310,7 +372,7 @@ FILES: tuple[Entry, ...] = (
         "A file lock of the checkpoint cannot be taken, probably because another process holds it.",
         "End what holds the lock (often the original workload on a shared volume), then restore again.",
         r"can(?:no| no|')t set (?:flock|posix lock|ofd lock|lease)",
-        r"unknown file lock style",
+        unless=(r": (?!resource temporarily|device or resource|operation would)[A-Z][a-z ]+$",),
     ),
 )
 
@@ -335,6 +397,15 @@ MOUNTS: tuple[Entry, ...] = (
         "The restore has to write to a file system that is mounted read-only.",
         "Make the mapped source writable, or mount it as it was at the time of the checkpoint.",
         r"read-only file system",
+        # Not another program's, as a shell's.
+        unless=(
+            r"^(?!mnt|tar)[a-z]\w*: ",
+            r"cgroup|/proc/|/sys/|sysctl",
+            # Where images and logs are kept is no mount of the container.
+            r"\.(?:json|img|log)\b",
+        ),
+        sources="files-reg files mount mount-v2 filesystems util sk-unix tar",
+        where=("restore",),
     ),
     entry(
         "mount-option-refused",
@@ -354,12 +425,13 @@ MOUNTS: tuple[Entry, ...] = (
         TERMINAL,
         "A mount of the checkpoint finds no place or source now: the container's mounts are not those "
         "of the checkpoint.",
-        "Compare the mounts with the checkpoint's and name old and new source in `mounts`, or take a new checkpoint.",
+        "Compare the mounts with the checkpoint's; of a bind mount name old and new source in `mounts`, else take a "
+        "new checkpoint.",
         r"can't (?:bind-)?mount at .*no such file",
         r"can't bind-mount .*no such file",
         r"unable to statfs .*no such file",
         r"can't stat mountpoint .*no such file",
-        r"unable to (?:mkdir|create) mountpoint",
+        r"unable to (?:mkdir|create) mountpoint.*(?:no such file|not a directory|file exists)",
         r"can't mount at .*not a directory",
         r"unable to mount .*\(id=\d+\): no such file",
     ),
@@ -391,9 +463,8 @@ MOUNTS: tuple[Entry, ...] = (
         TERMINAL,
         "A mount could not be put in place; a bind source that is a symbolic link does that.",
         "Name the real path instead of the symbolic link as the source in `mounts`.",
-        r"failed to (?:cross-mntns )?move_mount",
-        r"failed to move mount \d+",
-        r"failed to open_tree",
+        r"failed to (?:cross-mntns )?(?:move_mount|move mount \d+|open_tree).*(?:not a directory|symbolic links|"
+        r"no such file)",
     ),
     entry(
         "mount-sharing",

@@ -32,7 +32,17 @@ GPU: tuple[Entry, ...] = (
         r"driver/library version mismatch",
         r"API mismatch: the ",
         r"CUDA_ERROR_SYSTEM_DRIVER_MISMATCH",
+    ),
+    entry(
+        "cuda-driver-too-old",
+        "cuda-driver-old",
+        ROOT,
+        TERMINAL,
+        "The NVIDIA driver is older than what is asked of it: checkpoints need 550, and all steps of one 570.",
+        "Install driver 570 or newer on this node.",
+        r"\binsufficient driver\b",
         r"CUDA driver version is insufficient",
+        r"cudaErrorInsufficientDriver",
     ),
     entry(
         "gpu-device-node-missing",
@@ -76,7 +86,7 @@ GPU: tuple[Entry, ...] = (
         "Drain the node and reset or replace the GPU before restoring anything on it.",
         r"GPU has fallen off the bus",
         r"GPU is lost",
-        r"NVRM: Xid \(.*\): (?:79|74|48)\b",
+        r"NVRM: Xid \(.*\): 79\b",
     ),
     entry(
         "cuda-device-map",
@@ -91,6 +101,32 @@ GPU: tuple[Entry, ...] = (
         r"cuCheckpointProcessRestore\W+.*(?:CUDA_ERROR_INVALID_VALUE|invalid argument)",
     ),
     of_limit(known_limits.PARTIAL_PASSTHROUGH, "cuda-gpu-index", LIKELY),
+    entry(
+        "cuda-toggle-denied",
+        "cuda-persistence",
+        LIKELY,
+        TERMINAL,
+        "The driver did not let cuda-checkpoint toggle the process: persistence mode is off on the GPU, or it did "
+        "not run "
+        "as root.",
+        "Switch persistence mode on (`nvidia-smi -pm 1`, or nvidia-persistenced), and run it as root.",
+        r'error toggling CUDA in process ID \d+: "?operation not permitted',
+    ),
+    entry(
+        "cuda-device-node-lost",
+        "cuda-gpu-index",
+        LIKELY,
+        TERMINAL,
+        "The driver does not support the operation on what it found: after a restore on another GPU, the node of "
+        "that GPU "
+        "in the container's /dev is a plain file or is not there; without one, the GPU or platform has no checkpoints.",
+        "Look at the container's /dev/nvidia* (a device, of the GPU's numbers?); make the new GPU's node, or restore "
+        "on the "
+        "same index; the driver has to be 570 or newer.",
+        r"CUDA_ERROR_NOT_SUPPORTED",
+        r"cuCheckpointProcessRestore\W+.*-> 801\b",
+        unless=(r"cuCheckpointProcess(?!Restore)\w",),
+    ),
     entry(
         "cuda-restore-memory",
         "cuda-memory",
@@ -108,8 +144,7 @@ GPU: tuple[Entry, ...] = (
         TERMINAL,
         "The driver says that it does not support this checkpoint operation on this GPU or platform.",
         "Use a discrete GPU on x86-64 with driver 570 or newer, or a driver release that adds the platform.",
-        r"CUDA_ERROR_NOT_SUPPORTED",
-        r"cuCheckpointProcess\w+\W+.*-> 801\b",
+        r"cuCheckpointProcess(?!Restore)\w+\W+.*(?:CUDA_ERROR_NOT_SUPPORTED|-> 801\b)",
         r'could not (?:lock|checkpoint|restore|unlock) on process ID \d+: "?operation not supported"?$',
     ),
     entry(
@@ -181,6 +216,17 @@ GPU: tuple[Entry, ...] = (
         r"unknown CUDA state: ",
     ),
     entry(
+        "cuda-frozen-task",
+        "cuda-hang",
+        LIKELY,
+        RETRYABLE,
+        "cuda-checkpoint did not come back in time: with several CUDA processes, one of them was frozen before all "
+        "of them "
+        "were locked.",
+        "Use CRIU 4.1 or newer, or have the processes suspended before the dump, as our captures do.",
+        r"unable to read output of cuda-checkpoint: interrupted system call",
+    ),
+    entry(
         "cuda-unlock-failed",
         "cuda-state",
         LIKELY,
@@ -199,8 +245,8 @@ GPU: tuple[Entry, ...] = (
         RETRYABLE,
         "The CUDA process could not be locked in time; work on the GPU was probably still running.",
         "Try again with a longer timeout, at a moment when the process runs no long kernels or collectives.",
-        r"PAUSE_DEVICES failed",
-        r"could not lock on process ID",
+        r"PAUSE_DEVICES failed with\s*(?:$|.*(?:not ready|tim(?:e|ed) ?out|busy))",
+        r"could not lock on process ID \d+:.*(?:not ready|tim(?:e|ed) ?out|busy)",
         r"CUDA_ERROR_NOT_READY",
     ),
     entry(
@@ -247,9 +293,9 @@ GPU: tuple[Entry, ...] = (
         UNKNOWN,
         "A CUDA checkpoint or restore operation failed for a reason that the line leaves open.",
         "Read the text after the colon in the evidence, the processes' states, and the kernel log for NVRM messages.",
-        r"CHECKPOINT_DEVICES failed",
+        r"(?:CHECKPOINT|PAUSE)_DEVICES failed",
         r"RESUME_DEVICES RESTORE failed",
-        r"could not (?:checkpoint|restore) on process ID \d+",
+        r"could not (?:lock|checkpoint|restore) on process ID \d+",
         r"failed to launch cuda-checkpoint",
         r"cuda-checkpoint (?:unexpectedly signaled|exited improperly)",
         r"failed to get CUDA state for PID",

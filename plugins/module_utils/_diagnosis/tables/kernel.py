@@ -7,7 +7,8 @@
 from __future__ import annotations
 
 from ..._core.errors import RETRYABLE, TERMINAL, UNKNOWN
-from ..entry import GENERIC, LIKELY, ROOT, SYMPTOM, Entry, entry
+from ..._criu import known_limits
+from ..entry import GENERIC, LIKELY, ROOT, SYMPTOM, Entry, entry, of_limit
 
 KERNEL: tuple[Entry, ...] = (
     entry(
@@ -15,10 +16,13 @@ KERNEL: tuple[Entry, ...] = (
         "permission",
         LIKELY,
         TERMINAL,
-        "CRIU was not allowed to trace a process of the container.",
-        "See that no debugger is attached, and that no security module or kernel.yama.ptrace_scope=3 forbids tracing.",
-        r"(?:seize|attach to|interrupt|ptrace)\b.*: operation not permitted",
-        r"suspending seccomp failed",
+        "CRIU was not allowed to trace a process of the container: it lacks a capability, or something forbids "
+        "tracing.",
+        "Run CRIU as root with all capabilities (within a container CAP_SYS_PTRACE and CAP_CHECKPOINT_RESTORE at "
+        "least); see "
+        "that no debugger is attached, and that no security module or kernel.yama.ptrace_scope=3 forbids tracing.",
+        r"^(?:SEIZE \d+|can't (?:seize|attach to|interrupt)\b|unable to (?:seize|attach to|interrupt) |ptrace\b).*"
+        r"(?:: |\()operation not permitted",
     ),
     entry(
         "lsm-transport-socket",
@@ -54,10 +58,33 @@ KERNEL: tuple[Entry, ...] = (
         "A seccomp filter of the process could not be saved or put back.",
         "Use a kernel with seccomp checkpoint support (CONFIG_CHECKPOINT_RESTORE, "
         "CONFIG_SECCOMP_FILTER) and CAP_SYS_ADMIN.",
-        r"seccomp: \S+ returned -?\d+",
+        r"seccomp: \S*(?:SECCOMP_SET_MODE_\w+|PR_SET_SECCOMP) returned -?\d+",
         r"can't fetch (?:seccomp )?(?:filter|metadata)",
         r"dumping seccomp filters not supported",
-        r"failed to suspend seccomp",
+        r"(?:failed to suspend|suspending) seccomp",
+    ),
+    of_limit(known_limits.SECCOMP_FILTERS, "seccomp", ROOT),
+    of_limit(known_limits.TIMER_THREADS, "timers", LIKELY),
+    of_limit(known_limits.XSAVE_AREA, "cpu-isa", LIKELY),
+    entry(
+        "proc-children-missing",
+        "kernel-feature",
+        LIKELY,
+        TERMINAL,
+        "The kernel does not list the children of a task: it was built without CONFIG_PROC_CHILDREN.",
+        "Boot a kernel with CONFIG_PROC_CHILDREN and CONFIG_CHECKPOINT_RESTORE.",
+        r"can't open \S*/children on procfs: no such file",
+    ),
+    entry(
+        "memory-bounds-refused",
+        "kernel-feature",
+        LIKELY,
+        TERMINAL,
+        "The kernel refused to set the bounds of a process's memory again (PR_SET_MM); those of a static PIE "
+        "program, whose "
+        "heap begins below the end of its data, are refused.",
+        "Link the program as an ordinary one (no static PIE), or restore on a kernel without that check.",
+        r"prctl failed @\d+ with -22\b",
     ),
     entry(
         "capabilities",
@@ -108,9 +135,9 @@ KERNEL: tuple[Entry, ...] = (
     entry(
         "vdso",
         "kernel-feature",
-        ROOT,
+        LIKELY,
         TERMINAL,
-        "This CRIU does not cope with the vDSO of this kernel.",
+        "This CRIU does not cope with the vDSO of this kernel, or of the one that the checkpoint is of.",
         "Update CRIU (3.17 does not start on a 6.18 kernel, 4.1.1 does), or boot an older kernel.",
         r"vdso: .*(?:can't find|unexpected|second|not all|corrupted|bounds|obligated|mismatch)",
         r"compat vdso helper",
@@ -137,7 +164,7 @@ KERNEL: tuple[Entry, ...] = (
     entry(
         "criu-missing-features",
         "kernel-feature",
-        ROOT,
+        LIKELY,
         TERMINAL,
         "CRIU or the kernel lacks a feature that the restore asks for.",
         "Run `criu check --all` on the node; update CRIU, or boot a kernel with CONFIG_CHECKPOINT_RESTORE.",
@@ -145,10 +172,10 @@ KERNEL: tuple[Entry, ...] = (
         r"CRIU feature check failed",
         r"failed when initializing kerndat",
         r"could not initialize kernel features detection",
-        r"kernel doesn't support",
-        r"kernel reports more capabilities",
-        r"option isn't supported",
-        r"(?:time namespaces|feature|TCP_REPAIR\w*|UFFD|memfd) (?:is|are) not supported",
+        r"^kernel doesn't support",
+        r"kernel reports more capabilities than this CRIU",
+        r"^the TCP_REPAIR\w* option isn't supported",
+        r"(?:time namespaces|TCP_REPAIR\w*|UFFD|memfd) (?:is|are) not supported",
     ),
     entry(
         "criu-config",
@@ -159,7 +186,7 @@ KERNEL: tuple[Entry, ...] = (
         "Check `criu.extra` and the files in /etc/criu against the options of the CRIU version on the node.",
         r"unsupported configuration file format",
         r"criu: unrecognized option",
-        r"invalid (?:argument|value) for --",
+        r"^(?:criu: )?invalid (?:argument|value) for --",
         r"unknown cgroups mode",
         r"invalid server address",
         r"deprecated functionality \(.*rejected",
@@ -199,13 +226,26 @@ KERNEL: tuple[Entry, ...] = (
         r"escaped/closed fd descriptor",
     ),
     entry(
+        "time-namespace-of-exec",
+        "time-namespace",
+        ROOT,
+        TERMINAL,
+        "CRIU gives a restored container a time namespace of its own, which a process that was started in it since "
+        "(exec) "
+        "is not in; so there are two, and CRIU takes no nested one.",
+        "Update runc to 1.3 or newer (fix 4696), restore the container anew, or end what exec started before the "
+        "capture.",
+        r"can't dump nested time namespace",
+        r"can't make timens id",
+    ),
+    entry(
         "namespace-nested",
         "namespace",
         ROOT,
         TERMINAL,
         "A process has a namespace of its own, of a kind that CRIU does not take within a container.",
         "Run it without (a browser's --no-sandbox, no unshare or bubblewrap), or end it before the checkpoint.",
-        r"can't dump nested \w+ namespace",
+        r"can't dump nested (?!time\b)\w+ namespace",
         r"unable to dump more than one netns",
     ),
     entry(

@@ -42,6 +42,19 @@ NETWORK: tuple[Entry, ...] = (
         r"another app is currently holding the xtables lock",
     ),
     entry(
+        "nftables-inet",
+        "nftables",
+        LIKELY,
+        TERMINAL,
+        "The kernel refused a rule of nftables; one without CONFIG_NF_TABLES_INET knows no tables of the family "
+        "inet, and "
+        "CRIU asks for one.",
+        "Boot a kernel with CONFIG_NF_TABLES_INET, or put `network-lock=iptables` into the capture's `criu.extra` "
+        "(CRIU "
+        "4.0 or newer).",
+        r"could not process rule: operation not supported",
+    ),
+    entry(
         "iptables-module",
         "kernel-feature",
         ROOT,
@@ -50,9 +63,8 @@ NETWORK: tuple[Entry, ...] = (
         "Load the netfilter modules (xt_mark, ip_tables), or put `network-lock=nftables` into the capture's "
         "`criu.extra`.",
         r"can't initialize ip6?tables table",
-        r"table does not exist",
-        r"couldn't load (?:match|target)",
-        r"no chain/target/match by that name",
+        r"couldn't load (?:match|target) [`']",
+        r"ip6?tables.*no chain/target/match by that name",
     ),
     entry(
         "iptables-second-restore",
@@ -61,9 +73,11 @@ NETWORK: tuple[Entry, ...] = (
         TERMINAL,
         "The rule that locked a connection is not there to be removed; restoring the same checkpoint a "
         "second time in this network namespace does that.",
-        "Restore in a fresh network namespace (`network`), or put the lock rule back before the restore.",
-        r"iptables: bad rule",
+        "Restore it with `criu.tcp: close`, or put the lock rule back before the restore; a container of a network "
+        "namespace given by path can also be restored in a fresh one (`network`).",
+        # iptables' own "Bad rule" stands in the log of each good dump too.
         r"iptables configuration failed",
+        where=("restore",),
     ),
     entry(
         "iptables-lock-failed",
@@ -92,11 +106,22 @@ NETWORK: tuple[Entry, ...] = (
         ROOT,
         TERMINAL,
         "The network namespace that the spec or the checkpoint names does not exist.",
-        "Set `network` to `none`, `host`, or the path of a namespace that exists.",
+        "Set `network` to the path of a namespace that exists, or make it.",
         r"requested network namespace \S+ does not exist",
         r"unable to find an external netns",
-        r"/(?:proc/\d+/ns|run/netns|var/run/netns)/\S+:? .*no such file",
-        r"lstat /proc/\d+/ns/\w+: no such file",
+        r"/(?:proc/\d+/ns/net|run/netns/\S+|var/run/netns/\S+?):? .*no such file",
+        sources="namespaces net files-reg",
+    ),
+    entry(
+        "namespace-gone",
+        "namespace",
+        ROOT,
+        TERMINAL,
+        "A namespace that the spec gives by the path of a process does not exist: the process has ended, mostly with "
+        "its "
+        "pod.",
+        "Take the checkpoint of a container with a namespace of its own, or restore while that process lives.",
+        r"/proc/\d+/ns/(?!net\b)\w+: no such file",
     ),
     entry(
         "net-link-exists",
@@ -104,8 +129,9 @@ NETWORK: tuple[Entry, ...] = (
         ROOT,
         TERMINAL,
         "The network namespace already has a device of the checkpoint, and CRIU tried to create it again.",
-        "Restore into an empty network namespace, or let the network be external (`network`), so that "
-        "CRIU makes no devices.",
+        "Capture it anew with `criu.empty_namespaces: [network]`, or in a network namespace given by path, so that "
+        "CRIU "
+        "makes no devices; let no hook of the spec make them either.",
         r"can(?:'| )?(?:no)?t restore link",
         r"unable to restore network links",
         also=(r"ERROR -17 reported by netlink",),
@@ -116,7 +142,8 @@ NETWORK: tuple[Entry, ...] = (
         LIKELY,
         TERMINAL,
         "A network device of the checkpoint could not be made again.",
-        "Capture it anew with criu.empty_namespaces: [network], or in a network namespace given by path, so that CRIU "
+        "Capture it anew with `criu.empty_namespaces: [network]`, or in a network namespace given by path, so that "
+        "CRIU "
         "makes no devices.",
         r"can(?:'| )?(?:no)?t restore link",
         r"unable to restore network links",
@@ -185,6 +212,7 @@ NETWORK: tuple[Entry, ...] = (
         r"can't turn TCP repair mode",
         r"failed to (?:un)?lock TCP connection",
         r"unable to set TCP_REPAIR",
+        sources="sk-tcp sk-inet soccr net restorer",
     ),
     entry(
         "address-in-use",
@@ -192,10 +220,33 @@ NETWORK: tuple[Entry, ...] = (
         ROOT,
         RETRYABLE,
         "An address or port of the checkpoint is already in use in this network namespace.",
-        "Stop what listens there (often the original workload), or restore in a network namespace of "
-        "its own (`network`).",
+        "Stop what listens there (often the original workload), or, for a container of a network namespace given by "
+        "path, restore in another one (`network`).",
         r"can't (?:bind|listen on|connect) .*address already in use",
-        r"can't listen on a socket: ",
+        sources="sk-inet sk-tcp sk-unix sockets util",
+    ),
+    entry(
+        "tcp-ports-in-use",
+        "tcp",
+        LIKELY,
+        RETRYABLE,
+        "A connection of the checkpoint cannot be had again: its pair of addresses and ports is in use by another "
+        "process, "
+        "or its own address is not there any more.",
+        "Look for it with ss -tnp and end what has it (often the original workload), or restore with `criu.tcp: "
+        "close`.",
+        r"can't connect inet socket back: cannot assign requested address",
+    ),
+    entry(
+        "tcp-address-changed",
+        "tcp",
+        LIKELY,
+        TERMINAL,
+        "A connection of the checkpoint cannot be had again: this network namespace has another address than the one "
+        "that "
+        "the connection was made with.",
+        "Restore where the old address is, or with `criu.tcp: close`, which drops the connections.",
+        r"can't connect inet socket back: invalid argument",
     ),
     entry(
         "address-missing",
@@ -203,9 +254,10 @@ NETWORK: tuple[Entry, ...] = (
         ROOT,
         TERMINAL,
         "An address or network device that a socket was bound to does not exist in this network namespace.",
-        "Restore in a network namespace that has the old address (`network`), or close connections with "
-        "`criu.tcp: close`.",
-        r"can't (?:bind|connect) .*(?:cannot assign requested address|no such device)",
+        "Close connections with `criu.tcp: close`. A socket that listens needs its address: a container of a network "
+        "namespace given by path is restored in one that has it (`network`), one with a network of its own gets none "
+        "back.",
+        r"can't (?:bind|connect (?!inet socket back)).*(?:cannot assign requested address|no such device)",
         r"couldn't find if(?:index|name) for",
         r"can't connect inet socket back: (?:network is unreachable|no route to host)",
     ),
@@ -243,8 +295,9 @@ NETWORK: tuple[Entry, ...] = (
         TERMINAL,
         "A unix socket of the checkpoint cannot be bound at its path: the path is taken, or its directory is missing.",
         "Remove the stale socket file, or map the directory that held it in `mounts`.",
-        r"can't bind (?:on socket )?id \S+ ino \d+ addr",
-        r"ghost: can't (?:bind|access|create|rename)",
+        r"can't bind (?:on socket )?id \S+ ino \d+ addr.*(?:address already in use|no such file|not a directory|"
+        r"file exists)",
+        r"ghost: can't (?:bind|access|create|rename).*(?:already in use|no such file|not a directory|file exists)",
     ),
     of_limit(known_limits.INET_SOCKET_OPTIONS, "version-mismatch", ROOT),
     entry(

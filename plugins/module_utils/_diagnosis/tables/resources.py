@@ -51,6 +51,54 @@ RESOURCES: tuple[Entry, ...] = (
         r"no cg_controller_entry found",
     ),
     entry(
+        "cgroup-unified",
+        "cgroup",
+        LIKELY,
+        TERMINAL,
+        "The container's group in the unified hierarchy of a hybrid node is not there: CRIU before 3.16 does not "
+        "make it "
+        "again.",
+        "Install CRIU 3.16 or newer, and restore the container anew.",
+        r"cgroup/unified/\S+: no such file",
+    ),
+    entry(
+        "cgroup-systemd-missing",
+        "cgroup",
+        ROOT,
+        TERMINAL,
+        "The checkpoint's runtime options ask for systemd's cgroup driver, and systemd does not run on this node.",
+        "Restore it on a node that runs systemd.",
+        r"systemd not running on this host",
+    ),
+    entry(
+        "cgroup-cpus-absent",
+        "cgroup",
+        ROOT,
+        TERMINAL,
+        "The spec pins the container to CPUs or memory nodes that this node, or the group above, does not have.",
+        "Restore it with `limits: fit`, which leaves them out where the node has none, or on a node that has them.",
+        r"cpuset\.(?:cpus|mems)\b.*(?:numerical result out of range|invalid argument)",
+    ),
+    entry(
+        "cgroup-huge-pages-absent",
+        "cgroup",
+        ROOT,
+        TERMINAL,
+        "The spec limits huge pages of a size that this node does not have.",
+        "Restore it with `limits: fit`, which leaves these limits out, or on a node that has them.",
+        r"cannot set hugetlb limit",
+        r"/hugetlb\.\w+\.(?:max|limit_in_bytes|rsvd\.\w+): no such file",
+    ),
+    entry(
+        "cgroup-block-device-absent",
+        "cgroup",
+        ROOT,
+        TERMINAL,
+        "The spec limits input and output of a block device that this node does not have under these numbers.",
+        "Restore it with `limits: fit`, which leaves these limits out, or on a node that has it.",
+        r"(?:/(?:io\.(?:max|weight|bfq\.weight)|blkio\.[\w.]+)\b|blkio).*no such device",
+    ),
+    entry(
         "cgroup-unseizable",
         "cgroup",
         LIKELY,
@@ -117,12 +165,24 @@ RESOURCES: tuple[Entry, ...] = (
         "memory",
         ROOT,
         RETRYABLE,
-        "The kernel's OOM killer ended a process of the restore.",
+        "The kernel's OOM killer ended a process at that time.",
         "Raise the container's memory limit, or free memory on the node.",
         r"out of memory: kill",
         r"oom-kill:",
         r"memory cgroup out of memory",
         r"oom_reaper: ",
+    ),
+    entry(
+        "huge-pages-in-parent",
+        "hugepages",
+        LIKELY,
+        TERMINAL,
+        "Huge pages lie in the parent of an incremental checkpoint, from where CRIU's restorer cannot read them: it "
+        "reads "
+        "nothing, without end.",
+        "Take one full checkpoint, without a pre-dump, or take it with a CRIU that has the fix 1875.",
+        r"`- returned 0$",
+        also=(r"preadv 0x\w+:\d+\.\.\.",),
     ),
     entry(
         "memory-overcommit",
@@ -159,6 +219,12 @@ RESOURCES: tuple[Entry, ...] = (
         r"unable to map ANON_VMA: cannot allocate",
         r"unable to reserve memory \(\d+ bytes",
         r"cannot allocate memory",
+        # Limits and lists of the kernel that are full say the same.
+        unless=(
+            r"max_map_count|memlock|\bbpf|seccomp|nftables|iptables|huge|\baio|io_setup|timer|\bsocket|keyring|\bmq_",
+        ),
+        sources="mem shmem memfd cr-restore restorer rst-malloc pagemap page-pipe util xmalloc cr-dump pstree infect "
+        "parasite-syscall",
     ),
     entry(
         "predump-open-files",
@@ -177,6 +243,7 @@ RESOURCES: tuple[Entry, ...] = (
         "The limit of open files was reached.",
         "Raise LimitNOFILE of the containerd service and fs.file-max on the node.",
         r"too many open files",
+        unless=(r"inotify|fanotify|io_uring|epoll_ctl",),
     ),
     entry(
         "rlimit-denied",
@@ -185,8 +252,8 @@ RESOURCES: tuple[Entry, ...] = (
         TERMINAL,
         "A resource limit of the container is above what this node allows to set.",
         "Run containerd with CAP_SYS_RESOURCE, or start the workload with lower limits (ulimits).",
-        r"error setting rlimits?\b",
-        r"can't setup RLIMIT_NOFILE",
+        r"error setting rlimits?\b.*operation not permitted",
+        r"can't setup RLIMIT_NOFILE.*operation not permitted",
         r"can't restore cur > max",
     ),
     entry(
@@ -196,9 +263,7 @@ RESOURCES: tuple[Entry, ...] = (
         TERMINAL,
         "An asynchronous I/O ring could not be made again; the node's limit fs.aio-max-nr may be used up.",
         "Raise fs.aio-max-nr on the node.",
-        r"ring setup failed with",
-        r"can't submit aio iocbs",
-        r"ring remap failed",
+        r"ring setup failed with -11\b",
     ),
     entry(
         "pids-limit",

@@ -73,6 +73,68 @@ RUNTIME: tuple[Entry, ...] = (
         r"missing parent \S+ bucket",
     ),
     entry(
+        "base-image-unnamed",
+        "containerd-image",
+        ROOT,
+        TERMINAL,
+        "The checkpoint names its base image by an id only, which no registry knows.",
+        "Have the base image on this node before the restore, and start the original container by the image's full "
+        "name.",
+        r"failed to pull checkpoint base image (?:sha256:)?[0-9a-f]{12,}",
+    ),
+    entry(
+        "rootfs-other-image",
+        "changed-file",
+        LIKELY,
+        TERMINAL,
+        "What the container had written does not fit the root file system here: it is of another image than the "
+        "checkpoint's, or a mount lies where a directory is to be.",
+        "Restore onto the exact image of the checkpoint (same digest).",
+        r"tar: \S+: cannot \w+: invalid cross-device link",
+    ),
+    entry(
+        "task-created-left",
+        "containerd-task",
+        LIKELY,
+        TERMINAL,
+        "A failed restore has left its task in the state CREATED, without a process, and this containerd does not "
+        "delete "
+        "such a task.",
+        "Update containerd (fix 7787), or end the task's shim and delete the task then; removal with this collection "
+        "does "
+        "that.",
+        r"task must be stopped before deletion: created",
+    ),
+    entry(
+        "tty-detached",
+        "terminal",
+        ROOT,
+        TERMINAL,
+        "The container has a terminal (`terminal` in its spec), and it was to be restored without anybody who takes "
+        "it.",
+        "Restore it with this collection, which takes the terminal's output, or take the checkpoint of a container "
+        "without one.",
+        r"cannot allocate tty if runc will detach",
+    ),
+    entry(
+        "podman-log-missing",
+        "runtime-config",
+        ROOT,
+        TERMINAL,
+        "Podman packs the container's log into the checkpoint, and a container with the log driver none has no log.",
+        "Use a Podman with the fix 11977, or run the container with a log driver that writes a file.",
+        r"/userdata/ctr\.log: no such file",
+    ),
+    entry(
+        "runtime-program-missing",
+        "runtime-config",
+        ROOT,
+        TERMINAL,
+        "The runtime's own program, which the checkpoint's runtime options name, is not on this node.",
+        "Install it at that path, or restore on a node that has it there.",
+        r"fork/exec (?!\S*criu\b)/\S+: no such file",
+    ),
+    entry(
         "docker-init-pid",
         "docker",
         LIKELY,
@@ -193,9 +255,8 @@ RUNTIME: tuple[Entry, ...] = (
         RETRYABLE,
         "containerd did not answer on its socket.",
         "Check that containerd runs and `address` names its socket, then repeat.",
-        r"containerd\.sock: connect: ",
-        r"code = Unavailable",
-        r"transport is closing",
+        r"containerd\.sock\S*: connect: ",
+        r"code = Unavailable.*containerd",
     ),
     entry(
         "shim-gone",
@@ -216,5 +277,6 @@ RUNTIME: tuple[Entry, ...] = (
         "Look at the object's state, then repeat with a longer `timeout`.",
         r"context deadline exceeded",
         r"DeadlineExceeded",
+        unless=(r"https?:|\bdial\b|lookup|\bpull|registry|etcd|probe|webhook|kubelet|\bnode\b",),
     ),
 )
