@@ -10,22 +10,38 @@ Whatever fails, the workload goes on; and what a killed run has left stopped, th
 
 from __future__ import annotations
 
+import contextlib
+import os
 import time
 from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
 
-from .._checkpoint import reader as checkpoint_reader
+from .._checkpoint import reader as checkpoint_reader, staged as staged_checkpoint
 from .._containerd import containers, content, images, task_removal, tasks
 from .._containerd.client import Client
 from .._containerd.tasks import Task
 from .._core.errors import ConflictError, InputError, RestoreError
 from .._host import run_lock
-from . import mark as capture_mark, needs, preflight, recovery, settle, signals as capture_signals, survivors
+from . import (
+    complete as steps,
+    mark as capture_mark,
+    needs,
+    parked,
+    prediction,
+    preflight,
+    rates,
+    recovery,
+    settle,
+    signals as capture_signals,
+    survivors,
+)
 from .mark import Mark
-from .params import PAUSED, RUNNING, STOPPED, CaptureParams, CaptureResult
+from .params import NODE, PAUSED, RUNNING, STOPPED, CaptureParams, CaptureResult
+from .prediction import Load, Sample
 from .preflight import Subject
 from .run import Capture
+from .signals import DeferredSignals
 
 
 @dataclass(frozen=True)
@@ -45,21 +61,26 @@ class Plan:
     result: CaptureResult
     #: What is captured; None where the checkpoint is there, or where the task has to be resumed before it can be asked.
     subject: Subject | None = None
+    #: The checkpoint that is there lives on the node, and its image is wanted.
+    unwritten: checkpoint_reader.Checkpoint | None = None
 
 
-def captured(client: Client, params: CaptureParams, check: bool) -> CaptureResult:
+def captured(client: Client, params: CaptureParams, check: bool, noted: DeferredSignals | None = None) -> CaptureResult:
     """Have a checkpoint image of that name, taken from the container.
 
-    Raises InputError (``container_absent``, ``task_not_running``, ``snapshot_absent``, ``no_cuda_processes``),
+    ``noted``: signals that somebody else defers, where several are captured at once.
+
+    Raises InputError (``container_absent``, ``task_not_running``, ``snapshot_absent``, ``no_cuda_processes``,
+    ``node_checkpoint_gone``),
     ConflictError (``checkpoint_name_taken``, ``container_not_ours``, ``busy``, ``capture_busy``, ``capture_held``,
-    ``task_paused``, ``base_image_moved``), NodeError (what the preflight finds), RestoreError (``criu_dump_failed``,
-    ``checkpoint_timeout``, ``capture_interrupted``) and what CUDA's step raises.
+    ``workload_parked``, ``task_paused``, ``base_image_moved``), NodeError (what the preflight finds), RestoreError
+    (``criu_dump_failed``, ``checkpoint_timeout``, ``capture_interrupted``) and what CUDA's step raises.
     """
-    place = (params.marks_root, client.namespace, params.container_id)
     if check:
-        earlier = _earlier(client, params, capture_mark.peek(*place))
-        return plan(client, params, earlier, resumed=False).result
+        return foretold(client, params).result
+    place = (params.marks_root, client.namespace, params.container_id)
     with ExitStack() as stack:
+        client.track.phase("preflight")
         what = "containerd_checkpoint"
         stack.enter_context(run_lock.changing(client.namespace, params.container_id, what, client.busy_seconds))
         mark_file = stack.enter_context(capture_mark.locked(*place))
@@ -81,11 +102,36 @@ def captured(client: Client, params: CaptureParams, check: bool) -> CaptureResul
         result.warnings += told
         if planned.subject is not None:
             result.seconds["preflight"] = round(time.monotonic() - begun, 3)
-            with capture_signals.deferred(params.container_id) as signals:
+            client.track.expect(result.predicted["total"])
+            with contextlib.nullcontext(noted) if noted else capture_signals.deferred(params.container_id) as signals:
                 Capture(client, params, planned.subject, mark_file, result, signals).run()
+            if params.node_first and params.store != NODE:
+                # The workload has ended, and nothing waits for this.
+                _complete(client, params, checkpoint_reader.load(client, params.name), result)
             result.seconds["total"] = round(time.monotonic() - begun, 3)
+            rates.note(params.rates_file, Sample.taken(_load(params, planned.subject), result.seconds))
             result.after = {"digest": result.digest}
+        elif planned.unwritten is not None:
+            _complete(client, params, planned.unwritten, result)
         return result
+
+
+def _complete(
+    client: Client, params: CaptureParams, checkpoint: checkpoint_reader.Checkpoint, result: CaptureResult
+) -> None:
+    try:
+        client.track.phase("write its image")
+        steps.complete(client, params, checkpoint, result)
+    except RestoreError as error:
+        error.details["checkpoint"] = {"name": checkpoint.name, "digest": checkpoint.digest}
+        error.remedy += f" The checkpoint {checkpoint.name} is complete on the node; the next run writes its image."
+        raise
+
+
+def foretold(client: Client, params: CaptureParams) -> Plan:
+    """What a run would do now, and nothing of it done. Raises as :func:`captured`."""
+    mark = capture_mark.peek(params.marks_root, client.namespace, params.container_id)
+    return plan(client, params, _earlier(client, params, mark), resumed=False)
 
 
 def plan(client: Client, params: CaptureParams, earlier: Earlier, resumed: bool) -> Plan:
@@ -101,8 +147,12 @@ def plan(client: Client, params: CaptureParams, earlier: Earlier, resumed: bool)
     image = images.get(client, params.name)
     found = _present(client, params, image)
     result.before = {"digest": image.target.digest if image else None}
-    if found is not None and (earlier.kept_paused is not None or not params.force):
+    stays = earlier.kept_paused is not None or not params.force
+    if found is not None and (stays or _is_cut_short(client, params, found)):
         _describe_present(client, params, earlier, found, result)
+        if found.on_node and params.store != NODE:
+            steps.foretell(result)
+            return Plan(result, unwritten=found)
         return Plan(result)
     if earlier.kept_paused is not None:
         # Its image is gone.
@@ -132,13 +182,29 @@ def plan(client: Client, params: CaptureParams, earlier: Earlier, resumed: bool)
     result.added_by_runtime = subject.edits.result()
     result.memory_volumes = [{"destination": one.destination, "used": one.used} for one in subject.memory_volumes]
     result.actions += _actions(params, subject)
+    result.predicted = prediction.predict(_load(params, subject), rates.load(params.rates_file)).result()
     return Plan(result, subject)
 
 
+def _load(params: CaptureParams, subject: Subject) -> Load:
+    return Load(
+        dump=subject.size.dump,
+        vram=subject.gpus.vram,
+        written=subject.size.written + subject.size.volumes,
+        goes_on=params.leave == RUNNING,
+        node_first=params.node_first,
+        completed=params.node_first and params.store != NODE,
+        concurrency=params.concurrency,
+    )
+
+
 def _earlier(client: Client, params: CaptureParams, mark: Mark | None) -> Earlier:
-    """Raises ConflictError ``capture_held`` where another capture than the wanted one keeps the workload paused."""
+    """Raises ConflictError ``capture_held`` where another capture than the wanted one keeps the workload paused,
+    ``workload_parked`` where it is parked."""
     if mark is None:
         return Earlier()
+    if parked.is_parked(tasks.get(client, params.container_id), mark, params.access.proc):
+        raise parked.refusal(params.container_id)
     if not settle.keeps_paused(client, params, mark):
         return Earlier(broken_off=mark)
     if params.leave != PAUSED or mark.name != params.name:
@@ -147,7 +213,10 @@ def _earlier(client: Client, params: CaptureParams, mark: Mark | None) -> Earlie
 
 
 def _present(client: Client, params: CaptureParams, image: images.Image | None) -> checkpoint_reader.Checkpoint | None:
-    """The complete checkpoint of that name and this container. Raises ConflictError ``checkpoint_name_taken``."""
+    """The complete checkpoint of that name and this container.
+
+    Raises ConflictError ``checkpoint_name_taken``, InputError ``node_checkpoint_gone``.
+    """
     if image is None:
         return None
     try:
@@ -156,8 +225,14 @@ def _present(client: Client, params: CaptureParams, image: images.Image | None) 
         found = None
     captured_from = (found.facts.container or None) if found else None
     if found is not None and captured_from == params.container_id:
-        whole = found.criu is not None and content.stat(client, found.criu.digest) is not None
-        return found if whole else None
+        if _is_whole(client, params, found):
+            return found
+        if found.on_node and not params.force:
+            # It may be whole below another directory, and what took its name would have that forgotten.
+            error = checkpoint_reader.gone(found, params.staging_dir)
+            error.remedy += " With force: true that replaces this checkpoint."
+            raise error
+        return None
     if params.force:
         return None
     raise ConflictError(
@@ -170,6 +245,19 @@ def _present(client: Client, params: CaptureParams, image: images.Image | None) 
     )
 
 
+def _is_whole(client: Client, params: CaptureParams, found: checkpoint_reader.Checkpoint) -> bool:
+    if found.on_node:
+        return staged_checkpoint.find(params.staging_dir, found.key) is not None
+    return found.criu is not None and content.stat(client, found.criu.digest) is not None
+
+
+def _is_cut_short(client: Client, params: CaptureParams, found: checkpoint_reader.Checkpoint) -> bool:
+    """Whether it waits for its image and there is no task any more that force could capture in its place."""
+    if not found.on_node or params.store == NODE:
+        return False
+    return not task_removal.is_live(tasks.get(client, params.container_id))
+
+
 def _describe_present(
     client: Client,
     params: CaptureParams,
@@ -180,6 +268,8 @@ def _describe_present(
     """Nothing is captured: the checkpoint is there."""
     result.digest = found.digest
     result.facts = found.facts
+    if found.on_node:
+        result.staged = os.path.join(params.staging_dir, found.key, staged_checkpoint.IMAGES)
     result.after = result.before
     settled = params.leave == RUNNING or earlier.kept_paused is not None
     if not settled and task_removal.is_live(tasks.get(client, params.container_id)):
@@ -219,10 +309,15 @@ def _actions(params: CaptureParams, subject: Subject) -> list[str]:
         pids = ", ".join(str(fork.process.pid) for fork in subject.gpus.forks)
         actions.append(f"take what process {pids} inherited of a CUDA process away from it")
     actions.append(f"pause the task (pid {subject.task.pid}) and dump it")
-    if params.leave != RUNNING:
-        actions.append("write the image" + (", then end the task" if params.leave == STOPPED else ""))
+    kept = "keep the dump as the checkpoint" if params.node_first else "write the image"
+    if params.leave == STOPPED:
+        actions += [f"{kept}, then end the task"]
+        later = params.node_first and params.store != NODE
+        actions += ["write the image from the checkpoint on the node"] if later else []
+    elif params.leave == PAUSED:
+        actions.append(kept)
     else:
         actions.append("resume the task" + (" and give its CUDA processes their memory back" if suspend else ""))
         actions += [params.after_capture.action()] if params.after_capture else []
-        actions.append("write the image")
+        actions.append(kept)
     return actions

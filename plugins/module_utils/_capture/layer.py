@@ -14,11 +14,13 @@ from __future__ import annotations
 import os
 import uuid
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from .._checkpoint import writer as checkpoint_writer
-from .._containerd import snapshots
+from .._checkpoint.reader import WRITTEN
+from .._checkpoint.written import LONGEST, Record
+from .._containerd import content, messages, snapshots
 from .._containerd.client import Client
 from .._containerd.containers import Container
 from .._core import files
@@ -55,8 +57,11 @@ def written(client: Client, container: Container) -> upperdir.Survey | None:
     """What the container has written, as far as that can be seen without comparing; None without a snapshot."""
     if snapshots.stat(client, container.snapshotter, container.snapshot_key) is None:
         return None
-    directory = _upper(snapshots.mounts(client, container.snapshotter, container.snapshot_key))
-    return upperdir.survey(directory) if directory else upperdir.Survey()
+    mounts = snapshots.mounts(client, container.snapshotter, container.snapshot_key)
+    if _upper(mounts):
+        return upperdir.survey(_upper(mounts))
+    # All of its root file system, of which nobody can tell what is new; no image has such names.
+    return replace(upperdir.survey(_whole(mounts)), size=0, longest=0, steps=0) if _whole(mounts) else upperdir.Survey()
 
 
 def too_deep(container: Container, survey: upperdir.Survey) -> NodeError | None:
@@ -70,6 +75,30 @@ def too_deep(container: Container, survey: upperdir.Survey) -> NodeError | None:
         "Remove or move that directory in the container, then run again.",
         details={"bytes": survey.longest},
     )
+
+
+def reserved(container: Container, survey: upperdir.Survey, uncopied: bool = True) -> NodeError | None:
+    """Why files whose names a layer takes for deletions cannot be taken, or None: in a copy they have other names.
+
+    ``uncopied``: none can be made.
+    """
+    if not survey.reserved or not uncopied:
+        return None
+    return NodeError(
+        "written_name_reserved",
+        f"The container {container.id} has {survey.reserved} files whose names begin with .wh. (such as "
+        f"/{survey.reserved_first[:200]}), which in a layer say that another file was deleted. Only a copy of what the "
+        f"container has written can take them, and none can be made: the snapshotter is {container.snapshotter}, and "
+        "it takes overlayfs and room on its disk.",
+        "Make room on the disk of the snapshots, or remove or rename these files in the container.",
+        details={"first": survey.reserved_first, "files": survey.reserved},
+    )
+
+
+def is_copied(client: Client, container: Container) -> bool:
+    """Whether what the container has written can be copied, as far as is known before."""
+    source = _upper(snapshots.mounts(client, container.snapshotter, container.snapshot_key))
+    return bool(source) and _has_room(source)
 
 
 def prepare(client: Client, container: Container, view_key: str, copy_key: str) -> Mounts:
@@ -89,24 +118,58 @@ def prepare(client: Client, container: Container, view_key: str, copy_key: str) 
     return Mounts(lower, upper, target, source, _upper(target))
 
 
-def copy(mounts: Mounts) -> bool:
-    """Copy, while the workload stands still; False if that cannot be done, so that it has to be compared now."""
+def copy(mounts: Mounts, directory: str) -> Record | None:
+    """Copy, while the workload stands still; what the layer will not say, kept below ``directory``. None if that cannot
+    be done, so that it has to be compared now."""
     if not mounts.target:
-        return False
+        return None
+    record = Record(directory)
     try:
-        upperdir.copy(mounts.source, mounts.target)
+        upperdir.copy(mounts.source, mounts.target, record)
     except upperdir.NotCopiedError:
-        return False
-    return True
+        return None
+    return record
+
+
+def uncopied(container: Container, mounts: Mounts, directory: str) -> Record:
+    """What the layer will not say of files that are compared as they are, while the workload stands still.
+
+    Raises NodeError ``written_name_reserved``.
+    """
+    record = Record(directory)
+    upper = _upper(mounts.upper)
+    compared = upper or _whole(mounts.upper)
+    if compared:
+        problem = reserved(container, upperdir.survey(compared))
+        if problem:
+            raise problem
+        upperdir.attributes(compared, record, every=bool(upper))
+    return record
 
 
 def write(client: Client, mounts: Mounts, copied: bool) -> Descriptor:
     """The layer, gzip since ``ctr containers restore`` reads no other."""
     ref = f"gpuops-restore-layer-{uuid.uuid4().hex}"
-    upper = mounts.copy if copied else mounts.upper
-    written = _upper(upper)
+    upper = mounts.copy if copied else _beside(mounts.upper)
+    written = _upper(mounts.copy if copied else mounts.upper)
     size = upperdir.survey(written).size if written else 0
     return snapshots.diff(client, mounts.lower, upper, checkpoint_writer.LAYER, ref, size)
+
+
+def store(client: Client, written: Record) -> Descriptor | None:
+    """What the layer does not say, as a blob; None where that is nothing. Raises NodeError ``written_too_much``."""
+    if not written.entries:
+        return None
+    digest, size = written.complete()
+    if size > LONGEST:
+        raise NodeError(
+            "written_too_much",
+            f"What the checkpoint has to say of {written.entries} files that the container has written takes {size} "
+            f"bytes, and a checkpoint takes {LONGEST}.",
+            "Have the workload write fewer files, or put attributes and access lists on fewer of them.",
+        )
+    content.write(client, written.chunks(), digest, size, {})
+    return Descriptor(WRITTEN, digest, size, {})
 
 
 def snapshot_absent(container: Container) -> InputError:
@@ -124,6 +187,30 @@ def _upper(mounts: Sequence[Any]) -> str:
         return ""
     found = [option[len("upperdir=") :] for option in mounts[0].options if option.startswith("upperdir=")]
     return found[0] if found and os.path.isdir(found[0]) else ""
+
+
+def _whole(mounts: Sequence[Any]) -> str:
+    """The root file system of a snapshot that is a directory by itself; empty for other kinds."""
+    if len(mounts) != 1 or mounts[0].type != "bind" or not os.path.isdir(mounts[0].source):
+        return ""
+    return str(mounts[0].source)
+
+
+def _beside(mounts: Sequence[Any]) -> list[Any]:
+    """The same to read, without what only one mount may have: a second overlay over the upper and work directories of a
+    running container breaks that one (containerd#6077; daemons before its mend mount what they are given)."""
+    directory = _upper(mounts)
+    if not directory:
+        return list(mounts)
+    found = messages.message("containerd.types.Mount", type="overlay", source=mounts[0].source)
+    for option in mounts[0].options:
+        name = option.partition("=")[0]
+        if name == "lowerdir":
+            found.options.append(f"lowerdir={directory}:{option[len('lowerdir=') :]}")
+        elif name not in ("upperdir", "workdir", "rw", "volatile"):
+            found.options.append(option)
+    found.options.append("ro")
+    return [found]
 
 
 def _has_room(directory: str) -> bool:

@@ -18,8 +18,8 @@ import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from .._checkpoint import staging_root
-from .._containerd import content, extracted, leases
+from .._checkpoint import stage, staged as staged_checkpoint, staging_root
+from .._containerd import content, daemon, extracted, images, leases, leftovers as outside, network_locks
 from .._containerd.client import Client
 from .._core import state_dir
 from .._core.errors import ConflictError, NodeError
@@ -27,6 +27,12 @@ from .._image import cri, pull
 from . import mark as capture_mark, recovery
 
 DUMP, PARTIAL, EXTRACTED, LEASE, PULLED = "dump", "partial_staging", "extracted_checkpoint", "lease", "pulled_image"
+#: An empty file system of a CRIU whose restore failed.
+CRIU_MOUNT = "criu_mount"
+#: Its rules that drop all packets, of one that was killed.
+CRIU_LOCK = "criu_network_lock"
+#: A checkpoint that lived on the node alone, to which no name leads any more.
+NAMELESS = "nameless_checkpoint"
 _CAPTURE, _WORK = "capture", "work"
 
 
@@ -71,17 +77,22 @@ def sweep(
     swept = Swept()
     marks = marks_root or capture_mark.default_root()
     # A capture may have had a directory of its own, on a tmpfs perhaps, which its mark tells for as long as the boot.
-    for root in sorted({staging_dir, *(mark.staging_dir for _namespace, _id, mark in capture_mark.every(marks))}):
-        if staging_root.exists(root):
+    others = {mark.staging_dir for _namespace, _id, mark in capture_mark.every(marks) if mark.staging_dir}
+    for root in sorted({staging_dir, *others}):
+        if staged_checkpoint.root_exists(root):
             _sweep_dumps(root, marks, check, swept)
-    if staging_root.exists(staging_dir):
+    if staged_checkpoint.root_exists(staging_dir):
         _sweep_extracted(client, staging_dir, check, swept)
         # The directory goes with the last thing in it.
-        if staging_root.exists(staging_dir):
+        if staged_checkpoint.root_exists(staging_dir):
             _sweep_partials(client, staging_dir, check, keep_partials, swept)
+            _sweep_nameless(client, staging_dir, marks, check, swept)
         if swept.removed and not check:
             staging_root.remove_root_if_empty(staging_dir)
     _sweep_containerd(client, check, keep_partials, swept)
+    swept.removed += [Leftover(CRIU_MOUNT, path) for path in outside.criu_mounts(client, remove=not check)]
+    programs = daemon.daemon_environment(client)["PATH"]
+    swept.removed += [Leftover(CRIU_LOCK, place) for place in network_locks.everywhere(programs, remove=not check)]
     return swept
 
 
@@ -136,6 +147,26 @@ def _sweep_partials(client: Client, staging_dir: str, check: bool, keep: bool, s
             swept.removed.append(Leftover(PARTIAL, path, staging_root.disk_usage(path)))
             if not check:
                 shutil.rmtree(path)
+
+
+def _sweep_nameless(client: Client, staging_dir: str, marks_root: str, check: bool, swept: Swept) -> None:
+    """Memory of checkpoints that lived on the node alone and were deleted by name, or never got one."""
+    for key, namespace, container_id in staged_checkpoint.only_copies(staging_dir):
+        if namespace != client.namespace:
+            continue
+        try:
+            # A capture gives its name only when all is there.
+            with _not_captured(marks_root, namespace, container_id, check):
+                if images.by_digest(client, f"sha256:{key}"):
+                    continue
+                path = os.path.join(staging_dir, key)
+                found = Leftover(NAMELESS, path, staging_root.disk_usage(path))
+                if not check:
+                    stage.absent(client, key, staging_dir, check)
+                swept.removed.append(found)
+        except ConflictError as error:
+            if error.code != "busy":
+                swept.warnings.append(error.sentence())
 
 
 def _sweep_extracted(client: Client, staging_dir: str, check: bool, swept: Swept) -> None:

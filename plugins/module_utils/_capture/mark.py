@@ -2,12 +2,12 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The mark of a capture under way: who may be paused, and what lies about.
+"""The mark of a capture under way, or of a parked workload: who may be paused, and what lies about.
 
 A file below /run and not a label: the container may be another's, on which a capture changes nothing; and neither a
 paused process nor a locked one outlives the boot. It is written before the first thing that stops the workload. The
 lock on it dies with its process, so a mark that is not locked says: a capture was broken off here, or keeps its
-workload paused on purpose (``KEPT_PAUSED``).
+workload paused on purpose (``KEPT_PAUSED``). Parked ones have the same file, so whoever comes next finds either.
 """
 
 from __future__ import annotations
@@ -32,6 +32,10 @@ CAPTURING = "capturing"
 KEPT_PAUSED = "held"
 #: The image is complete, and the workload is to end.
 ENDING = "ending"
+#: Nothing is captured: the workload leaves its GPUs for host memory and is paused (:mod:`_capture.park`).
+PARKING = "parking"
+#: It has, and stays so on purpose.
+PARKED = "parked"
 
 
 @dataclass(frozen=True)
@@ -42,7 +46,7 @@ class Mark:
     pid: int
     #: When that process began, so that a later one with its pid is not taken for it.
     start_time: int
-    #: Where this capture's dump lies.
+    #: Where this capture's dump lies; empty for a parked workload, of which nothing is written.
     directory: str
     staging_dir: str
     #: This run's own lease; empty where one was given.
@@ -62,6 +66,10 @@ class Mark:
     links: tuple[str, ...] = ()
     #: The option ``after_capture``: what the workload is to be told when it goes on.
     after: Mapping[str, Any] = field(default_factory=dict)
+    #: The staged directory that the dump becomes; it is the checkpoint's if the name leads to it.
+    staged: str = ""
+    #: Bytes that a parked workload had on each GPU, by UUID, and has to find there again.
+    vram: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def cuda_state(self) -> str:
@@ -88,7 +96,7 @@ class MarkFile:
     def write(self, mark: Mark) -> None:
         """Set the mark, whole: the old one is only cut after the new one is there."""
         document = asdict(mark)
-        for key in ("locked", "links", "after"):
+        for key in ("locked", "links", "after", "staged", "vram"):
             if not document[key]:
                 # Earlier releases take a mark with a key that they do not know for none.
                 del document[key]

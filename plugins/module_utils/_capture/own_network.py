@@ -52,7 +52,8 @@ def problem(container_id: str, found: list[str]) -> NodeError:
         f"The container {container_id} has {', '.join(found)} in a network namespace of its own, which CRIU does "
         "not take along: it would come back with nothing but loopback.",
         "Run it in a network namespace given by path (ip netns add, and the path in its spec), which a restore joins; "
-        "or set criu.empty_namespaces: [network] to capture it without.",
+        "or set criu.empty_namespaces: [network] to capture it without; a restore can have it made anew, by plugins of "
+        "CNI (network: cni:PATH) or a command of yours (network_command).",
         details={"lost": found},
     )
 

@@ -15,15 +15,17 @@ from .._containerd.client import Client
 from .._core import labels, state_dir
 from .._gpu import devices, driver, forks, state as gpu_state
 from .._gpu.access import GpuAccess
-from .._host import huge_pages as host_huge_pages
+from .._host import huge_pages as host_huge_pages, mountinfo
 from .._oci.facts import Facts
 from .._probe import hook as probe_hook
 from .._probe.hook import Hook
-from . import mark
+from . import mark, rates
 from .targets import Target
 
 #: What becomes of the workload when the checkpoint is there.
 RUNNING, PAUSED, STOPPED = "running", "paused", "stopped"
+#: Where the checkpoint is kept: staged on the node alone, as an image in containerd, or as both.
+NODE, IMAGE, BOTH = "node", "image", "both"
 #: An option of CRIU: where it is needed, always, never.
 SWITCH = AUTO, ON, OFF = "auto", "true", "false"
 
@@ -61,6 +63,7 @@ class CaptureParams:
     #: The checkpoint image's.
     name: str
     leave: str = RUNNING
+    store: str = IMAGE
     gpu: str = devices.AUTO
     #: What becomes of what forks of CUDA processes inherited: forks.DETACH or forks.REFUSE.
     cuda_forks: str = forks.DETACH
@@ -75,6 +78,8 @@ class CaptureParams:
     before_capture: Hook | None = None
     after_capture: Hook | None = None
     staging_dir: str = state_dir.STATE_ROOT
+    #: A reboot loses what lies in ``staging_dir``.
+    volatile: bool = False
     keep_staged: bool = False
     #: None: one of its own, which expires after ``lease_seconds`` should this run be killed.
     lease: str | None = None
@@ -85,16 +90,21 @@ class CaptureParams:
     force: bool = False
     huge_pages: str = host_huge_pages.KEEP
     marks_root: str = field(default_factory=mark.default_root)
+    #: Where it is noted what captures of this node take; "" for nowhere.
+    rates_file: str = ""
+    #: How many workloads each processor captures at a time, at least 1.
+    concurrency: float = 1.0
     access: GpuAccess = field(default_factory=GpuAccess)
 
     @classmethod
-    def from_options(cls, options: Mapping[str, Any]) -> CaptureParams:
-        """From the options of ``containerd_checkpoint``."""
+    def from_options(cls, options: Mapping[str, Any], access: GpuAccess | None = None) -> CaptureParams:
+        """From the options of ``containerd_checkpoint``; ``access``: that of the others that are captured with it."""
         criu = options["criu"]
         return cls(
             container_id=options["container_id"],
             name=options["name"],
             leave=options["leave"],
+            store=options["store"],
             gpu=options["gpu"],
             cuda_forks=options["cuda_forks"],
             accept=tuple(options["accept"]),
@@ -106,6 +116,7 @@ class CaptureParams:
             before_capture=_hook(probe_hook.BEFORE_CAPTURE, options),
             after_capture=_hook(probe_hook.AFTER_CAPTURE, options),
             staging_dir=options["staging_dir"],
+            volatile=mountinfo.is_in_memory(options["staging_dir"], mountinfo.parse(mountinfo.read())),
             keep_staged=options["keep_staged"],
             lease=options["lease"],
             lease_seconds=options["lease_seconds"],
@@ -113,8 +124,22 @@ class CaptureParams:
             owner=options["owner"],
             force=options["force"],
             huge_pages=options["huge_pages"],
-            access=GpuAccess.from_options(options),
+            rates_file=rates.FILE,
+            access=access or GpuAccess.from_options(options),
         )
+
+    @property
+    def keeps_staged(self) -> bool:
+        """Whether the dump stays as the staged directory of the image."""
+        return self.keep_staged or self.store == BOTH
+
+    @property
+    def node_first(self) -> bool:
+        """Whether the checkpoint lives on the node, be it until its image is written: what is to end can end then.
+
+        Not where a reboot would take both the workload and its image that is not written yet.
+        """
+        return self.store == NODE or (self.leave == STOPPED and not self.volatile)
 
     def dump_seconds(self, client: Client, memory: int) -> float:
         """How long CRIU may take for so many bytes of memory."""
@@ -167,6 +192,8 @@ class CaptureResult:
     warnings: list[str] = field(default_factory=list)
     #: Bytes by part of the image.
     sizes: dict[str, int] = field(default_factory=dict)
+    #: Foretold of :attr:`seconds`, as Prediction.result; empty where nothing is captured.
+    predicted: dict[str, Any] = field(default_factory=dict)
     #: By phase.
     seconds: dict[str, float] = field(default_factory=dict)
     #: What the image records of node and process.

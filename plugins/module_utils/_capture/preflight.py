@@ -7,34 +7,36 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
-from .._checkpoint import reader as checkpoint_reader, staging, staging_root
-from .._containerd import daemon, images, snapshots, space
+from .._checkpoint import reader as checkpoint_reader
+from .._containerd import daemon, images, runtimes, snapshots
 from .._containerd.bundle import Edits
 from .._containerd.client import Client
 from .._containerd.containers import Container
 from .._containerd.images import Image
 from .._containerd.tasks import Task
-from .._core import files
 from .._core.errors import ConflictError, InputError, NodeError, RestoreError, combined
 from .._criu import known_limits
-from .._gpu import devices, forks, peer_access, processes as gpu_processes, shared_gpus, state as gpu_state
+from .._gpu import devices, forks, peer_access, processes as gpu_processes, shared_gpus, state as gpu_state, xla
 from .._host import cgroup, memory as host_memory
 from .._image import unpack
-from .._oci import spec_namespaces
+from .._oci import depth, spec_namespaces
 from . import (
     gpu,
     inet_sockets,
     layer,
     mounts,
     needs,
+    nested_groups,
     own_network,
     resources,
     restorable,
+    room,
+    sessions,
     targets,
     unsupported,
     volumes,
@@ -42,7 +44,7 @@ from . import (
 from .gpu import Gpus
 from .mounts import Taken
 from .needs import Found
-from .params import CaptureParams, DumpOptions
+from .params import NODE, STOPPED, CaptureParams
 
 
 @dataclass(frozen=True)
@@ -57,6 +59,10 @@ class Subject:
     gpus: Gpus
     #: What the processes hold in host memory; VRAM comes on top.
     memory_bytes: int
+    #: What it has written to its own files.
+    written_bytes: int = 0
+    #: Of ``_oci.depth``.
+    written_steps: int = 0
     #: What CRIU has to be told of, as it is before anything stops.
     found: Found = field(default_factory=Found)
     memory_volumes: tuple[volumes.Found, ...] = ()
@@ -68,7 +74,17 @@ class Subject:
     edits: Edits = field(default_factory=Edits)
     #: The root file system, in which links of the spec's paths are followed.
     root: str = ""
+    #: What it takes on the disks.
+    size: room.Bytes = field(default_factory=lambda: room.Bytes(0, 0, 0))
+    #: Files that can only be taken by a copy, since a layer takes their names for deletions.
+    reserved: int = 0
     warnings: tuple[str, ...] = ()
+
+    @property
+    def estimated_bytes(self) -> int:
+        """What a checkpoint would have about, before it is compressed."""
+        volume = sum(one.used for one in self.memory_volumes)
+        return self.memory_bytes + self.gpus.vram + self.found.nameless_bytes + volume + self.written_bytes
 
 
 def examine(client: Client, params: CaptureParams, container: Container, task: Task) -> Subject:
@@ -83,7 +99,7 @@ def examine(client: Client, params: CaptureParams, container: Container, task: T
     warnings: list[str] = []
     gpus = Gpus()
     base: Image | None = None
-    written = 0
+    written = reserved = steps = 0
     try:
         scope = gpu_processes.Scope(task_pid=task.pid, proc=access.proc, cgroup_root=access.cgroup_root)
         gpus = gpu.examine(client, params.cuda(), params.gpu, scope.processes())
@@ -94,6 +110,7 @@ def examine(client: Client, params: CaptureParams, container: Container, task: T
         problems += forks.problems(gpus.forks, params.cuda_forks, params.container_id, access.proc)
         if gpus.suspend:
             problems += peer_access.problems(params.container_id, gpus.info, access.proc)
+            problems += xla.problems(params.container_id, gpus.info, access.proc)
             warnings += gpu_state.ensure(client, params.cuda(), check=True).warnings
     except RestoreError as error:
         problems.append(error)
@@ -101,19 +118,21 @@ def examine(client: Client, params: CaptureParams, container: Container, task: T
         survey = layer.written(client, container)
         if survey is None:
             raise layer.snapshot_absent(container)
-        written = survey.size
-        too_deep = layer.too_deep(container, survey)
-        problems += [too_deep] if too_deep else []
+        written, reserved, steps = survey.size, survey.reserved, survey.steps
+        uncopied = bool(reserved) and not layer.is_copied(client, container)
+        unfit = (layer.too_deep(container, survey), layer.reserved(container, survey, uncopied))
+        problems += [problem for problem in unfit if problem]
         base = base_image(client, container)
     except RestoreError as error:
         problems.append(error)
     tgids = cgroup.tgids_of(task.pid, access.proc, access.cgroup_root)
     memory = host_memory.own(tgids, access.proc)
     path = daemon.daemon_environment(client)["PATH"]
-    problems += _program_problems(path, needs.locks_by_iptables(container, params.criu))
+    program = runtimes.program(container.runtime, container.runtime_options)
+    problems += _program_problems(path, needs.locks_by_iptables(container, params.criu), program)
     problems += _version_problems(container, tgids, path, access.proc)
     problems += unsupported.problems(container, task.pid, tgids, access.proc)
-    problems += _resource_problems(container, tgids, params.criu, access.proc)
+    problems += _resource_problems(container, tgids, access.proc)
     problems += running.problems
     warnings += running.warnings
     held: list[volumes.Found] = []
@@ -124,8 +143,8 @@ def examine(client: Client, params: CaptureParams, container: Container, task: T
         problems.append(error)
     found = needs.look(container, task.pid, tgids, access.proc, running.root, volumes.devices(held))
     problems += needs.problems(container, found, params.criu)
-    dump = memory + gpus.vram + found.nameless_bytes + sum(volume.used for volume in held)
-    problems += _space_problems(client, params.staging_dir, dump, written)
+    size = room.Bytes(memory + gpus.vram + found.nameless_bytes, sum(volume.used for volume in held), written)
+    problems += room.problems(client, params.staging_dir, params.store, size)
     problems += restorable.problems(container, task.pid, params.criu.empty_namespaces, access.proc, running.root)
     problems, accepted = restorable.vouched(problems, params.accept)
     if problems:
@@ -138,7 +157,20 @@ def examine(client: Client, params: CaptureParams, container: Container, task: T
         )
     lost = own_network.lost(container.spec, task.pid, access.proc)
     warnings += needs.warnings(found, params.criu)
+    warnings += sessions.warnings(container.id, task.pid, tgids, access.proc)
+    warnings += nested_groups.warnings(container.id, task.pid, tgids, access.proc)
     warnings += [own_network.warning(container.id, lost)] if lost else []
+    warnings += depth.warnings(container.id, steps)
+    if reserved:
+        warnings.append(
+            f"{container.id} has {reserved} files whose names begin with .wh.: a restore of this collection gives them "
+            "back, while other tools give them names that begin otherwise."
+        )
+    if params.volatile and params.store == NODE and params.leave == STOPPED:
+        warnings.append(
+            f"{params.staging_dir} is in host memory: once {container.id} has ended, a reboot loses the only copy "
+            "of its state. With store: image or both the image is written before the workload ends."
+        )
     if base is None and container.image:
         warnings.append(
             f"The image {container.image} of {container.id} is not on this node: the checkpoint only names it, and "
@@ -150,11 +182,15 @@ def examine(client: Client, params: CaptureParams, container: Container, task: T
         base=base,
         gpus=gpus,
         memory_bytes=memory,
+        written_bytes=written,
+        written_steps=steps,
         found=found,
         memory_volumes=tuple(held),
         taken=tuple(running.taken),
         edits=running.edits,
         root=running.root,
+        size=size,
+        reserved=reserved,
         accepted=tuple(accepted),
         warnings=tuple(warnings),
     )
@@ -191,8 +227,17 @@ def base_image(client: Client, container: Container) -> Image | None:
     )
 
 
-def _program_problems(path: str, iptables: bool) -> list[NodeError]:
-    problems = list(daemon.restore_problems(path, iptables))
+def _program_problems(path: str, iptables: bool, program: str) -> list[NodeError]:
+    problems = list(daemon.restore_problems(path, iptables, program))
+    called = shutil.which(program, path=path)
+    if called is not None and daemon.lacks_criu(called, path):
+        problems.append(
+            NodeError(
+                "runtime_without_criu",
+                f"{called}, which the container's runtime calls, was built without CRIU.",
+                "Install a crun whose --version shows +CRIU, or start the container with runc.",
+            )
+        )
     if not any(problem.code == "criu_missing" for problem in problems):
         problems += _criu_problems(path)
     return problems
@@ -246,8 +291,9 @@ def _version_problems(container: Container, pids: Sequence[int], path: str, proc
     ]
 
 
-def _resource_problems(container: Container, pids: Sequence[int], options: DumpOptions, proc: str) -> list[NodeError]:
+def _resource_problems(container: Container, pids: Sequence[int], proc: str) -> list[NodeError]:
     problems = []
+    # A terminal is on the container's own /dev/pts.
     terminal = bool((container.spec.get("process") or {}).get("terminal"))
     devices = [] if terminal else resources.foreign_devices(pids, proc)
     if devices:
@@ -260,40 +306,7 @@ def _resource_problems(container: Container, pids: Sequence[int], options: DumpO
                 details={"devices": devices[:20]},
             )
         )
-    if terminal and not options.shell_job:
-        problems.append(
-            NodeError(
-                "terminal_in_use",
-                f"The container {container.id} has a terminal, and nobody holds its other end after a restore.",
-                "Run the workload without a terminal, or set criu.shell_job to capture it all the same.",
-            )
-        )
     return problems
-
-
-def _space_problems(client: Client, staging_dir: str, dump: int, written: int) -> list[NodeError]:
-    """The dump lies in the staging directory and then once more in the content store, maybe on one file system.
-
-    What was written is compressed there; a copy of it is only made where there is room.
-    """
-    problems: list[NodeError] = []
-    staging_root.exists(staging_dir)
-    free = files.free_bytes(staging_dir)
-    store = space.content_store(client)
-    shared = bool(store.path) and _device(staging_dir) == _device(store.path)
-    needed = dump + written
-    here = dump + (needed if shared else 0) + files.RESERVE
-    if here > free:
-        problems.append(staging.no_space(staging_dir, here, free))
-    if not shared and store.free is not None and needed > store.free:
-        problems.append(space.shortage(store, "The checkpoint has about", needed))
-    return problems
-
-
-def _device(path: str) -> Any:
-    while path and not os.path.exists(path):
-        path = os.path.dirname(path)
-    return os.stat(path).st_dev if path else None
 
 
 def _fits(client: Client, image: Image, parent: str) -> bool | None:

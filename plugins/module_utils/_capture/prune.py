@@ -12,10 +12,10 @@ from __future__ import annotations
 import datetime
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
-from .._checkpoint import reader, stage
+from .._checkpoint import reader, stage, staged as staged_checkpoint
 from .._containerd import containers, images
 from .._containerd.client import Client
 from .._core import labels, state_dir
@@ -68,6 +68,10 @@ class Captured:
     taken_at: str
     #: Why it stays; empty for one that goes.
     kept: str = ""
+    #: The digest that it had before its image was written; empty where it had none.
+    earlier: str = ""
+    #: Why it cannot be restored; it is no copy of anything, but what it lacks may lie elsewhere.
+    lacks: str = ""
 
     def result(self) -> dict[str, str]:
         """As modules return it."""
@@ -105,7 +109,14 @@ def prune(client: Client, params: PruneParams, check: bool, now: Callable[[], da
         raise _invalid("neither keep nor older_than is given", "Give at least one of them.")
     result = PruneResult()
     used = _in_use(client, params)
+    # Before anything is deleted, since what is staged goes last.
+    staged_checkpoint.root_exists(params.staging_dir)
     for found in judge(captured(client, params), params, now(), used):
+        if found.lacks:
+            result.warnings.append(
+                f"The checkpoint {found.name} of {found.container} stays and counts for nothing: {found.lacks}. Give "
+                "the staging_dir that it was captured with, or delete it by name (containerd_image)."
+            )
         if found.kept:
             result.kept.append(found)
         else:
@@ -121,12 +132,22 @@ def captured(client: Client, params: PruneParams) -> list[Captured]:
         if not ours or image.labels.get(labels.CAPTURED) != image.target.digest:
             continue
         try:
-            facts = reader.load(client, image.name).facts
+            checkpoint = reader.load(client, image.name)
         except InputError:
             # Damaged: it cannot be restored, so it is no copy of anything, but neither does it say whose it was.
             continue
+        facts = checkpoint.facts
         if not params.containers or facts.container in params.containers:
-            found.append(Captured(image.name, image.target.digest, facts.container, facts.taken_at))
+            found.append(
+                Captured(
+                    image.name,
+                    checkpoint.digest,
+                    facts.container,
+                    facts.taken_at,
+                    earlier=checkpoint.earlier,
+                    lacks=_lacks(checkpoint, params.staging_dir),
+                )
+            )
     return sorted(found, key=lambda one: (one.container, one.taken_at, one.name), reverse=True)
 
 
@@ -136,8 +157,11 @@ def judge(
     """Each with why it stays. ``found``: the newest of each container first; ``used``: why, by digest or name."""
     judged, seen = [], dict.fromkeys((one.container for one in found), 0)
     for one in found:
+        if one.lacks:
+            judged.append(replace(one, kept=one.lacks))
+            continue
         seen[one.container] += 1
-        why = used.get(one.digest) or used.get(one.name) or ""
+        why = used.get(one.digest) or used.get(one.earlier) or used.get(one.name) or ""
         if not why and params.keep is not None and seen[one.container] <= params.keep:
             why = f"one of the {params.keep} newest of {one.container}"
         if not why and params.older_than is not None:
@@ -146,8 +170,14 @@ def judge(
                 why = "its age is not known"
             elif age < params.older_than:
                 why = "not old enough"
-        judged.append(Captured(one.name, one.digest, one.container, one.taken_at, why))
+        judged.append(replace(one, kept=why))
     return judged
+
+
+def _lacks(checkpoint: reader.Checkpoint, staging_dir: str) -> str:
+    if not checkpoint.on_node or staged_checkpoint.find(staging_dir, checkpoint.key) is not None:
+        return ""
+    return f"its memory lies on the node alone, and is not (whole) below {staging_dir}"
 
 
 def _in_use(client: Client, params: PruneParams) -> dict[str, str]:
@@ -156,7 +186,7 @@ def _in_use(client: Client, params: PruneParams) -> dict[str, str]:
     for container_id, digest in containers.restored(client).items():
         used[digest] = f"the container {container_id} was restored from it"
     for namespace, container_id, mark in capture_mark.every(params.marks_root):
-        if namespace == client.namespace:
+        if namespace == client.namespace and mark.name:
             used[mark.name] = f"its capture keeps {container_id} paused or is not through"
     return used
 
@@ -164,16 +194,24 @@ def _in_use(client: Client, params: PruneParams) -> dict[str, str]:
 def _remove(client: Client, params: PruneParams, found: Captured, check: bool, result: PruneResult) -> None:
     wanted = image_state.ImageParams(found.name, digest=found.digest, owner=params.owner)
     try:
-        staged = stage.absent(client, found.digest.split(":", 1)[1], params.staging_dir, check)
         result.actions += image_steps.absent(client, wanted, check).actions
     except ConflictError as error:
         # Another run restores from it.
         result.warnings.append(error.sentence())
-        result.kept.append(Captured(found.name, found.digest, found.container, found.taken_at, error.message))
+        result.kept.append(replace(found, kept=error.message))
+        return
+    result.removed.append(found)
+    key = found.digest.split(":", 1)[1]
+    try:
+        # Of a checkpoint on the node this is all that there is, and another name may lead to it.
+        staged = stage.absent(client, key, params.staging_dir, check, keep_captured=True, deleted=found.name)
+    except ConflictError as error:
+        # containerd_leftovers takes it away.
+        result.warnings.append(error.sentence())
         return
     if staged.changed:
         result.actions.append(f"remove what is staged of {found.name}")
-    result.removed.append(found)
+    result.warnings += staged.warnings
 
 
 def _age(one: Captured, now: datetime.datetime) -> float | None:

@@ -12,9 +12,11 @@ from __future__ import annotations
 import os
 import shutil
 import time
+from dataclasses import replace
 from typing import Any, Callable
 
-from .._containerd import containers, leases, snapshots, task_removal, tasks
+from .._checkpoint import staging, staging_root
+from .._containerd import containers, daemon, images, leases, network_locks, snapshots, task_removal, tasks
 from .._containerd.client import Client
 from .._containerd.tasks import Task
 from .._core import state_dir
@@ -37,7 +39,7 @@ from .._host.processes import Process
 from .._probe import hook as probe_hook
 from .._probe.hook import Hook
 from . import survivors, unlinked_files
-from .mark import ENDING, KEPT_PAUSED, Mark, MarkFile
+from .mark import ENDING, KEPT_PAUSED, PARKED, PARKING, Mark, MarkFile
 from .params import CaptureParams
 
 _POLL_SECONDS = 0.1
@@ -57,7 +59,11 @@ def describe(params: CaptureParams, mark: Mark) -> list[str]:
     """What :func:`recover` does, for ``actions``."""
     hook = hook_of(params, mark)
     why = f"the capture {mark.name} keeps paused"
-    if mark.phase != KEPT_PAUSED:
+    if mark.phase == PARKED:
+        why = "is parked"
+    elif mark.phase == PARKING:
+        why = "a run that was broken off may have left half parked"
+    elif mark.phase != KEPT_PAUSED:
         why = f"a capture as {mark.name} that was broken off may have left paused"
     return [f"resume {params.container_id}, which {why}", *([hook.action()] if hook and mark.phase != ENDING else [])]
 
@@ -78,12 +84,16 @@ def recover(
     """
     container_id, access = params.container_id, params.access
     paused: dict[Process, str] = {}
+    locked: NodeError | None = None
     hook = None
     if marked_task(client, container_id, mark, params.access.proc) is not None:
         hook = hook_of(params, mark)
-        await_dump(container_id, mark.directory, _dump_seconds(client, params, mark), params.access.proc)
+        if mark.directory:
+            await_dump(container_id, mark.directory, _dump_seconds(client, params, mark), params.access.proc)
         try:
-            unlinked_files.unlink(mark.pid, mark.links, params.access.proc)
+            if mark.directory:
+                unlinked_files.unlink(mark.pid, mark.links, params.access.proc)
+                locked = unlock_network(client, mark.pid, params.access.proc)
         finally:
             # Its pause may have come after the run was killed.
             if is_paused(tasks.get(client, container_id)):
@@ -95,19 +105,22 @@ def recover(
             paused, hook = {}, None
         elif mark.cuda:
             try:
-                resume_cuda(client, params.cuda(mark.cuda_state))
+                resume_cuda(client, replace(params.cuda(mark.cuda_state), vram=mark.vram))
             except RestoreError as error:
                 # What the capture left paused has an image; one that was broken off has none.
                 raise lost(container_id, error, mark.name if mark.phase == KEPT_PAUSED else "") from error
-    container = containers.get(client, container_id)
-    config = dump_config.config_of(container.spec, container.labels) if container else None
-    dump_config.remove_stale(config.path if config and config.ours else dump_config.NODE_CONFIG)
-    remove_leftovers(client, mark)
+    if mark.directory:
+        container = containers.get(client, container_id)
+        config = dump_config.config_of(container.spec, container.labels) if container else None
+        dump_config.remove_stale(config.path if config and config.ours else dump_config.NODE_CONFIG)
+        remove_leftovers(client, mark)
     try:
         if hook is not None:
             probe_hook.run(client, hook)
     finally:
         mark_file.clear()
+    if locked is not None:
+        raise locked
     if not paused:
         return []
     sleep(survivors.MOMENT)
@@ -134,6 +147,7 @@ def resume(
     container_id: str,
     clock: Callable[[], float] = time.monotonic,
     sleep: Callable[[float], None] = time.sleep,
+    proc: str = "/proc",
 ) -> None:
     """Resume the task, if it still is there and paused."""
     try:
@@ -143,11 +157,37 @@ def resume(
         return
     except RpcError as error:
         # One that has just been killed is not paused for runc, but still is for a moment in containerd's records.
-        give_up = clock() + (client.timeout if "not paused" in str(error.details.get("text")) else 0.0)
-        while is_paused(tasks.get(client, container_id)):
+        thawed = "not paused" in str(error.details.get("text"))
+        give_up = clock() + (client.timeout if thawed else 0.0)
+        while True:
+            task = tasks.get(client, container_id)
+            if task is None or not is_paused(task) or (thawed and _paused_anew(client, task, proc)):
+                return
             if clock() >= give_up:
                 raise
             sleep(_POLL_SECONDS)
+
+
+def _paused_anew(client: Client, task: Task, proc: str) -> bool:
+    """A CRIU that is killed thaws what it dumps: runc then has a container that runs, containerd one that is paused,
+    and neither resumes it. Frozen once more, it is resumed like any other."""
+    try:
+        if not cgroup.freeze(task.pid, proc):
+            return False
+        tasks.resume(client, task.container_id)
+    except (NodeError, OSError, RpcError):
+        # It has ended meanwhile, or is looked at once more.
+        return False
+    return True
+
+
+def unlock_network(client: Client, pid: int, proc: str = "/proc") -> NodeError | None:
+    """Give a task back the network that a CRIU which was killed has locked; why that cannot be done."""
+    try:
+        network_locks.release(pid, daemon.daemon_environment(client)["PATH"], proc)
+    except NodeError as error:
+        return error
+    return None
 
 
 def is_paused(task: Task | None) -> bool:
@@ -199,6 +239,12 @@ def remove_leftovers(client: Client, mark: Mark) -> None:
         leases.delete(client, mark.lease)
     remove_snapshots(client, mark)
     remove_directory(mark.directory, mark.staging_dir)
+    if mark.staged:
+        found = images.get(client, mark.name)
+        if found is None or found.target.digest != f"sha256:{mark.staged}":
+            # Without its record it is no checkpoint.
+            staging.remove(mark.staging_dir, mark.staged)
+            staging_root.remove_root_if_empty(mark.staging_dir)
 
 
 def remove_snapshots(client: Client, mark: Mark) -> None:

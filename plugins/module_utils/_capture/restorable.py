@@ -15,7 +15,7 @@ from typing import Any
 
 from .._containerd.containers import Container
 from .._core.errors import InputError, NodeError, RestoreError
-from .._gpu import peer_access, shared_gpus
+from .._gpu import peer_access, shared_gpus, xla
 from .._host import mountinfo
 from .._oci import spec_namespaces, spec_validate
 from . import mounts, own_network, targets
@@ -27,6 +27,7 @@ _LOST = "If it is so, the capture ends the workload, and its checkpoint cannot b
 ACCEPTABLE: Mapping[str, str] = {
     peer_access.CUDA_IPC: _LOST,
     peer_access.MULTICAST: _LOST,
+    xla.ALLOCATOR: _LOST,
     targets.DRIVER: "A restore there is tried with that driver; where it fails, the checkpoint is unharmed.",
     targets.GPUS: "The checkpoint cannot be restored there as long as the node has no such GPUs.",
     shared_gpus.MPS: "If it uses MPS, the driver refuses the checkpoint, or the process does not come back from it.",

@@ -13,22 +13,21 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import replace
-from typing import Any
+from typing import Any, Callable
 
-from .._checkpoint import facts as checkpoint_facts, staging, writer as checkpoint_writer
+from .._checkpoint import facts as checkpoint_facts, staging, task_state
 from .._checkpoint.volumes import MemoryVolume
-from .._containerd import daemon, leases, messages, tasks
+from .._checkpoint.written import Record
+from .._containerd import containers, daemon, leases, tasks
 from .._containerd.client import COMPRESSED, Client
-from .._core import labels, state_dir, text
-from .._core.errors import UNKNOWN, InputError, RestoreError, RpcError
-from .._criu import dump_config, image_files
-from .._diagnosis import failure as criu_failure
+from .._core import files, labels, state_dir, text
+from .._core.errors import UNKNOWN, InputError, RestoreError
 from .._gpu import devices, driver as gpu_driver, forks, state as gpu_state
 from .._gpu.driver import Driver
 from .._gpu.processes import Scope
-from .._host import cgroup, huge_pages, processes as host_processes
+from .._host import huge_pages, network_sysctls, processes as host_processes, task_worker
 from .._host.processes import Process
 from .._oci import spec_rights, spec_validate
 from .._oci.facts import Facts
@@ -36,25 +35,25 @@ from .._oci.image import Descriptor
 from .._probe import hook as probe_hook
 from .._probe.hook import Hook
 from . import (
+    flush,
     layer as capture_layer,
     mark as capture_mark,
-    mounts,
     needs,
     preflight,
     recovery,
     settle,
+    store,
     survivors,
-    unlinked_files,
     volumes as memory_volumes,
 )
+from .dump import Dump
 from .mark import Mark, MarkFile
-from .needs import Found, Need
 from .params import PAUSED, RUNNING, STOPPED, CaptureParams, CaptureResult
 from .preflight import Subject
 from .signals import DeferredSignals
-from .unlinked_files import UnlinkedFile
 
-_CHECKPOINT_OPTIONS = "containerd.runc.v1.CheckpointOptions"
+#: Annotation of CRI that names the pod's own container.
+_SANDBOX_ID = "io.kubernetes.cri.sandbox-id"
 
 
 class Capture:
@@ -78,9 +77,12 @@ class Capture:
         self._directory = state_dir.capture_dir(capture_root, client.namespace, params.container_id)
         self._images = os.path.join(self._directory, "images")
         self._work = os.path.join(self._directory, "work")
+        self._dump = Dump(client, params, subject, self._images, self._work)
         self._examined(subject)
         #: What is dumped, with names.
         self._captured: dict[Process, str] = {}
+        #: What the processes have of the kernel.
+        self._observed: dict[str, Any] = {}
         self._driver: Driver | None = None
         #: The workload is to be told that it goes on.
         self._after_due = params.after_capture is not None
@@ -94,17 +96,11 @@ class Capture:
         self._standstill = 0.0
         self._taken_at = ""
         self._packed: list[memory_volumes.Packed] = []
-        #: CRIU's links for deleted files, by their paths.
-        self._linked: dict[str, UnlinkedFile] = {}
-        #: While the task is paused.
-        self._found = Found()
-        #: What CRIU is told.
-        self._needs: list[Need] = []
         self._purpose = f"capture {client.namespace} {params.container_id}"
 
     def _examined(self, subject: Subject) -> None:
         access = self._params.access
-        self._subject = subject
+        self._subject = self._dump.subject = subject
         self._container = subject.container
         self._scope = Scope(task_pid=subject.task.pid, proc=access.proc, cgroup_root=access.cgroup_root)
         #: Where the CUDA processes were, and go back to.
@@ -114,6 +110,10 @@ class Capture:
 
     def run(self) -> None:
         """Carry it out. After a failure the workload goes on, and nothing is left but what the error says."""
+        with self._dump.in_turn():
+            self._run()
+
+    def _run(self) -> None:
         mark = self._mark()
         # A reboot takes the mark away but not this.
         recovery.remove_directory(self._directory, self._params.staging_dir)
@@ -122,7 +122,7 @@ class Capture:
             mark = self._before(mark)
             with leases.hold(self._client, self._params.lease, self._purpose, self._lease_seconds()):
                 try:
-                    digest, criu = self._take_checkpoint(mark)
+                    stored = self._take_checkpoint(mark)
                 except BaseException as error:
                     self._resume_after(error, mark)
                     raise
@@ -135,7 +135,7 @@ class Capture:
                 self._after_due = False
                 mark = replace(mark, phase=capture_mark.KEPT_PAUSED, lease="")
                 self._mark_file.write(mark)
-            self._finish(digest, criu)
+            self._finish(stored)
             if self._params.leave == RUNNING:
                 found = survivors.ended(self._captured, self._params.access.proc)
                 self._result.ended = [*self._result.ended, *found]
@@ -151,18 +151,18 @@ class Capture:
         if self._params.leave != PAUSED:
             self._mark_file.clear()
 
-    def _dump_seconds(self) -> float:
-        """How long the dump may take: what is on the GPUs comes into the processes' own memory first."""
-        return self._params.dump_seconds(self._client, self._subject.memory_bytes + self._subject.gpus.vram)
+    def _dump_bytes(self) -> int:
+        """What is on the GPUs comes into the processes' own memory first."""
+        return self._subject.memory_bytes + self._subject.gpus.vram
 
     def _lease_seconds(self) -> float:
         """How long the capture may take: the dump, and packing it and what was written into the store."""
         if self._params.lease_seconds:
             return float(self._params.lease_seconds)
-        memory = self._subject.memory_bytes + self._subject.gpus.vram
+        memory = self._dump_bytes()
         survey = capture_layer.written(self._client, self._container)
         written = survey.size if survey else 0
-        return self._dump_seconds() + self._client.seconds_for(memory) + self._client.seconds_for(written * COMPRESSED)
+        return self._dump.seconds() + self._client.seconds_for(memory) + self._client.seconds_for(written * COMPRESSED)
 
     def _mark(self) -> Mark:
         view, copy = capture_layer.snapshot_keys(self._params.container_id)
@@ -175,8 +175,8 @@ class Capture:
             lease="" if self._params.lease else leases.own_id(self._purpose),
             snapshotter=self._container.snapshotter,
             view=view,
-            # Where the task stays paused until the image is complete, its files can be compared as they are.
-            copy=copy if self._params.leave == RUNNING else "",
+            # Where the task stays paused until the image is complete, its files can mostly be compared as they are.
+            copy=copy if self._params.leave == RUNNING or self._subject.reserved else "",
             cuda=self._subject.gpus.suspend,
             locked=self._subject.gpus.locked,
             name=self._params.name,
@@ -217,12 +217,13 @@ class Capture:
         with self._timed(hook.name):
             self._result.hooks.append({"hook": hook.name, **probe_hook.run(self._client, hook).result()})
 
-    def _take_checkpoint(self, mark: Mark) -> tuple[str, Descriptor]:
+    def _take_checkpoint(self, mark: Mark) -> store.Stored:
         client, params = self._client, self._params
         facts = self._facts()
         for directory in (self._images, self._work):
             state_dir.make_private(directory, params.staging_dir)
         sides = capture_layer.prepare(client, self._container, mark.view, mark.copy)
+        sysctls = self._sysctls()
         with ExitStack() as stack:
             if self._subject.gpus.suspend:
                 self._enlarge_pages(stack)
@@ -235,21 +236,35 @@ class Capture:
                 self._paused = True
                 tasks.pause(client, params.container_id)
                 self._captured = survivors.living(self._scope)
-            with self._timed("dump"):
+                self._observed = task_worker.observe(self._subject.task.pid, self._params.access.proc, sysctls)
+            with self._timed("dump", self._dump_bytes(), lambda: files.size_of(self._images)):
                 self._taken_at = text.utc_now()
-                self._dump()
+                with flush.flushing(self._images, params.staging_dir) if params.node_first else nullcontext():
+                    self._dump.take(self._result)
             self._signals.raise_if_any()
-            with self._timed("layer"), self._links(mark):
-                layer = None if capture_layer.copy(sides) else capture_layer.write(client, sides, copied=False)
+            with self._timed("layer"), self._dump.links(mark, self._mark_file):
+                layer, written = None, capture_layer.copy(sides, self._directory)
+                if written is None:
+                    written = capture_layer.uncopied(self._container, sides, self._directory)
+                    layer = capture_layer.write(client, sides, copied=False)
                 self._pack_volumes()
             if params.leave == RUNNING:
                 self._resume(begun)
         if self._resume_error is None:
             self._signals.raise_if_any()
-        with self._timed("upload"):
+        with self._timed("keep" if params.node_first else "upload"):
             layer = layer or capture_layer.write(client, sides, copied=True)
             recovery.remove_snapshots(client, mark)
-            return self._write_image(layer, memory_volumes.store(client, self._packed), facts)
+            stored = self._write(mark, layer, written, memory_volumes.store(client, self._packed), facts)
+        if params.leave == STOPPED:
+            # From here on it may end.
+            self._result.seconds["standstill"] = round(self._standstill + time.monotonic() - begun, 3)
+        return stored
+
+    def _sysctls(self) -> list[str]:
+        """Those that the spec sets, and those that somebody has set in another network namespace than the node's."""
+        names = network_sysctls.changed(self._subject.task.pid, self._params.access.proc)
+        return sorted({*task_state.sysctls(self._container.spec), *names})
 
     def _facts(self) -> Facts:
         path = daemon.daemon_environment(self._client)["PATH"]
@@ -257,12 +272,21 @@ class Capture:
         return replace(
             checkpoint_facts.node(path, self._container.runtime),
             container=self._params.container_id,
+            labels=labels.given(*self._pod_labels(), self._container.labels),
             memory_bytes=self._subject.memory_bytes,
+            written_steps=self._subject.written_steps,
             base_image=self._base_name(),
             base_image_digest=base.target.digest if base else None,
             gpu=checkpoint_facts.gpu(self._subject.gpus.info, self._params.access.proc),
             gpu_examined=True,
         )
+
+    def _pod_labels(self) -> Iterator[Mapping[str, str]]:
+        """CRI keeps them on the pod's own container."""
+        sandbox = (self._container.spec.get("annotations") or {}).get(_SANDBOX_ID)
+        pod = containers.get(self._client, sandbox) if sandbox else None
+        if pod is not None:
+            yield pod.labels
 
     def _base_name(self) -> str:
         return self._subject.base.name if self._subject.base else self._container.image
@@ -275,6 +299,7 @@ class Capture:
     def _suspend(self, stack: ExitStack) -> None:
         """The driver stays open for the way back, which would otherwise wait for its initialisation."""
         params = self._params
+        self._client.track.phase("cuda_suspend")
         deadline = time.monotonic() + params.access.cuda_timeout
         driver = stack.enter_context(params.access.open_driver(deadline))
         self._suspended = True
@@ -303,69 +328,6 @@ class Capture:
             forks.detach(found, sorted(self._cuda_pids), self._params.container_id, access.proc)
             self._result.detached = [fork.result() for fork in found]
             self._add_standstill("detach", time.monotonic() - begun)
-
-    def _dump(self) -> None:
-        criu, container, access = self._params.criu, self._container, self._params.access
-        tgids = cgroup.tgids_of(self._subject.task.pid, access.proc, access.cgroup_root)
-        subject = self._subject
-        kept = memory_volumes.devices(subject.memory_volumes)
-        self._found = needs.look(container, subject.task.pid, tgids, access.proc, subject.root, kept)
-        self._needs = needs.needs(self._found, criu)
-        self._result.unlinked_files = [file.result() for file in self._found.unlinked]
-        self._result.criu_options = [need.result() for need in self._needs]
-        config = dump_config.config_of(container.spec, container.labels)
-        if not config.writable:
-            # What has to stand there does, or the preflight would have refused.
-            self._call_criu()
-            return
-        with config.for_dump([*needs.lines(self._needs, criu), *mounts.external(self._subject.taken)]):
-            self._call_criu()
-
-    def _call_criu(self) -> None:
-        params = self._params
-        options = self._options(self._images, self._work)
-        packed = messages.pack(_CHECKPOINT_OPTIONS, options.SerializeToString())
-        begun = time.time()
-        try:
-            tasks.checkpoint(self._client, params.container_id, packed, self._dump_seconds())
-        except RpcError as error:
-            log = criu_failure.dump_log(self._container.spec, self._work, begun)
-            raise criu_failure.explain_dump(params.container_id, error, log) from error
-
-    @contextmanager
-    def _links(self, mark: Mark) -> Iterator[None]:
-        """CRIU's links for deleted files, which went with the end of the dump, are there while the layer is taken."""
-        try:
-            remaps = image_files.link_remaps(self._images)
-        except (OSError, image_files.UnreadableError) as error:
-            raise RestoreError(
-                "link_remap_failed",
-                f"The dump of {self._params.container_id} cannot be searched for deleted files: {error}.",
-                "Look at the disk of staging_dir, then run again.",
-            ) from error
-        links = self._linked = unlinked_files.links_of_layer(remaps, self._found.unlinked)
-        if not links:
-            yield
-            return
-        self._mark_file.write(replace(mark, links=tuple(links)))
-        with unlinked_files.linked(mark.pid, links, self._params.access.proc):
-            yield
-        self._mark_file.write(mark)
-
-    def _options(self, images: str = "", work: str = "") -> Any:
-        criu = self._params.criu
-        told = {need.option for need in self._needs}
-        return messages.message(
-            _CHECKPOINT_OPTIONS,
-            exit=False,
-            open_tcp=needs.TCP_ESTABLISHED in told,
-            external_unix_sockets=needs.EXT_UNIX_SK in told,
-            terminal=criu.shell_job,
-            file_locks=needs.FILE_LOCKS in told,
-            empty_namespaces=list(criu.empty_namespaces),
-            image_path=images,
-            work_path=work,
-        )
 
     def _resume(self, begun: float) -> None:
         """The workload runs again; from here on nothing that fails concerns it."""
@@ -402,51 +364,62 @@ class Capture:
         found, proc = self._subject.memory_volumes, self._params.access.proc
         pid = self._subject.task.pid
         self._packed = memory_volumes.pack(
-            self._client, self._container, pid, found, self._directory, self._linked, proc
+            self._client, self._container, pid, found, self._directory, self._dump.linked, proc
         )
         if found:
             self._result.seconds["volumes"] = round(time.monotonic() - begun, 3)
 
-    def _write_image(
-        self, layer: Descriptor, volumes: tuple[MemoryVolume, ...], facts: Facts
-    ) -> tuple[str, Descriptor]:
-        client, container, base = self._client, self._container, self._subject.base
-        told = needs.recorded(self._needs, container, self._params.criu)
-        facts = replace(facts, taken_at=self._taken_at, criu_options=told, rights=_rights(container.spec))
-        criu = checkpoint_writer.packed_by_daemon(client, self._images)
-        parts = checkpoint_writer.Parts(
-            criu=criu,
-            config=checkpoint_writer.spec_blob(client, container.spec),
-            # Without our paths, which mean nothing elsewhere.
-            options=checkpoint_writer.options_blob(client, self._options()),
-            runtime_options=checkpoint_writer.runtime_options_blob(client, container.runtime_options),
-            writable_layer=layer,
-            memory_volumes=volumes,
+    def _write(
+        self, mark: Mark, layer: Descriptor, written: Record, volumes: tuple[MemoryVolume, ...], facts: Facts
+    ) -> store.Stored:
+        client, params, container, base = self._client, self._params, self._container, self._subject.base
+        told = needs.recorded(self._dump.needs, container, params.criu)
+        taken = store.Taken(
+            images=self._images,
+            container=container,
             base=base.target if base else None,
             base_name=self._base_name(),
-            runtime=container.runtime,
-            snapshotter=container.snapshotter,
-            annotations={labels.FACTS: facts.render()},
+            layer=layer,
+            written=written,
+            volumes=volumes,
+            options=self._dump.options(),
+            facts=replace(facts, taken_at=self._taken_at, criu_options=told, rights=_rights(container.spec)),
+            annotations=self._state(),
         )
-        if self._resume_error is None:
-            self._signals.raise_if_any()
-        own = {labels.OWNER: self._params.owner}
-        digest = checkpoint_writer.index(client, self._params.name, parts, own, captured=True)
-        self._result.digest = digest
-        self._result.facts = facts
+        if params.node_first:
+            stored = store.on_this_node(
+                client, params, taken, self._ready, lambda key: self._mark_file.write(replace(mark, staged=key))
+            )
+        else:
+            stored = store.image(client, params, taken, self._ready)
+        self._result.digest = stored.digest
+        self._result.facts = taken.facts
+        self._result.warnings += stored.warnings
         self._result.memory_volumes = [volume.shown() for volume in volumes]
         in_memory = sum(volume.descriptor.size for volume in volumes)
-        self._result.sizes = {"criu": criu.size, "writable_layer": layer.size, "memory_volumes": in_memory}
+        self._result.sizes = {"criu": stored.criu.size, "writable_layer": layer.size, "memory_volumes": in_memory}
         if self._resume_error is not None:
-            self._resume_error.details["checkpoint"] = {"name": self._params.name, "digest": digest}
-            self._resume_error.remedy += f" The checkpoint {self._params.name} is complete."
-        return digest, criu
+            self._resume_error.details["checkpoint"] = {"name": params.name, "digest": stored.digest}
+            self._resume_error.remedy += f" The checkpoint {params.name} is complete."
+        return stored
 
-    def _finish(self, digest: str, criu: Descriptor) -> None:
+    def _state(self) -> dict[str, str]:
+        """The annotation of what the processes had."""
+        found = task_state.seen(self._observed)
+        return {labels.STATE: found.render()} if found else {}
+
+    def _ready(self) -> None:
+        """Nobody has told this run to end; where the image may be all that is left of the workload, none may."""
+        if self._resume_error is None:
+            self._signals.raise_if_any()
+
+    def _finish(self, stored: store.Stored) -> None:
         """The directory becomes the staged one, or goes."""
         params = self._params
-        if params.keep_staged:
-            key = digest.split(":", 1)[1]
+        if params.node_first:
+            self._result.staged = stored.staged
+        elif params.keeps_staged:
+            key, criu = stored.digest.split(":", 1)[1], stored.criu
             staged = staging.adopt(self._images, digest=criu.digest, size=criu.size, root=params.staging_dir, name=key)
             self._result.staged = staged.directory
         recovery.remove_directory(self._directory, params.staging_dir)
@@ -456,8 +429,11 @@ class Capture:
         try:
             if self._paused:
                 # A CRIU that is still at it cannot be ended without harm to the processes that it holds.
-                seconds = self._dump_seconds()
+                seconds = self._dump.seconds()
                 recovery.await_dump(self._params.container_id, mark.directory, seconds, self._params.access.proc)
+                locked = recovery.unlock_network(self._client, mark.pid, self._params.access.proc)
+                if locked is not None:
+                    _note_left_behind(error, locked.message)
                 recovery.resume(self._client, self._params.container_id)
                 self._paused = False
             if self._suspended and self._resume_error is None:
@@ -491,7 +467,8 @@ class Capture:
         return survivors.sentences(self._params.container_id, self._subject.task.pid, found)
 
     @contextmanager
-    def _timed(self, phase: str) -> Iterator[None]:
+    def _timed(self, phase: str, total: int = 0, measure: Callable[[], int] | None = None) -> Iterator[None]:
+        self._client.track.phase(phase, total, measure)
         begun = time.monotonic()
         yield
         self._result.seconds[phase] = round(time.monotonic() - begun, 3)

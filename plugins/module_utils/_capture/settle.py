@@ -17,7 +17,7 @@ from .._containerd import containers, task_removal, tasks
 from .._containerd.client import Client
 from .._core.errors import ConflictError
 from .._host import run_lock
-from . import mark as capture_mark, recovery, survivors
+from . import mark as capture_mark, parked, recovery, survivors
 from .mark import Mark, MarkFile
 from .params import STOPPED, CaptureParams, CaptureResult
 
@@ -70,10 +70,12 @@ def settled(client: Client, params: CaptureParams, check: bool) -> CaptureResult
 
 
 def plan(client: Client, params: CaptureParams, mark: Mark | None) -> Plan:
-    """What a run would do. Raises ConflictError ``container_not_ours``."""
+    """What a run would do. Raises ConflictError ``container_not_ours``, ``workload_parked``."""
     result = CaptureResult()
     if mark is None:
         return Plan(result)
+    if parked.is_parked(tasks.get(client, params.container_id), mark, params.access.proc):
+        raise parked.refusal(params.container_id)
     ends = params.leave == STOPPED and keeps_paused(client, params, mark)
     if ends:
         container = containers.get(client, params.container_id)

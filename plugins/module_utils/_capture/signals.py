@@ -25,9 +25,19 @@ _DEFERRED = (signal.SIGHUP, signal.SIGINT, signal.SIGTERM)
 class DeferredSignals:
     """Signals that have come since their handlers were replaced."""
 
-    def __init__(self, container_id: str) -> None:
+    def __init__(self, container_id: str, origin: DeferredSignals | None = None) -> None:
         self._container_id = container_id
+        self._origin = origin
         self._first = ""
+
+    def of(self, container_id: str) -> DeferredSignals:
+        """The same signals, for one of several captures that they end."""
+        return DeferredSignals(container_id, self)
+
+    @property
+    def first(self) -> str:
+        """The name of the first one; empty where none has come."""
+        return self._origin.first if self._origin else self._first
 
     def handle(self, number: int, _frame: FrameType | None) -> None:
         """The handler: note the first one."""
@@ -35,10 +45,10 @@ class DeferredSignals:
 
     def raise_if_any(self) -> None:
         """Raise RestoreError ``capture_interrupted`` if a signal has come."""
-        if self._first:
+        if self.first:
             raise RestoreError(
                 "capture_interrupted",
-                f"The capture of {self._container_id} was broken off by {self._first}.",
+                f"The capture of {self._container_id} was broken off by {self.first}.",
                 "Run again.",
                 outcome=RETRYABLE,
             )

@@ -117,8 +117,10 @@ def _problem(container: Container, code: str, found: Sequence[Found]) -> NodeErr
     sentence, remedy = {
         "io_uring_open": (
             f"The {whose} use io_uring, which CRIU cannot dump",
-            "Have the workload do without it: USE_LIBUV=0 in the environment for PyTorch's TCPStore, UV_USE_IO_URING=0 "
-            "for whatever else uses libuv (Node.js), an option of its own elsewhere.",
+            "Start it where io_uring is switched off, and it does without: under a seccomp profile that refuses it "
+            "(the default one of containerd 2.0 and later), or with sysctl kernel.io_uring_disabled=2 on the node "
+            "(Linux 6.6). Or by its own option: USE_LIBUV=0 in the environment for PyTorch's TCPStore, but not for "
+            "that of torchrun, which heeds none; UV_USE_IO_URING=0 for libuv before 1.49.",
         ),
         "descriptor_not_dumped": (
             f"The {whose} have something open or mapped of a kind that CRIU cannot dump",

@@ -28,13 +28,14 @@ from .._host.mountinfo import Mount
 from .._oci import spec_validate
 from .._oci.image import Descriptor
 from .._streams import streams, tree_tar
+from .._streams.tar_reader import Limits
 from .._streams.tree_tar import UnfitError
 from . import mounts as container_mounts
 
 #: Where a node has file systems in memory of its own, which hold what other programs have written there.
 _OF_NODE = ("/dev", "/dev/shm", "/run", "/run/lock", "/tmp", "/var/run", "/var/tmp")
 #: The bound of what a tree may hold: what is packed has been measured before.
-_BOUNDS = tree_tar.limits((1 << 62) - 1)
+_BOUNDS = Limits.of_tree((1 << 62) - 1)
 #: The container of a pod that only keeps its namespaces, as CRI labels it: it does nothing.
 _KIND, _SANDBOX = "io.cri-containerd.kind", "sandbox"
 

@@ -18,6 +18,7 @@ from .._containerd.client import Client
 from .._containerd.images import Image
 from .._core.errors import InputError
 from .._core.text import check_digest
+from .._host import cgroup
 from .._image import unpack
 from .._oci import spec_generate
 from . import reader, signature
@@ -54,7 +55,7 @@ class Original:
     runtime: str
     #: A google.protobuf.Any or None; as recorded.
     runtime_options: Any
-    #: ``systemd`` or ``cgroupfs``.
+    #: ``systemd`` or ``cgroupfs``; the latter where systemd does not run on this node.
     cgroup_driver: str
     #: None where nobody recorded it.
     stored_spec: Mapping[str, Any] | None
@@ -74,7 +75,7 @@ def read(client: Client, source: Source) -> Original:
     if source.digest:
         check_digest(source.digest, "The option digest")
     checkpoint = reader.load(client, source.checkpoint)
-    if source.digest not in ("", checkpoint.digest):
+    if source.digest not in ("", checkpoint.digest, checkpoint.earlier):
         raise InputError(
             "image_digest_mismatch",
             f"The checkpoint {checkpoint.name} is {checkpoint.digest}, but {source.digest} is expected.",
@@ -94,7 +95,8 @@ def read(client: Client, source: Source) -> Original:
         snapshotter=source.snapshotter or metadata.snapshotter or checkpoint.snapshotter,
         runtime=checkpoint.runtime,
         runtime_options=options,
-        cgroup_driver=daemon.cgroup_driver(options),
+        # As runtimes.choose has it.
+        cgroup_driver=daemon.cgroup_driver(options) if daemon.systemd_runs() else cgroup.CGROUPFS,
         stored_spec=stored,
         spec_source=origin if stored is not None else "generated",
         vouched=bool(source.digest or source.verify_key),

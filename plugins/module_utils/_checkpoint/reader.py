@@ -12,7 +12,7 @@ index) and the poorer one of ``ctr tasks checkpoint`` (image label ``containerd.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -25,13 +25,22 @@ from .._criu.config import RECORDED
 from .._oci.facts import Facts
 from .._oci.image import Descriptor
 from . import volumes
+from .task_state import TaskState
 from .volumes import MemoryVolume
 
 #: Media types of the parts, as containerd's client writes them.
 CRIU = "application/vnd.containerd.container.criu.checkpoint.criu.tar"
+#: In place of CRIU's images: the list of their files, which lie staged on the node that captured them and nowhere else.
+CRIU_FILES = "application/vnd.gpuops.restore.criu-files.v1+json"
+#: Of that list's descriptor: what the files add up to.
+BYTES_ANNOTATION = labels.PREFIX + "bytes"
+#: Of an index that was written later: the digest by which the node knew the checkpoint before.
+COMPLETES_ANNOTATION = labels.PREFIX + "completes"
 CONFIG = "application/vnd.containerd.container.checkpoint.config.v1+proto"
 OPTIONS = "application/vnd.containerd.container.checkpoint.options.v1+proto"
 RUNTIME_OPTIONS = "application/vnd.containerd.container.checkpoint.runtime.options+proto"
+#: What a capture of this collection has beside the writable layer.
+WRITTEN = "application/vnd.gpuops.restore.written.v1+jsonl+gzip"
 _LAYERS = frozenset(
     {
         "application/vnd.oci.image.layer.v1.tar",
@@ -50,9 +59,16 @@ _RUNC_OPTIONS = "containerd.runc.v1.Options"
 _CHECKPOINT_OPTIONS = "containerd.runc.v1.CheckpointOptions"
 #: Bytes of the options for a checkpoint.
 _LONGEST_OPTIONS = 1 << 16
+#: Annotations of a manifest by which other tools know a checkpoint.
+_OTHERS = (
+    "io.kubernetes.cri-o.annotations.checkpoint.",
+    "io.podman.annotations.checkpoint.",
+    "org.criu.checkpoint.",
+)
 DEFAULT_SNAPSHOTTER = "overlayfs"
 #: Registry and path of an image (distribution/reference), roughly.
 _REPOSITORY = re.compile(r"[A-Za-z0-9][A-Za-z0-9.-]*(:[0-9]+)?(/[a-z0-9]+([._-]+[a-z0-9]+)*)*\Z")
+_BYTES = re.compile(r"[0-9]{1,18}\Z")
 #: For a base image of which nobody says a name that could be one.
 _NAMELESS = "gpuops.restore/base"
 
@@ -70,6 +86,7 @@ class Checkpoint:
     base: Descriptor | None
     runtime: str
     snapshotter: str
+    #: The tar of CRIU's images; where they lie on the node alone, their list's digest and the bytes of the files.
     criu: Descriptor | None
     config: Descriptor | None
     options: Descriptor | None
@@ -77,16 +94,31 @@ class Checkpoint:
     writable_layer: Descriptor | None
     #: What a capture of this collection recorded about the node and the process, {} for others' checkpoints.
     facts: Facts = field(default_factory=Facts)
+    #: What the processes had of the kernel; None where that was not recorded.
+    state: TaskState | None = field(default=None, repr=False)
     #: Of the digest, as ``signature`` has it; "" where nobody signed.
     signature: str = field(default="", repr=False)
     #: By a capture on this node, as its record in containerd says, which no archive and no registry brings.
     captured_here: bool = False
     memory_volumes: tuple[MemoryVolume, ...] = ()
+    #: What the writable layer cannot say, see ``written``.
+    written: Descriptor | None = None
+    #: The digest by which this node knew it before its image was written; "" for others, whoever says so.
+    earlier: str = ""
 
     @property
     def key(self) -> str:
         """The hexadecimal digest, by which its staged directory is named."""
         return self.digest.split(":", 1)[-1]
+
+    @property
+    def on_node(self) -> bool:
+        """Whether CRIU's images lie in a staging directory of this node alone."""
+        return self.criu is not None and self.criu.media_type == CRIU_FILES
+
+    def digest_for(self, known: str) -> str:
+        """Its digest, for a comparison with one that was noted: the earlier one, where it is that."""
+        return known if known and known == self.earlier else self.digest
 
 
 def load(client: Client, name: str) -> Checkpoint:
@@ -103,6 +135,7 @@ def load(client: Client, name: str) -> Checkpoint:
             "Import or pull the checkpoint image first (containerd_image), or correct checkpoint or namespace.",
         )
     if not image.target.is_index:
+        _refuse_others(client, image)
         raise _not_a_checkpoint(name, f"its media type is {image.target.media_type}, not an OCI index")
     document = content.read_document(client, image.target)
     children = content.children(image.target, document, name)
@@ -110,11 +143,14 @@ def load(client: Client, name: str) -> Checkpoint:
     task_layout = image.labels.get("containerd.io/checkpoint") == "true"
     marked = task_layout or RUNTIME_ANNOTATION in annotations
     if not marked and not any("containerd.container" in child.media_type for child in children):
+        _refuse_others(client, image)
         raise _not_a_checkpoint(name, "its index names no checkpoint parts")
 
     def first(kinds: frozenset[str]) -> Descriptor | None:
         return next((child for child in children if child.media_type in kinds), None)
 
+    captured_here = image.labels.get(labels.CAPTURED) == image.target.digest
+    completes = annotations.get(COMPLETES_ANNOTATION)
     return Checkpoint(
         name=name,
         digest=image.target.digest,
@@ -123,15 +159,72 @@ def load(client: Client, name: str) -> Checkpoint:
         base=next((child for child in children if child.has_children), None),
         runtime=str(annotations.get(RUNTIME_ANNOTATION) or daemon.DEFAULT_RUNTIME),
         snapshotter=str(annotations.get(SNAPSHOTTER_ANNOTATION) or DEFAULT_SNAPSHOTTER),
-        criu=first(frozenset({CRIU})),
+        criu=first(frozenset({CRIU})) or _listed(first(frozenset({CRIU_FILES}))),
         config=first(frozenset({CONFIG})),
         options=first(frozenset({OPTIONS})),
         runtime_options=first(frozenset({RUNTIME_OPTIONS})),
         writable_layer=first(_LAYERS),
         facts=Facts.parse(str(annotations.get(labels.FACTS) or "{}")),
+        state=TaskState.parse(str(annotations.get(labels.STATE) or "")),
         signature=image.labels.get(labels.SIGNATURE, ""),
-        captured_here=image.labels.get(labels.CAPTURED) == image.target.digest,
+        captured_here=captured_here,
+        written=first(frozenset({WRITTEN})),
         memory_volumes=tuple(MemoryVolume.read(child) for child in children if child.media_type == volumes.MEDIA_TYPE),
+        earlier=completes if captured_here and isinstance(completes, str) else "",
+    )
+
+
+def _listed(files: Descriptor | None) -> Descriptor | None:
+    """CRIU's images on the node: the digest of their list, and the bytes of the files."""
+    if files is None:
+        return None
+    size = files.annotations.get(BYTES_ANNOTATION, "")
+    return Descriptor(CRIU_FILES, files.digest, int(size) if _BYTES.match(size) else 0)
+
+
+def _refuse_others(client: Client, image: Image) -> None:
+    """Raise InputError ``checkpoint_of_another_tool`` for an archive of the kubelet or podman that is the layer of an
+    image, as Kubernetes' documents have buildah make it and ``podman container checkpoint --create-image`` does."""
+    target = image.target
+    try:
+        if target.is_index:
+            children = content.children(target, content.read_document(client, target), image.name)
+            manifests = [child for child in children if child.has_children and not child.is_index]
+            if len(manifests) != 1 or len(children) != 1:
+                return
+            target = manifests[0]
+        document = content.read_document(client, target)
+        children = content.children(target, document, image.name)
+        annotations = content.mapping(document, "annotations", image.name)
+    except InputError:
+        # What is wrong with it is said when it is read for what it may be.
+        return
+    # The first child is the config.
+    found = another_tools(f"The image {image.name}", annotations, children[1:], client.namespace)
+    if found is not None:
+        raise found
+
+
+def is_another_tools(annotations: Mapping[str, Any]) -> bool:
+    """Whether the annotations of a manifest are those of :func:`another_tools`."""
+    return any(name.startswith(_OTHERS) for name in annotations)
+
+
+def another_tools(
+    what: str, annotations: Mapping[str, Any], layers: Sequence[Descriptor], namespace: str, bring: str = ""
+) -> InputError | None:
+    """The error ``checkpoint_of_another_tool`` where a manifest's annotations say that its layer is an archive of the
+    kubelet or podman. ``bring``: what has the image come into containerd first, and ends in "then"."""
+    mark = next((name for name in annotations if name.startswith(_OTHERS)), "")
+    if not mark or not layers:
+        return None
+    return InputError(
+        "checkpoint_of_another_tool",
+        f"{what} is a checkpoint of CRI-O, the kubelet or podman, packed into an image ({mark}), which has to be "
+        "converted before it can be restored.",
+        f"{bring or 'Run'} ctr --namespace {namespace} content get {layers[0].digest} > checkpoint.tar, then "
+        "containerd_checkpoint_archive with operation: convert, that path and the name of the new checkpoint.",
+        details={"annotation": mark, "layer": layers[0].digest},
     )
 
 
@@ -163,6 +256,28 @@ def require_criu(checkpoint: Checkpoint) -> Descriptor:
             "container is checkpointed a second time.",
         )
     return checkpoint.criu
+
+
+def gone(checkpoint: Checkpoint, root: str) -> InputError:
+    """The error for a checkpoint whose files are not where they should be."""
+    return InputError(
+        "node_checkpoint_gone",
+        f"The memory of the checkpoint {checkpoint.name} ({checkpoint.digest}) lies on the node alone, and not (whole) "
+        f"below {root}.",
+        "Give the staging_dir that it was captured with; if its files are gone, capture the workload again.",
+        details={"digest": checkpoint.digest, "path": root},
+    )
+
+
+def require_image(checkpoint: Checkpoint) -> None:
+    """Raise InputError ``checkpoint_on_node`` for one that cannot leave the node yet."""
+    if checkpoint.on_node:
+        raise InputError(
+            "checkpoint_on_node",
+            f"The memory of the checkpoint {checkpoint.name} lies staged on the node, not in its image.",
+            "Run containerd_checkpoint with state: completed first, which writes the image.",
+            details={"digest": checkpoint.digest},
+        )
 
 
 def spec(client: Client, checkpoint: Checkpoint) -> Mapping[str, Any] | None:

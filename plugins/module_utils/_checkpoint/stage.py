@@ -20,7 +20,7 @@ from .._core import files
 from .._core.errors import InputError, NodeError
 from .._host import run_lock
 from .._oci.image import Descriptor
-from .._streams.streams import Expansion, compression
+from .._streams.decompression import Expansion, compression
 from . import reader, signature, staged as staged_checkpoint, staging, staging_root
 from .staged import Staged
 
@@ -41,6 +41,7 @@ class StageResult:
     before: str = "absent"
     after: str = "absent"
     seconds: float = 0.0
+    warnings: list[str] = field(default_factory=list)
 
 
 def present(
@@ -70,6 +71,8 @@ def present(
         result = _result(checkpoint, found, False)
         result.changed = leases.drop_abandoned(client, _purpose(checkpoint.digest), check)
         return result
+    if checkpoint.on_node:
+        raise reader.gone(checkpoint, root)
     blob = content.stat(client, criu.digest)
     if blob is None or blob.size != criu.size:
         raise InputError(
@@ -99,6 +102,7 @@ def present(
         )
     begun = time.monotonic()
     seconds = _seconds(client, criu, root)
+    client.track.phase("stage", criu.size)
     with leases.hold(client, lease, _purpose(checkpoint.digest), seconds):
         staged = staging.stage(
             content.read(client, criu.digest, criu.size, seconds),
@@ -120,8 +124,13 @@ def _seconds(client: Client, criu: Descriptor, root: str) -> float:
     return client.seconds_for(size)
 
 
-def absent(client: Client, key: str, root: str, check: bool) -> StageResult:
+def absent(
+    client: Client, key: str, root: str, check: bool, keep_captured: bool = False, deleted: str = ""
+) -> StageResult:
     """Remove the staged directory of the checkpoint with the hexadecimal digest ``key``.
+
+    ``keep_captured``: not where it is all that there is of a checkpoint that has a name. ``deleted``: a name that does
+    not count, since outside of check mode it is gone.
 
     Raises InputError ``staging_name_invalid``, NodeError ``staging_*`` and, while somebody restores from it,
     ConflictError ``busy``.
@@ -129,6 +138,13 @@ def absent(client: Client, key: str, root: str, check: bool) -> StageResult:
     # Refuses what is no digest, and a root that is not to be trusted, also where nothing has to be removed.
     staged_checkpoint.find(root, key)
     there = os.path.lexists(os.path.join(root, key)) or bool(glob.glob(f"{glob.escape(root)}/.{key}.partial-*"))
+    whose = staged_checkpoint.only_copy_of(root, key) if keep_captured else None
+    if whose is not None and (whose[0] != client.namespace or _is_named(client, key, deleted)):
+        kept = (
+            f"What is staged of sha256:{key} is a checkpoint of {whose[1]} that lives here alone; it stays. "
+            "containerd_checkpoint with state: completed writes its image, keep_captured: false deletes it."
+        )
+        return StageResult(before="staged", after="staged", warnings=[kept])
     result = StageResult(changed=there, before="staged" if there else "absent")
     if there and not check:
         with run_lock.removing(f"sha256:{key}", client.busy_seconds):
@@ -146,6 +162,10 @@ def find_key(client: Client, name: str) -> str | None:
         return name.split(":", 1)[1]
     image = images.get(client, name)
     return image.target.digest.split(":", 1)[1] if image else None
+
+
+def _is_named(client: Client, key: str, deleted: str) -> bool:
+    return any(image.name != deleted for image in images.by_digest(client, f"sha256:{key}"))
 
 
 def _purpose(digest: str) -> str:

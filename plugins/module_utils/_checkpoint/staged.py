@@ -4,7 +4,8 @@
 
 """A staged checkpoint: its CRIU files, verified, in a directory; recognised without reading them.
 
-<root>/<name>/.complete.json     the marker, written last: format, name, digest, size, files
+<root>/<name>/.complete.json     the marker, written last: format, name, digest, size, files; and of a checkpoint that
+                                 lives here alone, whose it is
 <root>/<name>/images/            what CRIU gets as its image path; nothing of ours lies there
 <root>/.<name>.partial-<pid>/    being built or being removed, never used
 """
@@ -18,12 +19,13 @@ import stat as stat_module
 from dataclasses import dataclass
 from typing import Any
 
-from .._core.errors import InputError
-from . import staging_root
+from .._core.errors import InputError, NodeError
 
 MARKER = ".complete.json"
 FORMAT = "gpuops.restore/staged/1"
 IMAGES = "images"
+#: Of the marker: nothing else has these files. Namespace and container of the checkpoint.
+ONLY_COPY = "only_copy_of"
 #: CRIU's files without which nothing can be restored.
 REQUIRED = ("inventory.img", "descriptors.json")
 _NAME = re.compile(r"[0-9a-f]{64}\Z")
@@ -51,7 +53,7 @@ def find(root: str, name: str) -> Staged | None:
     Reads no file content. NodeError ``staging_dir_unsafe`` for a root that others could have written to.
     """
     check_name(name)
-    if not staging_root.exists(root):
+    if not root_exists(root):
         return None
     marker = _read_marker(os.path.join(root, name, MARKER))
     if marker is None or marker.get("format") != FORMAT or marker.get("name") != name:
@@ -74,6 +76,41 @@ def find(root: str, name: str) -> Staged | None:
     return Staged(images, digest, total, len(files), False)
 
 
+def root_exists(root: str) -> bool:
+    """False if there is no root; NodeError ``staging_dir_unsafe`` if there is one that is not to be trusted."""
+    if not os.path.isabs(root):
+        raise _unsafe(root, "is not an absolute path")
+    try:
+        stat = os.lstat(root)
+    except FileNotFoundError:
+        return False
+    _check(root, stat)
+    return True
+
+
+def only_copies(root: str) -> list[tuple[str, str, str]]:
+    """Name, containerd's namespace and container of each staged checkpoint that lives here alone, damaged or not.
+
+    Raises NodeError as :func:`find`.
+    """
+    if not root_exists(root):
+        return []
+    found = []
+    for name in sorted(os.listdir(root)):
+        whose = only_copy_of(root, name) if _NAME.match(name) else None
+        if whose is not None:
+            found.append((name, *whose))
+    return found
+
+
+def only_copy_of(root: str, name: str) -> tuple[str, str] | None:
+    """Namespace and container of a staged checkpoint that lives here alone; None for any other."""
+    whose = (_read_marker(os.path.join(root, name, MARKER)) or {}).get(ONLY_COPY)
+    if not isinstance(whose, dict):
+        return None
+    return str(whose.get("namespace", "")), str(whose.get("container", ""))
+
+
 def check_name(name: str) -> None:
     """Raise InputError ``staging_name_invalid`` for what is no name of a staged checkpoint."""
     if not _NAME.match(name):
@@ -82,6 +119,26 @@ def check_name(name: str) -> None:
             f"{name[:80]!r} is not the hex digest of a checkpoint image.",
             "Give the 64 hex digits of its sha256 digest.",
         )
+
+
+def _check(root: str, stat: os.stat_result) -> None:
+    if stat_module.S_ISLNK(stat.st_mode):
+        raise _unsafe(root, "is a symbolic link")
+    if not stat_module.S_ISDIR(stat.st_mode):
+        raise _unsafe(root, "is not a directory")
+    if stat.st_uid != os.geteuid():
+        raise _unsafe(root, f"belongs to user id {stat.st_uid}, not to {os.geteuid()}")
+    if stat.st_mode & (stat_module.S_IWGRP | stat_module.S_IWOTH):
+        raise _unsafe(root, f"can be written by others (mode {stat_module.S_IMODE(stat.st_mode):04o})")
+
+
+def _unsafe(root: str, reason: str) -> NodeError:
+    return NodeError(
+        "staging_dir_unsafe",
+        f"The staging directory {root} {reason}.",
+        "Set staging_dir to the absolute path of a new directory, or of one of root's with mode 0700.",
+        details={"path": root},
+    )
 
 
 def _read_marker(path: str) -> dict[str, Any] | None:

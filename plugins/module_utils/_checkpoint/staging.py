@@ -18,18 +18,19 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import closing, contextmanager
-from typing import Callable
+from typing import Any, Callable
 
 from .._core.errors import RETRYABLE, InputError, NodeError, is_full
 from .._core.files import RESERVE, free_bytes, sync_directory
 from .._core.text import check_digest
-from .._streams.streams import ChunkSource, Expansion, compression, decompressed, peek, verified
+from .._streams.decompression import Expansion, compression, decompressed, peek
+from .._streams.streams import ChunkSource, verified
 from .._streams.tar_extract import FileStat, extract
 from .._streams.tar_reader import Limits
 from . import staged as staged_checkpoint, staging_root
-from .staged import FORMAT, IMAGES, MARKER, REQUIRED, Staged, check_name
+from .staged import FORMAT, IMAGES, MARKER, ONLY_COPY, REQUIRED, Staged, check_name
 from .staging_root import Waiting
 
 _TAR_OVERHEAD = 64 << 20
@@ -59,7 +60,7 @@ def stage(
 
     On any exception nothing stays behind. Raises InputError: ``criu_images_incomplete``,
     ``staging_name_invalid``, ``size_mismatch``, ``digest_mismatch``, ``digest_invalid``, what
-    ``_streams.tar_reader.members`` and ``_streams.streams.decompressed`` raise; NodeError: ``staging_no_space``,
+    ``_streams.tar_reader.members`` and ``_streams.decompression.decompressed`` raise; NodeError: ``staging_no_space``,
     ``staging_dir_missing``, ``staging_dir_unsafe``, ``staging_io``; ConflictError ``busy`` when another run works on it
     and gets no further for ``waiting.seconds``.
     """
@@ -81,11 +82,21 @@ def stage(
     return _make(root, name, expected_digest, expected_size, waiting, fill)
 
 
-def adopt(images: str, *, digest: str, size: int, root: str, name: str, waiting: Waiting = _WAITING) -> Staged:
+def adopt(
+    images: str,
+    *,
+    digest: str,
+    size: int,
+    root: str,
+    name: str,
+    only_copy_of: Mapping[str, str] | None = None,
+    waiting: Waiting = _WAITING,
+) -> Staged:
     """Make a directory of CRIU files on the file system of ``root`` the staged checkpoint ``name``.
 
     The files are moved, not copied, and made private and durable. ``digest`` and ``size`` (bytes) are of the tar that
-    holds them. Raises as :func:`stage` does.
+    holds them, or of their list; then there is no other copy, and ``only_copy_of`` has ``namespace`` and ``container``.
+    Raises as :func:`stage` does.
     """
     check_name(name)
     check_digest(digest, "the CRIU images")
@@ -99,7 +110,7 @@ def adopt(images: str, *, digest: str, size: int, root: str, name: str, waiting:
         os.rename(images, place)
         return files
 
-    return _make(root, name, digest, size, waiting, fill)
+    return _make(root, name, digest, size, waiting, fill, only_copy_of)
 
 
 def _make(
@@ -109,6 +120,7 @@ def _make(
     size: int,
     waiting: Waiting,
     fill: Callable[[str, Callable[[], None]], dict[str, FileStat]],
+    only_copy_of: Mapping[str, str] | None = None,
 ) -> Staged:
     """The staged checkpoint ``name``, found or made.
 
@@ -122,7 +134,7 @@ def _make(
         try:
             with _io_errors(root):
                 files = fill(os.path.join(partial, IMAGES), lambda: directory.beat(name))
-                _write_marker(partial, name, digest, size, files)
+                _write_marker(partial, name, digest, size, files, only_copy_of)
                 sync_directory(partial)
                 with directory.locked():
                     os.rename(partial, os.path.join(root, name))
@@ -173,7 +185,7 @@ def remove(root: str, name: str, *, waiting: Waiting = _WAITING) -> bool:
     ``staging_io``.
     """
     check_name(name)
-    if not staging_root.exists(root):
+    if not staged_checkpoint.root_exists(root):
         return False
     directory = staging_root.Root(root, create=False)
     with _io_errors(root), directory.locked_when_idle(name, waiting) as left:
@@ -270,14 +282,23 @@ def _require(files: dict[str, FileStat], what: str) -> None:
         )
 
 
-def _write_marker(partial: str, name: str, digest: str, size: int, files: dict[str, FileStat]) -> None:
-    document = {
+def _write_marker(
+    partial: str,
+    name: str,
+    digest: str,
+    size: int,
+    files: dict[str, FileStat],
+    only_copy_of: Mapping[str, str] | None,
+) -> None:
+    document: dict[str, Any] = {
         "format": FORMAT,
         "name": name,
         "digest": digest,
         "size": size,
         "files": {file: {"size": stat.size, "mtime_ns": stat.mtime_ns} for file, stat in files.items()},
     }
+    if only_copy_of is not None:
+        document[ONLY_COPY] = dict(only_copy_of)
     path = os.path.join(partial, MARKER)
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
     with os.fdopen(descriptor, "w", encoding="utf-8") as stream:

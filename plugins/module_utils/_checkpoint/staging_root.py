@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The directory under which checkpoints are staged: its safety, its locks, its leftovers.
+"""The directory under which checkpoints are staged, where one is added or removed: its locks, its leftovers.
 
 See ``_checkpoint.staging`` for the layout and the locking scheme.
 """
@@ -14,7 +14,6 @@ import fcntl
 import os
 import re
 import shutil
-import stat as stat_module
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -22,6 +21,7 @@ from dataclasses import dataclass
 from typing import Callable
 
 from .._core.errors import RETRYABLE, ConflictError, NodeError, disk_full, is_full
+from .staged import root_exists
 
 _POLL_SECONDS = 0.1
 _PARTIAL = re.compile(r"\.([0-9a-f]{64})\.partial-[0-9]+")
@@ -45,26 +45,12 @@ def _partial_prefix(name: str) -> str:
     return f".{name}.partial-"
 
 
-def exists(root: str) -> bool:
-    """False if there is no root; NodeError ``staging_dir_unsafe`` if there is one that is not to be
-    trusted.
-    """
-    if not os.path.isabs(root):
-        raise _unsafe(root, "is not an absolute path")
-    try:
-        stat = os.lstat(root)
-    except FileNotFoundError:
-        return False
-    _check(root, stat)
-    return True
-
-
 def remove_root_if_empty(root: str) -> bool:
-    """Remove the root if nothing lies in it; whether it was removed. NodeError as :func:`exists`.
+    """Remove the root if nothing lies in it; whether it was removed. NodeError as :func:`root_exists`.
 
     A root that is a mount point is the operator's and stays.
     """
-    if not exists(root) or os.path.ismount(root):
+    if not root_exists(root) or os.path.ismount(root):
         return False
     with Root(root, create=False).locked():
         if os.listdir(root):
@@ -73,33 +59,13 @@ def remove_root_if_empty(root: str) -> bool:
     return True
 
 
-def _check(root: str, stat: os.stat_result) -> None:
-    if stat_module.S_ISLNK(stat.st_mode):
-        raise _unsafe(root, "is a symbolic link")
-    if not stat_module.S_ISDIR(stat.st_mode):
-        raise _unsafe(root, "is not a directory")
-    if stat.st_uid != os.geteuid():
-        raise _unsafe(root, f"belongs to user id {stat.st_uid}, not to {os.geteuid()}")
-    if stat.st_mode & (stat_module.S_IWGRP | stat_module.S_IWOTH):
-        raise _unsafe(root, f"can be written by others (mode {stat_module.S_IMODE(stat.st_mode):04o})")
-
-
-def _unsafe(root: str, reason: str) -> NodeError:
-    return NodeError(
-        "staging_dir_unsafe",
-        f"The staging directory {root} {reason}.",
-        "Set staging_dir to the absolute path of a new directory, or of one of root's with mode 0700.",
-        details={"path": root},
-    )
-
-
 @contextmanager
 def opened(root: str, *, create: bool) -> Iterator[Root]:
     """The root, checked; made with mode 0700 if ``create``, and unmade again if the block fails and it is
     empty.
     """
     directory = Root(root, create)
-    if not exists(root):
+    if not root_exists(root):
         directory.make()
     try:
         yield directory
@@ -125,7 +91,7 @@ class Root:
             os.mkdir(self.path, 0o700)
             self.made = True
         except FileExistsError:
-            exists(self.path)  # another run was faster: check what it made
+            root_exists(self.path)  # another run was faster: check what it made
         except OSError as error:
             if is_full(error):
                 raise disk_full(f"The staging directory {self.path}", error) from error

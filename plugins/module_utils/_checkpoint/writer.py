@@ -16,7 +16,7 @@ import os
 import stat as stat_module
 import tarfile
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -57,6 +57,8 @@ class Parts:
     options: Descriptor
     runtime_options: Descriptor | None = None
     writable_layer: Descriptor | None = None
+    #: What that one cannot say, see ``written``.
+    written: Descriptor | None = None
     memory_volumes: tuple[MemoryVolume, ...] = ()
     #: The base image's own descriptor, and its reference.
     base: Descriptor | None = None
@@ -75,6 +77,7 @@ class Parts:
             self.options,
             self.runtime_options,
             self.writable_layer,
+            self.written,
             *(volume.annotated() for volume in self.memory_volumes),
         )
         return [part for part in every if part is not None]
@@ -92,7 +95,7 @@ def packed_by_daemon(client: Client, directory: str) -> Descriptor:
         path = os.path.join(directory, name)
         found = os.lstat(path)
         if not stat_module.S_ISREG(found.st_mode):
-            raise _not_plain(path)
+            raise not_plain(path)
         size += found.st_size
     mount = messages.message("containerd.types.Mount", type="bind", source=directory, options=["rbind", "ro"])
     packed = snapshots.diff(client, [], [mount], _PLAIN_TAR, f"gpuops-restore-criu-{uuid.uuid4().hex}", size)
@@ -141,12 +144,18 @@ def index(
 ) -> str:
     """Write the index, with a gc label for every child, and the image record ``name``; returns its digest.
 
-    A record of that name is moved to the new index: whether it may be is the caller's to decide. ``captured``: the
-    record says that this node took the checkpoint. Raises NodeError ``checkpoint_collected``.
+    As :func:`store_index` and :func:`record`.
     """
-    for part in parts.children():
-        # A lease that has expired protects nothing any more.
-        if part is not parts.base and content.stat(client, part.digest) is None:
+    target = store_index(client, name, index_document(parts), parts.children())
+    record(client, name, target, labels, captured)
+    return target.digest
+
+
+def store_index(client: Client, name: str, document: Mapping[str, Any], children: Sequence[Descriptor]) -> Descriptor:
+    """Write the index, with a gc label for every child. Raises NodeError ``checkpoint_collected``."""
+    for part in children:
+        # A lease that has expired protects nothing any more; and the base image may lack.
+        if not part.has_children and content.stat(client, part.digest) is None:
             raise NodeError(
                 "checkpoint_collected",
                 f"The part {part.digest} of the checkpoint {name} is gone from containerd's content store before the "
@@ -154,20 +163,29 @@ def index(
                 "Run again; if it took longer than expected, lower minimum_rate.",
                 outcome=RETRYABLE,
             )
-    document = index_document(parts)
     data = json.dumps(document, separators=(",", ":"), sort_keys=True).encode()
     digest = "sha256:" + hashlib.sha256(data).hexdigest()
-    keep = gc_labels(parts)
+    keep = gc_labels(children)
     if not content.write(client, [data], digest, len(data), keep):
         # It was there, perhaps by a hand that set no labels.
         content.set_labels(client, digest, keep)
-    marks = {**(labels or {}), **({core_labels.CAPTURED: digest} if captured else {})}
-    image = Image(name, Descriptor(INDEX, digest, len(data), {}), marks)
+    return Descriptor(INDEX, digest, len(data), {})
+
+
+def record(
+    client: Client, name: str, target: Descriptor, labels: Mapping[str, str] | None = None, captured: bool = False
+) -> None:
+    """Write the image record ``name`` for an index.
+
+    A record of that name is moved to it: whether it may be is the caller's to decide. ``captured``: the record says
+    that this node took the checkpoint.
+    """
+    marks = {**(labels or {}), **({core_labels.CAPTURED: target.digest} if captured else {})}
+    image = Image(name, target, marks)
     try:
         images.create(client, image)
     except AlreadyExistsError:
         images.update(client, image, ["target", "labels"])
-    return digest
 
 
 def index_document(parts: Parts) -> dict[str, Any]:
@@ -191,10 +209,10 @@ def index_document(parts: Parts) -> dict[str, Any]:
     return {"schemaVersion": 2, "mediaType": INDEX, "manifests": manifests, "annotations": annotations}
 
 
-def gc_labels(parts: Parts) -> dict[str, str]:
+def gc_labels(children: Sequence[Descriptor]) -> dict[str, str]:
     """What keeps the children for containerd's garbage collection, as containerd's clients name them."""
     found = {}
-    for position, child in enumerate(parts.children()):
+    for position, child in enumerate(children):
         middle = "m." if child.has_children else ""
         found[f"{core_labels.GC_CONTENT}.{middle}{position}"] = child.digest
     return found
@@ -222,11 +240,11 @@ def _member(directory: str, name: str) -> Iterator[bytes]:
     except OSError as error:
         if not os.path.islink(path) and stat_module.S_ISREG(os.lstat(path).st_mode):
             raise
-        raise _not_plain(path) from error
+        raise not_plain(path) from error
     try:
         found = os.fstat(descriptor)
         if not stat_module.S_ISREG(found.st_mode):
-            raise _not_plain(path)
+            raise not_plain(path)
         header = tarfile.TarInfo(name)
         header.size, header.mode = found.st_size, 0o600
         yield header.tobuf(tarfile.PAX_FORMAT)
@@ -249,7 +267,8 @@ def _member(directory: str, name: str) -> Iterator[bytes]:
         os.close(descriptor)
 
 
-def _not_plain(path: str) -> InputError:
+def not_plain(path: str) -> InputError:
+    """The error for a path that is no file of CRIU's."""
     return InputError(
         "criu_images_not_plain",
         f"{path} is not a regular file, so it is no CRIU image.",

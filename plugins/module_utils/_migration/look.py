@@ -69,7 +69,7 @@ def look(client: Client, params: LookParams, name: str) -> Seen:
         mark = capture_mark.peek(params.marks_root, client.namespace, name)
     except ConflictError:
         busy = True
-    image = images.get(client, mark.name) if mark is not None else None
+    image = images.get(client, mark.name) if mark is not None and mark.name else None
     return Seen(
         exists=container is not None,
         checkpoint=container.labels.get(labels.CHECKPOINT, "") if container is not None else "",

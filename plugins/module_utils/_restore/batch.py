@@ -89,12 +89,14 @@ def _restore(
                     stack.enter_context(lock)
                 stack.enter_context(admission.admitted(size))
                 client = stack.enter_context(open_client())
+                stack.enter_context(client.following(demand.job.name))
                 if demand.checkpoint and not check:
                     stack.enter_context(run_lock.kept(demand.checkpoint.digest, client.busy_seconds))
                 # Where nothing is to be restored, nothing is made ready either.
                 if demand.live or check:
                     prepared = preparation.Preparation(prediction=forecast.predict(demand))
                 else:
+                    client.track.phase("prepare")
                     prepared = preparation.prepare(client, demand, huge_pages.for_workload(demand), forecast)
                 result = workload.restore(client, demand, verdict.reading, check, prepared)
                 result.warnings[:0] = shared_volumes.warnings(demand, demands)

@@ -13,9 +13,10 @@ from collections.abc import Sequence
 from .._checkpoint import staged as staged_checkpoint
 from .._container.task import STAGED
 from .._core.errors import RestoreError
-from .._host import huge_pages
+from .._host import huge_pages, page_cache
+from .._oci import depth
 from .._parallel_memory import hook as memory_hook
-from . import prediction, prewarm, rates as restore_rates
+from . import prediction, rates as restore_rates
 from .demand import Demand
 from .prediction import Prediction, Rates
 
@@ -40,7 +41,7 @@ class Forecast:
                 self._rates = dataclasses.replace(self._rates, copy=restore_rates.copy_rate())
 
     def predict(
-        self, demand: Demand, prewarmed: prewarm.Report | None = None, parallel_memory: bool | None = None
+        self, demand: Demand, prewarmed: page_cache.Report | None = None, parallel_memory: bool | None = None
     ) -> Prediction | None:
         """The window of one workload; None where its checkpoint is not known, or where no staged files are used.
 
@@ -61,21 +62,22 @@ class Forecast:
             volumes=demand.volume_bytes,
             concurrency=self._concurrency,
             writers=memory_hook.writers() if parallel_memory else 0,
+            layout=depth.seconds(demand.facts.written_steps),
         )
         return prediction.predict(load, rates)
 
-    def _prewarm(self, demand: Demand) -> tuple[prewarm.Report, Rates]:
+    def _prewarm(self, demand: Demand) -> tuple[page_cache.Report, Rates]:
         """What reading ahead will do, and the disk's rate where that matters and nothing tells it."""
         settings = demand.job.settings
         try:
             staged = staged_checkpoint.find(settings.staging_dir, demand.key) if demand.key else None
             if staged is None:
-                return prewarm.Report(), self._rates
-            missing = prewarm.uncached_pieces(staged.directory)
-            report = prewarm.predict([staged.directory], settings.prewarm, demand.memory, missing)
+                return page_cache.Report(), self._rates
+            missing = page_cache.uncached_pieces(staged.directory)
+            report = page_cache.predict([staged.directory], settings.prewarm, demand.memory, missing)
         except (OSError, RestoreError):
             # The workload's own steps say it.
-            return prewarm.Report(), self._rates
+            return page_cache.Report(), self._rates
         pieces = [(path, *piece) for path, found in missing.items() for piece in found]
         if self._measure and pieces and not self._rates.disk:
             longest = max(pieces, key=lambda piece: piece[2] - piece[1])

@@ -16,11 +16,11 @@ from .._core import labels, state_dir
 from .._core.errors import InputError, RestoreError
 from .._gpu import vram
 from .._gpu.access import GpuAccess
-from .._host import cgroup, huge_pages as host_huge_pages
+from .._host import cgroup, huge_pages as host_huge_pages, page_cache
 from .._parallel_memory import hook as memory_hook
 from .._probe import hook as probe_hook, probe as probes
 from .._probe.hook import Hook
-from . import gpu as restore_gpu, prewarm as restore_prewarm, rates
+from . import gpu as restore_gpu, rates
 
 #: What may be secret of a workload's options, or is kept elsewhere.
 _UNSHOWN = ("env", "metadata_content", "record", "after_restore")
@@ -42,7 +42,7 @@ class Settings:
     gpu_retries: int = 1
     keep_evidence: int = 3
     huge_pages: str = host_huge_pages.KEEP
-    prewarm: str = restore_prewarm.NEVER
+    prewarm: str = page_cache.NEVER
     parallel_memory: str = memory_hook.NEVER
     #: Where the node's rates are kept; "" for nowhere.
     rates_file: str = ""
@@ -51,6 +51,7 @@ class Settings:
     #: As the option has them, for the workloads' containers.
     runtimes: Sequence[Mapping[str, Any]] = ()
     policy: Mapping[str, Any] = field(default_factory=dict)
+    differences: Mapping[str, Any] = field(default_factory=dict)
 
     @classmethod
     def from_options(cls, options: Mapping[str, Any]) -> Settings:
@@ -74,6 +75,7 @@ class Settings:
             record=options["record"] or {},
             runtimes=options["runtimes"] or (),
             policy=options["policy"] or {},
+            differences=options.get("differences") or {},
         )
 
 

@@ -80,10 +80,10 @@ class Sample:
 
     @classmethod
     def from_receipt(cls, receipt: Mapping[str, Any]) -> Sample | None:
-        """What a receipt tells; None where it lacks something, or where CRIU had to wait for the disk."""
+        """What a receipt tells; None where it lacks something, or where something else than sizes took its time."""
         try:
             seconds, prewarm = receipt["seconds"], receipt["prewarm"]
-            if prewarm["skipped"]:
+            if prewarm["skipped"] or (receipt.get("predicted") or {}).get("layout"):
                 return None
             pages = float(seconds["container"]) + float(seconds["create"]) + float(seconds["start"])
             read, took = int(prewarm["read"]), float(prewarm["seconds"])
@@ -126,6 +126,8 @@ class Load:
     concurrency: float = 1.0
     #: Threads that write the memory beside CRIU.
     writers: int = 0
+    #: Seconds that the layout of what was written takes by itself, of ``_oci.depth``.
+    layout: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -139,6 +141,8 @@ class Prediction:
     basis: str
     #: As of :class:`Sample`.
     concurrency: float = 1.0
+    #: Seconds of the window for very deep directories, 0 for others.
+    layout: float = 0.0
 
     def result(self) -> dict[str, Any]:
         """As modules return it."""
@@ -147,6 +151,7 @@ class Prediction:
             "ahead": self.prewarm_seconds,
             "basis": self.basis,
             "crowd": self.concurrency,
+            **({"layout": self.layout} if self.layout else {}),
         }
 
 
@@ -166,10 +171,10 @@ def predict(load: Load, rates: Rates) -> Prediction:
     else:
         known = bool(near)
     disk = _disk_rate(rates)
-    seconds = seconds * stretch + load.uncached / disk
+    seconds = seconds * stretch + load.uncached / disk + load.layout
     basis = RESTORES if known else MEASURED if rates.copy and not load.vram else ESTIMATE
     ahead = load.prewarm / disk + load.volumes / VOLUMES_RATE
-    return Prediction(round(seconds, 2), round(ahead, 2), basis, load.concurrency)
+    return Prediction(round(seconds, 2), round(ahead, 2), basis, load.concurrency, round(load.layout, 2))
 
 
 def concurrency(workloads: int, at_once: int, processors: int) -> float:

@@ -12,6 +12,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import Any, Callable
 
+from .._capture import parked
 from .._checkpoint import (
     facts,
     original as checkpoint_original,
@@ -24,11 +25,12 @@ from .._container import container as container_steps, loopback, params as conta
 from .._containerd import containers, content, daemon, runtimes, task_removal, tasks
 from .._containerd.client import Client
 from .._containerd.images import Image
-from .._core import files, state_dir
+from .._containerd.tasks import Task
+from .._core import files, labels, state_dir
 from .._core.errors import InputError, NodeError, RestoreError
 from .._criu import dump_config
 from .._gpu import nvml
-from .._oci import spec_summary, spec_validate
+from .._oci import depth, spec_summary, spec_validate
 from .._oci.facts import Facts, GpuFacts
 from .._oci.image import Descriptor
 
@@ -82,7 +84,10 @@ def _collect(found: Report, check: Callable[[], Any]) -> Any:
 
 def _parts(checkpoint: checkpoint_reader.Checkpoint) -> list[Descriptor]:
     volumes_of = [volume.descriptor for volume in checkpoint.memory_volumes]
-    every = (checkpoint.criu, checkpoint.config, checkpoint.writable_layer, checkpoint.runtime_options, *volumes_of)
+    # What lies on the node alone is no blob.
+    criu = None if checkpoint.on_node else checkpoint.criu
+    layers = (checkpoint.writable_layer, checkpoint.written)
+    every = (criu, checkpoint.config, *layers, checkpoint.runtime_options, *volumes_of)
     return [part for part in every if part is not None]
 
 
@@ -105,9 +110,10 @@ def _node_problems(client: Client, found: Report, original: Original, params: co
     )
     if runtime is not None:
         found.warnings.extend(runtime.warnings)
-        _collect(found, lambda: daemon.require_runtime(runtime.name, path))
+        _collect(found, lambda: daemon.require_runtime(runtime.name, path, runtime.program))
     iptables = dump_config.locks_by_iptables(original.checkpoint.facts.criu_options, dump_config.config_of({}, {}))
-    for problem in daemon.restore_problems(path, iptables):
+    program = runtime.program if runtime is not None else daemon.RUNC
+    for problem in daemon.restore_problems(path, iptables, program):
         found.add(problem)
 
 
@@ -124,6 +130,7 @@ def _compare(client: Client, found: Report, original: Original) -> None:
     for code, message in compared.problems.items():
         found.add(NodeError(code, message, "Restore on a node like the one that it was captured on."))
     found.warnings.extend(compared.warnings)
+    found.warnings.extend(depth.warnings(recorded.container or "The container", recorded.written_steps))
 
 
 def _room(client: Client, found: Report, original: Original, params: container_params.ContainerParams) -> None:
@@ -132,7 +139,9 @@ def _room(client: Client, found: Report, original: Original, params: container_p
         return
     staged = _collect(found, lambda: staged_checkpoint.find(params.staging_dir, original.checkpoint.key))
     found.status["staged"] = staged is not None
-    if staged is None:
+    if staged is None and original.checkpoint.on_node:
+        found.add(checkpoint_reader.gone(original.checkpoint, params.staging_dir))
+    elif staged is None:
         free, needed = files.free_bytes(params.staging_dir), criu.size + files.RESERVE
         if needed > free:
             found.add(staging.no_space(params.staging_dir, needed, free))
@@ -197,16 +206,23 @@ def _present(client: Client, found: Report, original: Original, params: containe
     _collect(found, lambda: containers.require_ours(container, params.owner, params.force))
     _collect(
         found,
-        lambda: containers.require_same_checkpoint(container, original.checkpoint.digest, params.force),
+        lambda: containers.require_same_checkpoint(
+            container, original.checkpoint.digest_for(container.labels.get(labels.CHECKPOINT, "")), params.force
+        ),
     )
     if task is not None and task.status in ("PAUSED", "PAUSING"):
-        _collect(found, lambda: tasks.refuse_paused(task))
+        _collect(found, lambda: _refuse_paused(client, task))
     used = containers.is_used(client, container)
     found.status["used"] = used
     live = task_removal.is_live(task)
     if used and not live and not params.rebuild:
         found.add(containers.used_snapshot(container))
     return live
+
+
+def _refuse_paused(client: Client, task: Task) -> None:
+    parked.refuse(client.namespace, task)
+    tasks.refuse_paused(task)
 
 
 def _describe(original: Original, image: Image | None) -> dict[str, Any]:
@@ -231,6 +247,7 @@ def _describe(original: Original, image: Image | None) -> dict[str, Any]:
         "cgroup_driver": original.cgroup_driver,
         "snapshotter": original.snapshotter,
         "criu": shown(checkpoint.criu),
+        "store": "node" if checkpoint.on_node else "image",
         "writable_layer": shown(checkpoint.writable_layer),
         "memory_volumes": [volume.shown() for volume in checkpoint.memory_volumes],
         "options": shown(checkpoint.options),

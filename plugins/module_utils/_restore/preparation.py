@@ -17,11 +17,10 @@ from .._containerd import daemon
 from .._containerd.client import Client
 from .._core import state_dir
 from .._criu import action_script
-from .._host import huge_pages as host_huge_pages
+from .._host import huge_pages as host_huge_pages, page_cache
 from .._host.huge_pages import HugePages
 from .._parallel_memory import hook as memory_hook, split as memory_split
 from .._parallel_memory.split import NotSplitError, Split
-from . import prewarm as restore_prewarm
 from .demand import Demand
 from .forecast import Forecast
 from .prediction import Prediction
@@ -34,7 +33,7 @@ class Preparation:
     #: Entered for the window.
     huge_pages: HugePages = field(default_factory=lambda: HugePages(host_huge_pages.KEEP))
     #: Done already.
-    prewarm: restore_prewarm.Report = field(default_factory=restore_prewarm.Report)
+    prewarm: page_cache.Report = field(default_factory=page_cache.Report)
     prediction: Prediction | None = None
     #: The checkpoint in two parts, where several threads are to write its memory.
     split: Split | None = None
@@ -60,15 +59,15 @@ def prepare(client: Client, demand: Demand, huge_pages: HugePages, forecast: For
     settings = demand.job.settings
     staged = staged_checkpoint.find(settings.staging_dir, demand.key) if demand.key else None
     if staged is None:
-        report = restore_prewarm.Report(skipped="nothing is staged")
+        report = page_cache.Report(skipped="nothing is staged")
         return Preparation(huge_pages, report, forecast.predict(demand, report), unsplit=report.skipped)
     split, unsplit = _split(client, demand, staged)
     try:
         # Before the window is entered, and after the split: what that has copied is read, too.
         directories = [staged.directory, *([split.images] if split else [])]
-        report = restore_prewarm.warm(directories, settings.prewarm, demand.memory)
+        report = page_cache.warm(directories, settings.prewarm, demand.memory)
     except OSError as error:
-        report = restore_prewarm.Report(skipped=str(error))
+        report = page_cache.Report(skipped=str(error))
     prediction = forecast.predict(demand, report, parallel_memory=split is not None)
     return Preparation(huge_pages, report, prediction, split, unsplit)
 

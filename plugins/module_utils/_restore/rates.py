@@ -10,16 +10,13 @@ here raises: without rates a prediction is an estimate.
 
 from __future__ import annotations
 
-import contextlib
-import fcntl
-import json
 import mmap
 import os
 import tempfile
 import time
 from collections.abc import Sequence
-from typing import Any
 
+from .._core import recent
 from .._host import huge_pages
 from . import records
 from .prediction import Rates, Sample
@@ -28,7 +25,6 @@ FILE = os.path.join(huge_pages.DIRECTORY, "rates.json")
 #: The last restores of a node are kept; older ones were of another time.
 _KEPT = 12
 _SAMPLE, _PIECE = 64 << 20, 1 << 20
-_MOST = 1 << 20
 
 
 def load(file: str, staging_dir: str) -> Rates:
@@ -38,21 +34,7 @@ def load(file: str, staging_dir: str) -> Rates:
 
 def note(file: str, samples: Sequence[Sample]) -> None:
     """Add what restores took to those before."""
-    if not file or not samples:
-        return
-    with contextlib.suppress(OSError):
-        os.makedirs(os.path.dirname(file), mode=0o700, exist_ok=True)
-        directory = os.open(os.path.dirname(file), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            # Of two runs at a time neither loses what the other has noted.
-            fcntl.flock(directory, fcntl.LOCK_EX)
-            kept = [*_kept(file), *samples][-_KEPT:]
-            partial = f"{file}.{os.getpid()}"
-            with open(partial, "w", encoding="ascii") as stream:
-                json.dump([one.document() for one in kept], stream)
-            os.replace(partial, file)
-        finally:
-            os.close(directory)
+    recent.add(file, [one.document() for one in samples], _KEPT)
 
 
 def copy_rate() -> float:
@@ -95,8 +77,7 @@ def disk_rate(path: str, start: int, end: int) -> float:
 
 
 def _kept(file: str) -> list[Sample]:
-    found = _read(file) if file else None
-    samples = [Sample.from_document(entry) for entry in found] if isinstance(found, list) else []
+    samples = [Sample.from_document(entry) for entry in recent.load(file)]
     return [one for one in samples if one is not None][-_KEPT:]
 
 
@@ -107,13 +88,5 @@ def _of_receipts(staging_dir: str) -> list[Sample]:
         newest = sorted(entries, key=lambda entry: entry.stat(follow_symlinks=False).st_mtime)[-_KEPT:]
     except OSError:
         return []
-    samples = [Sample.from_receipt(_read(entry.path) or {}) for entry in newest]
+    samples = [Sample.from_receipt(recent.read(entry.path) or {}) for entry in newest]
     return [one for one in samples if one is not None]
-
-
-def _read(path: str) -> Any:
-    try:
-        with open(path, encoding="utf-8") as stream:
-            return json.loads(stream.read(_MOST))
-    except (OSError, ValueError):
-        return None

@@ -19,6 +19,7 @@ import os
 import re
 import shutil
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from .._core import state_dir
@@ -43,6 +44,41 @@ def read_receipt(root: str, namespace: str, container_id: str) -> dict[str, Any]
         if found and _namespace(found) in (namespace, ""):
             return found
     return {}
+
+
+@dataclass(frozen=True)
+class Failure:
+    """The evidence of one failed restore."""
+
+    namespace: str
+    name: str
+    #: What ``write_failure`` wrote; {} when it cannot be read.
+    document: dict[str, Any]
+
+
+def all_receipts(root: str) -> list[dict[str, Any]]:
+    """Those of all workloads, in all namespaces; one that cannot be read is none."""
+    names = _names(os.path.join(root, RECEIPTS))
+    found = (_read(os.path.join(root, RECEIPTS, name)) for name in names if name.endswith(".json"))
+    return [receipt for receipt in found if receipt]
+
+
+def all_failures(root: str) -> list[Failure]:
+    """All evidence that is kept, of all workloads, the oldest of each first."""
+    found = []
+    for bundle in _names(os.path.join(root, DEBUG)):
+        match = re.fullmatch(r"(?:(?P<namespace>.+?)--)?(?P<name>.+)-[0-9]{8}T[0-9]{6}Z", bundle)
+        if match:
+            document = _read(os.path.join(root, DEBUG, bundle, FAILURE))
+            found.append(Failure(match["namespace"] or state_dir.PLAIN_NAMESPACE, match["name"], document))
+    return found
+
+
+def _names(directory: str) -> list[str]:
+    try:
+        return sorted(os.listdir(directory))
+    except FileNotFoundError:
+        return []
 
 
 def _earlier_path(root: str, container_id: str) -> str:

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
+from .._checkpoint import differences
 from .._container import params as container_params
 from .._container.task import TaskResult
 from .._core.errors import UNKNOWN, Failure, RestoreError
@@ -119,6 +120,13 @@ class Result:
             or self.receipt_written
         )
 
+    @property
+    def differences(self) -> list[dict[str, Any]] | None:
+        """What is other than it was, the files included; None where it cannot be told of the task."""
+        if self.task.differences is None:
+            return None
+        return [*differences.results(self.container.differences), *self.task.differences]
+
     def shown(self) -> dict[str, Any]:
         """As the module returns it."""
         return {
@@ -131,6 +139,8 @@ class Result:
             "gpu": self.gpu.result(after=self.gpu_seen) if self.gpu.processes else None,
             "probe": self.probe.result() if self.probe else None,
             "after_restore": self.after_restore.result() if self.after_restore else None,
+            "differences": self.differences,
+            "not_compared": self.task.not_compared,
             **self.preparation,
             "seconds": self.seconds,
             "receipt": self.receipt,

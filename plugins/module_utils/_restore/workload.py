@@ -10,9 +10,10 @@ import contextlib
 import dataclasses
 import os
 import time
+from collections.abc import Iterator
 from typing import Any
 
-from .._container import container as container_steps, task as task_steps
+from .._container import comparison, container as container_steps, task as task_steps
 from .._container.task import TaskResult
 from .._containerd.client import Client
 from .._core import labels, state_dir, text
@@ -134,23 +135,32 @@ class _Attempt:
     def _carry_out(self) -> None:
         job, result = self._job, self._result
         if self._demand.original is not None and self._demand.volumes and not (self._check or self._demand.live):
-            with result.timed(VOLUMES):
+            with self._timed(VOLUMES):
                 container_steps.lay_volumes(self._client, job.container, self._demand.original)
         with self._preparation.huge_pages:
             result.preparation = self._preparation.result()
             begun = time.monotonic()
+            prediction = self._preparation.prediction
+            self._client.track.expect(prediction.seconds if prediction else None)
             running = self._window()
+            self._client.track.expect(None)
             result.seconds["window"] = round((result.gpu.reached_at or time.monotonic()) - begun, 3)
         if result.task.created and not self._check:
-            with result.timed(ALIVE):
+            with self._timed(ALIVE):
                 left = job.task.alive_seconds - (time.monotonic() - running)
                 task_steps.stays_alive(self._client, job.task, result.task.task["pid"], max(0.0, left))
         self._tell()
         if job.probe is not None and not self._check:
-            with result.timed(PROBE):
+            with self._timed(PROBE):
                 result.probe = probes.probe(self._client, job.probe, self._check)
-        with result.timed(RECEIPT):
+        with self._timed(RECEIPT):
             self._keep_receipt()
+
+    @contextlib.contextmanager
+    def _timed(self, step: str) -> Iterator[None]:
+        self._client.track.phase(step)
+        with self._result.timed(step):
+            yield
 
     def _tell(self) -> None:
         """Tell the workload that it goes on here: once for each restore, also where a run was killed before it did."""
@@ -161,7 +171,7 @@ class _Attempt:
         if self._check:
             result.after_restore = ProbeResult(hook.target.kind, None, "Not tried: it has an effect.")
             return
-        with result.timed(AFTER_RESTORE):
+        with self._timed(AFTER_RESTORE):
             result.after_restore = probe_hook.run(self._client, hook)
         with contextlib.suppress(FileNotFoundError):
             os.unlink(self._untold())
@@ -174,16 +184,16 @@ class _Attempt:
     def _window(self) -> float:
         """From nothing to a process with its GPU memory; when the process ran, as time.monotonic() tells."""
         job, result = self._job, self._result
-        with result.timed(CONTAINER):
+        with self._timed(CONTAINER):
             self._make_container()
         needs_driver = gpu.needs_driver(job.gpu, result.container.spec_after, self._demand.facts)
         with contextlib.ExitStack() as stack:
             opening = stack.enter_context(gpu.open_driver(job.gpu)) if needs_driver and not self._check else None
-            with result.timed(TASK):
+            with self._timed(TASK):
                 self._start_task()
             running = time.monotonic()
             if needs_driver:
-                with result.timed(GPU):
+                with self._timed(GPU):
                     self._restore_gpu_memory(opening)
         return running
 
@@ -194,6 +204,9 @@ class _Attempt:
         else:
             result.container = container_steps.present(self._client, params, self._check, demand.original)
         result.warnings += result.container.warnings
+        refused = comparison.fails(result.container.differences, self._job.task.fail_on)
+        if refused:
+            raise comparison.failure(self._job.name, refused)
 
     def _start_task(self) -> None:
         result = self._result
@@ -335,6 +348,8 @@ def _receipt(namespace: str, result: Result, reading: nvml.Reading | None) -> di
         "gpu": result.gpu.result(reading, result.gpu_seen) if result.gpu.processes else None,
         "probe": result.probe.result() if result.probe else None,
         "after_restore": result.after_restore.result() if result.after_restore else None,
+        "differences": result.differences,
+        "not_compared": result.task.not_compared,
         **result.preparation,
         # Side by side with others, so not their sum over workloads; window: until the GPU memory was back.
         "seconds": {

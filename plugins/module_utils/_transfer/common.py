@@ -64,6 +64,7 @@ def load(client: Client, name: str, digest: str) -> tuple[Checkpoint, Descriptor
     ``digest``: the one that it must have; empty: any. Raises InputError ``image_digest_mismatch`` and as its reader.
     """
     checkpoint = checkpoint_reader.load(client, name)
+    checkpoint_reader.require_image(checkpoint)
     if digest not in ("", checkpoint.digest):
         what = f"The image {name} is {checkpoint.digest}"
         raise image_state.digest_mismatch(what, digest, found=checkpoint.digest)

@@ -24,7 +24,7 @@ from .._core.errors import InputError
 from .._image import state as image_state, tree as image_tree
 from .._oci import spec_validate
 from .._oci.image import Descriptor
-from .._streams.streams import Expansion
+from .._streams.decompression import Expansion
 from .._streams.tar_reader import Limits
 from . import base_image, dump, import_archive
 from .common import INCLUDE, OMIT, TransferResult

@@ -33,8 +33,8 @@ from .._core.errors import InputError
 from .._core.strict_json import StrictJsonError
 from .._oci import spec_validate
 from .._oci.image import Descriptor
-from .._streams import tree_tar
-from .._streams.streams import ChunkSource, Expansion, decompressed, file_chunks
+from .._streams.decompression import Expansion, decompressed
+from .._streams.streams import ChunkSource, file_chunks
 from .._streams.tar_reader import Limits, members, safe_name
 
 #: Kinds of dumps, as the result ``archive.kind`` names them.
@@ -187,7 +187,7 @@ def _shm(
     if not sources:
         return None
     what = f"{SHM} of {file.path}"
-    limits = tree_tar.limits(file.entries[SHM].size if bound is None else min(bound, file.entries[SHM].size))
+    limits = Limits.of_tree(file.entries[SHM].size if bound is None else min(bound, file.entries[SHM].size))
     used = 0
     for member in members(ChunkSource(_member_chunks(file, SHM)), limits, what):
         used += member.size + -member.size % _PAGE

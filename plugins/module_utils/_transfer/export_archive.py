@@ -99,6 +99,7 @@ def _run(client: Client, params: ExportParams, check: bool, result: TransferResu
     result.changed = True
     result.actions.append(f"write {checkpoint.digest} to {params.path}")
     if not check:
+        client.track.phase("export", sum(item.size for item in items))
         written = archive_writer.write(params.path, checkpoint.digest, items, _reader(client), compression)
         result.transferred["size"] = written.size
 

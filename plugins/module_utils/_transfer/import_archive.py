@@ -21,7 +21,7 @@ from .._core.text import check_digest
 from .._image import archive_import, image as image_steps, state as image_state, tree as image_tree
 from .._oci import image as oci_image
 from .._oci.image import Descriptor
-from .._streams.streams import Expansion
+from .._streams.decompression import Expansion
 from .._streams.tar_reader import Limits
 from . import base_image
 from .common import INCLUDE, TransferResult
@@ -124,6 +124,7 @@ def _look(client: Client, params: ImportParams, result: TransferResult) -> _Foun
         entry = _entry(archive, params)
         plan = archive_import.plan(client, archive, entry)
         if not plan.is_checkpoint:
+            _refuse_others(client, archive, plan, params.path)
             raise InputError(
                 "not_a_checkpoint",
                 f"The archive {params.path} has {entry.name or entry.descriptor.digest}, which is no checkpoint.",
@@ -146,6 +147,28 @@ def _look(client: Client, params: ImportParams, result: TransferResult) -> _Foun
                 raise oci_image.missing(child)
         base = next((child.bare() for child in children if child.has_children), None)
         return _Found(plan.digest, base, checkpoint_reader.base_name(annotations), comes=not plan.partial)
+
+
+def _refuse_others(client: Client, archive: Archive, plan: archive_import.Plan, path: str) -> None:
+    """An image of another tool's archive, as buildah and podman write it out."""
+    target = plan.entry.descriptor
+    if target.is_index:
+        manifests = [child for child in plan.graph[target.digest] if child.has_children]
+        if len(manifests) != 1:
+            return
+        target = manifests[0]
+    what = f"The manifest {target.digest}"
+    document = oci_image.parse_object(archive.document(target), what)
+    annotations = content.mapping(document, "annotations", target.digest)
+    if not checkpoint_reader.is_another_tools(annotations):
+        return
+    layers = oci_image.parse_descriptors(document.get("layers"), what)
+    bring = f"Have containerd_image import {path}, then run"
+    error = checkpoint_reader.another_tools(
+        f"The image in the archive {path}", annotations, layers, client.namespace, bring
+    )
+    if error is not None:
+        raise error
 
 
 def _entry(archive: Archive, params: ImportParams) -> ArchiveImage:

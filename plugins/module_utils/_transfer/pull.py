@@ -99,6 +99,7 @@ def _run(client: Client, repository: Repository, params: RegistryParams, check: 
     _count(result, plan, plan.absent)
     space.require(client, f"The checkpoint {params.reference} brings", result.transferred["bytes"])
     if result.changed and not check:
+        client.track.phase("pull", result.transferred["bytes"])
         seconds = client.seconds_for(result.transferred["bytes"], slow_end=True)
         with leases.hold(client, params.lease or None, f"pull {params.name}", seconds, goes_on=True):
             _count(result, plan, _fetch(client, repository, plan))

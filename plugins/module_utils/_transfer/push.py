@@ -49,6 +49,7 @@ def _run(client: Client, repository: Repository, params: RegistryParams, check: 
         result.changed = True
         result.actions.append(f"push {checkpoint.digest} to {params.reference}")
     if not check:
+        client.track.phase("push", sum(blob.size for blob in missing))
         for blob in missing:
             repository.upload(blob.digest, blob.size, functools.partial(_bytes, client, blob))
         if result.changed:
@@ -120,8 +121,8 @@ def _take_away(
         raise NodeError(
             "registry_delete_unsupported",
             f"The registry does not delete the tag {params.reference}.",
-            "Allow it to (distribution: REGISTRY_STORAGE_DELETE_ENABLED=true), or delete the tag with the registry's "
-            "own tool: it stands for the memory of processes.",
+            "Allow it to (distribution: from version 3 on, with REGISTRY_STORAGE_DELETE_ENABLED=true), or delete the "
+            "tag with the registry's own tool: it stands for the memory of processes.",
         )
 
 

@@ -71,6 +71,8 @@ class Access:
     token: str = field(default="", repr=False)
     auth_file: str = ""
     ca_file: str = ""
+    #: PEM of the one certificate that the server must have.
+    certificate: str = ""
     #: Whether plain HTTP to other machines is allowed.
     insecure: bool = False
     #: Seconds that the registry may be silent.
@@ -79,7 +81,7 @@ class Access:
     @classmethod
     def from_options(cls, options: Mapping[str, Any]) -> Access:
         """As the module's options have it."""
-        texts = ("server", "username", "password", "token", "auth_file", "ca_file")
+        texts = ("server", "username", "password", "token", "auth_file", "ca_file", "certificate")
         return cls(
             **{name: options[name] or "" for name in texts},
             insecure=options["insecure"],
@@ -98,6 +100,7 @@ def open_repository(reference: Reference, access: Access, state: str) -> Reposit
         credentials=credentials,
         scope=f"repository:{reference.repository}:{_SCOPES[state]}",
         ca_file=access.ca_file,
+        certificate=access.certificate,
         insecure=access.insecure,
         timeout=access.timeout,
     )

@@ -16,6 +16,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Callable
 
+from .._checkpoint import reader
 from .._core import labels
 from .._core.errors import InputError
 from .._oci import image as oci_image
@@ -41,6 +42,7 @@ _ROLES = (
     ("rootfs.diff.tar", "writable-layer"),
     ("container.rw.tar", "writable-layer"),
     ("memory-volume.v1.tar", "memory-volume"),
+    ("restore.written", "written"),
 )
 #: What the OCI image specification 1.1 has as config of that which is no container image.
 EMPTY = b"{}"
@@ -169,6 +171,7 @@ def read(data: bytes, name: str) -> Manifest:
     if "manifests" in found or found.get("mediaType", MANIFEST) != MANIFEST:
         raise _other(name, "is an index, or another kind of manifest")
     if found.get("artifactType") != ARTIFACT:
+        _refuse_others(found, name, what)
         raise _other(name, "is an image of another kind")
     blobs: dict[str, Descriptor] = {}
     indexes: list[Descriptor] = []
@@ -190,6 +193,17 @@ def read(data: bytes, name: str) -> Manifest:
     annotations = given if isinstance(given, dict) else {}
     layout = "task" if annotations.get(LAYOUT) == "task" else "container"
     return Manifest(indexes[0], blobs, has_base, layout, labels.signature_in(annotations))
+
+
+def _refuse_others(document: dict[str, Any], name: str, what: str) -> None:
+    annotations = document.get("annotations")
+    if not isinstance(annotations, dict) or not reader.is_another_tools(annotations):
+        return
+    layers = oci_image.parse_descriptors(document.get("layers"), what)
+    bring = f"Have containerd_image pull {name}, then run"
+    error = reader.another_tools(f"What the registry has as {name}", annotations, layers, "NAMESPACE", bring)
+    if error is not None:
+        raise error
 
 
 def missing(descriptor: Descriptor) -> InputError:
