@@ -46,6 +46,14 @@ added_mounts:
     - What lacks is named by the preflight (C(mount_unnamed)), once the checkpoint is staged.
   type: dict
   default: {}
+limits:
+  description:
+    - What becomes of limits that speak of another machine, such as a kubelet's pinning to processors and memory nodes, limits of huge
+      pages of a size, or of block devices by number. V(keep) keeps all; what this node cannot have is refused (C(limits_unfit)).
+    - V(fit) leaves out those that this node cannot have, and warns of each; the others stay.
+  type: str
+  choices: [keep, fit]
+  default: keep
 memory_volumes:
   description:
     - Which of the memory volumes that the checkpoint holds come back, each as a tmpfs of its own with the content that it had, below
@@ -59,8 +67,25 @@ network:
   description:
     - V(host), V(none), or the path of a network namespace. Only a container that was checkpointed in a namespace given by
       path, as in a pod, can be moved to another one; CRIU restores any other network as it was.
+    - C(cni:) and the path of a CNI configuration on the node, such as V(cni:/etc/cni/net.d/10-net.conflist), has the network made anew by the
+      plugins that it names (in C(/opt/cni/bin), C(/usr/lib/cni) or C(/usr/libexec/cni)), once the namespace is there and before sockets come
+      back. The device is called as it was; plugins with the capability C(ips) are asked for the addresses that were. For a namespace of the
+      container's own, and instead of a pod's that is gone. It is taken away with the task.
     - Without it a namespace that still can be had is kept, and a pod's that is gone is replaced by an empty one.
   type: str
+network_command:
+  description:
+    - A program of the node, by its absolute path, and its arguments, which make the network anew once the namespace is there, and before
+      sockets come back. For a namespace of the container's own, instead of a pod's that is gone, or in one that C(network) names.
+    - It is run as root, not by a shell, in the node's namespaces, with C(GPUOPS_RESTORE_NETNS), the path of the network namespace (as C(nsenter
+      --net=PATH) takes it), C(GPUOPS_RESTORE_CONTAINER), the container's name, C(GPUOPS_RESTORE_NAMESPACE), that of containerd's namespace,
+      and C(GPUOPS_RESTORE_ACTION=make) in its environment. It may take 60 seconds.
+    - If it fails, the restore does (C(network_command_failed)), with the last of its output, and is taken back. With the task, and after a
+      failed restore, it is run once more with C(GPUOPS_RESTORE_ACTION=remove); C(GPUOPS_RESTORE_NETNS) is empty then where the namespace is
+      gone. In check mode it is not run.
+  type: list
+  elements: str
+  default: []
 verify_key:
   description:
     - Public SSH keys, as files C(*.pub) have them. The checkpoint has to be signed by one of them
@@ -153,6 +178,7 @@ stdout:
     - Where the output goes from now on; an absolute path, made with mode 0600 and appended to, or a C(binary://) URI.
     - Without it the output is discarded, through a pipe, so that the process can be checkpointed again.
     - Input that was a pipe becomes one that stays open and silent; with a C(binary://) URI containerd gives none.
+    - What a terminal shows is output, too; it stays open, and nothing is typed there.
   type: str
 stderr:
   description:
@@ -335,6 +361,130 @@ record:
 """
 
 
+_CAPTURES = r"""
+workloads:
+  description:
+    - Several workloads in one call, side by side as far as host memory and disk allow (O(parallel)), in place of O(container_id) and
+      O(name). One that fails is taken back alone. What is said here is said for each by itself; all other options are for all.
+  type: list
+  elements: dict
+  suboptions:
+    container_id:
+      description:
+        - As O(container_id).
+      type: str
+      required: true
+    name:
+      description:
+        - As O(name).
+      type: str
+      required: true
+    leave:
+      description:
+        - As O(leave).
+      type: str
+      choices: [running, paused, stopped]
+      default: running
+    store:
+      description:
+        - As O(store).
+      type: str
+      choices: [node, image, both]
+      default: image
+    gpu:
+      description:
+        - As O(gpu).
+      type: str
+      choices: [auto, required, none]
+      default: auto
+    cuda_forks:
+      description:
+        - As O(cuda_forks).
+      type: str
+      choices: [detach, refuse]
+      default: detach
+    accept:
+      description:
+        - As O(accept).
+      type: list
+      elements: str
+      choices:
+        - cuda_ipc
+        - cuda_mps
+        - mount_source_symlink
+        - nvlink_multicast
+        - target_driver_differs
+        - target_gpu_lacking
+        - user_namespace_remapped
+        - xla_allocator
+      default: []
+    targets:
+      description:
+        - As O(targets).
+      type: list
+      elements: dict
+      default: []
+      suboptions:
+        name:
+          description:
+            - The node's name, for messages.
+          type: str
+          required: true
+        driver:
+          description:
+            - Version of its NVIDIA driver.
+          type: str
+        gpus:
+          description:
+            - Names of its GPUs, one for each.
+          type: list
+          elements: str
+    criu:
+      description:
+        - As O(criu).
+      type: dict
+      default: {}
+      suboptions:
+        tcp_established: &switch
+          description:
+            - As the option of the same name in O(criu).
+          type: str
+          choices: ["auto", "true", "false"]
+          default: auto
+        skip_in_flight: *switch
+        file_locks: *switch
+        ext_unix_sk: *switch
+        link_remap: *switch
+        ghost_limit: *switch
+        ghost_limit_max:
+          description:
+            - As O(criu.ghost_limit_max).
+          type: int
+          default: 4294967296
+        shell_job:
+          description:
+            - As O(criu.shell_job).
+          type: bool
+          default: false
+        empty_namespaces: &lines
+          description:
+            - As the option of the same name in O(criu).
+          type: list
+          elements: str
+          default: []
+        extra: *lines
+    memory_volumes:
+      description:
+        - As O(memory_volumes).
+      type: list
+      elements: str
+      default: [auto]
+    force:
+      description:
+        - As O(force).
+      type: bool
+      default: false
+"""
 _CAPTURE_HOOKS = ("before_capture", "after_capture")
 
 
@@ -354,6 +504,15 @@ class ModuleDocFragment:
 
     HOOKS: str = _options(
         *(f"\n{name}:\n  type: dict\n  suboptions:" + textwrap.indent(_HOOK, " " * 4) for name in _CAPTURE_HOOKS)
+    )
+
+    CAPTURES: str = _options(
+        _CAPTURES,
+        *(
+            f"\n    {name}:\n      description:\n        - As O({name}).\n      type: dict\n      suboptions:"
+            + textwrap.indent(_HOOK, " " * 8)
+            for name in _CAPTURE_HOOKS
+        ),
     )
 
     METADATA = r"""

@@ -32,12 +32,14 @@ extends_documentation_fragment:
   - gpuops.restore.attributes.full
   - gpuops.restore.staging
   - gpuops.restore.lease
+  - gpuops.restore.progress
   - gpuops.restore.gpu
   - gpuops.restore.gpu.lock
   - gpuops.restore.huge_pages
   - gpuops.restore.ownership
   - gpuops.restore.busy
   - gpuops.restore.workload.hooks
+  - gpuops.restore.workload.captures
 attributes:
   check_mode:
     details:
@@ -51,30 +53,49 @@ requirements:
 options:
   container_id:
     description:
-      - Name of the container.
+      - Name of the container; or O(workloads), for several.
     type: str
-    required: true
   name:
     description:
       - Reference of the checkpoint image.
     type: str
-    required: true
+  parallel:
+    description:
+      - How many of O(workloads) are captured at once at most. V(0) is four for each processor of the node. Each begins when host memory
+        has room for its GPU memory, and the disk for its dump, beside those that are under way.
+    type: int
+    default: 0
   state:
     description:
-      - V(present) has the image there. V(settled) takes none - a workload that a capture has left paused, on purpose or because it was
-        killed, goes on or ends, as O(leave) says.
+      - V(present) has the checkpoint there. V(settled) takes none - a workload that a capture has left paused, on purpose or because it
+        was killed, goes on or ends, as O(leave) says.
+      - V(completed) takes none either - it writes the image of a checkpoint that lives on the node (O(store=node)). The workload may run
+        meanwhile, or have been restored from it. With O(store=both) the staged directory stays as the image's.
     type: str
-    choices: [present, settled]
+    choices: [present, completed, settled]
     default: present
   leave:
     description:
-      - V(running) has the workload go on. V(stopped) keeps it paused until the image is complete and then ends it, so
-        that nothing happens after the moment that was captured. The ended task and the container stay.
+      - V(running) has the workload go on. V(stopped) keeps it paused until the checkpoint is safe on the disk and then ends it, so
+        that nothing happens after the moment that was captured; the image, where one is wanted, is written after
+        (before, where O(staging_dir) is on a tmpfs). The ended task and the container stay.
       - V(paused) keeps it paused, and off its GPUs, until O(state=settled) has it go on or end. A migration does so until its target has
         proved itself. Until then no other capture of the container is taken.
     type: str
     choices: [running, paused, stopped]
     default: running
+  store:
+    description:
+      - Where the checkpoint is kept. V(image) writes an image into containerd's content store, for archives, registries and C(ctr).
+      - V(node) makes the dump itself the staged checkpoint - it is made durable and given its name, and nothing is copied, so that the
+        workload may end as soon as the dump is on the disk, and the memory is there once. Spec, facts, writable layer and base image are
+        kept under O(name) in containerd. Restores on this node take it like any other; it leaves the node when
+        O(state=completed) has written its image, which has another digest.
+      - V(both) has the image and the staged directory (O(keep_staged)). With O(leave=stopped) the workload ends before the image is written.
+      - A checkpoint that lives on the node alone is as lasting as O(staging_dir) - on a tmpfs it goes with a reboot.
+    type: str
+    choices: [node, image, both]
+    default: image
   gpu:
     description:
       - V(auto) suspends CUDA processes where there are any. V(required) fails where there are none. V(none) does not look.
@@ -97,10 +118,13 @@ options:
     description:
       - Reasons for a refusal that you vouch for, and take the risk of.
       - Each is the code of the refusal. What was found of it is in the result (RV(accepted)) and is warned of.
-      - V(cuda_ipc) - several processes have NCCL loaded, and nothing says that they keep off each other's GPU memory. If they share
-        some, drivers before 610 cannot restore them, and the capture ends the workload.
+      - V(cuda_ipc) - several processes have NCCL loaded, and nothing says that they keep off each other's GPU memory (C(NCCL_P2P_DISABLE=1))
+        and off host memory of the driver's (C(NCCL_CUMEM_HOST_ENABLE=0)). If they share some, drivers before 610 cannot restore them,
+        and the capture ends the workload.
       - V(nvlink_multicast) - NCCL or NVSHMEM is loaded, several GPUs are in use, and nothing says that NVLink multicast (NVLS) is off,
         which no driver restores. If it is used, the capture ends the workload.
+      - V(xla_allocator) - a JAX program has GPU memory of XLA's own allocator, not of C(XLA_PYTHON_CLIENT_ALLOCATOR=platform). Driver 580 does
+        not restore it, and the capture ends the workload.
       - V(cuda_mps) - an MPS daemon runs on the node, and its pipes are where CUDA looks for them in the container. If the processes
         use it, the driver refuses the checkpoint, or they do not come back from it.
       - V(user_namespace_remapped) - the container runs in a user namespace. A restore does not give it the files of its image, so that
@@ -119,6 +143,7 @@ options:
       - target_driver_differs
       - target_gpu_lacking
       - user_namespace_remapped
+      - xla_allocator
     default: []
   targets:
     description:
@@ -181,7 +206,8 @@ options:
         default: auto
       shell_job:
         description:
-          - Take a container with a terminal.
+          - Have CRIU take a terminal whose session leader is out of the container (C(shell-job)), as where a program was handed one
+            from outside. A container with a terminal of its own needs no option.
         type: bool
         default: false
       link_remap:
@@ -242,6 +268,7 @@ options:
       - Directory below which the dump lies until the image is complete. It holds a copy of all memory, mode 0700.
       - The workload stands still while the dump is written there. Where host memory has room for it, a directory on a tmpfs
         such as C(/dev/shm/gpuops-restore) makes that as short as it can be; O(keep_staged) is not for such a directory.
+        A reboot loses what lies there, so that O(leave=stopped) writes the image first, and warns with O(store=node).
   keep_staged:
     description:
       - Keep the dump as the staged directory of the new checkpoint, so that a restore on this node needs no
@@ -300,6 +327,12 @@ EXAMPLES = r"""
         gpus: [H100, H100]
     accept: [mount_source_symlink]
 
+- name: All of a node leave it for its window, and wait on its disk
+  gpuops.restore.containerd_checkpoint:
+    workloads:
+      - {container_id: pytorch-training, name: "registry.local/pytorch-training-checkpoint:window", store: node, leave: stopped, force: true}
+      - {container_id: inference, name: "registry.local/inference-checkpoint:window", store: node, leave: stopped, force: true}
+
 - name: An inference server gives back its cache first, and takes it again
   gpuops.restore.containerd_checkpoint:
     container_id: inference
@@ -331,21 +364,33 @@ RETURN = r"""
 checkpoint:
   description: The checkpoint image. C(digest) is null in check mode where it would be new.
   type: dict
-  returned: success
+  returned: with O(container_id)
   sample:
     name: registry.local/pytorch-training-checkpoint:001
     digest: sha256:2f5c1e4f0e5d5f4c6f9a9d3f4a1f3c2b1a0e9d8c7b6a5f4e3d2c1b0a9f8e7d6c
     container_id: pytorch-training
+workloads:
+  description:
+    - With O(workloads), by container. Each has what a call for it alone returns, and C(failure), which is V(null) where there is none,
+      with its C(msg). The values below are there, not beside it.
+  type: dict
+  returned: with O(workloads)
+  sample:
+    pytorch-training:
+      changed: true
+      checkpoint: {name: "registry.local/pytorch-training-checkpoint:001", digest: "sha256:2f5c", container_id: pytorch-training}
+      seconds: {standstill: 2.1, total: 4.0}
+      failure: null
 staged:
-  description: The staged directory, with O(keep_staged); empty otherwise.
+  description: The staged directory, where the dump stays as one (O(store), O(keep_staged)); empty otherwise.
   type: str
-  returned: success
+  returned: with O(container_id)
   sample: ""
 detached:
   description: The processes that gave up what they inherited of a CUDA process; how many mappings and descriptors.
   type: list
   elements: dict
-  returned: success
+  returned: with O(container_id)
   sample: [{pid: 41240, mappings: 33, descriptors: 36}]
 ended:
   description:
@@ -354,7 +399,7 @@ ended:
       C(failure.details.ended).
   type: list
   elements: dict
-  returned: success
+  returned: with O(container_id)
   sample: []
 accepted:
   description:
@@ -362,14 +407,14 @@ accepted:
       Each is a warning, too.
   type: list
   elements: dict
-  returned: success
+  returned: with O(container_id)
   sample: []
 criu_options:
   description:
     - What CRIU was told to do and why, by its own names for the options; in check mode, as it would be.
   type: list
   elements: dict
-  returned: success
+  returned: with O(container_id)
   sample:
     - {option: file-locks, value: "", why: "a file lock (POSIX of /var/lib/app/lock by process 41240 (python3))"}
     - {option: ghost-limit, value: "35651584", why: "the deleted file /dev/shm/nccl-Xk3 of process 41240 takes 0.03 GiB"}
@@ -377,7 +422,7 @@ unlinked_files:
   description: The deleted files that CRIU took along by another name, and the process that holds each.
   type: list
   elements: dict
-  returned: success
+  returned: with O(container_id)
   sample: [{pid: 41240, path: /dev/shm/sem.mp-4hq2e1u6}]
 mounts_taken:
   description:
@@ -385,14 +430,14 @@ mounts_taken:
       the captured spec.
   type: list
   elements: dict
-  returned: success
+  returned: with O(container_id)
   sample: [{destination: /usr/bin/nvidia-smi, source: /usr/bin/nvidia-smi}]
 added_by_runtime:
   description:
     - What the container's runtime has added to the spec in containerd's record, all of which is in the captured one. Destinations
       of mounts, paths of devices, names of environment variables, programs of hooks.
   type: dict
-  returned: success
+  returned: with O(container_id)
   sample: {mounts: [/usr/lib/x86_64-linux-gnu/libcuda.so.580.159.04], devices: [/dev/nvidia0], env: [], hooks: []}
 memory_volumes:
   description:
@@ -400,7 +445,7 @@ memory_volumes:
       the volume too (C(shared)).
   type: list
   elements: dict
-  returned: success
+  returned: with O(container_id)
   sample:
     - destination: /dev/shm
       digest: sha256:7d3e1e4f0e5d5f4c6f9a9d3f4a1f3c2b1a0e9d8c7b6a5f4e3d2c1b0a9f8e7d6c
@@ -411,7 +456,7 @@ hooks:
   description: What the workload was told, O(before_capture) and O(after_capture); what came of it, and how long it took.
   type: list
   elements: dict
-  returned: success
+  returned: with O(container_id)
   sample:
     - hook: before_capture
       kind: http
@@ -421,43 +466,57 @@ hooks:
 lock_attempts:
   description: How often it was tried to lock all CUDA processes, which may wait for each other; 0 where there was none to lock.
   type: int
-  returned: success
+  returned: with O(container_id)
   sample: 1
 recorded:
   description: The facts that the image records about node and process, as in M(gpuops.restore.containerd_checkpoint_info).
   type: dict
-  returned: success
+  returned: with O(container_id)
   sample: {version: 1, taken_at: "2026-11-24T05:31:31Z", container: pytorch-training, kernel: 6.18.44}
 recovered:
   description: Whether a capture that was broken off had left something, which this run took back (in check mode, would).
   type: bool
-  returned: success
+  returned: with O(container_id)
   sample: false
 actions:
   description: What was done, or in check mode would be.
   type: list
   elements: str
-  returned: success
+  returned: with O(container_id)
   sample: ["pause the task (pid 41235) and dump it", "resume the task", "write the image"]
 sizes:
   description: Bytes of the CRIU images, of the writable layer and of memory volumes.
   type: dict
-  returned: when a checkpoint was taken
+  returned: with O(container_id), when a checkpoint was taken
   sample: {criu: 1082130432, writable_layer: 4096, memory_volumes: 0}
 seconds:
   description:
     - Seconds by phase. C(standstill) is how long the workload stood still, from the lock of its CUDA processes, or its
       pause, to its going on (C(cuda_suspend), C(pause), C(dump), C(layer), C(resume), C(cuda_resume)), memory volumes
-      (C(volumes)) being a part of C(layer); it lacks with
-      O(leave=stopped). C(upload) is what follows while it runs.
+      (C(volumes)) being a part of C(layer). With
+      O(leave=stopped) it is how long it stood still until it could end. C(upload) is what follows while it runs, C(keep) what makes the
+      dump a checkpoint on the node, and C(complete) the image of such a one.
   type: dict
-  returned: when a checkpoint was taken
+  returned: with O(container_id), when a checkpoint was taken
   sample:
     {preflight: 0.12, pause: 0.01, dump: 0.21, layer: 0.03, resume: 0.01, standstill: 0.26, upload: 0.4, total: 1.1}
+predicted:
+  description:
+    - What was foretold of C(seconds), in check mode what can be expected; empty where nothing is captured. C(standstill) and C(total), the
+      C(phases), and the C(basis), V(earlier captures) of this node since it booted, or V(an estimate). C(concurrency) is how many
+      workloads each processor captures at a time.
+  type: dict
+  returned: with O(container_id)
+  sample:
+    standstill: 0.3
+    total: 1.2
+    phases: {preflight: 0.12, pause: 0.01, dump: 0.25, layer: 0.03, resume: 0.01, upload: 0.78}
+    basis: earlier captures
+    concurrency: 1.0
 huge_pages:
   description: What became of the switch for huge pages; empty where no CUDA process had to leave its GPU.
   type: dict
-  returned: success
+  returned: with O(container_id)
   sample: {wish: auto, switched: true, was: madvise, measured: {small: 0.021, huge: 0.011}}
 failure:
   description:
@@ -482,22 +541,43 @@ from ansible.module_utils.basic import AnsibleModule
 
 from ansible_collections.gpuops.restore.plugins.module_utils import _module, _options
 from ansible_collections.gpuops.restore.plugins.module_utils._capture import (
+    batch,
     capture as capture_steps,
+    complete,
     restorable,
     settle,
 )
-from ansible_collections.gpuops.restore.plugins.module_utils._capture.params import AUTO, SWITCH, CaptureParams
+from ansible_collections.gpuops.restore.plugins.module_utils._capture.params import (
+    AUTO,
+    SWITCH,
+    CaptureParams,
+    CaptureResult,
+)
 from ansible_collections.gpuops.restore.plugins.module_utils._containerd.client import Client
+from ansible_collections.gpuops.restore.plugins.module_utils._core import progress_file
+from ansible_collections.gpuops.restore.plugins.module_utils._core.errors import RestoreError
 from ansible_collections.gpuops.restore.plugins.module_utils._gpu import forks
+from ansible_collections.gpuops.restore.plugins.module_utils._gpu.access import GpuAccess
 
 
 def step(module: AnsibleModule, client: Client) -> dict[str, Any]:
     """Carry out one call of the module."""
+    state, workloads = module.params["state"], module.params["workloads"]
+    if workloads is not None:
+        access = GpuAccess.from_options(module.params)
+        jobs = [CaptureParams.from_options({**module.params, **workload}, access) for workload in workloads]
+        return _of_all(
+            module, batch.carry_out(client.another, state, jobs, module.params["parallel"], module.check_mode)
+        )
     params = CaptureParams.from_options(module.params)
-    carry_out = settle.settled if module.params["state"] == "settled" else capture_steps.captured
-    done = carry_out(client, params, module.check_mode)
+    states = {"present": capture_steps.captured, "completed": complete.completed, "settled": settle.settled}
+    done = states[state](client, params, module.check_mode)
     for warning in done.warnings:
         module.warn(warning)
+    return {**_shown(params, done), "diff": {"before": done.before, "after": done.after}}
+
+
+def _shown(params: CaptureParams, done: CaptureResult) -> dict[str, Any]:
     result: dict[str, Any] = {
         "changed": done.changed,
         "checkpoint": {"name": params.name, "digest": done.digest or None, "container_id": params.container_id},
@@ -516,7 +596,7 @@ def step(module: AnsibleModule, client: Client) -> dict[str, Any]:
         "recovered": done.recovered,
         "actions": done.actions,
         "huge_pages": done.huge_pages,
-        "diff": {"before": done.before, "after": done.after},
+        "predicted": done.predicted,
     }
     if done.sizes:
         result["sizes"] = done.sizes
@@ -524,11 +604,39 @@ def step(module: AnsibleModule, client: Client) -> dict[str, Any]:
     return result
 
 
-ARGUMENT_SPEC: dict[str, Any] = {
-    "container_id": {"type": "str", "required": True},
-    "name": {"type": "str", "required": True},
-    "state": {"type": "str", "choices": ["present", "settled"], "default": "present"},
+def _of_all(module: AnsibleModule, found: list[batch.Outcome]) -> dict[str, Any]:
+    answers: dict[str, dict[str, Any]] = {}
+    failed: dict[str, RestoreError] = {}
+    for one in found:
+        if one.result is not None:
+            for warning in one.result.warnings:
+                module.warn(warning)
+            answers[one.params.container_id] = {**_shown(one.params, one.result), "failure": None}
+        elif one.error is not None:
+            failed[one.params.container_id] = one.error
+            failure = {"msg": one.error.sentence(), "failure": one.error.failure().result()}
+            answers[one.params.container_id] = {"changed": False, **failure}
+    answer: dict[str, Any] = {
+        "changed": any(one["changed"] for one in answers.values()),
+        "workloads": answers,
+        "diff": {
+            when: {one.params.container_id: getattr(one.result, when) for one in found if one.result is not None}
+            for when in ("before", "after")
+        },
+    }
+    if failed:
+        answer["failed"] = True
+        answer["failure"] = next(iter(failed.values())).failure().result()
+        answer["msg"] = f"{len(failed)} of {len(found)} workload(s) failed. " + " ".join(
+            f"{name}: {error.sentence()}" for name, error in failed.items()
+        )
+    return answer
+
+
+#: What each workload has by itself.
+_WORKLOAD: dict[str, Any] = {
     "leave": {"type": "str", "choices": ["running", "paused", "stopped"], "default": "running"},
+    "store": {"type": "str", "choices": ["node", "image", "both"], "default": "image"},
     **_options.GPU_MODE,
     "cuda_forks": {"type": "str", "choices": list(forks.CHOICES), "default": forks.DETACH},
     "accept": {"type": "list", "elements": "str", "choices": sorted(restorable.ACCEPTABLE), "default": []},
@@ -567,9 +675,28 @@ ARGUMENT_SPEC: dict[str, Any] = {
     **_options.MEMORY_VOLUMES,
     "before_capture": {"type": "dict", "options": _options.HOOK},
     "after_capture": {"type": "dict", "options": _options.HOOK},
+}
+ARGUMENT_SPEC: dict[str, Any] = {
+    "container_id": {"type": "str"},
+    "name": {"type": "str"},
+    # Documented as a whole by the fragment ``workload.captures``.
+    "workloads": {
+        "type": "list",
+        "elements": "dict",
+        "options": {
+            "container_id": {"type": "str", "required": True},
+            "name": {"type": "str", "required": True},
+            **_WORKLOAD,
+            "force": {"type": "bool", "default": False},
+        },
+    },
+    "parallel": {"type": "int", "default": 0},
+    "state": {"type": "str", "choices": ["present", "completed", "settled"], "default": "present"},
+    **_WORKLOAD,
     **_options.STAGING,
     "keep_staged": {"type": "bool", "default": False},
     **_options.LEASE,
+    **_options.PROGRESS,
     "lease_seconds": {"type": "int", "default": 0},
     "checkpoint_timeout": {"type": "int", "default": 0},
     **_options.GPU,
@@ -582,7 +709,14 @@ ARGUMENT_SPEC: dict[str, Any] = {
 
 def main() -> None:
     """Entry point of the module."""
-    _module.run(ARGUMENT_SPEC, step)
+    _module.run(
+        ARGUMENT_SPEC,
+        step,
+        board=progress_file.board,
+        required_one_of=[("container_id", "workloads")],
+        required_together=[("container_id", "name")],
+        mutually_exclusive=[("container_id", "workloads")],
+    )
 
 
 if __name__ == "__main__":

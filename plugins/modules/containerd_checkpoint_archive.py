@@ -25,6 +25,7 @@ extends_documentation_fragment:
   - gpuops.restore.attributes
   - gpuops.restore.attributes.full
   - gpuops.restore.lease
+  - gpuops.restore.progress
   - gpuops.restore.ownership
 options:
   operation:
@@ -50,7 +51,7 @@ options:
     required: true
   compression:
     description:
-      - How O(operation=export) compresses. V(zstd) needs the C(zstd) program on the node.
+      - How O(operation=export) compresses. V(zstd) needs the C(zstd) program on the node, Python 3.14, or backports.zstd.
       - Without it the ending of O(path) says - C(.gz) and C(.tgz) for V(gzip), C(.zst) for V(zstd), anything else for V(none).
     type: str
     choices: [none, gzip, zstd]
@@ -195,6 +196,7 @@ from ansible.module_utils.basic import AnsibleModule
 
 from ansible_collections.gpuops.restore.plugins.module_utils import _module, _options
 from ansible_collections.gpuops.restore.plugins.module_utils._containerd.client import Client
+from ansible_collections.gpuops.restore.plugins.module_utils._core import progress_file
 from ansible_collections.gpuops.restore.plugins.module_utils._transfer import convert, export_archive, import_archive
 from ansible_collections.gpuops.restore.plugins.module_utils._transfer.convert import ConvertParams
 from ansible_collections.gpuops.restore.plugins.module_utils._transfer.export_archive import ExportParams
@@ -234,6 +236,7 @@ ARGUMENT_SPEC: dict[str, Any] = {
     "systemd_cgroup": {"type": "bool", "default": False},
     "max_bytes": {"type": "int"},
     **_options.LEASE,
+    **_options.PROGRESS,
     **_options.OWNERSHIP,
 }
 RULES: dict[str, Any] = {"mutually_exclusive": [("spec", "metadata")]}
@@ -241,7 +244,7 @@ RULES: dict[str, Any] = {"mutually_exclusive": [("spec", "metadata")]}
 
 def main() -> None:
     """Entry point of the module."""
-    _module.run(ARGUMENT_SPEC, step, **RULES)
+    _module.run(ARGUMENT_SPEC, step, board=progress_file.board, **RULES)
 
 
 if __name__ == "__main__":

@@ -83,7 +83,8 @@ checkpoint:
   description:
     - What the image holds; V(null) when it cannot be read, in which case RV(problems) says why. Sizes are bytes.
     - C(layout) is V(container) or V(task), after the C(ctr) command that writes it. C(spec_source) says where the spec for
-      the restore comes from, V(metadata), V(checkpoint) or V(generated).
+      the restore comes from, V(metadata), V(checkpoint) or V(generated). C(store) is V(node) where its memory is staged on this node
+      alone, V(image) otherwise.
   type: dict
   returned: success
   sample:
@@ -99,6 +100,7 @@ checkpoint:
     cgroup_driver: systemd
     snapshotter: overlayfs
     criu: {digest: "sha256:5c1f", size: 1073954816}
+    store: image
     writable_layer: {digest: "sha256:9b2e", size: 20480}
     memory_volumes: [{destination: /dev/shm, digest: "sha256:41c7", size: 67119616, used: 67108864, shared: []}]
     options: {digest: "sha256:11d0", size: 49}

@@ -21,6 +21,7 @@ extends_documentation_fragment:
   - gpuops.restore.attributes
   - gpuops.restore.attributes.full
   - gpuops.restore.lease
+  - gpuops.restore.progress
   - gpuops.restore.ownership
 attributes:
   check_mode:
@@ -90,6 +91,11 @@ options:
     description:
       - Path of a file on the node with the certificates, in PEM, of the authorities to trust in place of the system's.
     type: path
+  certificate:
+    description:
+      - The certificate of the server itself, in PEM, the only one that is trusted. That of M(gpuops.restore.containerd_checkpoint_serve).
+      - Its dates do not count, for the clocks of two nodes differ; the name or address in it does.
+    type: str
   insecure:
     description:
       - Allow plain HTTP to other machines. Without it only registries on the node itself (V(localhost), V(127.0.0.1), V([::1])) may be asked by
@@ -112,6 +118,7 @@ notes:
 seealso:
   - module: gpuops.restore.containerd_checkpoint
   - module: gpuops.restore.containerd_checkpoint_archive
+  - module: gpuops.restore.containerd_checkpoint_serve
   - module: gpuops.restore.containerd_image
 author:
   - The gpuops.restore contributors (@gpuops)
@@ -196,6 +203,7 @@ from ansible.module_utils.basic import AnsibleModule
 
 from ansible_collections.gpuops.restore.plugins.module_utils import _module, _options
 from ansible_collections.gpuops.restore.plugins.module_utils._containerd.client import Client
+from ansible_collections.gpuops.restore.plugins.module_utils._core import progress_file
 from ansible_collections.gpuops.restore.plugins.module_utils._transfer import pull, push, registry
 from ansible_collections.gpuops.restore.plugins.module_utils._transfer.registry import Access, RegistryParams
 
@@ -228,19 +236,21 @@ ARGUMENT_SPEC: dict[str, Any] = {
     "token": {"type": "str", "no_log": True},
     "auth_file": {"type": "path"},
     "ca_file": {"type": "path"},
+    "certificate": {"type": "str"},
     "insecure": {"type": "bool", "default": False},
     **_options.LEASE,
+    **_options.PROGRESS,
     **_options.OWNERSHIP,
 }
 RULES: dict[str, Any] = {
     "required_together": [("username", "password")],
-    "mutually_exclusive": [("username", "token", "auth_file")],
+    "mutually_exclusive": [("username", "token", "auth_file"), ("ca_file", "certificate")],
 }
 
 
 def main() -> None:
     """Entry point of the module."""
-    _module.run(ARGUMENT_SPEC, step, **RULES)
+    _module.run(ARGUMENT_SPEC, step, board=progress_file.board, **RULES)
 
 
 if __name__ == "__main__":

@@ -23,6 +23,7 @@ extends_documentation_fragment:
   - gpuops.restore.staging
   - gpuops.restore.verify_key
   - gpuops.restore.lease
+  - gpuops.restore.progress
   - gpuops.restore.prepared
   - gpuops.restore.busy
 attributes:
@@ -41,6 +42,12 @@ options:
     type: str
     choices: [present, absent]
     default: present
+  keep_captured:
+    description:
+      - With O(state=absent), leave what is staged of a checkpoint that was captured on this node and lives nowhere else
+        (C(store=node) of M(gpuops.restore.containerd_checkpoint)), and warn of it. V(false) deletes the only copy.
+    type: bool
+    default: true
   staging_dir:
     description:
       - Directory below which checkpoints are staged, each under the hexadecimal digest of its image.
@@ -103,6 +110,7 @@ from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.gpuops.restore.plugins.module_utils import _module, _options
 from ansible_collections.gpuops.restore.plugins.module_utils._checkpoint import stage as stage_steps
 from ansible_collections.gpuops.restore.plugins.module_utils._containerd.client import Client
+from ansible_collections.gpuops.restore.plugins.module_utils._core import progress_file
 
 
 def step(module: AnsibleModule, client: Client) -> dict[str, Any]:
@@ -120,10 +128,12 @@ def step(module: AnsibleModule, client: Client) -> dict[str, Any]:
             parameters["verify_key"],
         )
     else:
-        key = stage_steps.find_key(client, name)
-        done = stage_steps.absent(client, key, root, module.check_mode) if key else stage_steps.StageResult()
+        key, keep = stage_steps.find_key(client, name), parameters["keep_captured"]
+        done = stage_steps.absent(client, key, root, module.check_mode, keep) if key else stage_steps.StageResult()
         if key is None:
             module.warn(f"There is no image {name}, so its staged directory cannot be told; give the digest instead.")
+    for warning in done.warnings:
+        module.warn(warning)
     return {
         "changed": done.changed,
         "created": done.created,
@@ -137,9 +147,11 @@ def step(module: AnsibleModule, client: Client) -> dict[str, Any]:
 ARGUMENT_SPEC: dict[str, Any] = {
     "checkpoint": {"type": "str", "required": True},
     "state": {"type": "str", "choices": ["present", "absent"], "default": "present"},
+    "keep_captured": {"type": "bool", "default": True},
     **_options.VERIFY_KEY,
     **_options.STAGING,
     **_options.LEASE,
+    **_options.PROGRESS,
     **_options.PREPARED,
     **_options.BUSY,
 }
@@ -147,7 +159,7 @@ ARGUMENT_SPEC: dict[str, Any] = {
 
 def main() -> None:
     """Entry point of the module."""
-    _module.run(ARGUMENT_SPEC, step)
+    _module.run(ARGUMENT_SPEC, step, board=progress_file.board)
 
 
 if __name__ == "__main__":

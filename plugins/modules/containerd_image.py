@@ -22,6 +22,7 @@ extends_documentation_fragment:
   - gpuops.restore.attributes
   - gpuops.restore.attributes.full
   - gpuops.restore.lease
+  - gpuops.restore.progress
   - gpuops.restore.ownership
   - gpuops.restore.busy
 attributes:
@@ -157,6 +158,14 @@ image:
     unpacked: true
     pinned: true
     owner: gpuops.restore
+before:
+  description: C(digest), C(unpacked) and C(pinned) of the image that was there before; empty when there was none.
+  type: dict
+  returned: success
+  sample:
+    digest: sha256:574c096c9ca73cde8ff38898fb7eff5c4ea3cf471578f65c801b24c05943dacb
+    unpacked: true
+    pinned: true
 created:
   description: Whether this call made the image's record, or would have.
   type: bool
@@ -186,6 +195,7 @@ from ansible.module_utils.basic import AnsibleModule
 
 from ansible_collections.gpuops.restore.plugins.module_utils import _module, _options
 from ansible_collections.gpuops.restore.plugins.module_utils._containerd.client import Client
+from ansible_collections.gpuops.restore.plugins.module_utils._core import progress_file
 from ansible_collections.gpuops.restore.plugins.module_utils._image import image as image_steps, state as image_state
 
 
@@ -215,6 +225,7 @@ def step(module: AnsibleModule, client: Client) -> dict[str, Any]:
         "created": done.created,
         "actions": done.actions,
         "image": done.image,
+        "before": done.before,
         "diff": {"before": done.before, "after": done.after},
     }
 
@@ -231,6 +242,7 @@ ARGUMENT_SPEC: dict[str, Any] = {
     "digest": {"type": "str"},
     "keep_captured": {"type": "bool", "default": False},
     **_options.LEASE,
+    **_options.PROGRESS,
     **_options.OWNERSHIP,
     **_options.BUSY,
 }
@@ -238,7 +250,7 @@ ARGUMENT_SPEC: dict[str, Any] = {
 
 def main() -> None:
     """Entry point of the module."""
-    _module.run(ARGUMENT_SPEC, step)
+    _module.run(ARGUMENT_SPEC, step, board=progress_file.board)
 
 
 if __name__ == "__main__":

@@ -48,8 +48,11 @@ EXAMPLES = r"""
 RETURN = r"""
 removed:
   description:
-    - What was removed, or in check mode would be. C(kind) is V(dump), V(partial_staging), V(extracted_checkpoint), V(lease) or
-      V(pulled_image), C(name) a path or a name in containerd, C(bytes) what it takes on the disk, where that is known.
+    - What was removed, or in check mode would be. C(kind) is V(dump), V(partial_staging), V(extracted_checkpoint), V(lease),
+      V(pulled_image), V(nameless_checkpoint) (one that lived on the node, to which no name leads any more), V(criu_mount) (an empty
+      mount C(.criu.mntns.*) of a CRIU whose restore failed, in the node's mount namespace or containerd's) or V(criu_network_lock) (the
+      rules by which a CRIU that was killed drops all packets of a network namespace), C(name) a path, a name in containerd, or what
+      it is and where, C(bytes) what it takes on the disk, where that is known.
   type: list
   elements: dict
   returned: success

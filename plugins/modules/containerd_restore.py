@@ -24,10 +24,12 @@ extends_documentation_fragment:
   - gpuops.restore.attributes.full
   - gpuops.restore.workload.workloads
   - gpuops.restore.workload.start
+  - gpuops.restore.differences
   - gpuops.restore.gpu
   - gpuops.restore.staging
   - gpuops.restore.huge_pages
   - gpuops.restore.lease
+  - gpuops.restore.progress
   - gpuops.restore.ownership
   - gpuops.restore.policy
   - gpuops.restore.prepared
@@ -157,14 +159,16 @@ workloads:
     - C(container), C(task), C(probe) as their modules return them; C(after_restore) like C(probe), null where it was not run;
       C(gpu) with C(processes) as M(gpuops.restore.cuda_process) returns them, C(bytes), C(gb_per_s) of the driver's restore, and the
       C(gpus) before and after; C(seconds) by step, of which C(window) is the time until the GPU memory was back, and C(volumes) what
-      memory volumes took before it; C(huge_pages) and C(prewarm) tell what was made ready before; C(predicted) as
-      in RV(predicted), and the receipt's C(seconds) have it as C(predicted) beside C(window); C(receipt) as it lies on the node.
+      memory volumes took before it; C(differences) and C(not_compared) as M(gpuops.restore.containerd_task) returns them;
+      C(huge_pages) and C(prewarm) tell what was made ready before; C(predicted) as in RV(predicted), and the receipt's C(seconds) have
+      it as C(predicted) beside C(window); C(receipt) as it lies on the node.
   type: dict
   returned: O(state=restored)
   sample:
     pytorch-training:
       changed: true
       actions: ["make snapshot gpuops-restore-pytorch-training and container pytorch-training", "start the task"]
+      differences: []
       failure: null
       seconds: {container: 0.11, task: 2.31, gpu: 1.72, window: 4.15, alive: 0.0, probe: 0.3, receipt: 0.01}
 problems:
@@ -183,7 +187,7 @@ predicted:
     - How long the window of each workload will take, by its name; null where it runs already, where its checkpoint is not on the
       node, and with C(route=descriptor).
     - C(seconds) until it runs with its GPU memory; C(ahead), seconds of reading the staged files into the page cache, and of filling
-      memory volumes, before; C(crowd),
+      memory volumes, before; C(layout), seconds of the window for very deep directories, where there are any; C(crowd),
       how many workloads share a processor; C(basis), C(earlier restores) of this node, C(a measurement) of a moment, or
       C(an estimate) from figures of other machines.
   type: dict
@@ -203,6 +207,7 @@ from ansible.module_utils.basic import AnsibleModule
 
 from ansible_collections.gpuops.restore.plugins.module_utils import _module, _options
 from ansible_collections.gpuops.restore.plugins.module_utils._containerd.client import Client
+from ansible_collections.gpuops.restore.plugins.module_utils._core import progress_file
 from ansible_collections.gpuops.restore.plugins.module_utils._restore import (
     batch as restore_batch,
     params as restore_params,
@@ -299,6 +304,7 @@ ARGUMENT_SPEC: dict[str, Any] = {
     "gpu_retries": {"type": "int", "default": 1},
     **_options.GPU,
     **_options.WORKLOAD_START,
+    **_options.DIFFERENCES,
     **_options.STAGING,
     "keep_evidence": {"type": "int", "default": 3},
     "prewarm": {"type": "str", "choices": ["auto", "always", "never"], "default": "auto"},
@@ -307,6 +313,7 @@ ARGUMENT_SPEC: dict[str, Any] = {
     "record": {"type": "dict", "default": {}},
     "rebuild": {"type": "bool", "default": True},
     **_options.LEASE,
+    **_options.PROGRESS,
     **_options.OWNERSHIP,
     **_options.POLICY,
     **_options.PREPARED,
@@ -316,7 +323,7 @@ ARGUMENT_SPEC: dict[str, Any] = {
 
 def main() -> None:
     """Entry point of the module."""
-    _module.run(ARGUMENT_SPEC, step)
+    _module.run(ARGUMENT_SPEC, step, board=progress_file.board)
 
 
 if __name__ == "__main__":

@@ -24,6 +24,7 @@ extends_documentation_fragment:
   - gpuops.restore.workload.route
   - gpuops.restore.workload.output
   - gpuops.restore.workload.start
+  - gpuops.restore.differences
   - gpuops.restore.gpu
   - gpuops.restore.staging
   - gpuops.restore.ownership
@@ -124,6 +125,23 @@ output_created:
   elements: str
   returned: when a task was started
   sample: [/var/log/pytorch-training.log]
+differences:
+  description:
+    - What the restored task has otherwise than the captured one had, with C(kind), a sentence (C(message)), and what it was C(before) and
+      C(after). Empty where all is as it was; null where the checkpoint does not record it, or nobody could look, as C(not_compared) says.
+  type: list
+  elements: dict
+  returned: when a task was started from a checkpoint
+  sample:
+    - kind: limits
+      message: Max open files of process 1 was 4096 4096 and is 1024 4096.
+      before: 4096 4096
+      after: 1024 4096
+not_compared:
+  description: Why there is nothing to compare, or not all of it; empty where there is.
+  type: str
+  returned: when a task was started from a checkpoint
+  sample: ""
 failure:
   description:
     - What went wrong. C(code) is stable, C(outcome) is V(retryable), V(terminal) or V(unknown).
@@ -174,6 +192,9 @@ def _carry_out(module: AnsibleModule, client: Client) -> dict[str, Any]:
     if done.seconds:
         result["seconds"] = done.seconds
         result["output_created"] = done.output_created
+        if module.params["checkpoint"]:
+            result["differences"] = done.differences
+            result["not_compared"] = done.not_compared
     return result
 
 
@@ -184,6 +205,7 @@ ARGUMENT_SPEC: dict[str, Any] = {
     **_options.WORKLOAD_ROUTE,
     **_options.WORKLOAD_OUTPUT,
     **_options.WORKLOAD_START,
+    **_options.DIFFERENCES,
     "grace_seconds": {"type": "float", "default": 10.0},
     **_options.GPU_MODE,
     **_options.GPU,

@@ -129,7 +129,7 @@ failure:
     code: task_paused
     outcome: terminal
     rpc: null
-    hint: Resume the task (ctr tasks resume), then run again.
+    hint: "Have it go on as it was paused: a parked one by containerd_park with state: resumed. Then run again."
     details: {pid: 41235}
 """
 

@@ -1,0 +1,70 @@
+# Copyright (c) 2026 the gpuops.restore contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+name: window_decision
+short_description: What a maintenance window does next on a node
+version_added: 0.1.0
+description:
+  - Used by the playbook C(gpuops.restore.maintenance). Each step of it is decided by what the journal on the node
+    (M(gpuops.restore.containerd_window)) and a look at it (M(gpuops.restore.containerd_workload_info)) say.
+options:
+  _input:
+    description:
+      - What the step goes by.
+    type: dict
+    required: true
+  step:
+    description:
+      - V(course) - whether to capture, to do the work, to restore, or nothing; the workloads; the problems.
+      - V(foretell) - the C(workloads) of one call of M(gpuops.restore.containerd_checkpoint) in check mode.
+      - V(judge) - go or no-go, by captures that were foretold and the policy for what cannot be captured.
+      - V(captured), V(restored) - the records with what receipts and failures of a role say.
+      - V(restores) - the list for C(restore_node_workloads).
+      - V(gate) - what of the node is not as it was, in sentences.
+      - V(phase) - the node's phase.
+      - V(after) - whether the hook after the window has yet to run.
+      - V(stop) - why no further batch of nodes may begin; empty where one may.
+      - V(late) - why a batch may not begin, since the window's time is over or would be; empty where it may.
+      - V(before) - the node as it was when the first of an attempt's workloads was captured.
+      - V(controller) - this run, as the journal names it.
+    type: str
+    required: true
+author:
+  - The gpuops.restore contributors (@gpuops)
+"""
+
+EXAMPLES = r"""
+- name: See whether the workloads could come back here
+  ansible.builtin.debug:
+    msg: "{{ known | gpuops.restore.window_decision('gate') }}"
+  vars:
+    known: {records: "{{ noted.workloads }}", before: "{{ noted.node.before }}", after: "{{ noted.facts }}", gpu_map: {}}
+"""
+
+RETURN = r"""
+_value:
+  description: The decision; a dictionary, a list or a text, by step.
+  type: raw
+"""
+
+from collections.abc import Mapping
+from typing import Any, Callable
+
+from ansible_collections.gpuops.restore.plugins.module_utils._window import steps
+
+
+def window_decision(known: Mapping[str, Any], step: str) -> Any:
+    """See DOCUMENTATION."""
+    return steps.decide(step, known)
+
+
+class FilterModule:
+    """What Ansible loads."""
+
+    def filters(self) -> dict[str, Callable[..., Any]]:
+        """The filter."""
+        return {"window_decision": window_decision}
