@@ -2,32 +2,32 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Runs one module inside a node, with a fault at one of its calls to containerd.
+"""A fault at one of a module's calls to containerd, in the process that makes it.
 
-``fault_at.py MODULE FAULT NUMBER``; options come on standard input, as for the module. FAULT is ``none`` (only count),
-``kill-before`` and ``kill-after`` (SIGKILL of the module around the call), ``daemon-before`` and ``daemon-after``
-(SIGKILL of containerd around the call, which is started again at once), ``full-before`` (no byte is free any more, for
-containerd or for the module, from the call on), or ``stop-after`` (the module stops there for ever). The names of the
-calls are appended to CALLS as they are made.
+A fault is ``none`` (only count), ``kill-before`` and ``kill-after`` (SIGKILL of the module around the call),
+``daemon-before`` and ``daemon-after`` (SIGKILL of containerd around the call, which is started again at once),
+``full-before`` (no byte is free any more, for containerd or for the module, from the call on), or ``stop-after`` (the
+module stops there for ever). The names of the calls are appended to CALLS as they are made.
 """
 
 from __future__ import annotations
 
+import ctypes
 import functools
 import json
 import os
-import runpy
 import signal
 import socket
-import sys
 import threading
 from typing import Any
 
 from ansible_collections.gpuops.restore.plugins.module_utils._containerd.client import Client
 
 CALLS = "/run/gpuops-lab/calls"
-#: What takes all room, on the file systems of containerd and of the collection.
-FILLERS = ("/var/lib/containerd/filler", "/var/lib/gpuops-restore/filler")
+#: The file systems of containerd and of the collection.
+DISKS = ("/var/lib/containerd", "/var/lib/gpuops-restore")
+#: sys/mount.h
+MS_REMOUNT = 32
 CONTROL = "/run/gpuops-lab/control.sock"
 
 
@@ -40,13 +40,16 @@ def daemon(action: str) -> None:
 
 
 def fill(path: str) -> None:
-    """Take all the room that there is."""
-    file = os.open(path, os.O_WRONLY | os.O_CREAT, 0o600)
-    room = os.fstatvfs(file)
-    size = room.f_bavail * room.f_frsize
-    if size:
-        os.posix_fallocate(file, 0, size)
-    os.close(file)
+    """Take all the room of a tmpfs, by making it as large as what is in it: nothing has to be written for that."""
+    room = os.statvfs(path)
+    used = (room.f_blocks - room.f_bfree) * room.f_frsize
+    if not used:
+        # A tmpfs of no size is one without a limit.
+        with open(f"{path}/filler", "wb") as file:
+            used = file.write(bytes(room.f_frsize))
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.mount(None, path.encode(), None, ctypes.c_ulong(MS_REMOUNT), f"size={used}".encode()):
+        raise OSError(ctypes.get_errno(), "it cannot be made smaller", path)
 
 
 def strike(fault: str) -> None:
@@ -59,7 +62,7 @@ def strike(fault: str) -> None:
         daemon("kill")
         daemon("start")
     elif fault == "full":
-        for path in FILLERS:
+        for path in DISKS:
             fill(path)
 
 
@@ -80,17 +83,11 @@ def arm(fault: str, number: int) -> None:
                 file.write("/".join(part.rsplit(".", 1)[-1] for part in method.path.strip("/").split("/")) + "\n")
         if mine == number and moment == "before":
             strike(kind)
-        answer = original(self, stub, method, request, timeout)
-        if mine == number and moment == "after":
-            strike(kind)
-        return answer
+        try:
+            return original(self, stub, method, request, timeout)
+        finally:
+            # Whatever the answer was: that there is no such snapshot is one, too.
+            if mine == number and moment == "after":
+                strike(kind)
 
     Client._invoke = counted  # type: ignore[method-assign]
-
-
-if __name__ == "__main__":
-    arm(sys.argv[2], int(sys.argv[3]))
-    module = sys.argv[1]
-    # Ansible would take a word on the command line for a file with options.
-    del sys.argv[1:]
-    runpy.run_module(f"ansible_collections.gpuops.restore.plugins.modules.{module}", run_name="__main__")

@@ -28,6 +28,15 @@ if [ "$(id -u)" != 0 ]; then
     echo "lab: root is needed to install:$missing" >&2
     exit 1
 fi
-apt-get -o DPkg::Lock::Timeout=300 update
+echo "lab: installing$missing" >&2
+# What apt-get says is worth reading only where it fails.
+log=$(mktemp)
+trap 'rm -f "$log"' EXIT
 # shellcheck disable=SC2086 # a list of package names
-DEBIAN_FRONTEND=noninteractive apt-get -o DPkg::Lock::Timeout=300 install --yes --no-install-recommends $missing
+{
+    apt-get -o DPkg::Lock::Timeout=300 update &&
+        DEBIAN_FRONTEND=noninteractive apt-get -o DPkg::Lock::Timeout=300 install --yes --no-install-recommends $missing
+} >"$log" 2>&1 || {
+    cat "$log" >&2
+    exit 1
+}

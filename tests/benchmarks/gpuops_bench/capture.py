@@ -34,10 +34,20 @@ def run(bench: Bench) -> list[Comparison]:
             names = ["captured-c", "gpuops.test/captured-c:1"]
             return _capture(bench, mib, "captured-c", lambda: bench.ctr(*arguments, *names), still["peer"])
 
+        outages: list[Sample] = []
+
+        def by_ctr_and_left(
+            mib: int = mib, by_ctr: Callable[[], Sample] = by_ctr, outages: list[Sample] = outages
+        ) -> Sample:
+            sample = by_ctr()
+            outages.append(_leave(bench, mib))
+            return sample
+
         name = f"capture {mib} MiB"
         say(name)
-        whole = pairs(f"{name}, image complete", PEER, bench.pairs, by_us, by_ctr, say)
+        whole = pairs(f"{name}, image complete", PEER, bench.pairs, by_us, by_ctr_and_left, say)
         found += [Comparison(f"{name}, standstill", PEER, still["ours"], still["peer"]), whole]
+        found.append(Comparison(f"{name}, on the node, until it may end", PEER, outages, still["peer"]))
         memory = peaks(whole)
         if memory:
             found.append(memory)
@@ -58,6 +68,24 @@ def _capture(bench: Bench, mib: int, identifier: str, take: Callable[[], Sample]
         if f"gpuops.test/{identifier}:1" in workload.ctr(bench.node, workload.NAMESPACE, "images", "ls", "-q").split():
             bench.remove_image(f"gpuops.test/{identifier}:1")
     return sample
+
+
+def _leave(bench: Bench, mib: int) -> Sample:
+    """Captured on the node and ended; from its pause until it could end."""
+    identifier, name = "left-o", "gpuops.test/left-o:1"
+    bench.run_counter(identifier, mib, TICK_MS)
+    bench.timed(["sync"])
+    bench.back(2 * mib)
+    wanted = {"container_id": identifier, "name": name, "gpu": "none", "store": "node"}
+    try:
+        answer, _sample = bench.module("containerd_checkpoint", {**wanted, "leave": "stopped", "force": True})
+    finally:
+        bench.remove(identifier)
+        bench.module("containerd_checkpoint_stage", {"checkpoint": name, "state": "absent", "keep_captured": False})
+        if name in workload.ctr(bench.node, workload.NAMESPACE, "images", "ls", "-q").split():
+            bench.remove_image(name)
+    seconds = answer["seconds"]
+    return Sample(seconds["standstill"], phases=seconds)
 
 
 class _Gaps:

@@ -7,11 +7,10 @@
 from __future__ import annotations
 
 import argparse
-import collections
-import json
-import os
 import pathlib
+import signal
 import sys
+import threading
 import time
 from collections.abc import Sequence
 
@@ -19,83 +18,65 @@ ROOT = pathlib.Path(__file__).resolve().parents[3]
 for _path in (ROOT / "tests" / "lab", ROOT / "tests" / "integration"):
     sys.path.append(str(_path))
 
-from gpuops_lab import node as lab_node  # noqa: E402
-
-from gpuops_faults import strike  # noqa: E402
+from gpuops_faults import ledger, series, strike, table  # noqa: E402
 from gpuops_faults.steps import STEPS  # noqa: E402
-from gpuops_faults.strike import Bench, Outcome  # noqa: E402
+
+GENERATIONS = ("1.6", "1.7", "2.1")
+#: Exit statuses besides 0: something was wrong after a fault, or some were not struck yet.
+WRONG, LEFT = 1, 3
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Exit status 1 when something was wrong after a fault."""
+    """The exit status."""
     parser = argparse.ArgumentParser(prog="faults")
-    parser.add_argument("--containerd", default="1.6 1.7 2.1")
+    parser.add_argument("--containerd", default=" ".join(GENERATIONS))
     parser.add_argument("--steps", default=" ".join(STEPS))
     parser.add_argument("--faults", default=" ".join(strike.FAULTS))
     parser.add_argument("--every", type=int, default=1, help="strike at every nth call only")
-    parser.add_argument("--out", type=pathlib.Path, default=ROOT / "build" / "faults")
+    parser.add_argument("--nodes", type=int, default=2, help="nodes side by side")
+    parser.add_argument("--minutes", type=float, default=0.0, help="begin no fault after so long; 0: no limit")
+    parser.add_argument("--ledger", type=pathlib.Path, default=ROOT / "build" / "faults" / "ledger.jsonl")
+    parser.add_argument("--table", type=pathlib.Path, help="strike nothing; write the table into this document")
+    parser.add_argument("--code", help="digests whose faults the table is of, instead of that of this tree")
     options = parser.parse_args(arguments)
-    options.out.mkdir(parents=True, exist_ok=True)
-    found: dict[str, list[Outcome]] = {}
-    for generation in options.containerd.split():
-        found[generation] = _generation(generation, options.steps.split(), options.faults.split(), options.every)
-        (options.out / "faults.json").write_text(
-            json.dumps({name: [vars(outcome) for outcome in outcomes] for name, outcomes in found.items()}, indent=1)
-        )
-    table = "\n".join(_table(found))
-    (options.out / "faults.md").write_text(table + "\n")
-    print(table)
-    return 1 if any(outcome.wrong for outcomes in found.values() for outcome in outcomes) else 0
+    book = ledger.Ledger(options.ledger)
+    code = ledger.digest(ROOT / "plugins")
+    if options.table:
+        chosen = (options.code or code).split()
+        lines = table.table([entry for entry in book.entries() if entry.code in chosen], GENERATIONS)
+        options.table.write_text(table.replaced(options.table.read_text(encoding="utf-8"), lines), encoding="utf-8")
+        return 0
+    ended = threading.Event()
+    # Faults that are under way come to their end, and the nodes are taken down.
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: ended.set())
+    return _run(options, book, code, ended)
 
 
-def _generation(generation: str, names: Sequence[str], faults: Sequence[str], every: int) -> list[Outcome]:
-    found = []
-    for small in (False, True):
-        kinds = [fault for fault in faults if (fault == strike.FULL) == small]
-        if not kinds:
-            continue
-        (node,) = lab_node.up([f"faults-{os.getpid()}"], generation)
-        try:
-            bench = Bench(node, small)
-            for name in names:
-                calls = bench.calls(STEPS[name])
-                for fault in kinds:
-                    found += _series(bench, generation, name, fault, calls, every)
-        finally:
-            lab_node.down(node.name)
-    return found
-
-
-def _series(bench: Bench, generation: str, name: str, fault: str, calls: Sequence[str], every: int) -> list[Outcome]:
+def _run(options: argparse.Namespace, book: ledger.Ledger, code: str, ended: threading.Event) -> int:
     begun = time.monotonic()
-    numbers = range(1, len(calls) + 1, every)
-    struck = [bench.strike(STEPS[name], fault, number, calls[number - 1]) for number in numbers]
-    wrong = [outcome for outcome in struck if outcome.wrong]
-    print(
-        f"containerd {generation}, {name}, {fault}: {len(struck)} of {len(calls)} calls, {len(wrong)} wrong, "
-        f"{time.monotonic() - begun:.0f} s",
-        flush=True,
-    )
-    for outcome in wrong:
-        print(f"  {outcome.number} {outcome.call}: {outcome.first}: {outcome.wrong}", flush=True)
-    return struck
 
+    def is_over() -> bool:
+        return ended.is_set() or bool(options.minutes) and time.monotonic() - begun > options.minutes * 60
 
-def _table(found: dict[str, list[Outcome]]) -> list[str]:
-    lines = [
-        "| step | fault | containerd | calls | how the struck run ended | wrong after one more run |",
-        "|---|---|---|---|---|---|",
-    ]
-    for generation, outcomes in found.items():
-        groups: dict[tuple[str, str], list[Outcome]] = collections.defaultdict(list)
-        for outcome in outcomes:
-            groups[outcome.step, outcome.fault].append(outcome)
-        for (step, fault), group in groups.items():
-            ends = collections.Counter(outcome.first for outcome in group)
-            text = ", ".join(f"{count} {end}" for end, count in ends.most_common())
-            wrong = sum(bool(outcome.wrong) for outcome in group)
-            lines.append(f"| {step} | {fault} | {generation} | {len(group)} | {text} | {wrong} |")
-    return lines
+    wrong = remaining = 0
+    generations = options.containerd.split()
+    while generations and not is_over():
+        generation = generations.pop(0)
+        run = series.Series(generation, code, options.steps.split(), book, is_over)
+        try:
+            wanted = series.points(run.calls(), options.faults.split(), options.every)
+            todo = series.left(wanted, book.entries(), code, generation)
+            print(f"containerd {generation}: {len(wanted) - len(todo)} of {len(wanted)} faults of {code} are struck")
+            done = run.strike(todo, options.nodes)
+        finally:
+            run.close()
+        struck = {entry.key for entry in done}
+        wrong += len({entry.key for entry in done if entry.wrong})
+        remaining += len(todo) - len(struck)
+    untouched = f", containerd {' and '.join(generations)} not begun" if generations else ""
+    print(f"{wrong} wrong, {remaining} left{untouched}; {time.monotonic() - begun:.0f} s")
+    return WRONG if wrong else LEFT if remaining or generations else 0
 
 
 if __name__ == "__main__":

@@ -7,12 +7,13 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-import in_node
 from gpuops_lab import workload
 from gpuops_lab.config import Node
+
+from gpuops_faults.modules import Interpreter
 
 SOURCE = "source"
 REF = "gpuops.test/faults:1"
@@ -20,7 +21,9 @@ TAKEN = "gpuops.test/faults:taken"
 BROUGHT = "gpuops.test/faults:brought"
 ARCHIVE = "/srv/faults.tar"
 #: MiB that the workload holds: enough for each step to have something to be in the middle of.
-MIB = 16
+MIB = 8
+#: How long a restored task is watched: that it is, is a call like the others; whether it counts on is looked at later.
+ALIVE_SECONDS = 0.1
 Call = tuple[str, Mapping[str, Any]]
 
 
@@ -60,7 +63,10 @@ STEPS: Mapping[str, Step] = {
     for step in (
         Step(
             "restore",
-            ("containerd_restore", {"workloads": [{"name": "app", "checkpoint": REF, "gpu": "none"}]}),
+            (
+                "containerd_restore",
+                {"workloads": [{"name": "app", "checkpoint": REF, "gpu": "none"}], "alive_seconds": ALIVE_SECONDS},
+            ),
             undo=[*_absent("app"), _UNSTAGE],
             before=[_STAGED],
             counting="app",
@@ -81,9 +87,9 @@ STEPS: Mapping[str, Step] = {
 }
 
 
-def prepare(node: Node) -> None:
+def prepare(node: Node, interpreter: Interpreter) -> None:
     """A counter runs, a checkpoint of it is in containerd, and another one, as an archive, is on the disk."""
-    start_source(node)
+    workload.start(node, SOURCE, MIB)
     workload.await_count(node, SOURCE, 3)
     for name, options in (
         ("containerd_checkpoint", {"container_id": SOURCE, "name": BROUGHT, "gpu": "none"}),
@@ -91,24 +97,4 @@ def prepare(node: Node) -> None:
         _image_absent(BROUGHT),
         ("containerd_checkpoint", {"container_id": SOURCE, "name": REF, "gpu": "none"}),
     ):
-        succeed(node, name, options)
-
-
-def start_source(node: Node) -> None:
-    """The counter, from the start."""
-    workload.start(node, SOURCE, MIB)
-
-
-def succeed(node: Node, name: str, options: Mapping[str, Any]) -> dict[str, Any]:
-    """Run a module that has to do its work. Raises AssertionError with what it said."""
-    found = in_node.run_module(node, name, options)
-    assert not found.get("failed"), f"{name}: {found.get('msg')}"
-    return found
-
-
-def check_counting(node: Node, container: str, wait: Callable[..., int] = workload.await_count) -> None:
-    """It goes on, and has neither lost nor repeated a number. Raises AssertionError or LabError."""
-    wait(node, container, workload.count(node, container) + 2)
-    read = ["tasks", "exec", "--exec-id", "faults", container, "/bin/cat", "/var/count.log"]
-    numbers = [int(line) for line in workload.ctr(node, "k8s.io", *read).split()]
-    assert numbers == list(range(1, len(numbers) + 1)), f"{container} has lost or repeated a number"
+        interpreter.succeed(name, options)

@@ -14,7 +14,7 @@ import time
 import traceback
 from collections.abc import Callable
 
-from gpuops_gpu import captures, failures, gpu, host, programs, sections, settings, several, ways, window
+from gpuops_gpu import captures, failures, gpu, host, pod, programs, sections, settings, several, ways, window
 from gpuops_gpu.bench import Bench
 from gpuops_gpu.engine import Engine, tree_digest
 from gpuops_gpu.plays import Plays
@@ -31,7 +31,7 @@ LIMITS = {
     "failures": (240, 60),
     "training": (240, 50),
     "four": (240, 60),
-    "programs": (580, 120),
+    "programs": (1500, 120),
     "several": (420, 60),
     "window": (560, 60),
     "ways": (300, 60),
@@ -94,7 +94,9 @@ def set_up(bench: Bench, report: Report) -> None:
     report.host["snapshotter"] = bench.engine.snapshotter
     for program in ("containerd", "runc", "criu"):
         report.host[program] = bench.runner.run([program, "--version"], 20).output.replace("\n", " ").strip()
-    bench.engine.make_image([*bench.mounts, host.Mount("", host.WORK_IN_CONTAINER)])
+    links = {f"{host.DRIVER_IN_CONTAINER}/{name}": file for name, file in bench.driver.links.items()}
+    places = (host.WORK_IN_CONTAINER, host.DRIVER_IN_CONTAINER)
+    bench.engine.make_image([*bench.mounts, *(host.Mount("", place) for place in places)], links)
     if bench.settings.standin:
         bench.world = World(pathlib.Path(os.environ[WORLD]))
         bench.world.make()
@@ -111,6 +113,7 @@ def add_driver(bench: Bench, report: Report) -> None:
     bench.devices = host.devices()
     if not folder or not bench.devices:
         raise StepError(f"No NVIDIA driver: libcuda.so.1 in {folder or 'no folder'}, device nodes: {bench.devices}.")
+    bench.driver = pod.driver(folder, bench.devices)
     extra = host.driver_mount(folder, bench.mounts)
     bench.library_path = host.library_path(folder, extra)
     bench.mounts += [extra] if extra else []

@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from gpuops_gpu import gpu, host
+from gpuops_gpu import gpu, host, pod
 from gpuops_gpu.engine import Engine
 from gpuops_gpu.evidence import Evidence
 from gpuops_gpu.plays import Play, Plays
@@ -30,12 +30,22 @@ CUDA_SECONDS = 90
 #: NVLink multicast can put a host's GPUs out of service.
 NO_MULTICAST = {"NCCL_NVLS_ENABLE": "0", "TORCH_SYMM_MEM_DISABLE_MULTICAST": "1", "NVSHMEM_DISABLE_NVLS": "1"}
 
+#: A seccomp profile that forbids nothing else.
+NO_IO_URING = {
+    "defaultAction": "SCMP_ACT_ALLOW",
+    "syscalls": [
+        {"names": ["io_uring_setup", "io_uring_enter", "io_uring_register"], "action": "SCMP_ACT_ERRNO", "errnoRet": 1}
+    ],
+}
+
 
 @dataclasses.dataclass
 class Workload:
     """A container with a folder of the host for what it says; ``parts`` are the subfolders of its processes.
 
-    ``cards``: indices of the GPUs that it sees, none for all.
+    ``cards``: indices of the GPUs that it sees, none for all. ``pod``: what it has in place of a network of its own, of
+    the driver's folder and of devices. ``shm_mib``: the size of its /dev/shm, 0 for ctr's 64 MiB. ``no_io_uring``: it
+    meets EPERM when it asks for one, as under containerd 2's default profile.
     """
 
     name: str
@@ -46,6 +56,11 @@ class Workload:
     plain_python: bool = False
     bytes: int = 0
     cards: tuple[int, ...] = ()
+    pod: pod.Pod | None = None
+    shm_mib: int = 0
+    no_io_uring: bool = False
+    #: Whether its checkpoint records what the task had; one of ctr's does not.
+    recorded: bool = True
     environment: dict[str, str] = dataclasses.field(default_factory=dict)
 
     @property
@@ -71,6 +86,7 @@ class Bench:
     python: dict[str, Any] = dataclasses.field(default_factory=dict)
     mounts: list[host.Mount] = dataclasses.field(default_factory=list)
     devices: list[str] = dataclasses.field(default_factory=list)
+    driver: pod.Driver = dataclasses.field(default_factory=pod.Driver)
     library_path: str = ""
     base_used: int = 0
     base_processes: list[int] = dataclasses.field(default_factory=list)
@@ -119,15 +135,40 @@ class Bench:
             environment["LD_LIBRARY_PATH"] = self.library_path
             # Triton looks for the driver by ldconfig, which knows nothing of the mount.
             environment["TRITON_LIBCUDA_PATH"] = self.library_path
+        if workload.pod and self.driver.files:
+            environment["LD_LIBRARY_PATH"] = environment["TRITON_LIBCUDA_PATH"] = host.DRIVER_IN_CONTAINER
         environment |= NO_MULTICAST | workload.environment
         self.engine.run(
             workload.name,
             workload.command,
-            mounts=[*self.mounts, host.Mount(str(workload.directory), host.WORK_IN_CONTAINER, writable=True)],
-            devices=self._devices(workload),
+            mounts=self._mounts(workload),
+            devices=[] if workload.pod else self._devices(workload),
             environment=environment,
             log=workload.log,
+            options=self._options(workload),
         )
+        if workload.shm_mib:
+            self._grow_shm(workload)
+
+    def _mounts(self, workload: Workload) -> list[host.Mount]:
+        work = host.Mount(str(workload.directory), host.WORK_IN_CONTAINER, writable=True)
+        if workload.pod is None:
+            return [*self.mounts, work]
+        return [*(one for one in self.mounts if one.target != host.DRIVER_IN_CONTAINER), work, workload.pod.mount()]
+
+    def _options(self, workload: Workload) -> list[str]:
+        found = workload.pod.options() if workload.pod else list(self.engine.network_options)
+        if workload.no_io_uring:
+            profile = self.settings.base / "no-io-uring.json"
+            profile.write_text(json.dumps(NO_IO_URING))
+            found += ["--seccomp", "--seccomp-profile", str(profile)]
+        return found
+
+    def _grow_shm(self, workload: Workload) -> None:
+        """As Docker's --shm-size does; ctr has no option for it."""
+        (first,) = self.engine.pids(workload.name)[:1]
+        size = f"remount,size={workload.shm_mib}m"
+        self.runner.run(["nsenter", "--target", str(first), "--mount", "mount", "-o", size, "/dev/shm"], 10)
 
     def _devices(self, workload: Workload) -> list[str]:
         """The device nodes that the container gets."""
@@ -219,7 +260,8 @@ class Bench:
 
     def capture(self, section: Section, workload: Workload, by_ctr: bool = False) -> None:
         """Suspend it, take the checkpoint, delete the container; in one go, or with containerd's own tool."""
-        if by_ctr or not self.suspends:
+        workload.recorded = not by_ctr and self.suspends
+        if not workload.recorded:
             self.suspend(section, workload)
             seconds = self.engine.checkpoint(workload.name, workload.checkpoint)
             section.phase("dump: ctr containers checkpoint", seconds, workload.bytes)
@@ -251,6 +293,7 @@ class Bench:
             "gpu": "required" if self.suspends else "none",
             "stdout": str(workload.log),
             "probe": {"file": {"path": f"{host.WORK_IN_CONTAINER}/{workload.probe}", "seconds": 20}},
+            **({"network": workload.pod.network} if workload.pod else {}),
         }
 
     def restore(self, section: Section, workload: Workload, seconds: float = 120, **more: Any) -> Play:
@@ -262,10 +305,17 @@ class Bench:
         section.phase("restore: the whole playbook", play.seconds, workload.bytes)
         receipt = self.plays.receipt(workload.name)
         section.figures[f"receipt {workload.name}"] = receipt
+        self.check_as_it_was(section, workload, receipt)
         for name, value in (receipt.get("seconds") or {}).items():
             moves = name in ("stage", "start") or "gpu" in name or "cuda" in name
             section.phase(f"restore: {name}", float(value), workload.bytes if moves else 0)
         return play
+
+    def check_as_it_was(self, section: Section, workload: Workload, receipt: dict[str, Any]) -> None:
+        """Nothing of the restored task is other than it was, as far as the checkpoint records what it had."""
+        found, why = receipt.get("differences"), receipt.get("not_compared")
+        whole = found == [] and not why if workload.recorded else found is None and bool(why)
+        section.check("what the task has is what it had", "differences" in receipt and whole, found or why)
 
     def watching(self, workload: Workload) -> Any:
         """In a rehearsal the stand-in is told of processes that come back; else nothing."""

@@ -47,7 +47,8 @@ class Engine:
         self._run = pathlib.Path("/run/gpuops-gpu")
         self.runtime = self._run / "state"
         self._process: subprocess.Popen[bytes] | None = None
-        self._network: list[str] = []
+        #: For ctr run, of containers that are in no pod.
+        self.network_options: list[str] = []
         self.snapshotter = ""
         self.address = self._run / "containerd.sock"
         self.log = base / "containerd.log"
@@ -75,7 +76,7 @@ class Engine:
         kind = self._runner.run(["stat", "--file-system", "--format=%T", str(self._base)], 10).output
         self.snapshotter = "native" if "overlay" in kind else "overlayfs"
         self._runner.environment["CONTAINERD_SNAPSHOTTER"] = self.snapshotter
-        self._network = self._choose_network()
+        self.network_options = self._choose_network()
 
     def _answers(self) -> bool:
         if self._process is not None and self._process.poll() is not None:
@@ -92,7 +93,7 @@ class Engine:
 
     @property
     def network(self) -> str:
-        return "host" if self._network else "own"
+        return "host" if self.network_options else "own"
 
     def stop(self) -> None:
         """End containerd, and shims that a failed test has left; they are known by this containerd's address."""
@@ -145,8 +146,8 @@ class Engine:
         done = self._runner.run([*command, *arguments], seconds, check=check)
         return done.status, done.output, done.seconds
 
-    def make_image(self, mounts: Sequence[Mount]) -> None:
-        """An image that holds nothing but the places of the mounts and the links to /usr."""
+    def make_image(self, mounts: Sequence[Mount], links: Mapping[str, str]) -> None:
+        """An image that holds nothing but the places of the mounts, the links to /usr and ``links``."""
         layer = io.BytesIO()
         with tarfile.open(fileobj=layer, mode="w", format=tarfile.USTAR_FORMAT) as tar:
             directories = {"etc", "tmp", "proc", "sys", "dev", "run", "root"}
@@ -158,8 +159,13 @@ class Engine:
             for name in TOP_LINKS:
                 if os.path.islink(f"/{name}"):
                     _add(tar, name, tarfile.SYMTYPE, 0o777, link=os.readlink(f"/{name}").lstrip("/"))
+            for name, target in links.items():
+                _add(tar, name.lstrip("/"), tarfile.SYMTYPE, 0o777, link=target)
             _add(tar, "etc/passwd", tarfile.REGTYPE, 0o644, b"root:x:0:0:root:/root:/bin/sh\n")
             _add(tar, "etc/group", tarfile.REGTYPE, 0o644, b"root:x:0:\n")
+            # Programs of several processes call themselves "localhost".
+            _add(tar, "etc/hosts", tarfile.REGTYPE, 0o644, b"127.0.0.1 localhost\n")
+            _add(tar, "etc/nsswitch.conf", tarfile.REGTYPE, 0o644, b"hosts: files\n")
         archive = self._base / "image.tar"
         archive.write_bytes(lab_image.image_archive(layer.getvalue(), REFERENCE, lab_image.architecture()))
         self.ctr("images", "import", str(archive))
@@ -173,9 +179,10 @@ class Engine:
         devices: Sequence[str],
         environment: Mapping[str, str],
         log: pathlib.Path,
+        options: Sequence[str],
     ) -> None:
-        """Start a container; its output goes to the log."""
-        arguments = ["run", "--detach", "--log-uri", f"file://{log}", *self._network]
+        """Start a container; its output goes to the log. ``options``: more of them for ctr run."""
+        arguments = ["run", "--detach", "--log-uri", f"file://{log}", *options]
         for mount in mounts:
             # "bind", not "rbind": CRIU refuses mounts below it that the spec does not name.
             mode = "rw" if mount.writable else "ro"

@@ -3,9 +3,9 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Programs as people run them: each goes on equal to the bit after two captures and restores, or is refused untouched.
 
-A program writes what each of its steps has given. It runs once undisturbed; then it is captured, ended and restored
-twice on its way, and the two files are compared byte by byte. One that cannot come back has to be refused before
-anything is touched, and to go on.
+A program writes what each of its steps has given. Two of a kind begin at once: one is left alone, the other is
+captured, ended and restored twice on its way, and the two files are compared byte by byte. One that cannot come back
+has to be refused before anything is touched, and to go on.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from typing import Any
 
 from gpuops_gpu import gpu
 from gpuops_gpu.bench import Bench, Workload
+from gpuops_gpu.pod import Pod
 from gpuops_gpu.report import Section
 from gpuops_gpu.runner import StepError
 
@@ -27,7 +28,8 @@ class Program:
     """One of the section's programs.
 
     ``refused``: the failure code of its capture, empty for one that goes on. ``capture`` and ``restore``: options that
-    it needs there. ``cards``: so many GPUs have to be there.
+    it needs there. ``cards``: so many GPUs have to be there. ``shm_mib``: size of its /dev/shm, 0 for the usual one.
+    ``pod``: in a container as a GPU pod has it, which comes back in another pod. ``no_io_uring``: switched off for it.
     """
 
     name: str
@@ -39,8 +41,19 @@ class Program:
     refused: str = ""
     steps: int = STEPS
     cards: int = 1
+    shm_mib: int = 0
+    pod: bool = False
+    no_io_uring: bool = False
 
 
+#: No memory of the driver's that processes have in common; drivers before 610 restore none.
+NO_P2P = {"NCCL_P2P_DISABLE": "1", "NCCL_CUMEM_HOST_ENABLE": "0"}
+#: As many compile workers as a small node has, not one for each of this host's processors.
+FEW_WORKERS = {"TORCHINDUCTOR_COMPILE_THREADS": "8"}
+#: Else each run chooses its kernels by time, and no two are equal.
+XLA = {"XLA_FLAGS": "--xla_gpu_deterministic_ops=true --xla_gpu_autotune_level=0"}
+#: NCCL makes files of 34 MiB there, whatever its transport.
+DDP = ("--shm-mib", "1024")
 PROGRAMS = (
     Program("loader-fork", "loader.py", ("--start-method", "fork")),
     # Their semaphores are deleted files that another name leads to.
@@ -48,9 +61,42 @@ PROGRAMS = (
     Program("loader-forkserver", "loader.py", ("--start-method", "forkserver")),
     # Its client is in the container, too, so nobody has to be told of their connection.
     Program("server", "serve.py"),
-    Program("generation", "generate.py"),
+    Program("generation", "generate.py", environment=FEW_WORKERS),
     Program("managed", "managed.py", refused="cuda_checkpoint_failed"),
-    Program("compiled", "compiled.py"),
+    Program("compiled", "compiled.py", environment=FEW_WORKERS),
+    Program("jax", "jax_train.py", environment={**XLA, "XLA_PYTHON_CLIENT_ALLOCATOR": "platform"}),
+    Program(
+        "jax-default",
+        "jax_train.py",
+        environment={**XLA, "XLA_PYTHON_CLIENT_MEM_FRACTION": "0.05"},
+        refused="xla_allocator",
+    ),
+    Program("pod", "loader.py", ("--start-method", "fork"), pod=True),
+    Program("two-cards", "two_cards.py", cards=2),
+    Program("ddp-shm", "ddp.py", DDP, NO_P2P, cards=2, shm_mib=1024, no_io_uring=True),
+    # Its launcher heeds the variable, torchrun does not.
+    Program(
+        "ddp-sockets",
+        "ddp.py",
+        (*DDP, "--launcher", "own"),
+        {**NO_P2P, "USE_LIBUV": "0", "NCCL_SHM_DISABLE": "1", "NCCL_SOCKET_IFNAME": "lo"},
+        cards=2,
+        shm_mib=1024,
+    ),
+    Program("ddp-pod", "ddp.py", DDP, NO_P2P, cards=2, pod=True, no_io_uring=True),
+    # The remedies of these three are ddp-shm.
+    Program(
+        "ddp-driver-shm",
+        "ddp.py",
+        DDP,
+        {"NCCL_P2P_DISABLE": "1"},
+        refused="cuda_ipc",
+        cards=2,
+        shm_mib=1024,
+        no_io_uring=True,
+    ),
+    Program("ddp-p2p", "ddp.py", DDP, refused="cuda_ipc", cards=2, shm_mib=1024, no_io_uring=True),
+    Program("ddp-io-uring", "ddp.py", DDP, NO_P2P, refused="io_uring_open", cards=2, shm_mib=1024),
 )
 
 
@@ -76,46 +122,73 @@ def _program(bench: Bench, section: Section, program: Program) -> None:
     subject = _workload(bench, program, "captured", PAUSE)
     try:
         bench.start(reference)
-        _await(bench, reference, program.steps + 1, 150)
-        expected = _text(reference)
-        if not program.refused:
-            bench.suspend(Section("end"), reference)
-        bench.engine.delete(reference.name)
+        # In the host's network both would listen on one port.
+        expected = _undisturbed(bench, program, reference) if bench.engine.network == "host" else ""
         bench.start(subject)
         _await(bench, subject, program.steps // 4, 120)
+        if bench.world:
+            bench.world.running(subject.name, 1 << 20)
         if program.refused:
             _refused(bench, section, program, subject)
         else:
             for which in (1, 2):
-                _there_and_back(bench, section, program, subject, which)
+                _there_and_back(bench, section, program, subject, which, bench.engine.pids(reference.name))
                 _await(bench, subject, program.steps * (which + 1) // 4, 60)
+        expected = expected or _undisturbed(bench, program, reference)
         _await(bench, subject, program.steps + 1, 90)
         found = _text(subject)
         section.check(
             "all steps equal those of an undisturbed run, to the bit", found == expected, _differ(found, expected)
         )
+        if program.refused:
+            # What cannot be suspended has never been restored either.
+            bench.engine.delete(subject.name)
     finally:
-        bench.take_away(subject)
-        bench.take_away(reference)
+        for workload in (subject, reference):
+            bench.take_away(workload)
+            if workload.pod:
+                workload.pod.remove()
+
+
+def _undisturbed(bench: Bench, program: Program, reference: Workload) -> str:
+    """What the program gives when it is left alone."""
+    _await(bench, reference, program.steps + 1, 150)
+    expected = _text(reference)
+    if not program.refused:
+        bench.suspend(Section("end"), reference)
+    bench.engine.delete(reference.name)
+    return expected
 
 
 def _workload(bench: Bench, program: Program, role: str, pause: float) -> Workload:
     """Of a program that is run twice, in a container of its own each time."""
     cpu = ["--cpu"] if bench.settings.rehearsal else []
     arguments = ["--steps", str(program.steps), "--pause", str(pause), *program.arguments, *cpu]
+    name = f"{program.name}-{role}"
     return bench.workload(
-        f"{program.name}-{role}",
+        name,
         program.file,
         *arguments,
         parts=(),
         probe="beat.log",
         plain_python=True,
+        pod=_pod(bench, name, 1) if program.pod else None,
+        shm_mib=program.shm_mib,
+        no_io_uring=program.no_io_uring,
         environment=program.environment,
     )
 
 
-def _there_and_back(bench: Bench, section: Section, program: Program, subject: Workload, which: int) -> None:
-    """Captured and stopped, taken away, restored from the image."""
+def _pod(bench: Bench, name: str, number: int) -> Pod:
+    found = Pod(bench.runner, bench.settings.base, name, number, bench.driver)
+    found.make()
+    return found
+
+
+def _there_and_back(
+    bench: Bench, section: Section, program: Program, subject: Workload, which: int, others: list[int]
+) -> None:
+    """Captured and stopped, taken away, restored from the image; ``others`` are on the cards, too."""
     options = {"container_id": subject.name, "name": subject.checkpoint, "leave": "stopped", "force": True}
     options |= {"gpu": "required", "staging_dir": str(bench.plays.state), **program.capture}
     answer, seconds = bench.plays.module("containerd_checkpoint", options, 150)
@@ -126,9 +199,13 @@ def _there_and_back(bench: Bench, section: Section, program: Program, subject: W
     for name, value in answer["seconds"].items():
         section.phase(f"capture {which}: {name}", float(value))
     reached = _steps(subject)
-    section.check(f"capture {which} was in the middle", 0 < reached < program.steps, f"at step {reached}")
+    told = f"at step {reached}; attempts of locks: {answer['lock_attempts']}; forks detached: {len(answer['detached'])}"
+    section.check(f"capture {which} was in the middle", 0 < reached < program.steps, told)
     bench.engine.delete(subject.name)
-    bench.check_gpu_free(section, f"after capture {which}")
+    bench.check_gpu_free(section, f"after capture {which}", others)
+    if subject.pod:
+        subject.pod.remove()
+        subject.pod = _pod(bench, subject.name, which + 1)
     inner = Section("restore")
     play = bench.restore(inner, subject, **program.restore)
     section.add(f"restore {which}", inner)

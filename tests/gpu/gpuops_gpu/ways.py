@@ -70,6 +70,7 @@ def _restore(
             if answer["failed"]:
                 raise StepError(f"{workload.name} could not be restored: {answer.get('msg')}")
             receipt = bench.plays.receipt(workload.name)
+            bench.check_as_it_was(section, workload, receipt)
             section.phase(f"{name}: start", float(receipt["seconds"]["start"]), workload.bytes)
             section.figures[name] = {
                 **{key: receipt.get(key) for key in ("seconds", "huge_pages", "prewarm", "parallel_memory")},

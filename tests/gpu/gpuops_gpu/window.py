@@ -133,6 +133,7 @@ def _ours(bench: Bench, section: Section, workload: Workload, name: str) -> floa
     if answer["failed"]:
         raise StepError(f"{workload.name} could not be restored: {answer.get('msg')}")
     receipt = bench.plays.receipt(workload.name)
+    bench.check_as_it_was(section, workload, receipt)
     seconds = dict(receipt["seconds"])
     kept = {key: receipt.get(key) for key in ("seconds", "huge_pages", "prewarm", "parallel_memory")}
     criu = criu_time.longest(bench.plays.state / "work")

@@ -46,8 +46,11 @@ class Log:
         return self
 
     def __exit__(self, kind: Any, *_unused: object) -> None:
-        if kind is not None:
-            return
+        if kind is None:
+            self.end()
+
+    def end(self) -> None:
+        """All steps are done. Never returns."""
         self._steps.write("done\n")
         self._steps.flush()
         while True:

@@ -58,6 +58,7 @@ def _parser() -> argparse.ArgumentParser:
     stop = add("stop-containerd", _stop, "stop containerd in a node", "node")
     stop.add_argument("--kill", action="store_true", help="by SIGKILL")
     add("restart-containerd", _restart, "stop and start containerd in a node", "node")
+    add("off", _off, "end a node as a loss of power does; reboot starts it again", "node")
     add("reboot", _reboot, "end a node as a loss of power does, and start it again", "node")
     add("image", _image, "put the workload image's OCI archive into a node and print its path there", "node")
     work = add("workload", _workload, "run the counter in a node", "node")
@@ -149,6 +150,11 @@ def _stop(options: argparse.Namespace) -> int:
 
 def _restart(options: argparse.Namespace) -> int:
     node.restart(config.load_node(options.node))
+    return 0
+
+
+def _off(options: argparse.Namespace) -> int:
+    node.off(config.load_node(options.node))
     return 0
 
 

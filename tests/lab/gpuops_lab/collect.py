@@ -25,7 +25,7 @@ TASKS = "/run/containerd/io.containerd.runtime.v2.task"
 # directories, which appear with its first container and with the first of each namespace. What was measured of the
 # node, which goes with the boot; and runc's note that a container was dumped once, which goes with that.
 KEPT_IN_RUN = re.compile(
-    r"/run/(criu\.kdat|gpuops-lab|sshd|lock|xtables\.lock)(/|$)|/run/gpuops-restore(/rates\.json)?$"
+    r"/run/(criu\.kdat|gpuops-lab|sshd|lock|xtables\.lock)(/|$)|/run/gpuops-restore(/(capture-)?rates\.json)?$"
     r"|/run/containerd/runc/[^/]+/[^/]+/checkpoint$"
 )
 KEPT_BY_CONTAINERD = re.compile(rf"/run/containerd/(fifo|s|runc(/[^/]+)?)|{TASKS}(/[^/]+)?")
@@ -98,7 +98,8 @@ class Process:
 
 
 def processes() -> tuple[list[str], list[str]]:
-    """(shims by namespace and id, names of all others); without ssh sessions and without this listing."""
+    """(shims by namespace and id, names of all others); without ssh sessions, without this listing, and without the
+    interpreter that tests fork modules from."""
     everything: dict[int, Process] = {}
     for entry in os.listdir("/proc"):
         if entry.isdigit():
@@ -116,7 +117,7 @@ def processes() -> tuple[list[str], list[str]]:
 
     shims, others = [], []
     for process in everything.values():
-        if passing(process):
+        if passing(process) or process.name == "gpuops-warm":
             continue
         state = " (zombie)" if process.zombie else ""
         if process.name.startswith("containerd-shim"):
@@ -225,8 +226,8 @@ def firewall() -> list[str]:
     return found
 
 
-def main() -> None:
-    found = containerd()
+def write(found: dict[str, list[str]]) -> None:
+    """Print what containerd has, as found, with all that there is beside it."""
     found["shims"], found["processes"] = processes()
     found["mounts"] = mounts()
     found["cgroups"] = cgroups(found["namespaces"])
@@ -241,4 +242,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    write(containerd())

@@ -235,12 +235,18 @@ def restart(node: Node) -> None:
     await_containerd(node)
 
 
-def reboot(node: Node) -> None:
-    """As after a loss of power: processes, mounts and what lies in memory are gone, the disk is as it was."""
+def off(node: Node) -> None:
+    """As by a loss of power: nobody answers any more; :func:`reboot` starts it again."""
     require_root()
     with lab_lock():
         _end_connections(node.name)
         _end_processes(node.name)
+
+
+def reboot(node: Node) -> None:
+    """As after a loss of power: processes, mounts and what lies in memory are gone, the disk is as it was."""
+    off(node)
+    with lab_lock():
         cgroups.remove(node.name)
         cgroups.create(node.name)
         _await_boot(node, _spawn(node))

@@ -50,8 +50,22 @@ CRIU_VERSIONS: dict[str, tuple[tuple[str, ...], ...]] = {
     "4.3": (("experimental", "sid"), ("sid",), ("forky",)),
 }
 USUAL_CRIU = "4.2"
+# Others than the root's: the package whose version counts, what is unpacked, and the suites as above. GPUOPS_RUNC and
+# GPUOPS_PYTHON choose one.
+OTHERS: dict[str, tuple[str, tuple[str, ...], dict[str, tuple[tuple[str, ...], ...]]]] = {
+    "RUNC": ("runc", ("runc",), {"1.3": (("forky",), ("sid",)), "1.4": (("experimental", "sid"), ("sid",))}),
+    "PYTHON": (
+        "python3",
+        ("python3", "python3-grpcio", "python3-protobuf", "python3-venv"),
+        {"3.14": (("forky",), ("sid",))},
+    ),
+}
 # Packages that only some nodes need: a layer of their own above the root.
-EXTRAS: dict[str, tuple[str, ...]] = {"podman": ("podman",)}
+EXTRAS: dict[str, tuple[str, ...]] = {"podman": ("podman",), "cni": ("containernetworking-plugins",)}
+# Others than the root's suite has; GPUOPS_PODMAN chooses one.
+EXTRA_VERSIONS: dict[str, dict[str, tuple[tuple[str, ...], ...]]] = {
+    "podman": {"5.8": (("forky",), ("sid",)), "6": (("experimental", "sid"), ("sid",))}
+}
 # What a layer's packages say of themselves; dpkg's own status is the root's.
 STATUS_DIRECTORY = "var/lib/dpkg/status.d"
 EXCLUDED = ("/usr/share/man/*", "/usr/share/doc/*", "/usr/share/locale/*", "/usr/share/info/*")
@@ -74,7 +88,13 @@ def lower_directories(version: str, criu: str = "") -> tuple[str, ...]:
     if VERSIONS[version]:
         layers.insert(0, _build_containerd(version, root))
     if CRIU_VERSIONS[criu]:
-        layers.insert(0, _build_criu(criu, root))
+        layers.insert(0, _build_package("criu", criu, ("criu",), CRIU_VERSIONS[criu], root))
+    for program, (package, packages, versions) in OTHERS.items():
+        chosen = os.environ.get(f"GPUOPS_{program}")
+        if chosen and chosen not in versions:
+            raise LabError(f"{package} {chosen} is unknown to the lab; choose one of {', '.join(versions)}")
+        if chosen:
+            layers.insert(0, _build_package(package, chosen, packages, versions[chosen], root))
     return tuple(map(str, layers))
 
 
@@ -84,6 +104,12 @@ def extra_directory(name: str) -> pathlib.Path:
     Raises LabError when it cannot be built.
     """
     root = root_directory()
+    wanted = os.environ.get(f"GPUOPS_{name.upper()}")
+    if wanted:
+        known = EXTRA_VERSIONS.get(name, {})
+        if wanted not in known:
+            raise LabError(f"{name} {wanted} is unknown to the lab; choose one of {', '.join(known)}")
+        return _build_package(name, wanted, EXTRAS[name], known[wanted], root)
 
     def build(target: pathlib.Path) -> None:
         _unpack_packages(EXTRAS[name], (ROOT_SUITE,), root, target)
@@ -177,20 +203,27 @@ def _build_containerd(version: str, root: pathlib.Path) -> pathlib.Path:
     return _cached(f"containerd-{version}", [RECIPE, version, VERSIONS[version]], build)
 
 
-def _build_criu(version: str, root: pathlib.Path) -> pathlib.Path:
+def _build_package(
+    package: str, version: str, packages: Sequence[str], choices: Sequence[Sequence[str]], root: pathlib.Path
+) -> pathlib.Path:
+    """A layer with these packages, of the first choice of suites whose ``package`` is of that version."""
+
     def build(target: pathlib.Path) -> None:
         failures = []
-        for suites in CRIU_VERSIONS[version]:
-            _unpack_packages(("criu",), suites, root, target)
-            found = package_versions((target,), ("criu",)).get("criu", "none")
+        for suites in choices:
+            _unpack_packages(packages, suites, root, target)
+            found = package_versions((target,), (package,)).get(package, "none")
             if re.match(re.escape(version) + r"[.-]", found):
+                # A network that containerd's CRI plugin would take for its own.
+                shutil.rmtree(target / "etc/cni", ignore_errors=True)
                 return
             failures.append(f"{suites[0]}: {found}")
             for path in target.iterdir():
                 shutil.rmtree(path)
-        raise LabError(f"no suite offers CRIU {version}: {'; '.join(failures)}")
+        raise LabError(f"no suite offers {package} {version}: {'; '.join(failures)}")
 
-    return _cached(f"criu-{version}", [RECIPE, version, CRIU_VERSIONS[version], PACKAGES, EXCLUDED], build)
+    recipe = [RECIPE, version, choices, PACKAGES, EXCLUDED]
+    return _cached(f"{package}-{version}", recipe if package == "criu" else [*recipe, packages], build)
 
 
 def _unpack_packages(packages: Sequence[str], suites: Sequence[str], root: pathlib.Path, target: pathlib.Path) -> None:
@@ -242,6 +275,8 @@ def _apt_options(directory: pathlib.Path, suites: Sequence[str], mirror: str, st
         "Dir::Etc::preferencesparts": "-",
         "APT::Default-Release": "",
         "APT::Sandbox::User": "root",
+        # It reads the root's dpkg status and changes nothing there; several layers are built at a time.
+        "Debug::NoLocking": "true",
     }
     return [f"-o{key}={value}" for key, value in options.items()]
 

@@ -28,10 +28,15 @@ def start(node: Node, identifier: str, mib: int = 0, namespace: str = NAMESPACE)
     """Import the image and run the counter detached, its output in /var/log/<identifier>.log of the node."""
     place_image(node)
     ctr(node, namespace, "images", "import", ARCHIVE)
+    start_imported(node, identifier, mib, namespace)
+    await_count(node, identifier, 1, 60 + mib / 50, namespace)
+
+
+def start_imported(node: Node, identifier: str, mib: int = 0, namespace: str = NAMESPACE) -> None:
+    """The same where the node has the image already; does not wait for the counter's first number."""
     arguments = ["run", "--detach", "--log-uri", log_uri(identifier), image.REFERENCE, identifier]
     # Arguments replace the image's whole command line.
     ctr(node, namespace, *arguments, *(["/bin/counter", "--mib", str(mib)] if mib else []))
-    await_count(node, identifier, 1, 60 + mib / 50, namespace)
 
 
 def log_uri(identifier: str) -> str:
@@ -56,6 +61,25 @@ def count(node: Node, identifier: str, namespace: str = NAMESPACE) -> int:
         if found := ctr(node, namespace, *command).strip():
             return int(found)
     return 0
+
+
+def numbers(node: Node, identifier: str, namespace: str = NAMESPACE) -> list[int]:
+    """All that a running counter has written in its own file system, since its very first start."""
+    command = ["tasks", "exec", "--exec-id", f"log-{time.monotonic_ns()}", identifier, "/bin/cat", "/var/count.log"]
+    # The last line may be half written.
+    return [int(line) for line in ctr(node, namespace, *command).splitlines(keepends=True) if line.endswith("\n")]
+
+
+def require_unbroken(node: Node, identifier: str, least: int, namespace: str = NAMESPACE) -> int:
+    """No number is missing or double from the first to now, and there are more than ``least``; returns the last.
+
+    Raises LabError.
+    """
+    await_count(node, identifier, least + 1, 30.0, namespace)
+    found = numbers(node, identifier, namespace)
+    if found != list(range(1, len(found) + 1)) or len(found) <= least:
+        raise LabError(f"{identifier} on {node.name} has not counted on from {least}: {found}")
+    return len(found)
 
 
 def await_count(node: Node, identifier: str, number: int, seconds: float = 10.0, namespace: str = NAMESPACE) -> int:
