@@ -24,11 +24,13 @@ for _path in (ROOT / "tests" / "lab", ROOT / "tests" / "integration"):
     if str(_path) not in sys.path:
         sys.path.append(str(_path))
 
+import compatibility  # noqa: E402
 import in_node  # noqa: E402
 from gpuops_lab import node as lab_node  # noqa: E402
 from gpuops_lab.config import Node  # noqa: E402
 from gpuops_lab.listing import listing, settled_difference  # noqa: E402
 
+RECORD = compatibility.Record(ROOT)
 Unchanged = Callable[..., "contextlib.AbstractContextManager[None]"]
 
 
@@ -37,6 +39,17 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "every_containerd: runs on containerd 1.6 and 2.1 as well as on 1.7")
     config.addinivalue_line("markers", "older_criu: runs with CRIU 4.1 as well as with the usual one")
     config.addinivalue_line("markers", "newer_criu: runs with CRIU 4.3 as well as with the usual one")
+
+
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    """What docs/compatibility.md counts: tests, not their parts."""
+    if report.when == "call" or report.failed:
+        RECORD.ended(report.nodeid, report.passed)
+
+
+def pytest_sessionfinish() -> None:
+    """Keep what was met."""
+    RECORD.write()
 
 
 @pytest.fixture(scope="module")
@@ -48,6 +61,7 @@ def node(request: pytest.FixtureRequest) -> Iterator[Node]:
     (made,) = lab_node.up([f"t-{stem[:16]}-{os.getpid()}"], version, extras)
     try:
         in_node.install(made, ROOT)
+        RECORD.met(made)
         yield made
     finally:
         lab_node.down(made.name)

@@ -1,13 +1,18 @@
 # Copyright (c) 2026 the gpuops.restore contributors
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""A module of the collection, run inside a lab node the way Ansible runs it."""
+"""A module of the collection, run inside a lab node the way Ansible runs it.
+
+What a fresh interpreter costs, half a second of a processor, is spent once for a node (warm.py); ``cold`` has one.
+"""
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import pathlib
 import shutil
+import socket
 import subprocess
 from collections.abc import Mapping
 from typing import Any, cast
@@ -19,6 +24,35 @@ from gpuops_lab.config import Node
 LIBRARY = "/opt/gpuops-test"
 PYTHON = "/usr/bin/python3"
 _PACKAGE = "ansible_collections/gpuops/restore/plugins"
+_WARM = pathlib.Path(__file__).with_name("warm.py")
+_WARM_SOCKET = "/run/gpuops-lab/warm.sock"
+#: The most that a module may take, in seconds.
+_LIMIT = 900.0
+
+
+@dataclasses.dataclass(frozen=True)
+class Ended:
+    """How a module's process ended, or that it was stopped: its status as waitpid(2) has it, and what it wrote."""
+
+    status: int
+    stdout: str
+    stderr: str
+
+    @property
+    def result(self) -> dict[str, Any]:
+        """What it printed, for Ansible.
+
+        Raises AssertionError when that is not exactly one JSON object, or when it wrote to stderr: Ansible would show
+        either as a module failure.
+        """
+        try:
+            found = json.loads(self.stdout)
+        except ValueError:
+            found = None
+        assert isinstance(found, dict) and not self.stderr.strip(), (
+            f"it ended with status {self.status}\n{self.stdout[-4000:]}\n{self.stderr[-4000:]}"
+        )
+        return cast("dict[str, Any]", found)
 
 
 def install(node: Node, root: pathlib.Path) -> None:
@@ -34,6 +68,35 @@ def install(node: Node, root: pathlib.Path) -> None:
         shutil.copytree(source, target, ignore=skip, dirs_exist_ok=True)
     # As in what Ansible sends: the controller's own package would want its vendored libraries.
     (library / "ansible/__init__.py").touch()
+    shutil.copyfile(_WARM, library / _WARM.name)
+
+
+def warm_up(node: Node, *modules: str) -> None:
+    """Start the interpreter that the node's modules are forked from; after a reboot, again.
+
+    A node that has none gets one with the first module that runs there.
+    """
+    node.inside(_WARM_SOCKET).unlink(missing_ok=True)
+    command = ["env", f"PYTHONPATH={LIBRARY}", PYTHON, f"{LIBRARY}/{_WARM.name}", *modules]
+    # Without pipes, which it would keep open in the background.
+    done = subprocess.run([str(node.directory / "enter"), *command], stdin=subprocess.DEVNULL, check=False, timeout=60)
+    assert done.returncode == 0, f"the interpreter of node {node.name} does not start"
+
+
+def ask(node: Node, name: str, options: Mapping[str, Any], before: tuple[Any, ...] = ()) -> Ended:
+    """Run a module in a child of the node's warm interpreter; ``before`` as in warm.py. It may end as it likes."""
+    request = {"module": name, "options": dict(options), "before": list(before)}
+    with socket.socket(socket.AF_UNIX) as connection:
+        connection.settimeout(_LIMIT)
+        try:
+            connection.connect(str(node.inside(_WARM_SOCKET)))
+        except (FileNotFoundError, ConnectionRefusedError):
+            warm_up(node, name)
+            connection.connect(str(node.inside(_WARM_SOCKET)))
+        connection.sendall(json.dumps(request).encode() + b"\n")
+        answer = connection.makefile().readline()
+    assert answer, f"the interpreter of node {node.name} ended with this request: {name}"
+    return Ended(**json.loads(answer))
 
 
 def run_module(
@@ -44,13 +107,16 @@ def run_module(
     check: bool = False,
     diff: bool = False,
     user: int = 0,
+    cold: bool = False,
 ) -> dict[str, Any]:
     """Run ``gpuops.restore.<name>`` as that user id; returns its JSON, ``failed`` included.
 
-    Anything but exactly one JSON object on stdout, or a word on stderr, is an AssertionError: Ansible would
-    show it as a module failure.
+    ``cold``: in an interpreter of its own, which meets what the node's Python lacks; another user than root has one
+    always. Raises AssertionError as :attr:`Ended.result` does.
     """
     arguments = {**params, "_ansible_check_mode": check, "_ansible_diff": diff}
+    if not user and not cold:
+        return ask(node, name, arguments).result
     command = ["env", f"PYTHONPATH={LIBRARY}", PYTHON, f"{LIBRARY}/{_PACKAGE}/modules/{name}.py"]
     if user:
         command = ["setpriv", f"--reuid={user}", f"--regid={user}", "--clear-groups", "env", "HOME=/", *command]
@@ -60,15 +126,9 @@ def run_module(
         capture_output=True,
         text=True,
         check=False,
-        timeout=900,
+        timeout=_LIMIT,
     )
-    try:
-        result = json.loads(done.stdout)
-    except ValueError:
-        result = None
-    if not isinstance(result, dict) or done.stderr.strip():
-        raise AssertionError(f"{name} ended with status {done.returncode}\n{done.stdout}\n{done.stderr}")
-    return cast("dict[str, Any]", result)
+    return Ended(done.returncode, done.stdout, done.stderr).result
 
 
 def start(node: Node, name: str, params: Mapping[str, Any]) -> subprocess.Popen[bytes]:

@@ -35,7 +35,7 @@ REF = "gpuops.test/moved:1"
 BASE = image.REFERENCE
 PLACE = "/opt/archives"
 MIB = 1 << 20
-LARGE = 1024
+LARGE = 256
 RunModule = Callable[..., "dict[str, Any]"]
 Unchanged = Callable[..., "contextlib.AbstractContextManager[None]"]
 
@@ -429,7 +429,7 @@ def test_memory_is_flat(node: Node, clean: None) -> None:
 
 def test_killed_half_way_and_finished(node: Node, run_module: RunModule, clean: None) -> None:
     """What a killed export wrote is gone after the next one, and the archive is whole."""
-    run_module(MODULE, convert(put_pages(node, LARGE // 4), spec=make_dumps.SPEC, image=BASE))
+    run_module(MODULE, convert(put_pages(node, LARGE), spec=make_dumps.SPEC, image=BASE))
     path = f"{PLACE}/killed.tar"
     place = node.inside(path)
     process = in_node.start(node, MODULE, export(path))

@@ -21,15 +21,19 @@ from gpuops_faults.strike import FAULTS, FULL, REBOOT, Bench  # noqa: E402
 
 @pytest.fixture(scope="module")
 def bench(node: Node) -> Iterator[Bench]:
-    yield Bench(node, small=False)
+    yield Bench(node, False, [STEPS["capture"], STEPS["restore"]])
 
 
 #: FULL needs a node with small disks: test_full_disk.py has such.
 @pytest.mark.parametrize("fault", [fault for fault in FAULTS if fault not in (FULL, REBOOT)] + [REBOOT])
 @pytest.mark.parametrize("step", ["capture", "restore"])
 def test_one_more_run_finishes_and_nothing_is_left(bench: Bench, step: str, fault: str) -> None:
-    calls = bench.calls(STEPS[step])
+    calls = bench.calls[step]
     # Each fault at a call of its own, so that all of them together come to the beginning, the middle and the end.
     number = max(1, len(calls) * (FAULTS.index(fault) + 1) // (len(FAULTS) + 1))
     found = bench.strike(STEPS[step], fault, number, calls[number - 1])
     assert not found.wrong, found
+
+
+def test_ctr_agrees_that_nothing_is_left(bench: Bench) -> None:
+    assert bench.left_in_the_end() == []

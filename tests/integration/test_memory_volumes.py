@@ -257,7 +257,7 @@ def test_what_is_wanted_and_what_cannot_be(
             run_module(module, {"container_id": "train", "state": "absent"})
     parameters = {"workloads": [{"name": "train", "checkpoint": reference}], "huge_pages": "keep"}
     for when in ("enter", "leave"):
-        killed(node, "containerd_restore", parameters, "_streams.tree_tar:extract", when)
+        killed(node, "containerd_restore", parameters, "_streams.tree_extract:extract", when)
         assert node.inside(f"{VOLUMES}/train.0/content").exists()
         restore(run_module, train=reference)
         assert node.inside(f"{VOLUMES}/train.0/content/held").read_text() == "held open\n"

@@ -120,9 +120,23 @@ def test_one_that_fails_does_not_disturb_the_others(
     parameters["workloads"][1]["probe"] = {"file": {"path": "/var/count.log"}}
     mended = run_module("containerd_restore", parameters)
     assert [name for name in NAMES if mended["workloads"][name]["changed"]] == ["m2"]
+    told(node, run_module)
     drop(bundle)
     remove(node, run_module)
     assert settled_difference(node, before) == []
+
+
+def told(node: Node, run_module: RunModule) -> None:
+    """node_exporter hears of four restores, and of the failure of one."""
+    options = {"path": f"{STATE}/metrics.prom"}
+    done = run_module("containerd_metrics", options)
+    assert done["changed"] and node.inside(options["path"]).read_text() == done["text"]
+    labels = [f'{{namespace="k8s.io",workload="{name}"' for name in NAMES]
+    assert all(f"gpuops_restore_outage_seconds{label}}} " in done["text"] for label in labels)
+    assert f"gpuops_failures{labels[1]}}} 1\n" in done["text"] and done["text"].count("gpuops_failures{") == 1
+    assert f'gpuops_failure_timestamp_seconds{labels[1]},code="probe_failed",' in done["text"]
+    assert not run_module("containerd_metrics", options)["changed"]
+    assert run_module("containerd_metrics", {**options, "state": "absent"})["changed"]
 
 
 def test_process_that_dies_is_taken_back(node: Node, run_module: RunModule) -> None:

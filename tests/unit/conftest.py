@@ -3,16 +3,24 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """The marker ``every_python``: tests that bear it run on every Python, others on the oldest and the newest alone.
 
-And locks that are no other test's.
+And locks, networks, helper processes and rates that are no other test's.
 """
 
 from __future__ import annotations
 
 import pathlib
+import sys
+import weakref
+from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
+from ansible_collections.gpuops.restore.plugins.module_utils._capture import rates as capture_rates
+from ansible_collections.gpuops.restore.plugins.module_utils._containerd import network_locks
+from ansible_collections.gpuops.restore.plugins.module_utils._gpu import nvml
 from ansible_collections.gpuops.restore.plugins.module_utils._host import run_lock
+from ansible_collections.gpuops.restore.plugins.module_utils._restore import rates as restore_rates
 
 MODULES = pathlib.Path(__file__).resolve().parent / "plugins" / "modules"
 
@@ -33,8 +41,47 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.every_python)
 
 
+def pytest_collection_finish() -> None:
+    """Warnings and tracebacks of modules would go to the screen instead of into their results."""
+    if "ansible._internal" in sys.modules:
+        raise pytest.UsageError("A test file imports a part of Ansible's controller: let a process of its own do that.")
+
+
 @pytest.fixture(autouse=True)
 def own_locks(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
     """Tests run side by side, and all of them restore a container of the same name."""
     root = str(tmp_path_factory.mktemp("locks") / "gpuops-restore" / "locks")
     monkeypatch.setattr(run_lock, "default_root", lambda: root)
+
+
+@pytest.fixture(autouse=True)
+def own_networks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What CRIU may have left in the networks of this machine is nobody's here."""
+    namespaces = network_locks._namespaces
+    monkeypatch.setattr(
+        network_locks, "_namespaces", lambda proc, named: [] if proc == "/proc" else namespaces(proc, named)
+    )
+
+
+@pytest.fixture(autouse=True)
+def own_nvml(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """NVML stays open as long as a call, which here is as long as a test."""
+    opened: weakref.WeakSet[nvml.Session] = weakref.WeakSet()
+    plain = nvml.Session._open
+
+    def noted(self: nvml.Session, *arguments: Any) -> Any:
+        opened.add(self)
+        return plain(self, *arguments)
+
+    monkeypatch.setattr(nvml.Session, "_open", noted)
+    yield
+    for session in list(opened):
+        session.close()
+
+
+@pytest.fixture(autouse=True)
+def own_rates(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What other tests took tells nothing, and this machine's own is not theirs to write."""
+    root = tmp_path_factory.mktemp("rates")
+    for rates in (capture_rates, restore_rates):
+        monkeypatch.setattr(rates, "FILE", str(root / pathlib.Path(rates.FILE).name))

@@ -29,6 +29,7 @@ REGISTRY = {f"registry_{name}": of for name, of in argument_spec("containerd_che
 OTHERWISE = {
     "restore_node_workloads": {"default", "required"},
     "restore_node_parallel": {"type", "default"},
+    "checkpoint_node_workloads": {"default"},
     "restore_node_driver_root": {"type", "default"},
     "checkpoint_node_registry_username": {"default"},
     "checkpoint_node_registry_password": {"default"},
@@ -37,6 +38,7 @@ OTHERWISE = {
     "checkpoint_node_registry_auth_file": {"type", "default"},
     # A workload without it has the role's.
     "cuda_forks": {"default"},
+    "store": {"default"},
     "targets": {"default"},
     "verify_key": {"default"},
 }
@@ -78,7 +80,7 @@ def test_options_are_the_modules(role: str, spec: Mapping[str, Any], least: int)
     ("role", "spec", "least"),
     [
         ("restore_node", RESTORE["workloads"]["options"], 30),
-        ("checkpoint_node", {**ARCHIVE, **CHECKPOINT}, 6),
+        ("checkpoint_node", {**ARCHIVE, **CHECKPOINT["workloads"]["options"]}, 6),
     ],
 )
 def test_workloads_are_the_modules(role: str, spec: Mapping[str, Any], least: int) -> None:

@@ -55,6 +55,17 @@ def parameters(name: str, options: Mapping[str, Any]) -> dict[str, Any]:
     return validated
 
 
+def as_shown(printed: str) -> dict[str, Any]:
+    """What the controller makes of what a module has printed: from ansible-core 2.22 on it is who masks."""
+    answer: dict[str, Any] = json.loads(printed)
+    secrets = answer.pop("_ansible_new_secrets", [])
+    text = json.dumps(answer)
+    for secret in secrets:
+        text = text.replace(json.dumps(secret)[1:-1], "$REDACTED$")
+    shown: dict[str, Any] = json.loads(text)
+    return shown
+
+
 def run(name: str, check: bool, options: Mapping[str, Any]) -> dict[str, Any]:
     """The answer to one call, which has to be as documented. Raises ValueError for what Ansible refuses."""
     printed = io.StringIO()
@@ -64,7 +75,7 @@ def run(name: str, check: bool, options: Mapping[str, Any]) -> dict[str, Any]:
     fresh = patch.object(load(name), "ARGUMENT_SPEC", argument_spec(name))
     with silent, fresh, patch_module_args(given), redirect_stdout(printed), suppress(SystemExit):
         load(name).main()
-    answer: dict[str, Any] = json.loads(printed.getvalue())
+    answer = as_shown(printed.getvalue())
     if "warnings" in answer:
         answer["warnings"] = [warning["event"]["msg"] for warning in answer["warnings"]]
     if answer.get("failed") and "failure" not in answer:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import time
@@ -116,6 +117,11 @@ class Box:
         assert self.kept(self.fake.state) == self.before
         assert not os.path.exists(self.root)
         assert not self.run.exists()
+
+    def forget(self) -> None:
+        """The checkpoint goes, with what is staged of it."""
+        self.fake.state.images.pop(NAME, None)
+        shutil.rmtree(self.root, ignore_errors=True)
 
     @staticmethod
     def kept(state: State) -> dict[str, Any]:

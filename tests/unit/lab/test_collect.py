@@ -19,6 +19,7 @@ from gpuops_lab import collect
         ("/run/gpuops-lab/control.sock", False),
         ("/run/gpuops-restore", False),
         ("/run/gpuops-restore/rates.json", False),
+        ("/run/gpuops-restore/capture-rates.json", False),
         ("/run/gpuops-restore/huge-pages", True),
         ("/run/gpuops-restore/cuda", True),
         ("/run/containerd/runc", False),

@@ -28,7 +28,9 @@ def demo() -> Any:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "removed"), [(["run"], []), (["run", "--remove"], ["demo1", "demo2"])], ids=["kept", "removed"]
+    ("arguments", "removed"),
+    [(["run"], []), (["run", "--remove"], ["demo1", "demo2", "demo3"])],
+    ids=["kept", "removed"],
 )
 @pytest.mark.parametrize("failure", [None, LabError("no luck"), SystemExit("no luck")], ids=["well", "lab", "play"])
 def test_nodes_stay_unless_they_are_to_go_also_after_a_failure(

@@ -15,7 +15,8 @@ from gpuops_lab.config import LabError
 @pytest.fixture(autouse=True)
 def built(monkeypatch: pytest.MonkeyPatch, tmp_path: pathlib.Path) -> None:
     """Layers are not built, only named."""
-    monkeypatch.delenv("GPUOPS_CRIU", raising=False)
+    for program in ("CRIU", "PODMAN", *root.OTHERS):
+        monkeypatch.delenv(f"GPUOPS_{program}", raising=False)
     monkeypatch.setattr(root, "_cached", lambda name, recipe, build: pathlib.Path("/cache", name))
 
 
@@ -29,6 +30,35 @@ def test_another_criu_by_the_environment_or_by_name(monkeypatch: pytest.MonkeyPa
     assert root.lower_directories("1.7")[0] == "/cache/criu-4.3"
     # The root's own.
     assert root.lower_directories("1.7", "4.1") == ("/cache/root",)
+
+
+@pytest.mark.parametrize(
+    ("program", "version", "layer"),
+    [("RUNC", "1.4", "runc-1.4"), ("PYTHON", "3.14", "python3-3.14")],
+)
+def test_another_runtime_and_another_python_by_the_environment(
+    monkeypatch: pytest.MonkeyPatch, program: str, version: str, layer: str
+) -> None:
+    monkeypatch.setenv(f"GPUOPS_{program}", version)
+    assert root.lower_directories("1.7") == (f"/cache/{layer}", f"/cache/criu-{root.USUAL_CRIU}", "/cache/root")
+    monkeypatch.setenv(f"GPUOPS_{program}", "0.1")
+    with pytest.raises(LabError, match="is unknown to the lab; choose one of"):
+        root.lower_directories("1.7")
+
+
+def test_another_podman_by_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert root.extra_directory("podman") == pathlib.Path("/cache/extra-podman")
+    monkeypatch.setenv("GPUOPS_PODMAN", "6")
+    assert root.extra_directory("podman") == pathlib.Path("/cache/podman-6")
+    monkeypatch.setenv("GPUOPS_PODMAN", "1")
+    with pytest.raises(LabError, match="is unknown to the lab; choose one of 5.8, 6"):
+        root.extra_directory("podman")
+
+
+def test_apt_takes_no_lock_of_the_root(tmp_path: pathlib.Path) -> None:
+    """Two layers may be built at a time."""
+    options = root._apt_options(tmp_path, ("forky",), "http://mirror", tmp_path / "status")
+    assert "-oDebug::NoLocking=true" in options
 
 
 @pytest.mark.parametrize(("version", "criu"), [("9.9", ""), ("1.7", "3.0")])

@@ -16,13 +16,11 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import pytest
-
 from ansible_collections.gpuops.restore.plugins.module_utils._checkpoint import signature
 from ansible_collections.gpuops.restore.tests.unit.helpers.ssh_keys import Key
 
 DIGEST = "sha256:" + "a" * 64
-#: What the module would get of the options on standard input, or why it is not run.
+#: What the module would get of each of the options on standard input, or why it is not run.
 RUN = """
 import json, sys
 from types import SimpleNamespace
@@ -31,18 +29,21 @@ from ansible.plugins.action import ActionBase
 from ansible_collections.gpuops.restore.plugins.action.containerd_checkpoint_signature import ActionModule
 
 ActionBase.run = lambda *_: {}
-plugin = object.__new__(ActionModule)
-plugin._task = SimpleNamespace(args=json.load(sys.stdin))
-plugin._execute_module = lambda module_args, task_vars: {"options": module_args}
-try:
-    print(json.dumps(plugin.run(None, {})))
-except AnsibleActionFail as error:
-    print(json.dumps({"error": str(error)}))
+found = []
+for options in json.load(sys.stdin):
+    plugin = object.__new__(ActionModule)
+    plugin._task = SimpleNamespace(args=options)
+    plugin._execute_module = lambda module_args, task_vars: {"options": module_args}
+    try:
+        found.append(plugin.run(None, {}))
+    except AnsibleActionFail as error:
+        found.append({"error": str(error)})
+print(json.dumps(found))
 """
 
 
-def run(path: str = "", **options: Any) -> dict[str, Any]:
-    """``path``: in place of the search path for programs."""
+def run(*options: dict[str, Any], path: str = "") -> list[dict[str, Any]]:
+    """One task for each of ``options``. ``path``: in place of the search path for programs."""
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
     if path:
         environment["PATH"] = path
@@ -55,30 +56,25 @@ def run(path: str = "", **options: Any) -> dict[str, Any]:
         env=environment,
     )
     assert done.returncode == 0, done.stderr
-    found: dict[str, Any] = json.loads(done.stdout)
+    found: list[dict[str, Any]] = json.loads(done.stdout)
     return found
 
 
 def test_the_module_gets_the_signature_and_not_the_key(tmp_path: Path) -> None:
     key = Key(tmp_path)
-    found = run(name="a", digest=DIGEST, sign_key=str(key.path))["options"]
-    assert found == {"name": "a", "digest": DIGEST, "signature": key.sign(DIGEST)}
-    assert signature.require("a", DIGEST, found["signature"], [key.public])
+    unsigned = {"name": "a", "state": "absent"}
+    signed, without = run({"name": "a", "digest": DIGEST, "sign_key": str(key.path)}, unsigned)
+    assert signed["options"] == {"name": "a", "digest": DIGEST, "signature": key.sign(DIGEST)}
+    assert signature.require("a", DIGEST, signed["options"]["signature"], [key.public])
+    assert without == {"options": unsigned}
 
 
-def test_without_a_key_the_options_are_the_modules() -> None:
-    assert run(name="a", state="absent") == {"options": {"name": "a", "state": "absent"}}
-
-
-@pytest.mark.parametrize(
-    ("options", "reason"), [({}, "give digest"), ({"digest": DIGEST, "signature": "s"}, "leave out signature")]
-)
-def test_a_key_needs_a_digest_and_no_signature(tmp_path: Path, options: dict[str, Any], reason: str) -> None:
-    assert reason in run(name="a", sign_key=str(tmp_path / "key"), **options)["error"]
-
-
-def test_a_key_that_cannot_sign_is_named(tmp_path: Path) -> None:
+def test_a_key_that_cannot_sign_is_named_and_one_needs_a_digest_and_no_signature(tmp_path: Path) -> None:
     wanted = {"name": "a", "digest": DIGEST, "sign_key": str(tmp_path / "none")}
-    error = run(**wanted)["error"]
-    assert f"was not signed with the key {tmp_path}/none" in error and "No such file" in error
-    assert "has no ssh-keygen" in run(path=str(tmp_path), **wanted)["error"]
+    undigested = {"name": "a", "sign_key": wanted["sign_key"]}
+    absent, no_digest, signed = (found["error"] for found in run(wanted, undigested, {**wanted, "signature": "s"}))
+    assert f"was not signed with the key {tmp_path}/none" in absent and "No such file" in absent
+    assert "give digest" in no_digest
+    assert "leave out signature" in signed
+    (found,) = run(wanted, path=str(tmp_path))
+    assert "has no ssh-keygen" in found["error"]

@@ -26,7 +26,7 @@ from ansible_collections.gpuops.restore.plugins.module_utils._core.errors import
 from ansible_collections.gpuops.restore.plugins.module_utils._image import tree, unpack
 from ansible_collections.gpuops.restore.plugins.module_utils._oci.facts import Facts
 from ansible_collections.gpuops.restore.plugins.module_utils._registry.credentials import Credentials
-from ansible_collections.gpuops.restore.plugins.module_utils._streams.streams import Expansion
+from ansible_collections.gpuops.restore.plugins.module_utils._streams.decompression import Expansion
 from ansible_collections.gpuops.restore.plugins.module_utils._streams.tar_reader import Limits
 from ansible_collections.gpuops.restore.plugins.module_utils._transfer import dump as transfer_dump, registry_manifest
 from ansible_collections.gpuops.restore.tests.unit.helpers import dump_samples

@@ -14,6 +14,7 @@ import pytest
 
 from ansible_collections.gpuops.restore.plugins.module_utils._containerd.client import _READS
 from ansible_collections.gpuops.restore.plugins.module_utils._host import run_lock
+from ansible_collections.gpuops.restore.tests.unit.helpers import ansible_modules
 from ansible_collections.gpuops.restore.tests.unit.helpers.ansible_modules import Call
 from ansible_collections.gpuops.restore.tests.unit.helpers.containerd_node import Node
 from ansible_collections.gpuops.restore.tests.unit.helpers.containerd_samples import CHECKPOINT_NAME
@@ -26,6 +27,8 @@ ON_CONTAINERS: dict[str, tuple[str, dict[str, Any]]] = {
     "task stopped": ("containerd_task", {"container_id": "train", "state": "stopped"}),
     "no task": ("containerd_task", {"container_id": "train", "state": "absent"}),
     "capture": ("containerd_checkpoint", {"container_id": "train", "name": "a:1", "gpu": "none"}),
+    "parked": ("containerd_park", {"container_id": "train", "gpu": "none"}),
+    "resumed": ("containerd_park", {"container_id": "train", "state": "resumed"}),
     "settled": ("containerd_checkpoint", {"container_id": "train", "name": "a:1", "state": "settled"}),
 }
 
@@ -44,7 +47,8 @@ def untouched(fake: FakeContainerd, node: Node) -> Callable[[], None]:
 @pytest.mark.parametrize("what", ON_CONTAINERS)
 def test_one_run_at_a_time_for_a_container(call: Call, node: Node, untouched: Callable[[], None], what: str) -> None:
     module, options = ON_CONTAINERS[what]
-    options = {**options, "staging_dir": node.root, "busy_timeout": 0}
+    place = {"staging_dir": node.root} if "staging_dir" in ansible_modules.argument_spec(module) else {}
+    options = {**options, **place, "busy_timeout": 0}
     with run_lock.changing("tests", "train", "another", 0.0):
         found = call(module, **options)
         assert (found["failed"], found["failure"]["code"], found["failure"]["outcome"]) == (True, "busy", "retryable")

@@ -32,9 +32,10 @@ def box(fake: Any, client: Client, node: Any, tmp_path: Any, process: int, monke
     places = {place: getattr(made.params, place) for place in PLACES}
 
     def there(act: Any) -> Any:
-        return lambda found, params, check: act(found, dataclasses.replace(params, **places), check)
+        return lambda found, params, *more: act(found, dataclasses.replace(params, **places), *more)
 
     monkeypatch.setattr(capture_steps, "captured", there(capture_steps.captured))
+    monkeypatch.setattr(capture_steps, "foretold", there(capture_steps.foretold))
     monkeypatch.setattr(settle, "settled", there(settle.settled))
     return made
 
@@ -53,6 +54,22 @@ def test_captured_paused_and_settled(call: Call, box: Box) -> None:
     assert call(CHECKPOINT, **options)["changed"] is False
 
 
+def test_several_in_one_call(call: Call, box: Box) -> None:
+    """One is there, the other one is not: what was captured is told, and so is what was not."""
+    lacking = {"container_id": "lacking", "name": "example.test/lacking:1", "gpu": "none"}
+    workloads = [lacking, {"container_id": BOX, "name": NAME, "gpu": "none", "store": "node"}]
+    given = {"workloads": workloads, "staging_dir": box.root}
+    for check in (True, False):
+        done = call(CHECKPOINT, check, **given)
+        assert (done["failed"], done["failure"]["code"], done["changed"]) == (True, "container_absent", True)
+        assert "lacking" in done["msg"] and done["workloads"]["lacking"]["failure"]["code"] == "container_absent"
+        assert done["workloads"][BOX]["failure"] is None and done["workloads"][BOX]["changed"]
+    assert done["workloads"][BOX]["checkpoint"]["digest"] == box.fake.state.images[NAME].target.digest
+    assert done["workloads"][BOX]["seconds"]["standstill"] > 0 and done["workloads"][BOX]["staged"]
+    again = call(CHECKPOINT, workloads=workloads[1:], staging_dir=box.root)
+    assert (again["changed"], again.get("failed")) == (False, None)
+
+
 def test_the_examples_hold_for_a_container_that_is_not_ours(
     call: Call, box: Box, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -64,11 +81,24 @@ def test_the_examples_hold_for_a_container_that_is_not_ours(
     assert len(examples) >= 3
     for options in sorted(examples, key=lambda given: given.get("leave") == "stopped"):
         # This machine has no GPU to insist on.
-        given = {**options, "container_id": BOX, "staging_dir": box.root, "gpu": "none"}
-        assert call(CHECKPOINT, **given)["changed"] is True
+        own = {"container_id": BOX, "gpu": "none"}
+        one = (
+            {"workloads": [{**options["workloads"][0], **own, "leave": "running"}]}
+            if "workloads" in options
+            else {**options, **own}
+        )
+        given = {**one, "staging_dir": box.root}
+        found = call(CHECKPOINT, **given)
+        assert found.get("changed") is True, found
 
 
-@pytest.mark.parametrize("name", sorted(set(ansible_modules.argument_spec(CHECKPOINT)) - {"state", "busy_timeout"}))
+@pytest.mark.parametrize(
+    "name",
+    sorted(
+        set(ansible_modules.argument_spec(CHECKPOINT))
+        - {"state", "busy_timeout", "workloads", "parallel", "progress", "progress_id"}
+    ),
+)
 def test_every_option_reaches_the_capture(call: Call, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     seen: list[CaptureParams] = []
 

@@ -27,8 +27,10 @@ def test_removing_takes_force_where_it_is_not_ours(call: Call, fake: FakeContain
     gone = call("containerd_image", name=CHECKPOINT_NAME, state="absent", owner="me")
     assert gone["failure"]["code"] == "image_not_ours"
     done = call("containerd_image", name=CHECKPOINT_NAME, state="absent", owner="me", force=True)
+    assert done["before"]["digest"].startswith("sha256:")
     assert done["changed"] and CHECKPOINT_NAME not in fake.state.images
-    assert call("containerd_image", name=CHECKPOINT_NAME, state="absent")["changed"] is False
+    again = call("containerd_image", name=CHECKPOINT_NAME, state="absent")
+    assert (again["changed"], again["before"]) == (False, {})
 
 
 def test_never_pulled(call: Call, node: Node) -> None:

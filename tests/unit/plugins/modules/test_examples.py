@@ -44,6 +44,15 @@ def test_the_examples_of_a_module_are_accepted_by_it(name: str) -> None:
         ansible_modules.parameters(module, options)
 
 
+def test_examples_that_end_a_container_of_others_say_force() -> None:
+    """A container that this collection has not made is only ended with it, which no argument spec tells."""
+    tasks = list(ours(ansible_modules.document("containerd_checkpoint", "EXAMPLES")))
+    captures = [capture for _, options in tasks for capture in options.get("workloads", [options])]
+    ending = [capture for capture in captures if capture.get("leave") == "stopped"]
+    assert len(ending) >= 3
+    assert [capture["name"] for capture in ending if not capture.get("force")] == []
+
+
 def test_the_readme_names_each_module() -> None:
     text = (TREE / "README.md").read_text()
     assert [name for name in NAMES if f"`{name}`" not in text] == []

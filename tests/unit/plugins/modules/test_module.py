@@ -22,6 +22,7 @@ from ansible.module_utils.testing import patch_module_args
 from ansible_collections.gpuops.restore.plugins.module_utils import _module
 from ansible_collections.gpuops.restore.plugins.module_utils._containerd.client import Client
 from ansible_collections.gpuops.restore.plugins.module_utils._core.errors import RETRYABLE, NodeError
+from ansible_collections.gpuops.restore.tests.unit.helpers import ansible_modules
 from ansible_collections.gpuops.restore.tests.unit.helpers.fake_containerd import FakeContainerd
 
 SPEC: dict[str, Any] = {
@@ -57,8 +58,7 @@ class Runs:
         anew = patch("ansible.module_utils._internal._traceback._module_tracebacks_enabled_events", None)
         with fresh, anew, patch_module_args(given), redirect_stdout(printed), suppress(SystemExit):
             _module.run(SPEC, step, client=self.use)
-        found: dict[str, Any] = json.loads(printed.getvalue())
-        return found
+        return ansible_modules.as_shown(printed.getvalue())
 
 
 @pytest.fixture(params=[_module.ALWAYS, _module.FOR_CONTAINER])

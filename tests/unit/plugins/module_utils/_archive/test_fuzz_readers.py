@@ -23,11 +23,11 @@ from ansible_collections.gpuops.restore.plugins.module_utils._archive import exi
 from ansible_collections.gpuops.restore.plugins.module_utils._archive.members import ArchiveFile
 from ansible_collections.gpuops.restore.plugins.module_utils._archive.reader import open_archive
 from ansible_collections.gpuops.restore.plugins.module_utils._archive.tar_writer import Item
-from ansible_collections.gpuops.restore.plugins.module_utils._streams.streams import (
-    ChunkSource,
+from ansible_collections.gpuops.restore.plugins.module_utils._streams.decompression import (
     Expansion,
     decompressed,
 )
+from ansible_collections.gpuops.restore.plugins.module_utils._streams.streams import ChunkSource
 from ansible_collections.gpuops.restore.plugins.module_utils._streams.tar_extract import extract
 from ansible_collections.gpuops.restore.plugins.module_utils._streams.tar_reader import Limits, members
 from ansible_collections.gpuops.restore.plugins.module_utils._transfer import dump as transfer_dump

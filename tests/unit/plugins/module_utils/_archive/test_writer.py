@@ -21,6 +21,7 @@ from pathlib import Path
 import pytest
 
 from ansible_collections.gpuops.restore.plugins.module_utils._archive import (
+    compression,
     existing,
     record as archive_record,
     writer as archive_writer,
@@ -32,6 +33,7 @@ from ansible_collections.gpuops.restore.plugins.module_utils._core.errors import
     InputError,
     NodeError,
 )
+from ansible_collections.gpuops.restore.plugins.module_utils._streams import zstd
 from ansible_collections.gpuops.restore.tests.unit.helpers.written_archives import (
     BLOBS,
     DIGEST,
@@ -195,12 +197,30 @@ def test_zstd_that_fails_and_zstd_that_lacks(tmp_path: Path, monkeypatch: pytest
     monkeypatch.setenv("PATH", f"{program.parent}:{os.environ['PATH']}")
     target = tmp_path / "out" / "a"
     target.parent.mkdir()
-    for code, told in (("archive_write_failed", "disk on fire"), ("zstd_missing", "no zstd program")):
+    monkeypatch.setattr(zstd, "library", lambda: None)
+    for code, told in (("archive_write_failed", "disk on fire"), ("zstd_missing", "neither the zstd program nor")):
         with pytest.raises(NodeError, match=told) as caught:
             write(target, "zstd")
         assert caught.value.code == code
         assert os.listdir(target.parent) == []
         monkeypatch.setenv("PATH", "/nowhere")
+
+
+@pytest.mark.every_python
+def test_zstd_without_the_program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "a"
+    with monkeypatch.context() as patched:
+        patched.setenv("PATH", "/nowhere")
+        write(path, "zstd")
+    write(tmp_path / "tar", "none")
+    assert tar_of(path, "zstd") == (tmp_path / "tar").read_bytes()
+
+
+def test_a_library_that_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "/nowhere")
+    with pytest.raises(NodeError, match="could not write the archive") as caught:
+        list(compression.compressed([b"too short"], compression.ZSTD, 100))
+    assert caught.value.code == "archive_write_failed"
 
 
 def test_below_a_link_to_a_directory(tmp_path: Path) -> None:

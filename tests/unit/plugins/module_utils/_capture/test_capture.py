@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import datetime
 import os
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -33,7 +34,7 @@ from ansible_collections.gpuops.restore.plugins.module_utils._core.errors import
     UNKNOWN,
     RestoreError,
 )
-from ansible_collections.gpuops.restore.plugins.module_utils._criu import dump_config
+from ansible_collections.gpuops.restore.plugins.module_utils._criu import dump_config, dump_turns
 from ansible_collections.gpuops.restore.plugins.module_utils._host import (
     memory as host_memory,
     processes as host_processes,
@@ -87,12 +88,34 @@ def test_it_is_captured_and_goes_on(box: Box, client: Client) -> None:
     box.untouched()
 
 
+def test_what_the_processes_have_is_recorded_while_they_stand_still(box: Box, client: Client) -> None:
+    here = box.here.proc / str(box.pid)
+    limits = f"{'Limit':26}Soft Limit           Hard Limit\n{'Max open files':26}%d                    9\n"
+
+    def paused(_context: object) -> None:
+        (here / "limits").write_text(limits % 5, encoding="ascii")
+
+    (here / "status").unlink()
+    (here / "status").write_text("Name:\tjob\nNSpid:\t99\t1\nSeccomp:\t2\n", encoding="ascii")
+    (here / "limits").write_text(limits % 4, encoding="ascii")
+    box.fake.on("Tasks/Pause", paused)
+    box.capture()
+    state = checkpoint_reader.load(client, NAME).state
+    assert state is not None
+    assert state.kinds["limits"] == {"1": {"Max open files": "5 9"}}
+    assert state.kinds["seccomp"] == {"1": {"Seccomp": "2"}}
+    assert state.kinds["mounts"]["/proc"] == {"flags": "rw", "type": "proc"}
+
+
 @pytest.mark.parametrize(
     ("leave", "then"),
     [
         ("running", ["resume the task", "write the image"]),
         ("paused", ["write the image"]),
-        ("stopped", ["write the image, then end the task"]),
+        (
+            "stopped",
+            ["keep the dump as the checkpoint, then end the task", "write the image from the checkpoint on the node"],
+        ),
     ],
 )
 def test_what_becomes_of_the_task_is_among_the_actions(box: Box, leave: str, then: list[str]) -> None:
@@ -120,12 +143,12 @@ def test_one_whose_memory_is_gone_is_taken_anew(box: Box, client: Client) -> Non
     assert box.capture().changed
 
 
-def test_stopped_stays_paused_until_the_image_is_there(box: Box) -> None:
+def test_stopped_stays_paused_until_the_checkpoint_is_safe(box: Box) -> None:
     seen = []
     box.fake.on("Images/Create", lambda _context: seen.append(box.status()))
     done = box.capture(leave="stopped")
-    assert (seen, box.status()) == ([PAUSED], STOPPED)
-    assert "standstill" not in done.seconds
+    assert (seen[0], box.status()) == (PAUSED, STOPPED)
+    assert 0 < done.seconds["standstill"] <= done.seconds["total"]
     assert box.fake.names().index("Images/Create") < box.fake.names().index("Tasks/Kill")
     assert not box.run.exists() and not os.path.exists(box.root)
     again = box.capture(leave="stopped")
@@ -190,6 +213,34 @@ def test_its_configuration_has_what_is_needed_while_it_is_dumped(
     assert [(one["option"], one["value"]) for one in done.criu_options] == [("ghost-limit", "5242880")]
     assert f"/var/large of process {box.pid}" in done.criu_options[0]["why"]
     assert done.facts.criu_options == ("ghost-limit",)
+
+
+def test_its_lines_are_in_no_other_dump(box: Box, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A dump of this process without them waits, and has its turn as soon as this one's is over."""
+    config = tmp_path / "etc" / "criu" / "runc.conf"
+    config.parent.mkdir(parents=True)
+    monkeypatch.setattr(dump_config, "NODE_CONFIG", str(config))
+    order: list[str] = []
+
+    def other() -> None:
+        dump_turns.TURNS.begin(())
+        order.append("other: " + "force-irmap" * config.exists())
+        dump_turns.TURNS.end()
+
+    beside, waits, changed = threading.Thread(target=other), threading.Event(), dump_turns.TURNS._changed
+    wait = changed.wait
+    monkeypatch.setattr(changed, "wait", lambda timeout=None: (waits.set(), wait(timeout))[1])
+
+    def dumped(_context: object) -> None:
+        beside.start()
+        while beside.is_alive() and not waits.wait(0.01):
+            pass
+        order.append("dumped")
+
+    box.fake.on("Tasks/Checkpoint", dumped)
+    box.fake.on("Tasks/Resume", lambda _context: beside.join(60))
+    box.capture(criu=DumpOptions(extra=("force-irmap",)))
+    assert order == ["dumped", "other: "] and not beside.is_alive()
 
 
 # --- deleted files
@@ -367,7 +418,7 @@ def test_processes_that_end_when_the_workload_goes_on_are_told(box: Box, second:
     box.fake.on("Tasks/Resume", lambda _context: capture_samples.end(second))
     done = box.capture()
     assert done.ended == [{"pid": second, "command": "sleep"}]
-    assert f"Of the captured processes of {BOX}, {second} (sleep) ended" in done.warnings[0]
+    assert any(f"Of the captured processes of {BOX}, {second} (sleep) ended" in text for text in done.warnings)
     assert done.digest
 
 
@@ -382,7 +433,7 @@ def test_a_failure_after_which_the_task_has_ended_says_so(box: Box) -> None:
     box.fake.fail("Tasks/Checkpoint", "INTERNAL", "no luck")
     box.fake.on("Tasks/Resume", lambda _context: capture_samples.end(box.pid))
     error = box.fails()
-    assert error.message.startswith("CRIU could not dump") and f"The task of {BOX} has ended" in error.message
+    assert error.message.startswith("containerd could not dump") and f"The task of {BOX} has ended" in error.message
     assert error.details["ended"] == [{"pid": box.pid, "command": "?"}]
 
 

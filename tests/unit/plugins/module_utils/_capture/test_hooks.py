@@ -110,7 +110,7 @@ def test_a_dump_that_fails_is_followed_by_it(box: Box, ran: dict[str, Any]) -> N
 
 
 def test_what_ends_is_not_told(box: Box, ran: dict[str, Any]) -> None:
-    assert box.capture(leave="stopped", **HOOKS).actions[-1] == "write the image, then end the task"
+    assert "end the task" in " ".join(box.capture(leave="stopped", **HOOKS).actions)
     assert [name for name, _calls in ran["order"]] == [BEFORE_CAPTURE]
 
 

@@ -18,6 +18,7 @@ from ansible_collections.gpuops.restore.plugins.module_utils._capture.params imp
 from ansible_collections.gpuops.restore.plugins.module_utils._checkpoint import reader as checkpoint_reader
 from ansible_collections.gpuops.restore.plugins.module_utils._containerd import space
 from ansible_collections.gpuops.restore.plugins.module_utils._containerd.client import Client
+from ansible_collections.gpuops.restore.plugins.module_utils._containerd.messages import message, pack
 from ansible_collections.gpuops.restore.plugins.module_utils._core import files
 from ansible_collections.gpuops.restore.plugins.module_utils._criu import dump_config
 from ansible_collections.gpuops.restore.plugins.module_utils._host import memory as host_memory
@@ -65,6 +66,22 @@ def test_a_criu_that_is_not_there_is_not_checked(box: Box, node: Node) -> None:
     assert box.refused().code == "criu_missing"
 
 
+def test_a_crun_without_criu(box: Box, node: Node) -> None:
+    """Named before anything stops; one that has it is taken."""
+    found = record(node)
+    options = message("containerd.runc.v1.Options", binary_name="crun").SerializeToString()
+    found.runtime.options.CopyFrom(pack("containerd.runc.v1.Options", options))
+    box.fake.state.containers[BOX] = found
+    box.before = box.kept(box.fake.state)
+    crun = node.programs / "crun"
+    crun.write_text("#!/bin/sh\necho crun version 1.8.1; echo +SYSTEMD +SECCOMP\n", encoding="ascii")
+    crun.chmod(0o755)
+    error = box.refused()
+    assert error.code == "runtime_without_criu" and str(crun) in error.message
+    crun.write_text("#!/bin/sh\necho crun version 1.21; echo +SYSTEMD +CRIU\n", encoding="ascii")
+    assert box.capture().changed
+
+
 def test_what_criu_takes_only_when_told_to(box: Box, node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
     """All of it together; and it is taken where that is allowed."""
     found = needs.Found(
@@ -77,10 +94,10 @@ def test_what_criu_takes_only_when_told_to(box: Box, node: Node, monkeypatch: py
     box.before = box.kept(box.fake.state)
     error = box.refused(criu=DumpOptions(file_locks="false"))
     codes = {problem["code"] for problem in error.details["problems"]}
-    assert (error.code, codes) == ("node_problems", {"tcp_connections", "file_locks_held", "terminal_in_use"})
+    assert (error.code, codes) == ("node_problems", {"tcp_connections", "file_locks_held"})
     assert "hold 30 TCP connections (the first: 127.0.0.1:0 -> 10.0.0.1:80)" in error.message
     assert "a file lock (POSIX of /var/lock by process" in error.message
-    assert box.capture(criu=DumpOptions(tcp_established="true", shell_job=True)).changed
+    assert box.capture(criu=DumpOptions(tcp_established="true")).changed
 
 
 def test_a_mount_that_the_spec_does_not_name(box: Box) -> None:
@@ -113,6 +130,22 @@ def test_on_one_file_system_it_lies_twice(
     assert box.refused().code == "staging_no_space"
     room["staging"] += 1
     assert box.capture().changed
+
+
+def test_on_the_node_it_lies_once_and_that_is_said(
+    box: Box, room: dict[str, int], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    size = 3 << 30
+    monkeypatch.setattr(host_memory, "own", lambda _pids, _proc: size)
+    monkeypatch.setattr(space, "content_store", lambda _client: space.ContentStore(str(tmp_path), room["staging"]))
+    room["staging"] = size + files.RESERVE
+    refused = box.refused()
+    assert (refused.code, refused.details["fits"]) == ("staging_no_space", "node")
+    assert "store: node" in refused.remedy
+    assert box.capture(True, store="node").changed
+    room["staging"] -= 1
+    assert "fits" not in box.refused(store="node").details
+    assert "fits" not in box.refused().details
 
 
 # --- the base image

@@ -20,7 +20,7 @@ from ansible_collections.gpuops.restore.plugins.module_utils._container import c
 from ansible_collections.gpuops.restore.plugins.module_utils._container.params import ContainerParams
 from ansible_collections.gpuops.restore.plugins.module_utils._containerd.client import Client
 from ansible_collections.gpuops.restore.plugins.module_utils._core import labels
-from ansible_collections.gpuops.restore.plugins.module_utils._core.errors import InputError
+from ansible_collections.gpuops.restore.plugins.module_utils._core.errors import InputError, RestoreError
 from ansible_collections.gpuops.restore.plugins.module_utils._host import run_lock
 from ansible_collections.gpuops.restore.plugins.module_utils._image import image as image_steps
 from ansible_collections.gpuops.restore.plugins.module_utils._image.state import ImageParams
@@ -151,6 +151,45 @@ def test_what_another_run_restores_from_stays(
         done = prune.prune(client, rule(box), False)
     assert done.removed == [] and NAME in box.fake.state.images
     assert "at work" in done.kept[0].kept and done.warnings
+
+
+def test_memory_that_another_name_has_stays(box: Box, client: Client) -> None:
+    done = box.capture(store="node")
+    record = box.fake.state.images[NAME]
+    other = type(record).FromString(record.SerializeToString())
+    other.name, other.labels[labels.OWNER] = "example.test/box:kept", "me"
+    box.fake.state.images[other.name] = other
+    predicted = prune.prune(client, rule(box), True)
+    pruned = prune.prune(client, rule(box), False)
+    assert predicted == pruned and [one.name for one in pruned.removed] == [NAME]
+    assert NAME not in box.fake.state.images and Path(done.staged, "pages-1.img").is_file()
+
+
+def test_memory_on_the_node_goes_with_its_last_name(box: Box, client: Client) -> None:
+    box.capture(store="node")
+    predicted = prune.prune(client, rule(box), True)
+    assert predicted == prune.prune(client, rule(box), False)
+    assert f"remove what is staged of {NAME}" in predicted.actions and not Path(box.root).exists()
+
+
+def test_an_image_that_cannot_be_deleted_keeps_its_memory(box: Box, client: Client) -> None:
+    done = box.capture(store="node")
+    box.fake.fail("Images/Delete", "UNAVAILABLE", "away")
+    with pytest.raises(RestoreError):
+        prune.prune(client, rule(box), False)
+    assert NAME in box.fake.state.images and Path(done.staged, "pages-1.img").is_file()
+
+
+def test_one_whose_memory_is_gone_is_none_of_the_newest(box: Box, client: Client) -> None:
+    box.capture()
+    newest = box.capture(store="node", name="example.test/box:2")
+    Path(newest.staged, "pages-1.img").unlink()
+    for check in (True, False):
+        done = prune.prune(client, rule(box, keep=1), check)
+        assert done.removed == []
+        assert "is not (whole)" in {one.name: one.kept for one in done.kept}["example.test/box:2"]
+        (warning,) = done.warnings
+        assert "example.test/box:2" in warning and box.root in warning
 
 
 def test_a_cleanup_leaves_what_was_captured_here(box: Box, client: Client) -> None:

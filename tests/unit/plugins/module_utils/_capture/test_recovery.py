@@ -17,9 +17,15 @@ import pytest
 from ansible_collections.gpuops.restore.plugins.module_utils._capture import recovery
 from ansible_collections.gpuops.restore.plugins.module_utils._capture.mark import CAPTURING, ENDING, KEPT_PAUSED, Mark
 from ansible_collections.gpuops.restore.plugins.module_utils._capture.params import CaptureParams
+from ansible_collections.gpuops.restore.plugins.module_utils._containerd import network_locks
 from ansible_collections.gpuops.restore.plugins.module_utils._containerd.client import Client
-from ansible_collections.gpuops.restore.plugins.module_utils._core.errors import RETRYABLE, RestoreError, RpcError
-from ansible_collections.gpuops.restore.plugins.module_utils._host import processes as host_processes
+from ansible_collections.gpuops.restore.plugins.module_utils._core.errors import (
+    RETRYABLE,
+    NodeError,
+    RestoreError,
+    RpcError,
+)
+from ansible_collections.gpuops.restore.plugins.module_utils._host import cgroup, processes as host_processes
 from ansible_collections.gpuops.restore.tests.unit.helpers import capture_samples, host_process
 from ansible_collections.gpuops.restore.tests.unit.helpers.capture_samples import BOX, PAUSED, RUNNING, STOPPED, Box
 from ansible_collections.gpuops.restore.tests.unit.helpers.clock import Clock
@@ -154,6 +160,31 @@ def test_a_record_that_stays_behind_is_an_error_when_the_time_is_over(box: Box, 
     with pytest.raises(RpcError):
         recovery.resume(client, BOX, clock, clock.sleep)
     assert client.timeout <= clock.now < client.timeout + 0.2
+
+
+def test_what_only_the_daemon_has_paused_is_paused_anew_and_resumed(
+    box: Box, client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As after a CRIU that was killed, which thaws what it dumps."""
+    task = box.fake.state.tasks[BOX]
+    task.status = PAUSED
+    box.fake.fail("Tasks/Resume", "UNKNOWN", "OCI runtime resume failed: container not paused: unknown", times=1)
+    frozen: list[int] = []
+    monkeypatch.setattr(cgroup, "freeze", lambda pid, _proc: frozen.append(pid) or True)
+    clock = Clock()
+    recovery.resume(client, BOX, clock, clock.sleep)
+    assert (frozen, box.status(), clock.now) == ([task.pid], RUNNING, 0.0)
+
+
+def test_a_network_that_cannot_be_unlocked_is_told(box: Box, client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    locked = NodeError("network_locked", "It is.", "Unlock it.")
+
+    def release(_pid: int, _path: str, _proc: str) -> list[str]:
+        raise locked
+
+    assert recovery.unlock_network(client, 1 << 30) is None
+    monkeypatch.setattr(network_locks, "release", release)
+    assert recovery.unlock_network(client, box.pid) is locked
 
 
 def test_another_failure_is_told_at_once(box: Box, client: Client) -> None:

@@ -12,6 +12,8 @@ from pathlib import Path
 import pytest
 
 from ansible_collections.gpuops.restore.plugins.module_utils._capture import upperdir
+from ansible_collections.gpuops.restore.plugins.module_utils._checkpoint import written
+from ansible_collections.gpuops.restore.plugins.module_utils._checkpoint.written import Entry, Record
 
 root_only = pytest.mark.skipif(os.geteuid() != 0, reason="owners, devices and trusted attributes need root")
 
@@ -33,8 +35,13 @@ def source(tmp_path: Path) -> Path:
 def copied(source: Path) -> Path:
     target = source.parent / "copy"
     target.mkdir()
-    upperdir.copy(str(source), str(target))
+    upperdir.copy(str(source), str(target), Record())
     return target
+
+
+def noted(record: Record) -> list[Entry]:
+    record.complete()
+    return list(written.entries(record.chunks()))
 
 
 def test_all_is_there_with_its_attributes(source: Path) -> None:
@@ -78,7 +85,7 @@ def test_overlays_own_marks(source: Path) -> None:
     os.setxattr(source / "etc" / "deep" / "file", "trusted.overlay.metacopy", b"")
     (source.parent / "second").mkdir()
     with pytest.raises(upperdir.NotCopiedError):
-        upperdir.copy(str(source), str(source.parent / "second"))
+        upperdir.copy(str(source), str(source.parent / "second"), Record())
 
 
 def test_the_size_counts_blocks(source: Path) -> None:
@@ -89,11 +96,18 @@ def test_the_size_counts_blocks(source: Path) -> None:
     assert upperdir.survey(str(source / "nonexistent")) == upperdir.Survey()
 
 
+def test_how_deep_files_lie(tmp_path: Path) -> None:
+    """The square of it, for each; directories are files, too."""
+    (tmp_path / "a" / "b" / "c").mkdir(parents=True)
+    (tmp_path / "a" / "b" / "c" / "file").touch()
+    assert upperdir.survey(str(tmp_path)).steps == 0 + 1 + 4 + 9
+
+
 def test_what_cannot_be_copied_is_said(source: Path) -> None:
     (source.parent / "copy").mkdir()
     (source.parent / "copy" / "pipe").touch()
     with pytest.raises(upperdir.NotCopiedError):
-        upperdir.copy(str(source), str(source.parent / "copy"))
+        upperdir.copy(str(source), str(source.parent / "copy"), Record())
 
 
 def deep(directory: Path, levels: int, name: str) -> None:
@@ -111,9 +125,9 @@ def deep(directory: Path, levels: int, name: str) -> None:
 
 
 @pytest.mark.every_python
-@pytest.mark.parametrize(("levels", "name"), [(1500, "d"), (3000, "directory")])
-def test_a_tree_as_deep_as_a_container_likes(source: Path, levels: int, name: str) -> None:
+def test_a_tree_as_deep_as_a_container_likes(source: Path) -> None:
     """More levels than Python has frames, more bytes than a path may have, more directories than can be open."""
+    levels, name = 1500, "directory"
     deep(source / "etc", levels, name)
     found = upperdir.survey(str(source))
     assert found.longest == len("etc/") + levels * (len(name) + 1) + len("end")
@@ -149,3 +163,48 @@ def test_a_directory_that_moves_away_ends_the_look_and_no_more(source: Path, mon
     descriptors = len(plain("/proc/self/fd"))
     upperdir.survey(str(source))
     assert len(plain("/proc/self/fd")) == descriptors
+
+
+def reserve(source: Path) -> None:
+    """What a layer would take for deletions, one beside a name that would be the first choice in a copy."""
+    (source / "etc" / ".wh.tree").mkdir()
+    (source / "etc" / ".wh.tree" / ".wh.file").write_bytes(b"x")
+    (source / "etc" / ".Wh.tree").write_bytes(b"in the way")
+    os.link(source / "etc" / ".wh.tree" / ".wh.file", source / "zz")
+
+
+@pytest.mark.every_python
+def test_reserved_names_are_others_in_a_copy(source: Path) -> None:
+    reserve(source)
+    found = upperdir.survey(str(source))
+    assert found.reserved == 2 and found.reserved_first.startswith("etc/.wh.tree")
+    target = source.parent / "copy"
+    target.mkdir()
+    record = Record()
+    upperdir.copy(str(source), str(target), record)
+    names = [(one.path, one.name) for one in noted(record) if one.name]
+    assert names == [("etc/.wh.tree", ".wH.tree"), ("etc/.wh.tree/.wh.file", ".Wh.file")]
+    assert not [path for path in target.rglob("*") if path.name.startswith(".wh.")]
+    assert (target / "etc" / ".wH.tree" / ".Wh.file").samefile(target / "zz")
+    assert (target / "etc" / ".Wh.tree").read_bytes() == b"in the way"
+
+
+@root_only
+def test_attributes_are_noted_with_a_copy_and_without(source: Path) -> None:
+    os.setxattr(source, "user.top", b"t")
+    os.setxattr(source / "etc", "user.d", b"d")
+    os.setxattr(source / "etc", "trusted.overlay.opaque", b"y")
+    os.setxattr(source / "etc" / "deep" / "file", "security.capability", bytes.fromhex("0100000200040000" + "00" * 12))
+    os.setxattr(source / "etc" / "link", "trusted.l", b"l", follow_symlinks=False)
+    wanted = {"": {"user.top": b"t"}, "etc": {"user.d": b"d"}, "etc/link": {"trusted.l": b"l"}}
+    (source.parent / "copy").mkdir()
+    copy, every, some = Record(), Record(), Record()
+    upperdir.copy(str(source), str(source.parent / "copy"), copy)
+    upperdir.attributes(str(source), every, every=True)
+    upperdir.attributes(str(source), some, every=False)
+    found = noted(copy)
+    assert {one.path: dict(one.attributes) for one in found if one.attributes} == wanted
+    # A file with a second name is there once in a copy.
+    assert {one.path: one for one in found}.items() <= {one.path: one for one in noted(every)}.items()
+    assert {one.path: dict(one.attributes) for one in noted(some)} == wanted
+    assert [one.mode for one in found if one.path in ("etc/deep/file", "etc/hard")] == [0o104711]

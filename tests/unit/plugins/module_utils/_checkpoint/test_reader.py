@@ -266,3 +266,28 @@ def test_damaged_options_of_a_dump(fake: FakeContainerd, client: Client, data: b
     with pytest.raises(InputError) as caught:
         options(fake, client, data)
     assert caught.value.code == "document_invalid"
+
+
+@pytest.mark.parametrize(
+    "mark",
+    [
+        "io.kubernetes.cri-o.annotations.checkpoint.name",
+        "io.podman.annotations.checkpoint.name",
+        "org.criu.checkpoint.container.name",
+    ],
+)
+def test_an_image_of_another_tools_archive(fake: FakeContainerd, client: Client, mark: str) -> None:
+    """By its manifest's annotations; the remedy names the layer, and an ordinary image is none."""
+    config = {**GOOD, "mediaType": "application/vnd.oci.image.config.v1+json"}
+    layer = {**GOOD, "mediaType": LAYER, "digest": "sha256:" + "b" * 64}
+    document = {"config": config, "layers": [layer], "annotations": {mark: "counter"}}
+    record(fake.state, "buildah", MANIFEST, document)
+    with pytest.raises(InputError) as caught:
+        checkpoint_reader.load(client, "buildah")
+    assert caught.value.code == "checkpoint_of_another_tool"
+    assert mark in caught.value.message
+    assert f"--namespace tests content get {layer['digest']}" in caught.value.remedy
+    record(fake.state, "ordinary", MANIFEST, {**document, "annotations": {"org.criu.other": "1"}})
+    with pytest.raises(InputError) as caught:
+        checkpoint_reader.load(client, "ordinary")
+    assert caught.value.code == "not_a_checkpoint"

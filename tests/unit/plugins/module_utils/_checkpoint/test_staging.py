@@ -9,6 +9,7 @@ import fcntl
 import gzip
 import json
 import os
+import random
 import signal
 import subprocess
 import sys
@@ -49,7 +50,7 @@ NAME = "ab" * 32
 FILES = {
     "inventory.img": b"i" * 100,
     "descriptors.json": b"[]",
-    "pages-1.img": os.urandom(5000),
+    "pages-1.img": random.Random(4).randbytes(5000),
     "sub/x.img": b"x",
 }
 TAR = tar(FILES)
@@ -151,6 +152,8 @@ def test_incomplete_criu_images(missing: str, root: Path) -> None:
         (entry("x") * 2 + END, "tar_duplicate_name"),
         (gzip.compress(TAR, mtime=0)[:-9], "compression_truncated"),
     ],
+    # What is in them differs from run to run.
+    ids=["short", "cut", "none", "up", "link", "device", "twice", "cut-gzip"],
 )
 def test_hostile_tars_leave_nothing(data: bytes, code: str, root: Path) -> None:
     assert refused(root, data).code == code

@@ -83,7 +83,7 @@ def test_a_checkpoint_has_them_in_its_index(fake: FakeContainerd, client: Client
     assert plain.criu and plain.config and plain.options
     parts = writer.Parts(plain.criu, plain.config, plain.options, memory_volumes=(VOLUME,), runtime=plain.runtime)
     fake.state.blobs[VOLUME.digest] = Blob(b"")
-    assert VOLUME.digest in writer.gc_labels(parts).values()
+    assert VOLUME.digest in writer.gc_labels(parts.children()).values()
     writer.index(client, "example.test/with-volume:1", parts)
     found = reader.load(client, "example.test/with-volume:1")
     assert found.memory_volumes == (VOLUME,)

@@ -332,6 +332,22 @@ def test_a_restore_does_as_the_dump_was_told_unless_it_is_told_otherwise(
     assert told() == ["tcp-close"]
 
 
+def test_a_restored_container_keeps_the_labels_of_the_captured_one_under_names_of_ours(
+    fake: FakeContainerd, client: Client, node: Node
+) -> None:
+    facts = Facts(container="train", labels={"team": "nlp", "long": "x" * 4070})
+    sample = add_checkpoint(fake.state, base=node.base)
+    notes = {**sample.document["annotations"], core_labels.FACTS: facts.render()}
+    add_checkpoint(fake.state, base=node.base, annotations=notes)
+    agree(client, fake, node, params(node))
+    labels = fake.state.containers["train"].labels
+    # containerd would refuse one of more than 4096 bytes, key included.
+    assert {key: value for key, value in labels.items() if "team" in key or "long" in key} == {
+        "io.gpuops.restore/origin/team": "nlp"
+    }
+    assert core_labels.given(dict(labels)) == {"team": "nlp"}
+
+
 def test_a_lost_snapshot_is_made_again(fake: FakeContainerd, client: Client, node: Node) -> None:
     agree(client, fake, node, params(node))
     del fake.state.snapshots[KEY]

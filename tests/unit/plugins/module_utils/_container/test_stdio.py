@@ -5,13 +5,15 @@
 from __future__ import annotations
 
 import os
+import subprocess
 from pathlib import Path
+from urllib.parse import parse_qsl, urlsplit
 
 import pytest
 
 from ansible_collections.gpuops.restore.plugins.module_utils._container import stdio
 from ansible_collections.gpuops.restore.plugins.module_utils._containerd import tasks
-from ansible_collections.gpuops.restore.plugins.module_utils._core.errors import InputError, NodeError, RestoreError
+from ansible_collections.gpuops.restore.plugins.module_utils._core.errors import NodeError, RestoreError
 
 LOGGER = "binary:///usr/bin/logger?tag=x"
 
@@ -66,12 +68,35 @@ def test_without_a_place_for_a_pipe_there_is_no_input(tmp_path: Path) -> None:
 
 
 def test_a_terminal_is_kept(tmp_path: Path) -> None:
-    assert stdio.plan("", "", True).task() == tasks.Stdio("", "", True)
-    assert stdio.plan(LOGGER, "", True).task().terminal is True
-    for wishes in ((f"{tmp_path}/a", ""), ("", f"{tmp_path}/a")):
-        with pytest.raises(InputError) as caught:
-            stdio.plan(*wishes, True)
-        assert caught.value.code == "stdio_terminal"
+    assert stdio.plan(LOGGER, "", True).task() == tasks.Stdio(LOGGER, LOGGER, True)
+    for wishes in ((f"{tmp_path}/a", ""), ("", f"{tmp_path}/a"), (f"{tmp_path}/a", f"{tmp_path}/b")):
+        planned = stdio.plan(*wishes, True)
+        task = planned.task()
+        assert task.terminal and task.stdout == task.stderr and "%2Fa" in task.stdout
+        assert not planned.has_input
+
+
+@pytest.mark.parametrize("name", ["plain", "two words; & 'more' $HOME %41+"])
+def test_what_a_terminal_shows_is_put_into_a_file(tmp_path: Path, name: str) -> None:
+    """As containerd starts a logger: the arguments of its URI, output at 3, errors at 4, 5 to tell that it is ready."""
+    target = tmp_path / name
+    target.write_text("before\n", encoding="ascii")
+    uri = urlsplit(stdio.plan(str(target), "", True).task().stdout)
+    ((option, script),) = parse_qsl(uri.query, strict_parsing=True)
+    output, errors, ready = os.pipe(), os.pipe(), os.pipe()
+    places = ((3, "<", output[0]), (4, "<", errors[0]), (5, ">", ready[1]))
+    given = "".join(f" {place}{how}&{end} {end}{how}&-" for place, how, end in places)
+    command = ["bash", "-c", f'exec "$0" "$@"{given}', uri.path, option, script]
+    ends = (output[0], errors[0], ready[1])
+    with subprocess.Popen(command, pass_fds=ends) as process:
+        for end in (*ends, errors[1]):
+            os.close(end)
+        assert os.read(ready[0], 1) == b""
+        os.write(output[1], b"shown\n")
+        os.close(output[1])
+        assert process.wait() == 0
+    os.close(ready[0])
+    assert target.read_text(encoding="ascii") == "before\nshown\n"
 
 
 @pytest.mark.parametrize(

@@ -32,8 +32,10 @@ from ansible_collections.gpuops.restore.plugins.module_utils._core.errors import
     RpcError,
 )
 from ansible_collections.gpuops.restore.plugins.module_utils._criu import dump_config
+from ansible_collections.gpuops.restore.plugins.module_utils._host import task_worker
 from ansible_collections.gpuops.restore.tests.unit.helpers.containerd_node import Node
 from ansible_collections.gpuops.restore.tests.unit.helpers.containerd_samples import (
+    BASE_NAME,
     CHECKPOINT_NAME,
     CRIU,
     CRIU_FILES,
@@ -43,6 +45,10 @@ from ansible_collections.gpuops.restore.tests.unit.helpers.containerd_samples im
 from ansible_collections.gpuops.restore.tests.unit.helpers.fake_containerd import FakeContainerd
 from ansible_collections.gpuops.restore.tests.unit.helpers.fake_state import Task
 
+RUNTIME = {
+    "io.containerd.checkpoint.runtime": "io.containerd.runc.v2",
+    "org.opencontainers.image.ref.name": BASE_NAME,
+}
 KEY = ("overlayfs", "gpuops-restore-train")
 STATUS = {"UNKNOWN": 0, "CREATED": 1, "RUNNING": 2, "STOPPED": 3, "PAUSED": 4, "PAUSING": 5}
 
@@ -59,6 +65,25 @@ def ready(fake: FakeContainerd, client: Client, node: Node) -> TaskParams:
 
 def used(fake: FakeContainerd) -> bool:
     return fake.state.snapshots[KEY].labels.get(core_labels.USED) == "true"
+
+
+@pytest.mark.parametrize("act", [task_steps.started, task_steps.stopped, task_steps.absent])
+def test_a_parked_task_is_left_alone(
+    fake: FakeContainerd, client: Client, ready: TaskParams, act: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put_task(fake, "PAUSED", os.getpid())
+    refused = RestoreError("workload_parked", "Parked.", "Bring it back.")
+
+    def refuse(namespace: str, task: Any) -> None:
+        assert (namespace, task.pid) == ("tests", os.getpid())
+        raise refused
+
+    monkeypatch.setattr(task_steps.parked, "refuse", refuse)
+    for check in (True, False):
+        with pytest.raises(RestoreError) as caught:
+            act(client, ready, check)
+        assert caught.value is refused
+    assert fake.state.tasks["train"].status == STATUS["PAUSED"]
 
 
 def put_task(fake: FakeContainerd, status: str, pid: int = 77) -> None:
@@ -166,6 +191,53 @@ def test_loopback_is_brought_up_by_what_criu_starts(
     # Later dumps have the same configuration.
     assert config.read_text(encoding="utf-8") == before
     assert sorted(path.name for path in config.parent.iterdir()) == ["criu.conf", "stdin"]
+
+
+@pytest.fixture
+def recorded(fake: FakeContainerd, client: Client, node: Node) -> TaskParams:
+    """As ``ready``, of a checkpoint that records a limit which this process has not, at which CRIU then looks."""
+    kinds = {"limits": {"1": {"Max open files": "3 3"}}}
+    state = json.dumps({"version": 1, "kinds": kinds, "omitted": []})
+    add_checkpoint(fake.state, base=node.base, annotations={core_labels.STATE: state, **RUNTIME})
+    stage_steps.present(client, CHECKPOINT_NAME, node.root, None, False)
+    wanted = container_params.ContainerParams("train", original.Source(CHECKPOINT_NAME), staging_dir=node.root)
+    container_steps.present(client, wanted, False)
+    fake.heal()
+    (node.programs / "criu").write_text("#!/bin/sh\necho Version: 4.2.1\n", encoding="ascii")
+    observed = task_worker.observe(os.getpid())
+    observed["processes"] = observed["processes"][:1]
+    observed["processes"][0]["status"] = "Name:\tjob\nNSpid:\t99\t1\n"
+    report = Path(state_dir.criu_config(node.root, "tests", "train")).parent / "state.json"
+    fake.on("Tasks/Start", lambda _context: report.write_text(json.dumps(observed), encoding="utf-8"))
+    return TaskParams("train", CHECKPOINT_NAME, staging_dir=node.root, alive_seconds=0.05)
+
+
+def test_what_is_other_than_it_was_is_told(client: Client, recorded: TaskParams) -> None:
+    done = task_steps.started(client, recorded, False)
+    assert done.differences is not None and [one["kind"] for one in done.differences] == ["limits"]
+    assert "Max open files of process 1 was 3 3" in done.differences[0]["message"]
+    assert "does not record of its task: mounts" in done.not_compared
+    assert any("Max open files" in warning for warning in done.warnings)
+
+
+@pytest.mark.parametrize(("kinds", "fails"), [(("limits",), True), (("all",), True), (("mounts", "seccomp"), False)])
+def test_or_fails_the_restore(
+    fake: FakeContainerd, client: Client, recorded: TaskParams, kinds: tuple[str, ...], fails: bool
+) -> None:
+    params = dataclasses.replace(recorded, fail_on=kinds)
+    if not fails:
+        assert task_steps.started(client, params, False).created
+        return
+    with pytest.raises(RestoreError) as caught:
+        task_steps.started(client, params, False)
+    assert caught.value.code == "task_differs"
+    assert "train" not in fake.state.tasks
+
+
+def test_without_a_record_there_is_nothing_to_compare(client: Client, ready: TaskParams) -> None:
+    done = task_steps.started(client, dataclasses.replace(ready, fail_on=("all",)), False)
+    assert done.differences is None and "does not record" in done.not_compared
+    assert done.warnings == [done.not_compared]
 
 
 def test_the_nodes_configuration_of_criu_holds_while_it_restores(

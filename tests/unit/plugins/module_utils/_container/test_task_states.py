@@ -137,6 +137,17 @@ def test_a_paused_task_is_killed_without_grace(fake: FakeContainerd, client: Cli
     assert [call.request.signal for call in fake.seen if call.name == "Tasks/Kill"] == [9]
 
 
+def test_processes_that_run_although_the_daemon_calls_them_created(
+    fake: FakeContainerd, client: Client, ready: TaskParams
+) -> None:
+    """As where it fails when CRIU is done; it has no pid then, and deletes nothing that runs."""
+    put_task(fake, "CREATED", 0)
+    fake.fail("Tasks/Delete", "UNKNOWN", "cannot delete container train that is not stopped: running", times=2)
+    assert task_steps.absent(client, ready, False).changed is True
+    kills = {(call.request.signal, call.request.all) for call in fake.seen if call.name == "Tasks/Kill"}
+    assert kills == {(9, True)} and status_of(fake) == "absent"
+
+
 @pytest.mark.parametrize("state", ["stopped", "absent"])
 def test_a_process_that_nothing_kills(fake: FakeContainerd, ready: TaskParams, state: str) -> None:
     put_task(fake, "RUNNING")

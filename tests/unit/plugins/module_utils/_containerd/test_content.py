@@ -90,7 +90,10 @@ def test_another_size_than_claimed_is_truncated(fake: FakeContainerd, client: Cl
     with pytest.raises(InputError) as caught:
         list(content.read(client, DIGEST, claimed))
     assert caught.value.code == "blob_truncated"
-    assert caught.value.details == {"digest": DIGEST, "expected": claimed, "found": len(DATA)}
+    found = caught.value.details.pop("found")
+    assert caught.value.details == {"digest": DIGEST, "expected": claimed}
+    # What is larger than it claims to be is not read to its end.
+    assert found == len(DATA) if claimed > len(DATA) else claimed < found <= len(DATA)
 
 
 def test_read_all_verifies_the_digest(fake: FakeContainerd, client: Client) -> None:

@@ -157,3 +157,24 @@ def test_the_cgroup_driver_of_runtime_options(options: Any, driver: str) -> None
 
 def test_the_tests_own_socket_is_served_by_this_process(client: Client) -> None:
     assert client.peer_pid() == os.getpid()
+
+
+def test_runc_is_only_missed_where_it_would_be_called(tmp_path: Path) -> None:
+    for name in ("criu", "iptables-restore"):
+        program(tmp_path, name, "")
+    assert [problem.code for problem in daemon.restore_problems(str(tmp_path))] == ["runc_missing"]
+    assert daemon.restore_problems(str(tmp_path), program="/opt/rt/runc") == []
+
+
+def test_the_program_that_a_runtime_calls(tmp_path: Path) -> None:
+    program(tmp_path, "containerd-shim-runc-v2", "")
+    for name in ("crun", str(tmp_path / "crun")):
+        with pytest.raises(NodeError) as caught:
+            daemon.require_runtime("io.containerd.runc.v2", str(tmp_path), name)
+        assert caught.value.code == "runtime_program_absent" and name in caught.value.message
+    program(tmp_path, "crun", "echo crun version 1.21; echo +SYSTEMD +SECCOMP")
+    with pytest.raises(NodeError) as caught:
+        daemon.require_runtime("io.containerd.runc.v2", str(tmp_path), "crun")
+    assert caught.value.code == "runtime_without_criu"
+    program(tmp_path, "crun", "echo crun version 1.21; echo +SYSTEMD +CRIU")
+    daemon.require_runtime("io.containerd.runc.v2", str(tmp_path), "crun")

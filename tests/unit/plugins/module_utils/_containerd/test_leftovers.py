@@ -8,6 +8,8 @@ import json
 import os
 import shutil
 import signal
+import subprocess
+import types
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -291,3 +293,22 @@ def test_another_runtimes_options_name_no_root_of_runc(
             record.runtime.options.CopyFrom(options)
         fake.state.containers["box"] = record
         assert leftovers.runc_state(client, "box") == str(tmp_path / "default" / client.namespace / "box")
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="mounts need root")
+def test_a_mount_of_a_criu_that_lives_is_left_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    place = tmp_path / ".criu.mntns.AbCd12"
+    place.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "none", str(place)], check=True)
+    try:
+        client = types.SimpleNamespace(peer_pid=os.getpid)
+        (place / "mnt-0000000270").touch()
+        monkeypatch.setattr(leftovers.processes, "root_program", lambda pid, proc: "criu")
+        assert leftovers.criu_mounts(client, remove=True) == []  # type: ignore[arg-type]
+        monkeypatch.setattr(leftovers.processes, "root_program", lambda pid, proc: "")
+        assert str(place) in leftovers.criu_mounts(client, remove=False)  # type: ignore[arg-type]
+        assert place.is_mount()
+        assert str(place) in leftovers.criu_mounts(client, remove=True)  # type: ignore[arg-type]
+        assert not place.exists()
+    finally:
+        subprocess.run(["umount", str(place)], check=False, capture_output=True)

@@ -4,12 +4,14 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 
 import pytest
 
 from ansible_collections.gpuops.restore.plugins.module_utils._containerd import messages
+from ansible_collections.gpuops.restore.plugins.module_utils._core.errors import NodeError
 
 pytestmark = pytest.mark.every_python
 
@@ -28,6 +30,21 @@ def test_a_method_has_its_path_messages_and_streams() -> None:
 def test_streaming_sides_are_known_with_every_protobuf(name: str, streams: tuple[bool, bool]) -> None:
     method = messages.api().method(f"containerd.services.content.v1.Content/{name}")
     assert (method.client_streaming, method.server_streaming) == streams
+
+
+def test_protobuf_without_its_compiled_part() -> None:
+    """As Debian has it for Python 3.14."""
+    script = (
+        "from google.protobuf.internal import api_implementation\n"
+        f"from {messages.__name__} import api, message\n"
+        "method = api().method('containerd.services.content.v1.Content/Write')\n"
+        "sent = method.request(ref='a', total=1 << 40).SerializeToString()\n"
+        "back = method.request.FromString(sent)\n"
+        "print(api_implementation.Type(), method.client_streaming, method.server_streaming, back.ref, back.total)\n"
+    )
+    environment = {**os.environ, "PROTOCOL_BUFFERS_PYTHON_IMPLEMENTATION": "python"}
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False, env=environment)
+    assert done.stdout.split() == ["python", "True", "True", "a", str(1 << 40)], done.stderr
 
 
 @pytest.mark.parametrize("path", ["containerd.services.tasks.v1.Tasks/Fly", "no.such.Service/Get"])
@@ -79,3 +96,10 @@ def test_the_pool_is_private() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert (done.stdout, done.stderr) == ("3\n", "")
+
+
+def test_a_node_without_grpc_is_told_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(messages, "GRPC_TRACEBACK", "ImportError: no grpc")
+    with pytest.raises(NodeError, match="cannot import grpcio") as caught:
+        messages.Api()
+    assert (caught.value.code, caught.value.details["missing"]) == ("dependency_missing", ["grpcio"])

@@ -70,6 +70,12 @@ version = 3
 """
 
 
+@pytest.fixture(autouse=True)
+def systemd(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It runs on the node."""
+    monkeypatch.setattr(runtimes, "systemd_runs", lambda: True)
+
+
 def options(**fields: Any) -> Any:
     return pack(KIND, message(KIND, **fields).SerializeToString())
 
@@ -107,6 +113,20 @@ def test_only_harmless_options_are_taken_over(client: Client) -> None:
     assert fields(found.options) == {"systemd_cgroup": True, "no_new_keyring": True, "io_uid": 5, "io_gid": 6}
     told = "\n".join(found.warnings)
     assert all(part in told for part in ("/srv/payload", "/tmp/x", "no_pivot_root"))
+
+
+def test_systemds_driver_where_systemd_does_not_run(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(runtimes, "systemd_runs", lambda: False)
+    found = runtimes.choose(client, (), RUNC, options(systemd_cgroup=True, io_uid=5))
+    assert fields(found.options) == {"io_uid": 5}
+    assert "cgroupfs is used" in str(found.warnings)
+    assert runtimes.choose(client, (), RUNC, options(io_uid=5)).warnings == ()
+
+
+def test_what_the_shim_calls(client: Client) -> None:
+    assert runtimes.choose(client, (), RUNC, None).program == "runc"
+    assert runtimes.choose(client, (Runtime(RUNC, NVIDIA),), RUNC, None).program == NVIDIA
+    assert runtimes.program(RUNC, options(binary_name="crun")) == "crun"
 
 
 def test_fields_that_are_unknown_here_do_not_come_along(client: Client) -> None:

@@ -85,3 +85,29 @@ def test_a_text_or_none(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("ü", encoding="utf-8")
     assert state_dir.read_text(str(tmp_path / "file")) == "ü"
     assert state_dir.read_text(str(tmp_path / "none")) is None
+
+
+def test_a_directory_that_another_run_makes_and_prunes_meanwhile_is_made_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    others = [FileExistsError(17, "made by another run, and pruned since")]
+    make = os.mkdir
+
+    def mkdir(path: str, mode: int = 0o777) -> None:
+        if others:
+            raise others.pop()
+        make(path, mode)
+
+    monkeypatch.setattr(os, "mkdir", mkdir)
+    state_dir.make_private(str(tmp_path / "state" / "locks"), str(tmp_path / "state"))
+    assert os.path.isdir(tmp_path / "state" / "locks")
+
+
+@pytest.mark.parametrize("dangling", [False, True])
+def test_what_is_no_directory_stays_in_the_way(tmp_path: Path, dangling: bool) -> None:
+    if dangling:
+        os.symlink("nowhere", tmp_path / "state")
+    else:
+        (tmp_path / "state").touch()
+    with pytest.raises((FileExistsError, NotADirectoryError)):
+        state_dir.make_private(str(tmp_path / "state"), str(tmp_path / "state"))

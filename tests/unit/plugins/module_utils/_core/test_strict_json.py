@@ -67,8 +67,8 @@ def test_bounds_are_what_is_still_taken() -> None:
 
 def test_one_key_twice_among_many_is_found_at_once() -> None:
     """Whoever compared each key with those before it would be at it for minutes."""
-    pairs = ",".join(f'"{number}":0' for number in [*range(500_000), 499_999])
-    with pytest.raises(StrictJsonError, match="'499999' twice"):
+    pairs = ",".join(f'"{number}":0' for number in [*range(100_000), 99_999])
+    with pytest.raises(StrictJsonError, match="'99999' twice"):
         strict_json.parse("{" + pairs + "}")
 
 

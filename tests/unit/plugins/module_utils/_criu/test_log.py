@@ -161,12 +161,12 @@ def test_memory_does_not_grow_with_the_log(tmp_path: Path) -> None:
     path = tmp_path / "restore.log"
     info = b"(00.123456)   4711: Opening 0x007aab18a37000-0x007aab18a38000 0000000000000000 (20000041) vma\n"
     with path.open("wb") as log:
-        for number in range(220):
+        for number in range(60):
             log.write(info * 1000)
             log.write(b"(00.2) 1: Error (a.c:%d): distinct %d " % (number, number) + b"x" * 300 + b"\n")
         for number in range(5000):
             log.write(b"(00.2) 1: Warn  (a.c:%d): distinct\n" % number)
-    assert path.stat().st_size > 20_000_000
+    assert path.stat().st_size > 5_000_000
     tracemalloc.start()
     try:
         found = error_lines(str(path))
@@ -174,7 +174,7 @@ def test_memory_does_not_grow_with_the_log(tmp_path: Path) -> None:
     finally:
         tracemalloc.stop()
     assert len(found) == 40
-    assert peak < 4_000_000
+    assert peak < 1_000_000, peak
 
 
 @pytest.mark.parametrize(

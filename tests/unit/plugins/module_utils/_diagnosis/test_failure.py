@@ -58,6 +58,69 @@ def test_an_error_is_quoted_before_a_warning(tmp_path: Path) -> None:
     assert "Something new" in message and "CLONE_PARENT" not in message
 
 
+NOISE = (
+    "iptables: Bad rule (does a matching rule exist in that chain?).\n"
+    "(00.001) Error (criu/util.c:1533): rlimit: Can't setup RLIMIT_NOFILE for self: Operation not permitted\n"
+    "(00.002) Warn  (criu/cr-restore.c:1050): Set CLONE_PARENT | CLONE_NEWPID but it might cause restore problem\n"
+    "(00.003) Warn  (compel/arch/x86/src/lib/infect.c:281): Will restore 1241 with interrupted system call\n"
+)
+END = "(00.9) Error (criu/cr-dump.c:2111): Dumping FAILED.\n"
+
+
+def test_the_first_error_is_the_headline_and_the_part_is_named(tmp_path: Path) -> None:
+    log = tmp_path / "dump.log"
+    line = "Error (criu/timer.c:999): The hourglass is upside down"
+    log.write_text(f"{NOISE}(00.1) {line}\n(00.2) Error (criu/util.c:1): Something else\n{END}", encoding="ascii")
+    found = failure.explain_dump("box", error(), str(log))
+    assert f"CRIU says: «{line}»." in found.message and "not known here" in found.message
+    assert (found.details["kind"], found.outcome) == ("unknown-timers", UNKNOWN)
+    assert "timer" in found.details["cause"] and "/proc/PID/timers" in found.remedy
+
+
+@pytest.mark.parametrize("noise", [NOISE, NOISE + END])
+def test_noise_is_no_cause(tmp_path: Path, noise: str) -> None:
+    log = tmp_path / "dump.log"
+    log.write_text(noise, encoding="ascii")
+    found = failure.explain_dump("box", error(), str(log))
+    assert found.details["kind"] == "unknown"
+    assert "CLONE_PARENT" not in found.message and "Bad rule" not in found.message
+
+
+@pytest.mark.parametrize(("criu", "known"), [("4.1.1", True), ("4.2.1", False)])
+def test_what_is_known_of_the_versions_is_told(tmp_path: Path, criu: str, known: bool) -> None:
+    log = tmp_path / "dump.log"
+    head = f"(00.000000) Version: {criu} (gitid v4)\n(00.000010) Running on node Linux 6.18.44 #1 SMP x86_64\n"
+    log.write_text(f"{head}(00.1) Error (criu/sk-inet.c:9): inet: Something new\n", encoding="ascii")
+    found = failure.explain_dump("box", error(), str(log))
+    assert found.details["kind"] == "unknown-sockets-inet"
+    assert ("CRIU 4.2 or newer" in found.remedy) is known
+
+
+SENTENCES = {
+    "systemd not running on this host, cannot use systemd cgroups manager": "cgroup-systemd-missing",
+    'failed to write "500": write /sys/fs/cgroup/x/cpuset.cpus: numerical result out of range': "cgroup-cpus-absent",
+    "fork/exec /opt/rt/runc: no such file or directory": "runtime-program-missing",
+    "unable to apply apparmor profile: the moon is full": "unknown-security-labels",
+    "seccomp: filter of the third kind is not to be had": "unknown-seccomp",
+    "the flux capacitor is off": "unknown",
+}
+
+
+@pytest.mark.parametrize("sentence", SENTENCES)
+def test_where_the_runtime_refused_its_sentence_is_the_headline(tmp_path: Path, sentence: str) -> None:
+    log = tmp_path / "restore.log"
+    # An earlier attempt's.
+    log.write_text("(00.1) Error (criu/sk-inet.c:191): inet: Connected TCP socket in image\n", encoding="ascii")
+    text = f"failed to create shim task: OCI runtime restore failed: {sentence}: unknown"
+    refused = RpcError("rpc_failed", "It failed.", rpc="Tasks/Create", details={"status": "UNKNOWN", "text": text})
+    for explain, path in ((failure.explain_restore, str(log)), (failure.explain_dump, str(log))):
+        found = explain("box", refused, path)
+        assert found.details["kind"] == SENTENCES[sentence]
+        assert found.message.startswith("The OCI runtime could not ") and f"«{sentence}»" in found.message
+        assert "options" not in found.remedy and str(log) not in found.remedy
+        assert found.details.get("log", "") == ""
+
+
 def test_without_a_log_there_is_the_daemons_text() -> None:
     found = failure.explain_dump("box", error(), "/nonexistent/dump.log")
     assert found.code == "criu_dump_failed"

@@ -15,9 +15,12 @@ from pathlib import Path
 
 import pytest
 
-from ansible_collections.gpuops.restore.plugins.module_utils._core import dependencies
 from ansible_collections.gpuops.restore.plugins.module_utils._core.errors import RETRYABLE, NodeError, RestoreError
-from ansible_collections.gpuops.restore.plugins.module_utils._gpu import driver as gpu_driver, driver_worker
+from ansible_collections.gpuops.restore.plugins.module_utils._gpu import (
+    driver as gpu_driver,
+    driver_library,
+    driver_worker,
+)
 from ansible_collections.gpuops.restore.plugins.module_utils._gpu.driver import (
     CHECKPOINT,
     CHECKPOINTED,
@@ -248,7 +251,7 @@ def test_a_library_that_is_no_library(bare_world: standin.World, tmp_path: Path)
 
 
 def test_bindings_that_are_not_installed(world: standin.World, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(dependencies, "has_cuda", lambda: False)
+    monkeypatch.setattr(driver_library, "has_cuda", lambda: False)
     found = failure()
     assert (found.code, found.details["missing"]) == ("dependency_missing", ["cuda-bindings"])
 
@@ -268,12 +271,12 @@ def test_bindings_that_are_too_old(world: standin.World, tmp_path: Path, monkeyp
 def test_the_bindings_are_found_and_not_imported_by_us() -> None:
     import sys
 
-    assert (dependencies.has_cuda(), dependencies.has_nvml()) == (True, True)
+    assert (driver_library.has_cuda(), driver_library.has_nvml()) == (True, True)
     assert "cuda.bindings.driver" not in sys.modules
 
 
 def test_a_package_that_is_not_there_is_missing() -> None:
-    assert not dependencies._is_installed("no_such_package_at_all.below")
+    assert not driver_library._is_installed("no_such_package_at_all.below")
 
 
 # --- where the library is

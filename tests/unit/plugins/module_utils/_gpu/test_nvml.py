@@ -6,12 +6,17 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from ansible_collections.gpuops.restore.plugins.module_utils._core import dependencies
-from ansible_collections.gpuops.restore.plugins.module_utils._gpu import nvml
+from ansible_collections.gpuops.restore.plugins.module_utils._core import helper_process
+from ansible_collections.gpuops.restore.plugins.module_utils._gpu import driver_library, nvml
+from ansible_collections.gpuops.restore.plugins.module_utils._host import processes as host_processes
 from ansible_collections.gpuops.restore.tests.standin import standin
 
 pytestmark = pytest.mark.every_python
@@ -80,7 +85,7 @@ def test_it_does_not_wait_for_ever(world: standin.World) -> None:
 
 
 def test_bindings_that_are_not_installed(world: standin.World, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(dependencies, "has_nvml", lambda: False)
+    monkeypatch.setattr(driver_library, "has_nvml", lambda: False)
     assert "nvidia-ml-py" in nvml.read(fallback=NOWHERE).reason
 
 
@@ -96,3 +101,68 @@ def test_the_library_of_another_root(bare_world: standin.World, libraries: Path,
 
 def test_a_root_that_is_none(bare_world: standin.World) -> None:
     assert "/nonexistent" in nvml.read("/nonexistent").reason
+
+
+# --- one that stays open
+
+
+@pytest.fixture
+def opened(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The helpers' process ids, as they are started."""
+    found: list[int] = []
+
+    class Counted(helper_process.Child):
+        def __init__(self, *arguments: Any) -> None:
+            super().__init__(*arguments)
+            found.append(self.pid)
+
+    monkeypatch.setattr(nvml, "Child", Counted)
+    return found
+
+
+def test_what_changes_meanwhile_is_read_and_nothing_is_opened_twice(world: standin.World, opened: list[int]) -> None:
+    session = nvml.Session()
+    assert session.read(fallback=NOWHERE).holders == ()
+    pid = world.add_process(standin.RUNNING, {standin.uuid(0): GIB})
+    assert session.read(fallback=NOWHERE).bytes_of(pid) == GIB
+    assert len(opened) == 1
+    session.close()
+    assert host_processes.start_time(opened[0]) is None
+    assert session.read(fallback=NOWHERE).bytes_of(pid) == GIB and len(opened) == 2
+    session.close()
+
+
+def test_after_a_failure_it_is_opened_anew(world: standin.World, opened: list[int]) -> None:
+    session = nvml.Session()
+    world.set("nvml_error", 9)
+    assert session.read(fallback=NOWHERE).reason == "NVML: Driver Not Loaded"
+    world.unset("nvml_error")
+    assert session.read(fallback=NOWHERE).reason == ""
+    os.kill(opened[1], signal.SIGKILL)
+    while host_processes.start_time(opened[1]) is not None:
+        time.sleep(0.005)
+    assert "broke its helper process" in session.read(fallback=NOWHERE).reason
+    assert session.read(fallback=NOWHERE).reason == "" and len(opened) == 3
+    session.close()
+
+
+def test_another_root_is_another_library(world: standin.World, opened: list[int]) -> None:
+    session = nvml.Session()
+    assert session.read(fallback=NOWHERE).reason == ""
+    assert "/nonexistent" in session.read("/nonexistent").reason
+    assert session.read(fallback=NOWHERE).reason == "" and len(opened) == 2
+    session.close()
+
+
+def test_one_that_is_forgotten_leaves_no_process(world: standin.World, opened: list[int]) -> None:
+    session = nvml.Session()
+    session.read(fallback=NOWHERE)
+    del session
+    assert host_processes.start_time(opened[0]) is None
+
+
+def test_who_waits_for_another_waits_no_longer_than_it_may(world: standin.World, opened: list[int]) -> None:
+    session = nvml.Session()
+    with session._lock:
+        assert session.read(seconds=0.01, fallback=NOWHERE).reason == "NVML did not answer in time"
+    assert opened == []

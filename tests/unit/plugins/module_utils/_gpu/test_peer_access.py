@@ -15,7 +15,8 @@ from ansible_collections.gpuops.restore.plugins.module_utils._gpu import peer_ac
 
 NCCL = "7f00-7f10 r-xp 00000000 fe:00 7  /venv/lib/python3.12/site-packages/nvidia/nccl/lib/libnccl.so.2\n"
 CUDA = "7f00-7f10 r-xp 00000000 fe:00 7  /usr/lib/libcuda.so.1\n"
-SHMEM = "7f00-7f10 r-xp 00000000 fe:00 7  /venv/lib/libnvshmem_host.so.3\n"
+SHMEM_LINKED = "7f00-7f10 r-xp 00000000 fe:00 7  /venv/lib/libnvshmem_host.so.3\n"
+SHMEM = f"{SHMEM_LINKED}7f10-7f20 r-xp 00000000 fe:00 7  /venv/lib/nvshmem_bootstrap_uid.so.3\n"
 CARD = {"uuid": "GPU-1", "name": "NVIDIA H200", "memory": 1}
 
 
@@ -46,7 +47,7 @@ def test_two_ranks_are_refused(proc: Path) -> None:
 
 
 def test_one_that_keeps_off_p2p_leaves_nobody_to_share_with(proc: Path) -> None:
-    (proc / "42/environ").write_bytes(b"NCCL_P2P_DISABLE=1\0PATH=/bin\0")
+    (proc / "42/environ").write_bytes(b"NCCL_P2P_DISABLE=1\0NCCL_CUMEM_HOST_ENABLE=0\0PATH=/bin\0")
     assert peer_access.problems("job", info([CARD], [CARD]), str(proc)) == []
     (proc / "42/environ").write_bytes(b"NCCL_P2P_DISABLE=0\0")
     assert len(peer_access.problems("job", info([CARD], [CARD]), str(proc))) == 1
@@ -64,6 +65,34 @@ def test_one_that_keeps_off_p2p_leaves_nobody_to_share_with(proc: Path) -> None:
 )
 def test_what_can_come_back_is_not_refused(proc: Path, found: dict[str, Any]) -> None:
     assert peer_access.problems("job", found, str(proc)) == []
+
+
+P2P_OFF = b"NCCL_P2P_DISABLE=1"
+
+
+def test_nccl_shares_host_memory_of_the_driver_unless_told_not_to(proc: Path) -> None:
+    """NCCL 2.28 with P2P switched off, on two cards: the driver's restore answered CUDA_ERROR_UNKNOWN (999)."""
+    environ(proc, 41, 42, add=P2P_OFF)
+    (problem,) = peer_access.problems("job", info([CARD], [CARD]), str(proc))
+    assert problem.code == "cuda_ipc" and problem.details == {"pids": [41, 42]}
+    assert "NCCL_CUMEM_HOST_ENABLE=0" in problem.remedy and "NCCL_P2P_DISABLE=1" not in problem.message
+
+
+@pytest.mark.parametrize("word", [b"NCCL_CUMEM_HOST_ENABLE=0", b"NCCL_SHM_DISABLE=1"])
+def test_nccl_over_files_or_sockets_shares_none(proc: Path, word: bytes) -> None:
+    environ(proc, 41, 42, add=P2P_OFF + b"\0" + word)
+    assert peer_access.problems("job", info([CARD], [CARD]), str(proc)) == []
+    environ(proc, 41, 42, add=word)
+    assert len(peer_access.problems("job", info([CARD], [CARD]), str(proc))) == 1, "P2P is what it was"
+
+
+def test_files_of_nccl_show_that_the_driver_was_not_asked(proc: Path) -> None:
+    """It goes without where get_mempolicy is refused, as under Docker's seccomp profile."""
+    environ(proc, 41, 42, add=P2P_OFF)
+    for pid in (41, 42):
+        with open(proc / str(pid) / "maps", "a", encoding="ascii") as maps:
+            maps.write("7f20-7f30 rw-s 00000000 00:1a 9  /dev/shm/nccl-jcZQLf (deleted)\n")
+    assert peer_access.problems("job", info([CARD], [CARD]), str(proc)) == []
 
 
 def test_without_nccl_nothing_is_shared_by_it(proc: Path) -> None:
@@ -96,7 +125,7 @@ def test_three_gpus_of_one_job_may_use_multicast_whatever_the_driver(proc: Path)
 
 
 def test_off_for_p2p_is_not_off_for_multicast(proc: Path) -> None:
-    environ(proc, 41, 42, add=b"NCCL_P2P_DISABLE=1")
+    environ(proc, 41, 42, add=b"NCCL_P2P_DISABLE=1\0NCCL_SHM_DISABLE=1")
     assert multicast(proc, cards(1, 2), cards(3), driver="580.1") == ["nvlink_multicast"]
     environ(proc, 41, 42, add=b"NCCL_NVLS_ENABLE=0")
     assert multicast(proc, cards(1, 2), cards(3)) == []
@@ -117,6 +146,14 @@ def test_off_for_p2p_is_not_off_for_multicast(proc: Path) -> None:
 )
 def test_chips_that_have_no_multicast(proc: Path, name: str, found: list[str]) -> None:
     assert multicast(proc, cards(1, 2, 3, 4, name=name)) == found
+
+
+def test_nvshmem_that_was_never_begun_shares_nothing(proc: Path) -> None:
+    """PyTorch for CUDA 13 links it into every process; only its start loads a bootstrap."""
+    for pid in (41, 42):
+        (proc / str(pid) / "maps").write_text(CUDA + NCCL + SHMEM_LINKED, encoding="ascii")
+    environ(proc, 41, 42, add=b"NCCL_P2P_DISABLE=1\0NCCL_SHM_DISABLE=1\0NCCL_NVLS_ENABLE=0")
+    assert multicast(proc, cards(1), cards(2), driver="580.1") == []
 
 
 def test_nvshmem_has_a_word_of_its_own(proc: Path) -> None:

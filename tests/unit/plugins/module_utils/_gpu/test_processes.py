@@ -34,7 +34,12 @@ from ansible_collections.gpuops.restore.tests.unit.helpers.fake_state import Tas
 
 pytest_plugins = ["ansible_collections.gpuops.restore.tests.unit.helpers.cuda_fixtures"]
 
-NO_CONTAINER = GpuAccess(driver_container="/nonexistent")
+
+def no_container() -> GpuAccess:
+    """Each test has an NVML of its own."""
+    return GpuAccess(driver_container="/nonexistent")
+
+
 CREATED, RUNNING, STOPPED, PAUSED = 1, 2, 3, 4
 
 
@@ -269,13 +274,13 @@ def test_looking_is_allowed_at_containers_of_others(box: Box, client: Client) ->
 def test_without_a_container_all_that_hold_memory_are_told(world: standin.World) -> None:
     up = world.add_process(standin.RUNNING, {standin.uuid(0): standin.GIB})
     world.add_process(standin.CHECKPOINTED, {standin.uuid(0): standin.GIB})
-    found = gpu_info.gather(None, gpu_info.InfoParams(access=NO_CONTAINER))
+    found = gpu_info.gather(None, gpu_info.InfoParams(access=no_container()))
     assert [entry["pid"] for entry in found["processes"]] == [up]
 
 
 def test_a_node_without_a_gpu_is_told_and_is_no_error(bare_world: standin.World) -> None:
     pid = bare_world.add_process(standin.RUNNING)
-    found = gpu_info.gather(None, gpu_info.InfoParams(pids=(pid,), access=NO_CONTAINER))
+    found = gpu_info.gather(None, gpu_info.InfoParams(pids=(pid,), access=no_container()))
     assert (found["available"], found["reason_code"]) == (False, "driver_library_missing")
     assert "libcuda.so.1" in found["reason"]
     assert found["nvml"]["available"] is False
@@ -288,7 +293,7 @@ def test_a_driver_that_is_too_old_is_told_with_its_version(world: standin.World)
     world.set("missing/cuCheckpointProcessRestore")
     world.set("driver_version", 12040)
     world.set("driver", "550.54.14")
-    found = gpu_info.gather(None, gpu_info.InfoParams(access=NO_CONTAINER))
+    found = gpu_info.gather(None, gpu_info.InfoParams(access=no_container()))
     assert (found["available"], found["reason_code"]) == (False, "driver_too_old")
     assert (found["driver"]["version"], found["driver"]["cuda"]) == ("550.54.14", "12.4")
     assert len(found["gpus"]) == 1
@@ -296,5 +301,5 @@ def test_a_driver_that_is_too_old_is_told_with_its_version(world: standin.World)
 
 def test_of_named_processes_those_without_cuda_are_left_out(world: standin.World) -> None:
     plain, up = world.spawn(), world.add_process(standin.LOCKED)
-    params = gpu_info.InfoParams(pids=(plain, up), access=NO_CONTAINER)
+    params = gpu_info.InfoParams(pids=(plain, up), access=no_container())
     assert [entry["pid"] for entry in gpu_info.gather(None, params)["processes"]] == [up]

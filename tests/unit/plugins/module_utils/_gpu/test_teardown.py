@@ -138,10 +138,10 @@ def test_memory_that_does_not_leave_the_card_is_said(
     gpus: GpuNode, train: TaskParams, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pid = gpus.started["train"][-1][1]
-    real = nvml.read
+    real = nvml.Session.read
     # The driver says CHECKPOINTED, NVML still lists it.
     monkeypatch.setattr(
-        nvml,
+        nvml.Session,
         "read",
         lambda *arguments: dataclasses.replace(real(*arguments), holders=(nvml.Holder(pid, GPU, GIB),)),
     )

@@ -176,6 +176,25 @@ def test_frozen(tree: Tree) -> None:
     assert [tree.frozen(pid) for pid in (1, 2, 3, 4, 5)] == [True, False, True, False, False]
 
 
+def test_freezing(tree: Tree) -> None:
+    """Never a group that this process is in, by itself or in one below."""
+    own = os.getpid()
+    tree.process(1, "0::/v2\n")
+    tree.group("v2", "1\n", cgroup_freeze="0\n")
+    tree.process(3, "4:freezer:/v1\n3:pids:/v1\n")
+    tree.group("freezer/v1", "3\n", freezer_state="THAWED\n")
+    tree.process(4, "0::/ours\n")
+    tree.group("ours", "4\n", cgroup_freeze="0\n")
+    tree.group("ours/below", f"{own}\n")
+    tree.process(5, "3:pids:/none\n")
+    assert [cgroup.freeze(pid, str(tree.proc), str(tree.root)) for pid in (1, 3, 4, 5)] == [True, True, False, False]
+    read = [
+        (tree.root / path).read_text()
+        for path in ("v2/cgroup.freeze", "freezer/v1/freezer.state", "ours/cgroup.freeze")
+    ]
+    assert read == ["1", "FROZEN", "0\n"]
+
+
 def test_this_process() -> None:
     try:
         assert os.getpid() in cgroup.tgids_of(os.getpid())

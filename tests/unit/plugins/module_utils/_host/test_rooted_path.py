@@ -4,11 +4,13 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
 
 from ansible_collections.gpuops.restore.plugins.module_utils._host import rooted_path
+from ansible_collections.gpuops.restore.tests.unit.helpers import container_root
 
 
 @pytest.mark.parametrize(
@@ -38,3 +40,30 @@ def test_a_circle_ends(tmp_path: Path) -> None:
     (tmp_path / "a").symlink_to("b")
     (tmp_path / "b").symlink_to("a")
     assert rooted_path.resolve(str(tmp_path), "/a/x") in ("/a/x", "/b/x")
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    return container_root.make(tmp_path)
+
+
+@pytest.mark.parametrize("openat2", [True, False])
+def test_no_path_leads_out(root: Path, openat2: bool) -> None:
+    def content(path: str) -> str:
+        found = rooted_path.open_path(str(root), path, openat2)
+        try:
+            with open(f"/proc/self/fd/{found}", encoding="utf-8") as stream:
+                return stream.read()
+        finally:
+            os.close(found)
+
+    assert content("/var/count") == "1"
+    for path in ("/out", "/up", "/directory/secret", "/../secret"):
+        with pytest.raises(OSError):
+            content(path)
+
+
+def test_only_regular_files_are_read(root: Path) -> None:
+    for path in ("/fifo", "/var"):
+        with pytest.raises(OSError, match="not a regular file"):
+            rooted_path.open_regular(str(root), path)

@@ -66,6 +66,17 @@ FACTS = Facts(
 STRANGE: list[Any] = [7.5, True, [[]], {"x": [1]}]
 
 
+def test_how_deep_files_lie_is_kept() -> None:
+    facts = Facts(container="train", written_steps=7)
+    assert Facts.parse(facts.render()) == facts and "written_steps" not in Facts(container="train").to_json()
+
+
+def test_labels_that_are_texts_are_kept() -> None:
+    facts = Facts(container="train", labels={"team": "nlp"})
+    assert Facts.parse(facts.render()) == facts
+    assert Facts.from_json({**DOCUMENT, "labels": {"team": "nlp", "rank": 1}}).labels == {"team": "nlp"}
+
+
 def gpu(**changes: Any) -> Facts:
     return Facts.from_json({"version": 1, "gpu": {**DOCUMENT["gpu"], **changes}})
 

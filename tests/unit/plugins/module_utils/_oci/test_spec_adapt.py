@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from ansible_collections.gpuops.restore.plugins.module_utils._core import labels
 from ansible_collections.gpuops.restore.plugins.module_utils._core.errors import InputError
 from ansible_collections.gpuops.restore.plugins.module_utils._oci import spec_adapt, spec_namespaces
 from ansible_collections.gpuops.restore.tests.unit.helpers.specs import KUBELET_POD, OLD_CGROUP, SHM, cri_spec, ctr_spec
@@ -128,6 +129,8 @@ def test_network(entry: Any, network: str | None, fresh: str, expected: str | No
         ({"type": "network"}, "host", "network_unmovable"),
         ({"type": "network"}, "/run/netns/x", "network_unmovable"),
         (None, "none", "network_unmovable"),
+        (None, "cni:/etc/cni/net.d/x.conflist", "network_unmovable"),
+        ({"type": "network"}, "cni:x.conflist", "network_invalid"),
         (None, "/run/netns/x", "network_unmovable"),
     ],
 )
@@ -138,6 +141,57 @@ def test_networks_that_criu_cannot_give_are_refused(entry: Any, network: str | N
         spec_adapt.adapt(spec, adaptation(network=network))
     assert caught.value.code == code
     assert caught.value.remedy
+
+
+@pytest.mark.parametrize(
+    ("entry", "path"), [({"type": "network"}, ""), ({"type": "network", "path": "/run/netns/a"}, "/run/netns/f")]
+)
+def test_a_network_that_cni_makes_anew(entry: dict[str, str], path: str) -> None:
+    """Only what the operator says names a configuration, never the checkpoint."""
+    spec = ctr_spec()
+    spec["linux"]["namespaces"] = [{"type": "pid"}, entry]
+    spec["annotations"] = {labels.CNI: "/etc/stranger"}
+    assert labels.CNI not in spec_adapt.adapt(spec, adaptation()).spec["annotations"]
+    config = "/etc/cni/net.d/x.conflist"
+    assert spec_namespaces.needs_fresh_netns(spec, f"cni:{config}") is bool(path)
+    adapted = spec_adapt.adapt(spec, adaptation(network=f"cni:{config}", fresh_netns=path and "/run/netns/f"))
+    assert adapted.spec["annotations"][labels.CNI] == config
+    assert (namespace(adapted.spec, "network") or {}).get("path", "") == path
+    assert any(config in change for change in adapted.changes)
+
+
+@pytest.mark.parametrize(
+    ("entry", "path"), [({"type": "network"}, ""), ({"type": "network", "path": "/run/netns/a"}, "/run/netns/a")]
+)
+def test_a_network_that_a_command_makes_anew(entry: dict[str, str], path: str) -> None:
+    """Only what the operator says names a program, never the checkpoint."""
+    spec = ctr_spec()
+    spec["linux"]["namespaces"] = [{"type": "pid"}, entry]
+    spec["annotations"] = {labels.NETWORK_COMMAND: '["/bin/stranger"]'}
+    assert labels.NETWORK_COMMAND not in spec_adapt.adapt(spec, adaptation()).spec["annotations"]
+    adapted = spec_adapt.adapt(spec, adaptation(network_command=("/sbin/net", "up now")))
+    assert json.loads(adapted.spec["annotations"][labels.NETWORK_COMMAND]) == ["/sbin/net", "up now"]
+    assert (namespace(adapted.spec, "network") or {}).get("path", "") == path
+    assert any("/sbin/net" in change for change in adapted.changes)
+
+
+@pytest.mark.parametrize(
+    ("entry", "network", "command"),
+    [
+        ({"type": "network"}, None, ("net",)),
+        ({"type": "network"}, None, ("",)),
+        ({"type": "network"}, None, ("/sbin/net", "a\0b")),
+        ({"type": "network"}, "cni:/etc/cni/net.d/x.conflist", ("/sbin/net",)),
+        ({"type": "network", "path": "/run/netns/a"}, "host", ("/sbin/net",)),
+        (None, None, ("/sbin/net",)),
+    ],
+)
+def test_commands_that_can_make_no_network(entry: Any, network: str | None, command: tuple[str, ...]) -> None:
+    spec = ctr_spec()
+    spec["linux"]["namespaces"] = [{"type": "pid"}, *([entry] if entry else [])]
+    with pytest.raises(InputError) as caught:
+        spec_adapt.adapt(spec, adaptation(network=network, network_command=command))
+    assert caught.value.code == "network_invalid"
 
 
 def test_a_lost_network_is_a_warning() -> None:

@@ -7,22 +7,20 @@
 from __future__ import annotations
 
 import http.server
-import os
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
+from ansible_collections.gpuops.restore.plugins.module_utils._containerd import tasks
 from ansible_collections.gpuops.restore.plugins.module_utils._containerd.client import Client
 from ansible_collections.gpuops.restore.plugins.module_utils._core.errors import InputError, RestoreError
-from ansible_collections.gpuops.restore.plugins.module_utils._probe import (
-    command,
-    http as probe_http,
-    probe as probes,
-    rootfs_path,
-)
+from ansible_collections.gpuops.restore.plugins.module_utils._probe import command, http as probe_http, probe as probes
 from ansible_collections.gpuops.restore.plugins.module_utils._probe.probe import ProbeParams
+from ansible_collections.gpuops.restore.tests.unit.helpers import container_root
 from ansible_collections.gpuops.restore.tests.unit.helpers.clock import Clock
 
 # --- a further process
@@ -36,48 +34,41 @@ def test_process_is_the_containers_own_with_another_command() -> None:
     assert original["args"] == ["a"]
 
 
+@pytest.mark.parametrize("ended", [3, None])
+def test_the_last_of_the_output_comes_with_the_deletion(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ended: int | None
+) -> None:
+    """As of a real shim, which copies on after the process has ended."""
+    output: list[Path] = []
+
+    def execute(_client: Client, _container_id: str, _exec_id: str, _process: Any, stdio: tasks.Stdio) -> None:
+        output.append(Path(stdio.stdout[len("file://") :]))
+
+    def copy_the_rest(*_: Any) -> None:
+        with output[0].open("a", encoding="utf-8") as stream:
+            stream.write("the rest\n")
+
+    ends = iter([ended, 137])
+    monkeypatch.setattr(tasks, "execute", execute)
+    monkeypatch.setattr(tasks, "start", lambda *_: output[0].write_text("a part\n", encoding="utf-8"))
+    monkeypatch.setattr(tasks, "wait", lambda *_: next(ends))
+    monkeypatch.setattr(tasks, "kill", lambda *_, **__: None)
+    monkeypatch.setattr(tasks, "delete_process", copy_the_rest)
+    client: Any = SimpleNamespace(namespace="k8s.io", timeout=1.0)
+    done = command.run(client, "c", {}, ["a"], 1.0, str(tmp_path))
+    assert done == command.Done(ended, "a part\nthe rest\n")
+
+
 # --- paths inside
 
 
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
-    """A container's root, beside a file of the node's."""
-    (tmp_path / "secret").write_text("of the node", encoding="utf-8")
-    inside = tmp_path / "root"
-    (inside / "var").mkdir(parents=True)
-    (inside / "var/count").write_text("1", encoding="utf-8")
-    (inside / "link").symlink_to("/var/count")
-    (inside / "out").symlink_to(str(tmp_path / "secret"))
-    (inside / "up").symlink_to("../secret")
-    (inside / "directory").symlink_to("..")
-    os.mkfifo(inside / "fifo")
-    return inside
-
-
-@pytest.mark.parametrize("openat2", [True, False])
-def test_no_path_leads_out(root: Path, openat2: bool) -> None:
-    def content(path: str) -> str:
-        found = rootfs_path.open_path(str(root), path, openat2)
-        try:
-            with open(f"/proc/self/fd/{found}", encoding="utf-8") as stream:
-                return stream.read()
-        finally:
-            os.close(found)
-
-    assert content("/var/count") == "1"
-    for path in ("/out", "/up", "/directory/secret", "/../secret"):
-        with pytest.raises(OSError):
-            content(path)
+    return container_root.make(tmp_path)
 
 
 def test_links_are_followed_inside(root: Path) -> None:
     assert probes.fingerprint(str(root), "/link") == probes.fingerprint(str(root), "/var/count")
-
-
-def test_only_regular_files_are_read(root: Path) -> None:
-    for path in ("/fifo", "/var"):
-        with pytest.raises(OSError, match="not a regular file"):
-            rootfs_path.open_regular(str(root), path)
 
 
 # --- a file that changes

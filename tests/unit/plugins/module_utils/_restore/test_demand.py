@@ -47,7 +47,7 @@ def reading(monkeypatch: pytest.MonkeyPatch) -> Reading:
     """Two GPUs, 10 GiB free each."""
     gpus = [Gpu(uuid, index, "H1", 80 * GIB, 10 * GIB, True, False) for index, uuid in enumerate((GPU, OTHER))]
     found = Reading("580", 13000, tuple(gpus))
-    monkeypatch.setattr(nvml, "read", lambda *_arguments, **_options: found)
+    monkeypatch.setattr(nvml.Session, "read", lambda *_arguments, **_options: found)
     return found
 
 
@@ -157,7 +157,7 @@ def test_a_map_lists_what_was_only_seen(reading: Reading) -> None:
 
 
 def test_without_nvml_that_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(nvml, "read", lambda *_arguments, **_options: Reading(reason="not installed"))
+    monkeypatch.setattr(nvml.Session, "read", lambda *_arguments, **_options: Reading(reason="not installed"))
     answers(monkeypatch)
     verdict = judge([on_gpu("a", 1000 * GIB)], None, True)
     assert verdict.refused == {}
@@ -200,6 +200,6 @@ def test_a_driver_that_takes_no_map(reading: Reading, monkeypatch: pytest.Monkey
 def test_persistence_and_mig_are_warned_of(reading: Reading, monkeypatch: pytest.MonkeyPatch) -> None:
     answers(monkeypatch)
     gpus = [Gpu(GPU, 0, "H1", 80 * GIB, 10 * GIB, False, True), Gpu(OTHER, 1, "H1", 80 * GIB, 10 * GIB, True, False)]
-    monkeypatch.setattr(nvml, "read", lambda *_arguments, **_options: Reading("580", 13000, tuple(gpus)))
+    monkeypatch.setattr(nvml.Session, "read", lambda *_arguments, **_options: Reading("580", 13000, tuple(gpus)))
     warnings = judge([on_gpu("a", GIB)], None, True).warnings
     assert ["persistence" in warnings[0], "MIG" in warnings[1], len(warnings)] == [True, True, 2]

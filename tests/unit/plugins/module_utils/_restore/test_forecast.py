@@ -15,7 +15,6 @@ from ansible_collections.gpuops.restore.plugins.module_utils._host import page_c
 from ansible_collections.gpuops.restore.plugins.module_utils._restore import (
     batch as restore_batch,
     prediction,
-    prewarm,
     rates as restore_rates,
 )
 from ansible_collections.gpuops.restore.tests.standin import standin
@@ -36,7 +35,7 @@ def test_a_window_is_predicted_compared_and_learned_from(
 ) -> None:
     monkeypatch.setattr(restore_rates, "copy_rate", lambda: 2.0 * standin.GIB)
     gpus.add("train", [Cuda(memory=HELD, more={"delay_restore": 300})], held=[HELD])
-    job = gpus.job("train", {"rates_file": str(rates), "prewarm": prewarm.AUTO})
+    job = gpus.job("train", {"rates_file": str(rates), "prewarm": page_cache.AUTO})
     (planned,) = restore_batch.restore_all(gpus.client.another, [job], 0, True)
     _verdict, checked = restore_batch.check_all(gpus.client.another, [job])
     assert checked["train"] is not None
@@ -57,7 +56,7 @@ def test_a_window_is_predicted_compared_and_learned_from(
     assert len(json.loads(rates.read_text())) == 1
     # The prediction of the next one of its kind rests on it.
     gpus.add("next", [Cuda(memory=HELD)], held=[HELD])
-    next_ = gpus.job("next", {"rates_file": str(rates), "prewarm": prewarm.AUTO})
+    next_ = gpus.job("next", {"rates_file": str(rates), "prewarm": page_cache.AUTO})
     (planned,) = restore_batch.restore_all(gpus.client.another, [next_], 0, True)
     found = planned.shown()["predicted"]
     assert found["basis"] == prediction.RESTORES
@@ -72,13 +71,13 @@ def test_what_the_cache_lacks_is_read_before_the_window_or_in_it(
     monkeypatch.setattr(page_cache, "missing", lambda path: [(0, half)] if path.endswith("inventory.img") else [])
     monkeypatch.setattr(restore_rates, "disk_rate", lambda *_piece: float(half))
     found = {}
-    for mode in (prewarm.AUTO, prewarm.ALWAYS, prewarm.NEVER):
+    for mode in (page_cache.AUTO, page_cache.ALWAYS, page_cache.NEVER):
         job = gpus.job("plain", {"rates_file": str(rates), "prewarm": mode})
         (planned,) = restore_batch.restore_all(gpus.client.another, [job], 0, True)
         found[mode] = planned.shown()["predicted"]
-    assert found[prewarm.AUTO]["ahead"] == found[prewarm.ALWAYS]["ahead"] == 1.0
-    assert found[prewarm.NEVER]["ahead"] == 0.0
-    assert found[prewarm.NEVER]["seconds"] == pytest.approx(found[prewarm.AUTO]["seconds"] + 1.0, abs=0.1)
+    assert found[page_cache.AUTO]["ahead"] == found[page_cache.ALWAYS]["ahead"] == 1.0
+    assert found[page_cache.NEVER]["ahead"] == 0.0
+    assert found[page_cache.NEVER]["seconds"] == pytest.approx(found[page_cache.AUTO]["seconds"] + 1.0, abs=0.1)
 
 
 def test_many_workloads_share_the_processors(

@@ -133,3 +133,11 @@ def test_memory_volumes_are_filled_before_the_window() -> None:
     plain, filled = (predict(Load(1 << 20, volumes=size), Rates()) for size in (0, 1 << 30))
     assert filled.seconds == plain.seconds
     assert filled.prewarm_seconds == plain.prewarm_seconds + 2.0
+
+
+def test_deep_directories_are_in_the_window_and_tell_nothing_of_others() -> None:
+    flat, deep = predict(Load(GIB), Rates()), predict(Load(GIB, layout=93.0), Rates())
+    assert deep.seconds - flat.seconds == pytest.approx(93.0)
+    assert deep.result()["layout"] == 93.0 and "layout" not in flat.result()
+    assert Sample.from_receipt(receipt(predicted=flat.result())) is not None
+    assert Sample.from_receipt(receipt(predicted=deep.result())) is None

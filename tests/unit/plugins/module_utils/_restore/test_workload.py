@@ -17,14 +17,14 @@ from ansible_collections.gpuops.restore.plugins.module_utils._container import (
     container as container_steps,
     task as task_steps,
 )
-from ansible_collections.gpuops.restore.plugins.module_utils._core import dependencies, state_dir
+from ansible_collections.gpuops.restore.plugins.module_utils._core import state_dir
 from ansible_collections.gpuops.restore.plugins.module_utils._core.errors import (
     RETRYABLE,
     TERMINAL,
     UNKNOWN,
     RestoreError,
 )
-from ansible_collections.gpuops.restore.plugins.module_utils._gpu import devices
+from ansible_collections.gpuops.restore.plugins.module_utils._gpu import devices, driver_library
 from ansible_collections.gpuops.restore.plugins.module_utils._probe.probe import ProbeResult
 from ansible_collections.gpuops.restore.plugins.module_utils._restore import (
     batch as restore_batch,
@@ -273,7 +273,7 @@ def test_a_driver_that_is_too_old_or_not_there(
 ) -> None:
     gpus.add("train", [Cuda(memory=HELD)])
     if arrange == "bindings":
-        monkeypatch.setattr(dependencies, "has_cuda", lambda: False)
+        monkeypatch.setattr(driver_library, "has_cuda", lambda: False)
     elif arrange:
         gpus.world.set(arrange, 999)
     else:

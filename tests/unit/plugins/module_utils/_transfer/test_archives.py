@@ -347,6 +347,26 @@ def test_an_image_that_is_no_checkpoint(fake: FakeContainerd, client: Client, no
     assert code_of(importing(client, str(path), NAME)) == "not_a_checkpoint"
 
 
+@pytest.mark.parametrize("within_an_index", [True, False])
+def test_an_image_that_buildah_made_of_an_archive(
+    fake: FakeContainerd, client: Client, node: Node, tmp_path: Path, within_an_index: bool
+) -> None:
+    """As buildah and podman save it: the remedy has the image come into containerd, and be converted there."""
+    layout = Layout()
+    made = layout.manifest(b"layer")
+    plain = json.loads(layout.blobs["blobs/sha256/" + made["digest"][7:]])
+    document = {**plain, "annotations": {"io.podman.annotations.checkpoint.name": "counter"}}
+    manifest = layout.blob(made["mediaType"], json.dumps(document).encode())
+    layout.add(layout.index(manifest) if within_an_index else manifest, NAME)
+    path = tmp_path / "a.tar"
+    path.write_bytes(layout.tar())
+    with pytest.raises(RestoreError) as caught:
+        importing(client, str(path), NAME)(False)
+    assert caught.value.code == "checkpoint_of_another_tool"
+    assert f"Have containerd_image import {path}, then run ctr" in caught.value.remedy
+    assert f"content get {document['layers'][0]['digest']}" in caught.value.remedy
+
+
 # --- conversion
 
 

@@ -510,6 +510,10 @@ def test_a_manifest_that_is_not_the_one_asked_for(
     ("change_to", "code"),
     [
         ({"artifactType": "application/vnd.else"}, "registry_not_a_checkpoint"),
+        (
+            {"artifactType": "", "annotations": {"org.criu.checkpoint.container.name": "a"}},
+            "checkpoint_of_another_tool",
+        ),
         ({"mediaType": INDEX}, "registry_not_a_checkpoint"),
         ({"manifests": []}, "registry_not_a_checkpoint"),
         ({"layers": []}, "registry_not_a_checkpoint"),

@@ -14,7 +14,6 @@ from collections.abc import Iterator
 import pytest
 
 from ansible_collections.gpuops.restore.plugins.module_utils._host import memory as host_memory, page_cache
-from ansible_collections.gpuops.restore.plugins.module_utils._restore import prewarm
 
 SIZE = 20 << 20
 
@@ -42,7 +41,7 @@ def test_what_lies_there_is_not_read_again(staged: pathlib.Path, monkeypatch: py
     read: list[str] = []
     monkeypatch.setattr(page_cache, "read", lambda path, pieces: read.extend(path for _piece in pieces))
     monkeypatch.setattr(page_cache, "missing", lambda path: [(0, 100)] if "core" in path else [])
-    found = prewarm.warm([str(staged)], prewarm.AUTO, 0)
+    found = page_cache.warm([str(staged)], page_cache.AUTO, 0)
     assert found.bytes == SIZE + 100
     assert found.read == 100
     assert read == [str(staged / "core-1.img")]
@@ -54,17 +53,17 @@ def test_fresh_files_are_cached_and_chilled_ones_are_not(staged: pathlib.Path) -
     chill(path)
     missing = page_cache.missing(str(path))
     assert missing and missing[0][0] == 0
-    assert prewarm.warm([str(staged)], prewarm.ALWAYS, 0).read >= SIZE - (8 << 20)
+    assert page_cache.warm([str(staged)], page_cache.ALWAYS, 0).read >= SIZE - (8 << 20)
     assert page_cache.missing(str(path)) == []
 
 
-@pytest.mark.parametrize(("mode", "read"), [(prewarm.AUTO, 0), (prewarm.ALWAYS, SIZE)])
+@pytest.mark.parametrize(("mode", "read"), [(page_cache.AUTO, 0), (page_cache.ALWAYS, SIZE)])
 def test_without_memory_auto_reads_nothing_and_says_so(
     staged: pathlib.Path, monkeypatch: pytest.MonkeyPatch, mode: str, read: int
 ) -> None:
     monkeypatch.setattr(page_cache, "missing", lambda path: [(0, SIZE)] if "pages" in path else [])
-    monkeypatch.setattr(host_memory, "available", lambda: SIZE + prewarm.RESERVE)
-    found = prewarm.warm([str(staged)], mode, 1 << 30)
+    monkeypatch.setattr(host_memory, "available", lambda: SIZE + page_cache.RESERVE)
+    found = page_cache.warm([str(staged)], mode, 1 << 30)
     assert found.read == read
     assert bool(found.skipped) == (read == 0)
     if found.skipped:
@@ -72,5 +71,5 @@ def test_without_memory_auto_reads_nothing_and_says_so(
 
 
 def test_never_reads_nothing(staged: pathlib.Path) -> None:
-    found = prewarm.warm([str(staged)], prewarm.NEVER, 0)
+    found = page_cache.warm([str(staged)], page_cache.NEVER, 0)
     assert (found.bytes, found.read, found.skipped) == (SIZE + 100, 0, "prewarm is never")

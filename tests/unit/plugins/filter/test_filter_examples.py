@@ -1,0 +1,79 @@
+# Copyright (c) 2026 the gpuops.restore contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""The examples of the filters, and the playbooks, call each filter as it can be called."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import yaml
+from jinja2 import Environment, nodes
+
+from ansible_collections.gpuops.restore.tests.unit.helpers.ansible_modules import COLLECTION, TREE
+
+NAMES = sorted(path.stem for path in (TREE / "plugins" / "filter").glob("*.py"))
+
+
+def load(name: str) -> Any:
+    return importlib.import_module(f"ansible_collections.{COLLECTION}.plugins.filter.{name}")
+
+
+def texts(document: Any) -> Iterator[str]:
+    """All strings of tasks; conditions are expressions without braces."""
+    if isinstance(document, dict):
+        for key, value in document.items():
+            bare = key in ("when", "that", "until", "failed_when", "changed_when") and isinstance(value, str)
+            yield from [f"{{{{ {value} }}}}"] if bare else texts(value)
+    elif isinstance(document, list):
+        for value in document:
+            yield from texts(value)
+    elif isinstance(document, str):
+        yield document
+
+
+def calls(document: Any) -> Iterator[tuple[str, nodes.Filter]]:
+    """Our filters in it, with how each is called."""
+    for text in texts(document):
+        for found in Environment().parse(text).find_all(nodes.Filter):
+            if found.name.startswith(f"{COLLECTION}."):
+                yield found.name.rpartition(".")[2], found
+
+
+def fits(name: str, call: nodes.Filter) -> None:
+    """Raises TypeError when the filter does not take these arguments."""
+    function = load(name).FilterModule().filters()[name]
+    given = [*([call.node] if call.node else [None]), *call.args]
+    inspect.signature(function).bind(*given, **{argument.key: argument.value for argument in call.kwargs})
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_examples_of_a_filter_call_it_as_it_can_be_called(name: str) -> None:
+    found = [call for called, call in calls(yaml.safe_load(load(name).EXAMPLES)) if called == name]
+    assert found
+    for call in found:
+        fits(name, call)
+
+
+def test_playbooks_and_roles_do_so_too() -> None:
+    seen = set()
+    for folder in ("playbooks", "roles"):
+        for path in (TREE / folder).rglob("*.yml"):
+            # Only files of tasks and variables have calls; argument specs are prose.
+            if re.search(rf"\| *{re.escape(COLLECTION)}\.", path.read_text()):
+                for name, call in calls(yaml.safe_load(path.read_text())):
+                    fits(name, call)
+                    seen.add(name)
+    assert seen == set(NAMES)
+
+
+def test_a_call_that_does_not_fit_is_noticed() -> None:
+    ((name, call),) = calls(["{{ info | gpuops.restore.node_problems }}"])
+    with pytest.raises(TypeError, match="missing a required argument: 'gpu'"):
+        fits(name, call)

@@ -1,0 +1,126 @@
+# Copyright (c) 2026 the gpuops.restore contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+from __future__ import annotations
+
+import json
+from html.parser import HTMLParser
+from typing import Any
+
+from ansible_collections.gpuops.restore.plugins.filter.window_report import window_report
+
+DIGEST = "sha256:" + "1" * 64
+
+
+def record(name: str, phase: str, message: str = "", **more: Any) -> dict[str, Any]:
+    history = [
+        {"at": "2026-12-02T20:00:00Z", "phase": "planned"},
+        {"at": "2026-12-02T20:00:10Z", "phase": "captured", "digest": DIGEST},
+    ]
+    if phase == "restored":
+        history.append({"at": "2026-12-02T20:04:10Z", "phase": "restored"})
+    return {
+        "id": name,
+        "called": name,
+        "restored": name,
+        "attempt": 1,
+        "phase": phase,
+        "message": message,
+        "checkpoint": f"x/{name}:1",
+        "digest": DIGEST,
+        "gpu": True,
+        "bytes": 3 << 30,
+        "seen": {"capture": 2.5, "restore": 3.0},
+        "predicted": {"restore": 2.8},
+        "history": history,
+        **more,
+    }
+
+
+HEARD: dict[str, Any] = {
+    "gpu-a": {
+        "node": {"phase": "done", "attempt": 1},
+        "facts": {"kernel": "6.18.4", "driver": "580.159.04", "gpus": [{"uuid": "GPU-1", "name": "H100"}]},
+        "workloads": [record("bert", "restored")],
+        "problems": [],
+    },
+    "gpu-b": {
+        "node": {"phase": "worked", "attempt": 1},
+        "facts": {},
+        "workloads": [record("api", "captured", "No <room> | on the card.")],
+        "problems": ["The driver was updated."],
+    },
+    "gpu-c": {},
+}
+
+
+class Seen(HTMLParser):
+    """The text of a page, its tags, and everything that it would fetch or run."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.text, self.fetched, self.open = "", list[str](), list[str]()
+
+    def handle_starttag(self, tag: str, attrs: Any) -> None:
+        if tag in ("script", "link", "img", "iframe") or any(name in ("src", "href", "onclick") for name, _v in attrs):
+            self.fetched.append(tag)
+        if tag not in ("meta", "br"):
+            self.open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+
+
+def test_the_document() -> None:
+    found = window_report(HEARD, "document", "w1", "0.1.0")
+    json.dumps(found)
+    assert (found["version"], found["window"], found["collection"]) == (1, "w1", "0.1.0")
+    totals = {key: found["totals"][key] for key in ("nodes", "done", "to_look_at", "workloads", "restored", "captured")}
+    assert totals == {"nodes": 3, "done": 1, "to_look_at": 2, "workloads": 2, "restored": 1, "captured": 1}
+    bert = found["nodes"][0]["workloads"][0]
+    assert (bert["outage"], bert["seconds"]["restore"], bert["predicted"]["restore"]) == (240, 3.0, 2.8)
+    assert found["nodes"][1]["workloads"][0]["outage"] is None
+    assert (found["nodes"][2]["words"], found["nodes"][2]["look"]) == ("not begun", True)
+
+
+def test_the_page_has_everything_and_needs_nothing() -> None:
+    seen = Seen()
+    seen.feed(window_report(HEARD, "page", "w1"))
+    assert seen.fetched == [] and seen.open == []
+    for part in ("Maintenance window w1", "gpu-b", "No <room> | on the card.", "outage 240 s", DIGEST, "580.159.04"):
+        assert part in seen.text
+    assert "The driver was updated." in seen.text and "(predicted 2.8 s)" in seen.text
+
+
+def test_the_text_has_a_row_for_each_and_what_has_to_be_looked_at() -> None:
+    text = window_report(HEARD, "markdown", "w1")
+    assert "| gpu-a | done | bert | restored | 240 s |" in text
+    assert "- gpu-b: The driver was updated." in text and "- gpu-b, api: No <room>" in text
+    assert window_report(HEARD, "lines", "w1")[0] == "gpu-a: done"
+
+
+def test_it_says_how_long_each_batch_took_and_what_is_left() -> None:
+    spans: dict[str, Any] = {
+        "gpu-a": {"hosts": ["gpu-a"], "begun": "100.0", "ended": "160.0"},
+        "gpu-b": {"hosts": ["gpu-b"], "begun": 160.0, "ended": 230.0},
+    }
+    done = {"phase": "done", "attempt": 1}
+    heard = {host: {**one, "batch": spans.get(host), "node": done} for host, one in HEARD.items()}
+    found = window_report(heard, "document", "w1", serial=[1])
+    assert [one["predicted"] for one in found["batches"]] == [None, 60.0]
+    said = (
+        "The last batch, with 1 node(s), took 70 s (predicted 60 s). The 1 node(s) that are left will take about 65 s."
+    )
+    assert (found["seconds_left"], found["pace"]) == (65.0, said)
+    assert window_report(heard, "lines", "w1", serial=[1])[-1] == said
+    assert said in window_report(heard, "markdown", "w1", serial=[1])
+    assert said in window_report(heard, "page", "w1", serial=[1])
+
+
+def test_what_an_earlier_attempt_has_left_is_not_shown() -> None:
+    heard = {"gpu-a": {"node": {"phase": "done", "attempt": 2}, "workloads": [record("old", "planned")]}}
+    assert window_report(heard, "document", "w1")["nodes"][0]["workloads"] == []
