@@ -65,6 +65,7 @@ class FakeContainerd:
         self._lock = threading.RLock()
         self._closing = threading.Event()
         self._server: Any = None
+        self._workers: ThreadPoolExecutor
         self._relay: Relay | None = None
 
     def start(self) -> None:
@@ -74,19 +75,21 @@ class FakeContainerd:
             ("grpc.max_receive_message_length", MAX_RECEIVE),
             ("grpc.max_send_message_length", MAX_RECEIVE),
         ]
-        self._server = grpc.server(ThreadPoolExecutor(max_workers=8), options=limit)
+        self._workers = ThreadPoolExecutor(max_workers=8)
+        self._server = grpc.server(self._workers, options=limit)
         self._server.add_generic_rpc_handlers((_Handlers(self),))
         self._server.add_insecure_port(f"unix://{self._inner}")
         self._server.start()
         self._relay = Relay(self.address, self._inner)
 
     def stop(self) -> None:
-        """End as a killed daemon does: connections break, the socket file stays and refuses."""
+        """End as a killed daemon does: connections break, the socket file stays and refuses. No thread goes on."""
         self._closing.set()
         if self._relay is not None:
             self._relay.close()
         if self._server is not None:
             self._server.stop(None).wait()
+            self._workers.shutdown()
 
     def drop_connections(self) -> None:
         """Break every connection; new ones are accepted."""
@@ -243,13 +246,15 @@ class Relay:
     def __init__(self, outside: str, inside: str) -> None:
         self._inside = inside
         self._open: list[socket.socket] = []
+        self._pumps: list[threading.Thread] = []
         self._lock = threading.Lock()
         with contextlib.suppress(FileNotFoundError):
             os.unlink(outside)
         self._listener = socket.socket(socket.AF_UNIX)
         self._listener.bind(outside)
         self._listener.listen(16)
-        threading.Thread(target=self._accept, daemon=True).start()
+        self._acceptor = threading.Thread(target=self._accept, daemon=True)
+        self._acceptor.start()
 
     def drop(self) -> None:
         """Break what is connected."""
@@ -260,11 +265,14 @@ class Relay:
                 end.shutdown(socket.SHUT_RDWR)
 
     def close(self) -> None:
-        """Refuse from now on."""
+        """Refuse from now on. No thread goes on."""
         with contextlib.suppress(OSError):
             self._listener.shutdown(socket.SHUT_RDWR)
+        self._acceptor.join()
         self._listener.close()
         self.drop()
+        for pump in self._pumps:
+            pump.join()
 
     def _accept(self) -> None:
         while True:
@@ -281,7 +289,8 @@ class Relay:
             with self._lock:
                 self._open += [outer, inner]
             for source, sink in ((outer, inner), (inner, outer)):
-                threading.Thread(target=_pump, args=(source, sink), daemon=True).start()
+                self._pumps.append(threading.Thread(target=_pump, args=(source, sink), daemon=True))
+                self._pumps[-1].start()
 
 
 def _pump(source: socket.socket, sink: socket.socket) -> None:

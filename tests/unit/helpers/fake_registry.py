@@ -9,6 +9,8 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import socket
+import sys
 import threading
 import urllib.parse
 from collections.abc import Iterator
@@ -64,14 +66,17 @@ class FakeRegistry:
         class Bound(Handler):
             registry = fake
 
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Bound)
-        self._server.daemon_threads = True
+        self._server = _Server(("127.0.0.1", 0), Bound)
         self.host = f"127.0.0.1:{self._server.server_address[1]}"
         self.url = f"http://{self.host}"
-        threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
+        self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
+        self._thread.start()
 
     def stop(self) -> None:
+        """None of its threads goes on."""
         self._server.shutdown()
+        self._thread.join()
+        self._server.end_connections()
         self._server.server_close()
 
     def on(self, method: str, part: str, act: Callable[[Handler], object], times: int = 1000) -> None:
@@ -96,6 +101,34 @@ class FakeRegistry:
         digest = digest_of(data)
         self.blobs[digest] = data
         return digest
+
+
+class _Server(ThreadingHTTPServer):
+    """Waits for the threads of its connections when it is closed; a client that goes away is no error."""
+
+    daemon_threads = False
+
+    def __init__(self, *arguments: Any) -> None:
+        self._open: set[socket.socket] = set()
+        super().__init__(*arguments)
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        self._open.add(request)
+        super().process_request(request, client_address)
+
+    def shutdown_request(self, request: Any) -> None:
+        self._open.discard(request)
+        super().shutdown_request(request)
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        if not isinstance(sys.exc_info()[1], ConnectionError):
+            super().handle_error(request, client_address)
+
+    def end_connections(self) -> None:
+        """Who still reads from one, or writes to it, finds it closed."""
+        for connection in tuple(self._open):
+            with contextlib.suppress(OSError):
+                connection.shutdown(socket.SHUT_RDWR)
 
 
 class Handler(BaseHTTPRequestHandler):

@@ -13,6 +13,7 @@ import pytest
 
 from ansible_collections.gpuops.restore.plugins.module_utils._capture import flush
 from ansible_collections.gpuops.restore.plugins.module_utils._core.errors import RestoreError
+from ansible_collections.gpuops.restore.tests.unit.helpers import threads
 
 
 def test_pages_are_written_out_while_they_come(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -26,12 +27,12 @@ def test_pages_are_written_out_while_they_come(tmp_path: Path, monkeypatch: pyte
 
     monkeypatch.setattr(os, "fdatasync", sync)
     (tmp_path / "core-1.img").write_bytes(b"small")
-    with flush.flushing(str(tmp_path), str(tmp_path)):
+    with threads.begun() as found, flush.flushing(str(tmp_path), str(tmp_path)):
         for name, event in arrived.items():
             (tmp_path / name).write_bytes(b"pages")
             assert event.wait(20)
     assert seen == set(arrived)
-    assert not [thread for thread in threading.enumerate() if thread.name.endswith("(_flush)")]
+    assert found and not any(thread.is_alive() for thread in found)
 
 
 @pytest.mark.parametrize(("number", "code"), [(errno.EIO, "staging_io"), (errno.ENOSPC, "staging_no_space")])
@@ -58,8 +59,10 @@ def test_a_failure_of_the_dump_is_the_one_that_is_told(tmp_path: Path) -> None:
 
 
 def test_a_directory_that_cannot_be_listed_is_told(tmp_path: Path) -> None:
-    before = set(threading.enumerate())
-    with pytest.raises(RestoreError) as caught, flush.flushing(str(tmp_path / "gone"), str(tmp_path)):
-        for thread in set(threading.enumerate()) - before:
-            thread.join(20)
+    with (
+        threads.begun() as found,
+        pytest.raises(RestoreError) as caught,
+        flush.flushing(str(tmp_path / "gone"), str(tmp_path)),
+    ):
+        assert threads.ended(found)
     assert caught.value.code == "staging_io" and "gone" in caught.value.message

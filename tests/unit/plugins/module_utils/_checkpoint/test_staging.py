@@ -34,6 +34,7 @@ from ansible_collections.gpuops.restore.plugins.module_utils._core.errors import
     RestoreError,
 )
 from ansible_collections.gpuops.restore.plugins.module_utils._core.files import sync_directory
+from ansible_collections.gpuops.restore.tests.unit.helpers import threads
 from ansible_collections.gpuops.restore.tests.unit.helpers.archive_samples import (
     END,
     chunked,
@@ -210,12 +211,10 @@ def test_an_exception_in_the_stream_leaves_nothing(kind: type[BaseException], ro
         yield TAR[:5000]
         raise kind
 
-    threads = threading.active_count()
-    with pytest.raises(kind):
+    with threads.begun() as found, pytest.raises(kind):
         stage(root, chunks=interrupted(), expected_size=50 << 20)
     assert not root.exists()
-    # Other tests' servers may still be ending theirs.
-    assert threading.active_count() <= threads
+    assert threads.ended(found)
 
 
 @pytest.mark.parametrize("step", ["rename", "sync_directory"])

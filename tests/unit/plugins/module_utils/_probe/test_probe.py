@@ -126,9 +126,11 @@ class Handler(http.server.BaseHTTPRequestHandler):
 def address() -> Iterator[str]:
     Handler.asked = 0
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
+        thread.start()
         yield f"http://127.0.0.1:{server.server_port}"
         server.shutdown()
+        thread.join()
 
 
 def test_http_is_asked_until_it_answers(address: str, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,7 +8,6 @@ import os
 import random
 import subprocess
 import sys
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,6 +15,7 @@ import pytest
 
 from ansible_collections.gpuops.restore.plugins.module_utils._core.errors import InputError
 from ansible_collections.gpuops.restore.plugins.module_utils._streams import streams
+from ansible_collections.gpuops.restore.tests.unit.helpers import threads
 from ansible_collections.gpuops.restore.tests.unit.helpers.archive_samples import chunked, digest
 
 pytestmark = pytest.mark.every_python
@@ -102,13 +102,10 @@ def test_a_stream_that_is_not_read_to_its_end_does_not_keep_the_process_from_end
 
 @pytest.mark.parametrize("read", [1, 20])
 def test_a_stream_that_is_closed_early_leaves_no_thread(read: int) -> None:
-    before = set(threading.enumerate())
-    chunks = streams.verified(iter([bytes(1 << 20)] * 30), digest="sha256:" + "0" * 64, size=1 << 40, what="It")
-    for _ in range(read):
-        next(chunks)
-    threads = set(threading.enumerate()) - before
-    assert len(threads) == 1
+    with threads.begun() as found:
+        chunks = streams.verified(iter([bytes(1 << 20)] * 30), digest="sha256:" + "0" * 64, size=1 << 40, what="It")
+        for _ in range(read):
+            next(chunks)
+    assert len(found) == 1
     chunks.close()
-    for thread in threads:
-        thread.join(60)
-        assert not thread.is_alive()
+    assert threads.ended(found)
