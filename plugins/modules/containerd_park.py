@@ -98,16 +98,23 @@ processes:
   elements: dict
   returned: success, with O(container_id)
   sample: []
+pid:
+  description: The task's first process. Where it is another one than when the task was parked, that has ended, and somebody has started it anew.
+  type: int
+  returned: success, with O(container_id)
+  sample: 41235
 vram:
   description: Bytes on each GPU, by UUID, that are, or come back from, host memory.
   type: dict
   returned: success, with O(container_id)
   sample: {GPU-6b5d7bd4-6b1c-4a3e-9a9a-1f8d4a1f0b01: 17679253504}
 host_memory:
-  description: What comes into host memory (C(needed)), and what was free before (C(available)), in bytes. Empty where nothing leaves a GPU.
+  description:
+    - What comes into host memory (C(needed)), what was free before (C(available)), and what the tightest memory limit over the container leaves
+      (C(limit_leaves), null without one), in bytes. Empty where it was parked already.
   type: dict
   returned: success, with O(container_id)
-  sample: {needed: 17679253504, available: 812304113664}
+  sample: {needed: 17679253504, available: 812304113664, limit_leaves: 51539607552}
 holding:
   description: Processes of the parked task that still have NVIDIA's devices open, so that a card cannot be reset; each has a warning.
   type: list

@@ -58,11 +58,13 @@ class ParkResult:
     recovered: bool = False
     before: str = ""
     after: str = ""
+    #: The task's first process; 0 where nobody knows yet.
+    pid: int = 0
     #: The CUDA processes, as ``cuda_process_info`` has them, before they leave their GPUs.
     processes: list[dict[str, Any]] = field(default_factory=list)
     #: Bytes on each GPU, by UUID, that leave it or come back to it.
     vram: dict[str, int] = field(default_factory=dict)
-    #: What the node has free, and what comes into it, in bytes.
+    #: What comes into the node's memory, what it has free, and what the container's limit leaves, in bytes.
     host_memory: dict[str, int | None] = field(default_factory=dict)
     #: Processes that still have NVIDIA's devices open while it is parked.
     holding: list[int] = field(default_factory=list)
@@ -143,7 +145,7 @@ def resumed(client: Client, params: ParkParams, check: bool) -> ParkResult:
             mark = mark_file.read()
         result = ParkResult(before="RUNNING", after="RUNNING")
         if mark is None:
-            _require_running(client, params)
+            result.pid = _require_running(client, params).pid
             return result
         _refuse_held(client, params, mark)
         living = recovery.marked_task(client, params.container_id, mark, params.access.proc) is not None
@@ -154,8 +156,7 @@ def resumed(client: Client, params: ParkParams, check: bool) -> ParkResult:
         if not check:
             result.ended = recovery.recover(client, params.as_capture(), mark_file, mark)
             result.warnings += _ended(params, result.ended)
-        if not (check and living):
-            _require_running(client, params)
+        result.pid = mark.pid if check and living else _require_running(client, params).pid
         result.seconds["total"] = round(time.monotonic() - begun, 3)
         return result
 
@@ -171,6 +172,7 @@ def _plan(client: Client, params: ParkParams, mark: Mark | None) -> tuple[ParkRe
     container, task = _found(client, params)
     if marks.is_parked(task, mark, params.access.proc):
         result.before, result.vram = "PARKED", dict(mark.vram if mark else {})
+        result.pid = task.pid if task else 0
         return result, None
     containers.require_ours(container, params.owner, params.force)
     result.changed = True
@@ -182,6 +184,7 @@ def _plan(client: Client, params: ParkParams, mark: Mark | None) -> tuple[ParkRe
             result.actions.append(f"park {params.container_id}")
             return result, None
     subject = _examine(client, params, _require_running(client, params), result)
+    result.pid = subject.task.pid
     if subject.gpus.suspend:
         result.actions.append(f"take the CUDA processes of {params.container_id} off their GPUs")
     result.actions.append(f"pause the task (pid {subject.task.pid})")
@@ -240,7 +243,11 @@ def _examine(client: Client, params: ParkParams, task: Task, result: ParkResult)
     if problems:
         raise combined(problems)
     result.vram = vram
-    result.host_memory = {"needed": gpus.vram, "available": host_memory.available(access.proc)}
+    result.host_memory = {
+        "needed": gpus.vram,
+        "available": host_memory.available(access.proc),
+        "limit_leaves": host_memory.tightest(pids, access.proc, access.cgroup_root),
+    }
     return Subject(task, gpus, vram)
 
 

@@ -95,6 +95,13 @@ def headroom(directory: str) -> int | None:
     return max(0, limit - max(0, current - files))
 
 
+def tightest(pids: Iterable[int], proc: str = "/proc", cgroup_root: str = cgroup.ROOT) -> int | None:
+    """Bytes that the tightest limit over the processes leaves, of their container or above it; None without a limit."""
+    rooms = [headroom(group) for group in {one for pid in pids for one in groups(pid, proc, cgroup_root)}]
+    # Without a limit, cgroup v1 tells of more than there can be.
+    return min((room for room in rooms if room is not None and room < 1 << 60), default=None)
+
+
 def groups(pid: int, proc: str = "/proc", root: str = cgroup.ROOT) -> Iterator[str]:
     """The directories of the memory cgroups that count a process, from its own up to, without, the root."""
     try:

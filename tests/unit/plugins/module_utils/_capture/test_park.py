@@ -91,14 +91,16 @@ def test_it_leaves_the_gpu_is_paused_and_comes_back_once(box: Box, world: standi
     assert (predicted.changed, predicted.actions, predicted.vram) == (True, done.actions, done.vram)
     assert (done.before, done.after, done.vram, done.holding) == ("RUNNING", "PARKED", {GPU: 2 * GIB}, [])
     assert done.host_memory["needed"] == 2 * GIB
+    assert predicted.pid == done.pid == box.fake.state.tasks[BOX].pid
     assert {"preflight", "cuda_suspend", "pause", "total"} == set(done.seconds)
     assert (box.status(), states(world, pids)) == (PAUSED, AWAY)
     again = do_park(box)
-    assert (again.changed, again.before, again.vram) == (False, "PARKED", done.vram)
+    assert (again.changed, again.before, again.vram, again.pid) == (False, "PARKED", done.vram, done.pid)
     foreseen = do_resume(box, True)
     assert box.status() == PAUSED
     back = do_resume(box)
     assert (back.changed, back.recovered, back.actions) == (True, False, foreseen.actions)
+    assert foreseen.pid == back.pid == do_resume(box).pid == done.pid
     assert back.actions == [f"resume {BOX}, which is parked"]
     assert [what for what, _pid in world.order()] == [
         each for what in ("lock", "checkpoint", "restore", "unlock") for each in [what] * 2
@@ -241,6 +243,12 @@ def test_a_limit_of_the_container_that_is_too_small(
     box.here.limit(2 * GIB, GIB)
     assert fails(do_park, box, check).code == "container_memory_short"
     goes_on(box, world, pids)
+
+
+def test_the_plan_says_what_the_limit_leaves(box: Box) -> None:
+    assert do_park(box, True).host_memory["limit_leaves"] is None
+    box.here.limit(8 * GIB, GIB)
+    assert do_park(box, True).host_memory["limit_leaves"] == 7 * GIB
 
 
 @pytest.mark.parametrize("check", [True, False])

@@ -77,6 +77,10 @@ def test_cgroup_v1(tmp_path: Path) -> None:
     found = list(host_memory.groups(ME, str(tmp_path / "proc"), str(tmp_path / "cgroup")))
     assert found == [str(group)]
     assert host_memory.headroom(found[0]) == 4 * GIB
+    tree = (str(tmp_path / "proc"), str(tmp_path / "cgroup"))
+    assert host_memory.tightest([ME], *tree) == 4 * GIB
+    (group / "memory.limit_in_bytes").write_text("9223372036854771712\n", encoding="ascii")
+    assert host_memory.tightest([ME], *tree) is None
 
 
 def test_a_process_that_has_ended_counts_nowhere(tmp_path: Path) -> None:
