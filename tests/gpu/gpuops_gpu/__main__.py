@@ -14,7 +14,7 @@ import time
 import traceback
 from collections.abc import Callable
 
-from gpuops_gpu import captures, failures, gpu, host, pod, programs, sections, settings, several, ways, window
+from gpuops_gpu import captures, failures, gpu, host, parked, pod, programs, sections, settings, several, ways, window
 from gpuops_gpu.bench import Bench
 from gpuops_gpu.engine import Engine, tree_digest
 from gpuops_gpu.plays import Plays
@@ -28,6 +28,7 @@ WORLD = "GPUOPS_STANDIN_DIR"
 LIMITS = {
     "pattern": (240, 60),
     "capture": (180, 60),
+    "park": (180, 60),
     "failures": (240, 60),
     "training": (240, 50),
     "four": (240, 60),
@@ -39,6 +40,7 @@ LIMITS = {
 RUN: dict[str, Callable[[Bench, Section], None]] = {
     "pattern": sections.pattern,
     "capture": captures.capture,
+    "park": parked.park,
     "failures": failures.failures,
     "training": sections.training,
     "four": sections.four,

@@ -76,9 +76,9 @@ class Plays:
         """Run gpuops.restore.<name> for one workload; a failed play is an answer too."""
         return self.result(self._runner.run(self.command(name, workload, variables), seconds, **self._options))
 
-    def start(self, name: str, workload: dict[str, Any]) -> subprocess.Popen[str]:
+    def start(self, name: str, workload: dict[str, Any], **variables: object) -> subprocess.Popen[str]:
         """The same in the background; give the end of it to ``result``."""
-        return self._runner.start(self.command(name, workload, {}), environment=self._environment)
+        return self._runner.start(self.command(name, workload, variables), environment=self._environment)
 
     @property
     def _options(self) -> dict[str, Any]:

@@ -10,7 +10,7 @@ import os
 import pathlib
 from collections.abc import Mapping
 
-SECTIONS = ("pattern", "capture", "failures", "training", "four", "programs", "several", "window", "ways")
+SECTIONS = ("pattern", "capture", "park", "failures", "training", "four", "programs", "several", "window", "ways")
 #: What runs unless sections are named; the others need a second card, or minutes of their own.
 USUAL = SECTIONS[:-4]
 NAMESPACE = "gpuops-gpu"
