@@ -19,11 +19,18 @@ options:
     required: true
   step:
     description:
+      - V(refused) - why a run may not begin as it is asked for; empty where it may.
       - V(course) - whether to capture, to do the work, to restore, or nothing; the workloads; the problems.
       - V(foretell) - the C(workloads) of one call of M(gpuops.restore.containerd_checkpoint) in check mode.
       - V(judge) - go or no-go, by captures that were foretold and the policy for what cannot be captured.
       - V(captured), V(restored) - the records with what receipts and failures of a role say.
       - V(restores) - the list for C(restore_node_workloads).
+      - V(needs) - what each workload needs to be parked, in sentences.
+      - V(parked), V(resumed), V(probed) - the records with what M(gpuops.restore.containerd_park), M(gpuops.restore.containerd_probe) have said;
+        V(parked) has them as C(records), beside the C(phase) of the node.
+      - V(way_back) - what is parked and can be resumed, what is lost, and the problems.
+      - V(said) - what there is to say of workloads that are not lost.
+      - V(to_probe) - calls of M(gpuops.restore.containerd_probe) for what is back.
       - V(gate) - what of the node is not as it was, in sentences.
       - V(phase) - the node's phase.
       - V(after) - whether the hook after the window has yet to run.

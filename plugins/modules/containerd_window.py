@@ -82,17 +82,18 @@ EXAMPLES = r"""
 RETURN = r"""
 node:
   description:
-    - What is noted of the node, empty if nothing is. C(phase) is V(planned), V(captured), V(working), V(worked), V(returning), V(done),
-      V(returned) or V(skipped); C(attempt) counts how often the window was begun here; C(before) are the facts of the time of the capture;
-      C(reboot_from) is the boot from which it was to be rebooted; C(after) is the attempt whose hook after the window has been run;
-      C(history) has each phase with its time.
+    - What is noted of the node, empty if nothing is. C(phase) is V(planned), V(captured), V(parked), V(working), V(worked), V(returning), V(done),
+      V(returned) or V(skipped); C(method) is V(park) where workloads are parked instead of captured; C(attempt) counts how often the window was
+      begun here; C(before) are the facts of the time of the capture; C(reboot_from) is the boot from which it was to be rebooted;
+      C(after) is the attempt whose hook after the window has been run; C(history) has each phase with its time.
   type: dict
   returned: success
   sample: {window: 2026-12-kernel, phase: worked, attempt: 1, history: [{at: "2026-12-02T20:14:03Z", phase: worked}]}
 workloads:
   description:
-    - What is noted of workloads. C(phase) is V(planned), V(captured), V(restored), V(left out) or V(lost); C(id) is the container's, C(called) its
-      readable name, C(restored) the name that it comes back under; C(checkpoint) and C(digest) are its checkpoint's; C(message) says what went wrong.
+    - What is noted of workloads. C(phase) is V(planned), V(captured), V(restored), V(parked), V(resumed), V(left out) or V(lost);
+      C(id) is the container's, C(called) its readable name, C(restored) the name that it comes back under; C(checkpoint) and C(digest) are
+      its checkpoint's; C(message) says what went wrong.
   type: list
   elements: dict
   returned: success

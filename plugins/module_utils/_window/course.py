@@ -6,6 +6,8 @@
 
 planned ──capture──▶ captured ──work──▶ worked ──gate, restore──▶ done
               └── one fails, or the work does ──▶ what was captured comes back: (returning,) returned
+
+Workloads that are parked instead go the way of :mod:`.parking`.
 """
 
 from __future__ import annotations
@@ -25,8 +27,15 @@ WORKING, WORKED, DONE, RETURNED, SKIPPED = "working", "worked", "done", "returne
 RETURNING = "returning"
 #: Of a workload: it cannot be captured and the window goes on without it; it ended before it was captured.
 LEFT_OUT, LOST = "left out", "lost"
+#: Of a workload that is parked instead of captured, the first also of its node.
+PARKED, RESUMED = "parked", "resumed"
+#: Of a workload that has yet to come back, and of one that is back.
+WAITING, BACK = (CAPTURED, PARKED), (RESTORED, RESUMED)
 #: What is next: nothing, for one of two reasons, or a phase.
 CAPTURE, WORK, RESTORE, NOTHING = "capture", "work", "restore", "nothing"
+
+#: How workloads get out of the work's way.
+CHECKPOINT, PARK = "checkpoint", "park"
 
 #: What may become of a node on which something cannot be captured.
 SKIP_NODE, GO_ON, ABORT = "skip_node", "go_on", "abort"
@@ -75,6 +84,8 @@ class Course:
     gpu: bool = False
     #: With an attempt that is noted: what was seen of its records is to be noted before anything else is done.
     goes_on: bool = False
+    #: Of this attempt, whatever the run asks for.
+    method: str = CHECKPOINT
     problems: list[str] = field(default_factory=list)
 
     def result(self) -> dict[str, Any]:
@@ -115,7 +126,7 @@ def before(heard: Mapping[str, Any], attempt: int) -> dict[str, Any]:
     """The node as it was when the first of this attempt's workloads was captured. ``heard``: node, workloads, facts."""
     node = heard.get("node") or {}
     captured = any(
-        record["phase"] == CAPTURED and int(record.get("attempt", 1)) == attempt for record in heard["workloads"]
+        record["phase"] in WAITING and int(record.get("attempt", 1)) == attempt for record in heard["workloads"]
     )
     noted = node.get("before") if captured and attempt_of(node) == attempt else None
     return dict(noted or heard["facts"])
@@ -150,7 +161,7 @@ def _forgotten(
     return waiting
 
 
-def _plain(record: Mapping[str, Any]) -> dict[str, Any]:
+def plain(record: Mapping[str, Any]) -> dict[str, Any]:
     """A record without what only the journal writes."""
     return {key: value for key, value in record.items() if key not in ("history", "window")}
 
@@ -245,7 +256,7 @@ def _go_on(
     course = Course(attempt=attempt_of(node), phase=node["phase"], goes_on=True)
     worked = node["phase"] == WORKED
     for before in records:
-        record = _plain(before)
+        record = plain(before)
         seen = see(record, answer)
         one = Chosen(workload(record), record["checkpoint"], record["restored"], wanted.options(workload(record), host))
         if _gone_again(record, seen, facts):
@@ -334,9 +345,12 @@ def foretell(captures: Sequence[Mapping[str, Any]], defaults: Mapping[str, Any])
     return found
 
 
-def judge(course: Mapping[str, Any], foretold: Mapping[str, Any], policy: str) -> dict[str, Any]:
+def judge(
+    course: Mapping[str, Any], foretold: Mapping[str, Any], policy: str, told: str = "checkpoint"
+) -> dict[str, Any]:
     """Go or no-go before anything stops. ``foretold``: the answer of ``containerd_checkpoint`` in check mode for all.
 
+    ``told``: a key that the module returns for whatever can be done.
     ``captures`` and ``records`` are what is left to do; ``go`` false with ``skip`` true: the node is left alone.
     """
     if policy not in POLICIES:
@@ -347,8 +361,8 @@ def judge(course: Mapping[str, Any], foretold: Mapping[str, Any], policy: str) -
     for entry in course["captures"]:
         # Without an answer of its own, what is said of the call is said of each.
         answer = answers.get(entry["name"], foretold)
-        if answer.get("checkpoint") is None or answer.get("failure"):
-            refused[entry["name"]] = str(answer.get("msg") or "containerd_checkpoint did not run; -vvv shows why.")
+        if answer.get(told) is None or answer.get("failure"):
+            refused[entry["name"]] = str(answer.get("msg") or "The module did not run; -vvv shows why.")
     records = [dict(record) for record in course["records"]]
     for record in records:
         if record["id"] in refused:
@@ -357,7 +371,7 @@ def judge(course: Mapping[str, Any], foretold: Mapping[str, Any], policy: str) -
     captures = [entry for entry in course["captures"] if entry["name"] not in refused]
     go = not refused or policy == GO_ON
     # A run that was broken off may have captured some: left alone, they would stay ended. They come back.
-    waiting = any(record["phase"] == CAPTURED for record in records)
+    waiting = any(record["phase"] in WAITING for record in records)
     return {
         "go": go,
         "skip": bool(refused) and policy == SKIP_NODE and not waiting,
@@ -380,11 +394,11 @@ def phase_after(
     ``noted``: all that the journal has; where no record is known, that says whether something waits. ``broken``: the
     captures failed, so that the work does not begin, even if the look found all captured.
     """
-    waiting = any(record["phase"] == CAPTURED for record in records or noted)
+    waiting = any(record["phase"] in WAITING for record in records or noted)
     if failed:
         # As long as something waits for its restore, the next run goes on from here; with the work only if nothing
         # is back.
-        back = any(record["phase"] == RESTORED for record in records)
+        back = any(record["phase"] in BACK for record in records)
         return (RETURNING if back else phase) if waiting else RETURNED
     if phase == WORKED:
         return WORKED if waiting else DONE

@@ -57,6 +57,28 @@ def problems(before: Mapping[str, Any], after: Mapping[str, Any], gpu_map: Mappi
     return found
 
 
+def in_place(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:
+    """Why workloads that are parked with GPU memory cannot come back yet; they stay parked meanwhile."""
+    found = []
+    old, new = before.get("driver"), after.get("driver")
+    if old and new and old != new:
+        found.append(
+            f"The workloads were parked with NVIDIA's driver {old}, and the node has {new} now. The driver's libraries "
+            f"are part of the parked processes. Load {old} again, then run again. For an update of the driver, move "
+            "the workloads to a node that keeps its driver before it (gpuops.restore.migrate)."
+        )
+    elif old and not new:
+        found.append(f"NVIDIA's driver ({old} before) is not loaded. Load it (modprobe nvidia), then run again.")
+    cards = [card["uuid"] for card in after.get("gpus") or ()]
+    for card in before.get("gpus") or ():
+        if new and card["uuid"] not in cards:
+            found.append(
+                f"The GPU {card['uuid']} ({card['name']}) is not there any more, and what was parked comes back to its "
+                "own card only. Put it back, then run again."
+            )
+    return found
+
+
 def forgets(facts: Mapping[str, Any], host: str) -> str:
     """Why a reboot would lose what a window has there; "" where it does not. ``facts``: of the node."""
     state = facts.get("state") or {}

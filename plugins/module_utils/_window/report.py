@@ -26,6 +26,13 @@ _NODES = {
     course.SKIPPED: ("left alone", True),
     course.DONE: ("done", False),
 }
+#: And where workloads are parked instead.
+_PARKING = {
+    course.PLANNED: ("stopped before or in the parking", True),
+    course.PARKED: ("parked, the work is not done", True),
+    course.RETURNING: ("given up, not all of what was parked is back", True),
+    course.RETURNED: ("given up, what was parked is back", True),
+}
 _STYLE = """
 :root{color-scheme:light dark;--line:#8884;--good:#188038;--bad:#c5221f;--quiet:#777}
 body{font:15px/1.45 system-ui,sans-serif;margin:0 auto;padding:1rem;max-width:64rem}
@@ -58,7 +65,7 @@ def build(
         "window": window,
         "made_at": now,
         "collection": collection,
-        "method": "checkpoint",
+        "method": ", ".join(sorted({node["method"] for node in found if node["phase"]})) or course.CHECKPOINT,
         "mode": "in_place",
         "totals": {
             "nodes": len(found),
@@ -67,8 +74,17 @@ def build(
             "workloads": len(workloads),
             **{
                 phase.replace(" ", "_"): sum(one["phase"] == phase for one in workloads)
-                for phase in (course.RESTORED, course.CAPTURED, course.PLANNED, course.LEFT_OUT, course.LOST)
+                for phase in (
+                    course.RESTORED,
+                    course.RESUMED,
+                    course.CAPTURED,
+                    course.PARKED,
+                    course.PLANNED,
+                    course.LEFT_OUT,
+                    course.LOST,
+                )
             },
+            "back": sum(one["phase"] in course.BACK for one in workloads),
             "bytes": sum(one["bytes"] for one in workloads),
         },
         "batches": done,
@@ -84,9 +100,11 @@ def _node(host: str, heard: Mapping[str, Any]) -> dict[str, Any]:
     attempt = int(node.get("attempt", 1))
     workloads = [_workload(one, node) for one in heard.get("workloads") or () if int(one.get("attempt", 1)) == attempt]
     problems = [str(one) for one in heard.get("problems") or () if one]
-    words, look = _NODES.get(phase, (phase, True))
+    method = str(node.get("method") or course.CHECKPOINT)
+    words, look = {**_NODES, **(_PARKING if method == course.PARK else {})}.get(phase, (phase, True))
     return {
         "host": host,
+        "method": method,
         "phase": phase,
         "words": words,
         "look": look or bool(problems) or any(one["message"] for one in workloads),
@@ -102,6 +120,7 @@ def _node(host: str, heard: Mapping[str, Any]) -> dict[str, Any]:
 
 def _workload(record: Mapping[str, Any], node: Mapping[str, Any]) -> dict[str, Any]:
     history = list(record.get("history") or ())
+    stopped, back = _outing(history)
     return {
         "name": record["called"],
         "container": record["id"],
@@ -114,9 +133,24 @@ def _workload(record: Mapping[str, Any], node: Mapping[str, Any]) -> dict[str, A
         "bytes": int(record.get("bytes") or 0),
         "seconds": {key: value for key, value in (record.get("seen") or {}).items() if value is not None},
         "predicted": {key: value for key, value in (record.get("predicted") or {}).items() if value is not None},
-        "outage": _outage(history),
+        "proof": record.get("proof") or "",
+        "stopped_at": stopped,
+        "back_at": back,
+        "outage": _outage(stopped, back),
         "history": history,
     }
+
+
+def _outing(history: Sequence[Mapping[str, Any]]) -> tuple[str, str]:
+    """When it was last noted to stand still, and to be back; each empty where it was not. Messages are noted anew."""
+    stopped, back, out = "", "", False
+    for entry in history:
+        phase, at = entry.get("phase"), str(entry.get("at", ""))
+        if phase in course.WAITING and not out:
+            stopped, back, out = at, "", True
+        elif phase in course.BACK and (out or not back):
+            back, out = at, False
+    return stopped, back
 
 
 def _time(text: Any) -> datetime.datetime | None:
@@ -126,10 +160,9 @@ def _time(text: Any) -> datetime.datetime | None:
         return None
 
 
-def _outage(history: Sequence[Mapping[str, Any]]) -> int | None:
+def _outage(stopped: str, back: str) -> int | None:
     """Seconds from its capture to its return, as noted; None where it is not back."""
-    times = {entry.get("phase"): _time(entry.get("at")) for entry in history}
-    begun, ended = times.get(course.CAPTURED), times.get(course.RESTORED)
+    begun, ended = _time(stopped), _time(back)
     return int((ended - begun).total_seconds()) if begun is not None and ended is not None else None
 
 
@@ -138,9 +171,9 @@ def page(report: Mapping[str, Any]) -> str:
     totals = report["totals"]
     shown = [
         ("nodes done", f"{totals['done']} of {totals['nodes']}", totals["done"] == totals["nodes"]),
-        ("workloads back", f"{totals['restored']} of {totals['workloads']}", totals["restored"] == totals["workloads"]),
+        ("workloads back", f"{totals['back']} of {totals['workloads']}", totals["back"] == totals["workloads"]),
         ("to look at", str(totals["to_look_at"]), not totals["to_look_at"]),
-        ("captured", _size(totals["bytes"]), None),
+        ("in host memory" if report["method"] == course.PARK else "captured", _size(totals["bytes"]), None),
     ]
     cards = "".join(
         f'<div class="{"" if good is None else "good" if good else "bad"}"><b>{_text(value)}</b>{_text(name)}</div>'
@@ -177,7 +210,7 @@ def _section(node: Mapping[str, Any]) -> str:
 
 
 def _card(one: Mapping[str, Any]) -> str:
-    mark = "good" if one["phase"] == course.RESTORED else "bad"
+    mark = "good" if one["phase"] in course.BACK else "bad"
     more = [
         f"outage {one['outage']} s" if one["outage"] is not None else "",
         _size(one["bytes"]) if one["bytes"] else "",
@@ -186,6 +219,8 @@ def _card(one: Mapping[str, Any]) -> str:
     ]
     message = f'<p class="bad">{_text(one["message"])}</p>' if one["message"] else ""
     back = f"container {one['container']}, back as {one['restored']}"
+    if one["back_at"]:
+        back = f"stopped {one['stopped_at']}, back {one['back_at']}. {one['proof']} {back}"
     digest = f"<br><code>{_text(one['checkpoint'])} {_text(one['digest'])}</code>"
     steps = "".join(
         f"<li>{_text(entry.get('at', ''))} {_text(entry.get('phase', ''))}"
@@ -221,12 +256,12 @@ def markdown(report: Mapping[str, Any]) -> str:
     lines = [
         f"# Maintenance window {report['window']}",
         "",
-        f"{report['made_at']}: {totals['done']} of {totals['nodes']} node(s) done, {totals['restored']} of "
+        f"{report['made_at']}: {totals['done']} of {totals['nodes']} node(s) done, {totals['back']} of "
         f"{totals['workloads']} workload(s) back, {totals['to_look_at']} node(s) to look at.",
         *([report["pace"]] if report["pace"] else []),
         "",
-        "| node | state | workload | phase | outage | digest |",
-        "|---|---|---|---|---|---|",
+        "| node | state | workload | phase | outage | stopped | back | digest |",
+        "|---|---|---|---|---|---|---|---|",
     ]
     told = []
     for node in report["nodes"]:
@@ -239,6 +274,8 @@ def markdown(report: Mapping[str, Any]) -> str:
                 one.get("name", ""),
                 one.get("phase", ""),
                 outage,
+                one.get("stopped_at", ""),
+                one.get("back_at", ""),
                 one.get("digest", ""),
             )
             lines.append("| " + " | ".join(_cell(cell) for cell in cells) + " |")

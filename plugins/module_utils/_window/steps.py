@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from .._migration import controller
-from . import answers, batch, course, gate, pace, selection
+from . import answers, batch, course, gate, pace, parking, selection
 from .selection import SelectionError
 
 
@@ -47,7 +47,7 @@ def _course(known: Mapping[str, Any]) -> dict[str, Any]:
         return course.Course(attempt=attempt, problems=problems).result()
     try:
         wanted = selection.parse(known["selection"])
-        found = course.plan(known["window"], host, wanted, answers.seen(answer), noted, answer)
+        found = _planned(known, wanted)
         begins = not found.goes_on and found.phase != course.DONE
         blind = answers.blind(wanted, answer, host, answers.CAPTURE) if begins else ""
         if blind:
@@ -61,12 +61,34 @@ def _course(known: Mapping[str, Any]) -> dict[str, Any]:
     return found.result()
 
 
+def _planned(known: Mapping[str, Any], wanted: selection.Selection) -> course.Course:
+    """By the method of the attempt that is noted, else by the one that is asked for."""
+    noted, answer, window, host = known["noted"], known["answer"], known["window"], known["host"]
+    asked = known.get("method", course.CHECKPOINT)
+    node = noted.get("node") or {}
+    phase, was = node.get("phase", ""), node.get("method", course.CHECKPOINT)
+    given = (window, host, wanted, answers.seen(answer), noted, answer)
+    if phase not in ("", course.DONE, course.RETURNED, course.SKIPPED) and was != asked:
+        raise SelectionError([parking.other_method(was, asked, window, host)])
+    if phase in (course.RETURNED, course.SKIPPED) and (was, asked) == (course.CHECKPOINT, course.PARK):
+        first = course.plan(*given)
+        if first.next == course.RESTORE:
+            # What an attempt by checkpoints has left comes back first.
+            return first
+    return parking.plan(*given) if asked == course.PARK else course.plan(*given)
+
+
+def _refused(known: Mapping[str, Any]) -> str:
+    return parking.refusal(known["method"], bool(known["reboot"]))
+
+
 def _foretell(known: Mapping[str, Any]) -> list[dict[str, Any]]:
     return course.foretell(known["captures"], known["defaults"])
 
 
 def _judge(known: Mapping[str, Any]) -> dict[str, Any]:
-    return course.judge(known["course"], known["foretold"], known["policy"])
+    judge = parking.judge if known["course"].get("method") == course.PARK else course.judge
+    return judge(known["course"], known["foretold"], known["policy"])
 
 
 def _captured(known: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -79,6 +101,37 @@ def _restored(known: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 def _restores(known: Mapping[str, Any]) -> list[dict[str, Any]]:
     return course.restores(selection.parse(known["selection"]), known["records"], known["host"], known["gpu_map"])
+
+
+def _needs(known: Mapping[str, Any]) -> list[str]:
+    return parking.needs(known["records"], known["foretold"])
+
+
+def _parked(known: Mapping[str, Any]) -> dict[str, Any]:
+    records = parking.after_park(known["records"], known["told"])
+    return {"records": records, "phase": parking.phase_after_park(records, known["phase"])}
+
+
+def _way_back(known: Mapping[str, Any]) -> dict[str, Any]:
+    return parking.way_back(known["records"], known["before"], known["after"], known["answer"])
+
+
+def _resumed(known: Mapping[str, Any]) -> list[dict[str, Any]]:
+    records = known["back"]["records"]
+    return parking.after_resume(records, known["told"]) if known["back"]["resume"] else records
+
+
+def _to_probe(known: Mapping[str, Any]) -> list[dict[str, Any]]:
+    return parking.to_probe(selection.parse(known["selection"]), known["records"], known["host"])
+
+
+def _probed(known: Mapping[str, Any]) -> list[dict[str, Any]]:
+    answers = {one["gpuops_window_probe"]["container_id"]: one for one in known["probed"]}
+    return parking.after_probe(known["records"], answers)
+
+
+def _said(known: Mapping[str, Any]) -> list[str]:
+    return parking.said(known["records"])
 
 
 def _gate(known: Mapping[str, Any]) -> list[str]:
@@ -113,12 +166,20 @@ def _controller(_known: Mapping[str, Any]) -> str:
 
 
 STEPS: Mapping[str, Callable[[Mapping[str, Any]], Any]] = {
+    "refused": _refused,
     "course": _course,
     "foretell": _foretell,
     "judge": _judge,
     "captured": _captured,
     "restored": _restored,
     "restores": _restores,
+    "needs": _needs,
+    "parked": _parked,
+    "way_back": _way_back,
+    "resumed": _resumed,
+    "to_probe": _to_probe,
+    "probed": _probed,
+    "said": _said,
     "gate": _gate,
     "phase": _phase,
     "after": _after,

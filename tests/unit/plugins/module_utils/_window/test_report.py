@@ -98,7 +98,7 @@ def test_the_page_has_everything_and_needs_nothing() -> None:
 
 def test_the_text_has_a_row_for_each_and_what_has_to_be_looked_at() -> None:
     text = window_report(HEARD, "markdown", "w1")
-    assert "| gpu-a | done | bert | restored | 240 s |" in text
+    assert "| gpu-a | done | bert | restored | 240 s | 2026-12-02T20:00:10Z | 2026-12-02T20:04:10Z |" in text
     assert "- gpu-b: The driver was updated." in text and "- gpu-b, api: No <room>" in text
     assert window_report(HEARD, "lines", "w1")[0] == "gpu-a: done"
 
@@ -124,3 +124,35 @@ def test_it_says_how_long_each_batch_took_and_what_is_left() -> None:
 def test_what_an_earlier_attempt_has_left_is_not_shown() -> None:
     heard = {"gpu-a": {"node": {"phase": "done", "attempt": 2}, "workloads": [record("old", "planned")]}}
     assert window_report(heard, "document", "w1")["nodes"][0]["workloads"] == []
+
+
+def parked(*phases: str) -> dict[str, Any]:
+    """A history, in which each phase takes ten seconds."""
+    times = [f"2026-12-02T20:{second // 60:02}:{second % 60:02}Z" for second in range(0, 10 * len(phases), 10)]
+    return {"history": [{"at": at, "phase": phase} for at, phase in zip(times, phases)], "proof": "It runs."}
+
+
+def test_what_was_parked_has_its_times_and_is_back() -> None:
+    node = {"phase": "done", "method": "park", "attempt": 1}
+    records = [
+        record("bert", "resumed", **parked("planned", "parked", "resumed", "resumed")),
+        # Noted twice, with a message; and of an earlier attempt.
+        record("api", "parked", "No room.", **parked("parked", "resumed", "planned", "parked", "parked")),
+    ]
+    found = window_report({"gpu-a": {**HEARD["gpu-a"], "node": node, "workloads": records}}, "document", "w1")
+    assert (found["method"], found["totals"]["resumed"], found["totals"]["parked"]) == ("park", 1, 1)
+    assert (found["totals"]["back"], found["nodes"][0]["method"]) == (1, "park")
+    bert, api = found["nodes"][0]["workloads"]
+    assert (bert["stopped_at"], bert["back_at"], bert["outage"]) == (
+        "2026-12-02T20:00:10Z",
+        "2026-12-02T20:00:20Z",
+        10,
+    )
+    assert (api["stopped_at"], api["back_at"], api["outage"]) == ("2026-12-02T20:00:30Z", "", None)
+    heard = {"gpu-a": {**HEARD["gpu-a"], "node": {**node, "phase": "returned"}, "workloads": records}}
+    seen = Seen()
+    seen.feed(window_report(heard, "page", "w1"))
+    for part in ("1 of 2", "in host memory", "stopped 2026-12-02T20:00:10Z, back 2026-12-02T20:00:20Z. It runs."):
+        assert part in seen.text
+    assert "given up, what was parked is back" in window_report(heard, "lines", "w1")[0]
+    assert "| 10 s | 2026-12-02T20:00:10Z | 2026-12-02T20:00:20Z |" in window_report(heard, "markdown", "w1")
