@@ -12,6 +12,7 @@ import dataclasses
 import json
 import pathlib
 import shutil
+import signal
 import socket
 import subprocess
 from collections.abc import Mapping
@@ -25,6 +26,8 @@ LIBRARY = "/opt/gpuops-test"
 PYTHON = "/usr/bin/python3"
 _PACKAGE = "ansible_collections/gpuops/restore/plugins"
 _WARM = pathlib.Path(__file__).with_name("warm.py")
+#: What a child of it may be told to call first.
+_BEFORE = ("kill_at.py", "quiet.py")
 _WARM_SOCKET = "/run/gpuops-lab/warm.sock"
 #: The most that a module may take, in seconds.
 _LIMIT = 900.0
@@ -68,7 +71,8 @@ def install(node: Node, root: pathlib.Path) -> None:
         shutil.copytree(source, target, ignore=skip, dirs_exist_ok=True)
     # As in what Ansible sends: the controller's own package would want its vendored libraries.
     (library / "ansible/__init__.py").touch()
-    shutil.copyfile(_WARM, library / _WARM.name)
+    for name in (_WARM.name, *_BEFORE):
+        shutil.copyfile(_WARM.with_name(name), library / name)
 
 
 def warm_up(node: Node, *modules: str) -> None:
@@ -97,6 +101,29 @@ def ask(node: Node, name: str, options: Mapping[str, Any], before: tuple[Any, ..
         answer = connection.makefile().readline()
     assert answer, f"the interpreter of node {node.name} ended with this request: {name}"
     return Ended(**json.loads(answer))
+
+
+def signalled(
+    node: Node,
+    name: str,
+    options: Mapping[str, Any],
+    function: str,
+    when: str,
+    number: signal.Signals = signal.SIGKILL,
+) -> Ended:
+    """How a module ended that sent itself the signal at a function; ``function`` and ``when`` as in kill_at.py."""
+    return ask(node, name, options, ("kill_at", "arm", function, when, int(number)))
+
+
+def killed(node: Node, name: str, options: Mapping[str, Any], function: str, when: str) -> None:
+    """A module is killed at a function; fails the test if it never came there."""
+    ended = signalled(node, name, options, function, when)
+    assert (ended.status, ended.stdout) == (signal.SIGKILL, ""), f"it was not killed at {function}: {ended}"
+
+
+def quiet(node: Node, name: str, options: Mapping[str, Any]) -> dict[str, Any]:
+    """The result of a module that does not see mounts before CRIU does."""
+    return ask(node, name, options, ("quiet", "arm")).result
 
 
 def run_module(

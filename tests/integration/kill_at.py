@@ -2,20 +2,17 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Runs one module and kills it, by its own hand, at a function: ``kill_at.py MODULE FUNCTION WHEN [SIGNAL]``.
+"""A module that kills itself at a function: what the child of warm.py calls first, so that no test has to hit a moment.
 
-MODULE is a module's name; FUNCTION is ``<package.file below module_utils>:<function or Class.method>``; WHEN is
-``enter``, ``leave`` (after it has taken effect), or milliseconds after it was entered; SIGNAL is SIGKILL if not given.
-Options come on standard input, as for the module.
+The function is ``<package.file below module_utils>:<function or Class.method>``.
 """
 
 from __future__ import annotations
 
 import functools
 import importlib
+import itertools
 import os
-import runpy
-import signal
 import sys
 import threading
 from typing import Any
@@ -23,8 +20,12 @@ from typing import Any
 _PACKAGE = "ansible_collections.gpuops.restore.plugins"
 
 
-def arm(path: str, when: str, number: signal.Signals) -> None:
-    """Replace the function by one that kills this process."""
+def arm(path: str, when: str, number: int) -> None:
+    """Replace the function by one that sends this process the signal ``number``.
+
+    ``when``: ``enter``, ``leave`` (after it has taken effect), ``#N`` (when it is entered for the Nth time), or
+    milliseconds after it was entered.
+    """
 
     def die() -> None:
         os.kill(os.getpid(), number)
@@ -35,12 +36,13 @@ def arm(path: str, when: str, number: signal.Signals) -> None:
     for part in outer:
         owner = getattr(owner, part)
     original = getattr(owner, name)
+    calls = itertools.count(1)
 
     @functools.wraps(original)
     def deadly(*arguments: Any, **options: Any) -> Any:
-        if when == "enter":
+        if when == "enter" or when == f"#{next(calls)}":
             die()
-        if when != "leave":
+        if when.isdigit():
             threading.Timer(int(when) / 1000, die).start()
         found = original(*arguments, **options)
         if when == "leave":
@@ -48,11 +50,7 @@ def arm(path: str, when: str, number: signal.Signals) -> None:
         return found
 
     setattr(owner, name, deadly)
-
-
-if __name__ == "__main__":
-    arm(sys.argv[2], sys.argv[3], signal.Signals[sys.argv[4]] if len(sys.argv) > 4 else signal.SIGKILL)
-    module = sys.argv[1]
-    # Ansible would take a word on the command line for a file with options.
-    del sys.argv[1:]
-    runpy.run_module(f"{_PACKAGE}.modules.{module}", run_name="__main__")
+    # Files that were imported before know it by a name of their own.
+    for module in [found for key, found in sys.modules.items() if key.startswith(_PACKAGE)]:
+        for key in [key for key, value in vars(module).items() if value is original]:
+            setattr(module, key, deadly)

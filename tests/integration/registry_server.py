@@ -125,8 +125,8 @@ class Relay:
                 if self._left >= 0:
                     self._left -= len(data)
                     if self._left < 0:
-                        self._first()
                         self.broken += 1
+                        self._first()
                         break
         for end in (source, sink):
             with contextlib.suppress(OSError):

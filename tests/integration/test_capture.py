@@ -11,6 +11,7 @@ import json
 import os
 import pathlib
 import shutil
+import signal
 import subprocess
 import tarfile
 import threading
@@ -436,7 +437,7 @@ def test_a_failing_dump_leaves_the_task_running(node: Node, clean: Listing) -> N
     """The preflight is silenced, so that CRIU itself meets the mount."""
     pid = task_pid(node)
     with external_mount(node, ["nsenter", "--target", pid, "--mount"]):
-        result = driven(node, "quiet", options())
+        result = in_node.quiet(node, "containerd_checkpoint", options())
         assert result["failed"]
         assert result["failure"]["code"] == "criu_dump_failed", result
         assert result["failure"]["details"]["errors"]
@@ -465,34 +466,16 @@ def test_bystanders_keep_no_workload_paused(node: Node, clean: Listing) -> None:
     pid = task_pid(node)
     directory = f"{STATE}/capture/k8s.io/{SOURCE}"
     with bystanders(node, directory), external_mount(node, ["nsenter", "--target", pid, "--mount"]):
-        result = driven(node, "quiet", options(checkpoint_timeout=20))
+        result = in_node.quiet(node, "containerd_checkpoint", options(checkpoint_timeout=20))
         assert result["failure"]["code"] == "criu_dump_failed", result
         assert "left_behind" not in result["failure"]["details"]
         alive(node)
 
 
-def driven(node: Node, how: str, params: dict[str, Any], *words: str) -> dict[str, Any]:
-    """Run the module with a function of its steps replaced; {} when it was killed."""
-    library = in_node.LIBRARY
-    for name in ("kill_at.py", "quiet.py"):
-        shutil.copyfile(pathlib.Path(__file__).with_name(name), node.inside(f"{library}/{name}"))
-    done = subprocess.run(
-        [str(node.directory / "enter"), "env", f"PYTHONPATH={library}", in_node.PYTHON, f"{library}/{how}.py"]
-        + ["containerd_checkpoint", *words],
-        input=json.dumps({"ANSIBLE_MODULE_ARGS": params}),
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=300,
-    )
-    found: dict[str, Any] = json.loads(done.stdout) if done.stdout.strip() else {}
-    assert found or done.returncode in (-9, 137), done.stderr
-    return found
-
-
 def test_a_terminated_run_has_the_workload_go_on_by_itself(node: Node, clean: Listing) -> None:
     """The connection breaks, or somebody gives up: nobody has to run it again."""
-    found = driven(node, "kill_at", options(), "_containerd.tasks:checkpoint", "30", "SIGTERM")
+    function = "_containerd.tasks:checkpoint"
+    found = in_node.signalled(node, "containerd_checkpoint", options(), function, "30", signal.SIGTERM).result
     assert found["failure"]["code"] == "capture_interrupted"
     assert "left_behind" not in found["failure"]["details"]
     alive(node)
@@ -523,7 +506,7 @@ KILLS = [
 def test_killed_at_a_step_and_finished_by_the_next_run(
     node: Node, run_module: RunModule, clean: Listing, function: str, when: str
 ) -> None:
-    assert driven(node, "kill_at", options(keep_staged=True), function, when) == {}
+    in_node.killed(node, "containerd_checkpoint", options(keep_staged=True), function, when)
     assert status(node, SOURCE) in ("RUNNING", "PAUSED"), "the workload has to be there still"
     predicted = run_module("containerd_checkpoint", options(), check=True)
     done = run_module("containerd_checkpoint", options())
@@ -546,7 +529,7 @@ NODE_KILLS = [
 def test_killed_while_the_dump_becomes_a_checkpoint(
     node: Node, run_module: RunModule, clean: Listing, function: str, when: str
 ) -> None:
-    assert driven(node, "kill_at", options(store="node"), function, when) == {}
+    in_node.killed(node, "containerd_checkpoint", options(store="node"), function, when)
     assert status(node, SOURCE) == "RUNNING"
     predicted = run_module("containerd_checkpoint", options(store="node"), check=True)
     done = run_module("containerd_checkpoint", options(store="node"))
@@ -569,7 +552,7 @@ def test_killed_while_its_image_is_written(
 ) -> None:
     run_module("containerd_checkpoint", options(store="node"))
     wanted = options(state="completed", store="both")
-    assert driven(node, "kill_at", wanted, function, when) == {}
+    in_node.killed(node, "containerd_checkpoint", wanted, function, when)
     done = run_module("containerd_checkpoint", wanted)
     assert run_module("containerd_checkpoint_info", {"checkpoint": REF})["problems"] == []
     run_module("containerd_leftovers", {})
@@ -702,7 +685,7 @@ def test_killed_while_it_ends_the_task(
     workload.ctr(node, "k8s.io", "run", "--detach", image.REFERENCE, "ending")
     workload.await_count(node, "ending", 3)
     wanted = {"container_id": "ending", "name": REF, "leave": "stopped", "force": True}
-    assert driven(node, "kill_at", wanted, function, when) == {}
+    in_node.killed(node, "containerd_checkpoint", wanted, function, when)
     done = run_module("containerd_checkpoint", {**wanted, "force": False})
     assert done["recovered"]
     assert status(node, "ending") == "STOPPED"

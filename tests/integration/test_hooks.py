@@ -6,10 +6,7 @@
 
 from __future__ import annotations
 
-import json
-import pathlib
 import shutil
-import subprocess
 from collections.abc import Iterator
 from typing import Any, Callable
 
@@ -102,7 +99,7 @@ def test_it_rests_while_it_is_captured_and_after_the_restore_until_told(
     failed = expect_failure("containerd_restore", restoring("exit 3"), "hook_failed")
     assert failed["workloads"][NAME]["failure"]["step"] == "after_restore"
     assert workload.ctr(node, "k8s.io", "containers", "ls", "-q") == ""
-    killed(node, "containerd_restore", restoring(GO_ON), "_probe.hook:run", "enter")
+    in_node.killed(node, "containerd_restore", restoring(GO_ON), "_probe.hook:run", "enter")
     assert exists(node, "/var/rest")
     done = run_module("containerd_restore", restoring(GO_ON))["workloads"][NAME]
     assert done["changed"] and done["after_restore"]["ok"] and not done["created"]["task"]
@@ -147,19 +144,7 @@ def test_who_has_it_go_on_tells_it(node: Node, run_module: RunModule) -> None:
     assert "run after_capture" in predicted["actions"][-1]
     counts(node)
     for function in ("_capture.layer:prepare", "_containerd.tasks:checkpoint"):
-        killed(node, "containerd_checkpoint", capture(force=True, **HOOKS), function, "enter")
+        in_node.killed(node, "containerd_checkpoint", capture(force=True, **HOOKS), function, "enter")
         done = run_module("containerd_checkpoint", settle)
         assert "run after_capture" in done["actions"][-1]
         counts(node)
-
-
-def killed(node: Node, module: str, parameters: dict[str, Any], function: str, when: str) -> None:
-    library = in_node.LIBRARY
-    program = node.inside(f"{library}/kill_at.py")
-    shutil.copyfile(pathlib.Path(__file__).with_name("kill_at.py"), program)
-    command = ["env", f"PYTHONPATH={library}", in_node.PYTHON, f"{library}/kill_at.py", module, function, when]
-    document = json.dumps({"ANSIBLE_MODULE_ARGS": parameters})
-    enter = [str(node.directory / "enter"), *command]
-    done = subprocess.run(enter, input=document, capture_output=True, text=True, check=False, timeout=100)
-    program.unlink()
-    assert done.returncode in (-9, 137), done.stderr

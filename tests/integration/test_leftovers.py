@@ -6,12 +6,10 @@
 
 from __future__ import annotations
 
-import json
 import os
 import pathlib
 import re
 import shutil
-import subprocess
 import time
 from typing import Any, Callable
 
@@ -25,22 +23,6 @@ REF = "gpuops.test/left:1"
 STATE = "/var/lib/gpuops-restore"
 LEFTOVERS, STAGE = "containerd_leftovers", "containerd_checkpoint_stage"
 RunModule = Callable[..., dict[str, Any]]
-
-
-def killed(node: Node, module: str, params: dict[str, Any], function: str, when: str) -> None:
-    """One run of a module that is killed at a function."""
-    library = in_node.LIBRARY
-    shutil.copyfile(pathlib.Path(__file__).with_name("kill_at.py"), node.inside(f"{library}/kill_at.py"))
-    done = subprocess.run(
-        [str(node.directory / "enter"), "env", f"PYTHONPATH={library}", in_node.PYTHON, f"{library}/kill_at.py"]
-        + [module, function, when],
-        input=json.dumps({"ANSIBLE_MODULE_ARGS": params}),
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=300,
-    )
-    assert not done.stdout.strip() and done.returncode in (-9, 137), done.stdout + done.stderr
 
 
 def memory_images(node: Node) -> list[str]:
@@ -64,7 +46,7 @@ def test_a_capture_that_a_loss_of_power_broke_off(node: Node, run_module: RunMod
     workload.start(node, "job", 8)
     workload.await_count(node, "job", 3)
     wanted = {"container_id": "job", "name": REF}
-    killed(node, "containerd_checkpoint", wanted, "_checkpoint.writer:packed_by_daemon", "leave")
+    in_node.killed(node, "containerd_checkpoint", wanted, "_checkpoint.writer:packed_by_daemon", "leave")
     lab_node.reboot(node)
     in_node.install(node, pathlib.Path(__file__).resolve().parents[2])
     assert memory_images(node), "the disk is as it was"
@@ -82,7 +64,7 @@ def test_a_capture_that_a_loss_of_power_broke_off(node: Node, run_module: RunMod
 def test_a_capture_that_was_killed_and_criu_that_is_still_at_it(node: Node, run_module: RunModule, job: str) -> None:
     """What CRIU writes stays until it is through; the paused workload is the next capture's to resume."""
     wanted = {"container_id": job, "name": REF}
-    killed(node, "containerd_checkpoint", wanted, "_containerd.tasks:checkpoint", "20")
+    in_node.killed(node, "containerd_checkpoint", wanted, "_containerd.tasks:checkpoint", "20")
     deadline = time.monotonic() + 60
     removed: list[str] = []
     # On a busy node CRIU begins a while after who asked for it was killed.
@@ -109,7 +91,7 @@ def taken(node: Node) -> str:
 
 
 def test_staging_that_was_killed(node: Node, run_module: RunModule, taken: str) -> None:
-    killed(node, STAGE, {"checkpoint": taken}, "_checkpoint.staging:_write_marker", "enter")
+    in_node.killed(node, STAGE, {"checkpoint": taken}, "_checkpoint.staging:_write_marker", "enter")
     assert memory_images(node)
     assert run_module(LEFTOVERS, {"keep_partials": True})["removed"] == [], "it can still be finished"
     found = run_module(LEFTOVERS, {})
@@ -124,7 +106,7 @@ def test_the_copy_of_a_descriptor_restore_that_was_killed(node: Node, run_module
     identity = {"container_id": "copy", "checkpoint": taken}
     run_module("containerd_container", identity)
     params = {**identity, "route": "descriptor"}
-    killed(node, "containerd_task", params, "_containerd.tasks:create", "leave")
+    in_node.killed(node, "containerd_task", params, "_containerd.tasks:create", "leave")
     stranger = node.inside("/tmp/ctrd-checkpoint-stranger")
     stranger.mkdir()
     (stranger / "pages-1.img").write_bytes(b"not ours")
@@ -147,7 +129,7 @@ def test_an_import_that_was_killed_goes_on_by_blob(node: Node, run_module: RunMo
     run_module("containerd_checkpoint_archive", {"operation": "export", **archive, "name": taken})
     workload.ctr(node, "k8s.io", "images", "rm", "--sync", taken)
     wanted = {"operation": "import", **archive}
-    killed(node, "containerd_checkpoint_archive", wanted, "_image.image:_record", "enter")
+    in_node.killed(node, "containerd_checkpoint_archive", wanted, "_image.image:_record", "enter")
     before = set(workload.ctr(node, "k8s.io", "content", "ls", "-q").split())
     times = {digest: node.inside(blob(digest)).stat().st_mtime_ns for digest in before}
     assert run_module(LEFTOVERS, {"keep_partials": True})["removed"] == []

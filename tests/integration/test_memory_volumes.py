@@ -7,9 +7,7 @@
 from __future__ import annotations
 
 import json
-import pathlib
 import shutil
-import subprocess
 import time
 from collections.abc import Iterator
 from typing import Any, Callable
@@ -257,7 +255,7 @@ def test_what_is_wanted_and_what_cannot_be(
             run_module(module, {"container_id": "train", "state": "absent"})
     parameters = {"workloads": [{"name": "train", "checkpoint": reference}], "huge_pages": "keep"}
     for when in ("enter", "leave"):
-        killed(node, "containerd_restore", parameters, "_streams.tree_extract:extract", when)
+        in_node.killed(node, "containerd_restore", parameters, "_streams.tree_extract:extract", when)
         assert node.inside(f"{VOLUMES}/train.0/content").exists()
         restore(run_module, train=reference)
         assert node.inside(f"{VOLUMES}/train.0/content/held").read_text() == "held open\n"
@@ -265,18 +263,6 @@ def test_what_is_wanted_and_what_cannot_be(
             run_module(module, {"container_id": "train", "state": "absent"})
         assert not node.inside(VOLUMES).exists()
     remove(node, run_module, (), (reference,))
-
-
-def killed(node: Node, module: str, parameters: dict[str, Any], function: str, when: str) -> None:
-    library = in_node.LIBRARY
-    program = node.inside(f"{library}/kill_at.py")
-    shutil.copyfile(pathlib.Path(__file__).with_name("kill_at.py"), program)
-    command = ["env", f"PYTHONPATH={library}", in_node.PYTHON, f"{library}/kill_at.py", module, function, when]
-    document = json.dumps({"ANSIBLE_MODULE_ARGS": parameters})
-    enter = [str(node.directory / "enter"), *command]
-    done = subprocess.run(enter, input=document, capture_output=True, text=True, check=False, timeout=100)
-    program.unlink()
-    assert done.returncode in (-9, 137), done.stderr
 
 
 def await_end(node: Node, name: str) -> None:

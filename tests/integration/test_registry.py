@@ -10,6 +10,7 @@ import contextlib
 import json
 import os
 import pathlib
+import queue
 import signal
 import subprocess
 from collections.abc import Iterator
@@ -206,15 +207,11 @@ def test_killed_half_way_and_run_again(node: Node, other: Node, relay: Relay, ru
     """The next run takes over what a killed pull left, and finishes."""
     run_module(MODULE, options("pushed"))
     before = listing(other)
-    killed: list[subprocess.Popen[bytes]] = []
-
-    def kill() -> None:
-        for process in killed:
-            os.killpg(process.pid, signal.SIGKILL)
-
-    relay.break_after(8 << 20, kill)
-    killed.append(in_node.start(other, MODULE, options("pulled")))
-    assert killed[0].wait(60) == -signal.SIGKILL and relay.broken == 1
+    begun: queue.SimpleQueue[subprocess.Popen[bytes]] = queue.SimpleQueue()
+    relay.break_after(8 << 20, lambda: os.killpg(begun.get().pid, signal.SIGKILL))
+    process = in_node.start(other, MODULE, options("pulled"))
+    begun.put(process)
+    assert process.wait(60) == -signal.SIGKILL and relay.broken == 1
     left = listing(other)
     assert any("gpuops-restore-" in line for rows in left.values() for line in rows)
     assert call(other, MODULE, options("pulled"))["changed"]

@@ -6,10 +6,8 @@
 
 from __future__ import annotations
 
-import json
 import pathlib
 import shutil
-import subprocess
 from collections.abc import Iterator
 from typing import Any, Callable
 
@@ -178,13 +176,7 @@ def test_killed_and_finished_by_the_next_run(node: Node, run_module: RunModule, 
     """Neither the option nor a link stays."""
     reference = "gpuops.test/unlinked:killed"
     run(node, "/var")
-    library = in_node.LIBRARY
-    shutil.copyfile(pathlib.Path(__file__).with_name("kill_at.py"), node.inside(f"{library}/kill_at.py"))
-    command = ["env", f"PYTHONPATH={library}", in_node.PYTHON, f"{library}/kill_at.py", "containerd_checkpoint"]
-    document = json.dumps({"ANSIBLE_MODULE_ARGS": capture(reference)})
-    enter = [str(node.directory / "enter"), *command, function, when]
-    done = subprocess.run(enter, input=document, capture_output=True, text=True, check=False, timeout=100)
-    assert done.returncode in (-9, 137), done.stderr
+    in_node.killed(node, "containerd_checkpoint", capture(reference), function, when)
     left = node.inside("/etc/criu/runc.conf").exists() or list((process(node) / "root/var").glob("link_remap.*"))
     assert left, "it was killed where nothing was to be taken back"
     assert run_module("containerd_checkpoint", capture(reference))["recovered"]
@@ -193,4 +185,3 @@ def test_killed_and_finished_by_the_next_run(node: Node, run_module: RunModule, 
     restore(run_module, reference)
     whole(node, "/var")
     remove(node, run_module, reference)
-    node.inside(f"{library}/kill_at.py").unlink()
