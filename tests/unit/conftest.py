@@ -18,9 +18,11 @@ import pytest
 
 from ansible_collections.gpuops.restore.plugins.module_utils._capture import rates as capture_rates
 from ansible_collections.gpuops.restore.plugins.module_utils._containerd import network_locks
+from ansible_collections.gpuops.restore.plugins.module_utils._core import helper_process
 from ansible_collections.gpuops.restore.plugins.module_utils._gpu import nvml
 from ansible_collections.gpuops.restore.plugins.module_utils._host import run_lock
 from ansible_collections.gpuops.restore.plugins.module_utils._restore import rates as restore_rates
+from ansible_collections.gpuops.restore.tests.unit.helpers import forked_helpers
 
 MODULES = pathlib.Path(__file__).resolve().parent / "plugins" / "modules"
 
@@ -31,6 +33,7 @@ def pytest_configure(config: pytest.Config) -> None:
         "markers",
         "every_python: can differ between Pythons: protobuf, gRPC, compression, typing, processes, driver bindings",
     )
+    config.addinivalue_line("markers", "own_helpers: each helper process is a Python of its own, as it is on a node")
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -85,3 +88,20 @@ def own_rates(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Monk
     root = tmp_path_factory.mktemp("rates")
     for rates in (capture_rates, restore_rates):
         monkeypatch.setattr(rates, "FILE", str(root / pathlib.Path(rates.FILE).name))
+
+
+@pytest.fixture(scope="session")
+def forked() -> Iterator[forked_helpers.Subprocess]:
+    """Starts helpers of the NVIDIA driver at a small part of their price."""
+    found = forked_helpers.Subprocess()
+    yield found
+    found.close()
+
+
+@pytest.fixture(autouse=True)
+def cheap_helpers(
+    forked: forked_helpers.Subprocess, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
+) -> None:
+    """Unless a test says that it wants them as they are on a node."""
+    if not request.node.get_closest_marker("own_helpers"):
+        monkeypatch.setattr(helper_process, "subprocess", forked)

@@ -19,7 +19,7 @@ from ansible_collections.gpuops.restore.plugins.module_utils._gpu import driver_
 from ansible_collections.gpuops.restore.plugins.module_utils._host import processes as host_processes
 from ansible_collections.gpuops.restore.tests.standin import standin
 
-pytestmark = pytest.mark.every_python
+pytestmark = [pytest.mark.every_python, pytest.mark.own_helpers]
 
 pytest_plugins = ["ansible_collections.gpuops.restore.tests.unit.helpers.cuda_fixtures"]
 
