@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import datetime
 import html
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -136,7 +137,7 @@ def _workload(record: Mapping[str, Any], node: Mapping[str, Any]) -> dict[str, A
         "proof": record.get("proof") or "",
         "stopped_at": stopped,
         "back_at": back,
-        "outage": _outage(stopped, back),
+        "outage": _outage(stopped, back, (record.get("seen") or {}).get("park")),
         "history": history,
     }
 
@@ -160,10 +161,12 @@ def _time(text: Any) -> datetime.datetime | None:
         return None
 
 
-def _outage(stopped: str, back: str) -> int | None:
-    """Seconds from its capture to its return, as noted; None where it is not back."""
+def _outage(stopped: str, back: str, parking: float | None) -> int | None:
+    """Seconds from its capture to its return, as noted; None where it is not back. ``parking``: before it was noted."""
     begun, ended = _time(stopped), _time(back)
-    return int((ended - begun).total_seconds()) if begun is not None and ended is not None else None
+    if begun is None or ended is None:
+        return None
+    return int((ended - begun).total_seconds() + math.ceil(parking or 0))
 
 
 def page(report: Mapping[str, Any]) -> str:

@@ -134,8 +134,9 @@ def parked(*phases: str) -> dict[str, Any]:
 
 def test_what_was_parked_has_its_times_and_is_back() -> None:
     node = {"phase": "done", "method": "park", "attempt": 1}
+    seen = {"park": 7.2, "resume": 1.0}
     records = [
-        record("bert", "resumed", **parked("planned", "parked", "resumed", "resumed")),
+        record("bert", "resumed", **parked("planned", "parked", "resumed", "resumed"), seen=seen),
         # Noted twice, with a message; and of an earlier attempt.
         record("api", "parked", "No room.", **parked("parked", "resumed", "planned", "parked", "parked")),
     ]
@@ -146,13 +147,14 @@ def test_what_was_parked_has_its_times_and_is_back() -> None:
     assert (bert["stopped_at"], bert["back_at"], bert["outage"]) == (
         "2026-12-02T20:00:10Z",
         "2026-12-02T20:00:20Z",
-        10,
+        # It stood still while it was being parked, too.
+        18,
     )
     assert (api["stopped_at"], api["back_at"], api["outage"]) == ("2026-12-02T20:00:30Z", "", None)
     heard = {"gpu-a": {**HEARD["gpu-a"], "node": {**node, "phase": "returned"}, "workloads": records}}
-    seen = Seen()
-    seen.feed(window_report(heard, "page", "w1"))
+    page = Seen()
+    page.feed(window_report(heard, "page", "w1"))
     for part in ("1 of 2", "in host memory", "stopped 2026-12-02T20:00:10Z, back 2026-12-02T20:00:20Z. It runs."):
-        assert part in seen.text
+        assert part in page.text
     assert "given up, what was parked is back" in window_report(heard, "lines", "w1")[0]
-    assert "| 10 s | 2026-12-02T20:00:10Z | 2026-12-02T20:00:20Z |" in window_report(heard, "markdown", "w1")
+    assert "| 18 s | 2026-12-02T20:00:10Z | 2026-12-02T20:00:20Z |" in window_report(heard, "markdown", "w1")
