@@ -15,6 +15,8 @@ description:
     are the index and all blobs that it names, with their own digests. A pull gives the same index with the same digest.
   - Blobs stream from the store to the registry and back; memory use does not depend on the size of the checkpoint, and there is no copy on
     disk. A blob that is there already is not sent. What a registry sends is verified by type, size and digest.
+  - A checkpoint that lives on its node (O(gpuops.restore.containerd_checkpoint#module:store=node)) comes as it is from a server that is known by
+    O(certificate), its memory into O(staging_dir) without an image. No registry is given such a one, and none is believed to have it.
   - A checkpoint holds the memory of processes, with all the secrets in it. Who may read the repository may read them. C(docs/registry.md) has more.
 extends_documentation_fragment:
   - gpuops.restore.containerd
@@ -23,6 +25,7 @@ extends_documentation_fragment:
   - gpuops.restore.lease
   - gpuops.restore.progress
   - gpuops.restore.ownership
+  - gpuops.restore.staging
 attributes:
   check_mode:
     details:
@@ -241,6 +244,7 @@ ARGUMENT_SPEC: dict[str, Any] = {
     **_options.LEASE,
     **_options.PROGRESS,
     **_options.OWNERSHIP,
+    **_options.STAGING,
 }
 RULES: dict[str, Any] = {
     "required_together": [("username", "password")],

@@ -10,7 +10,8 @@ module: containerd_checkpoint_serve
 short_description: Another node may fetch checkpoints from this one, for a while
 version_added: 0.1.0
 description:
-  - Offers checkpoint images to another node, over HTTPS, straight out of containerd's content store. There M(gpuops.restore.containerd_checkpoint_registry)
+  - Offers checkpoints to another node, over HTTPS, straight out of containerd's content store; those that live on this node
+    (O(gpuops.restore.containerd_checkpoint#module:store=node)) out of O(staging_dir). There M(gpuops.restore.containerd_checkpoint_registry)
     pulls them as from a registry, so it verifies all that it gets, in bounded memory, and goes on where a connection broke.
   - The server is a process of its own that goes on when the module has ended. It answers requests to read exactly these checkpoints, from O(clients),
     with O(token). It ends when it is stopped, after O(idle) seconds in which nobody with the token has made use of it, and in any case after the time
@@ -22,6 +23,7 @@ extends_documentation_fragment:
   - gpuops.restore.containerd
   - gpuops.restore.attributes
   - gpuops.restore.attributes.full
+  - gpuops.restore.staging
 attributes:
   check_mode:
     details:
@@ -41,7 +43,8 @@ options:
     required: true
   checkpoints:
     description:
-      - References of checkpoint images in containerd. Without any it answers, and has nothing, by which another node sees whether it gets through.
+      - References of checkpoint images in containerd. Without any it answers, and has nothing, by which another node sees whether it gets through;
+        such a server gives way to another one on its port.
     type: list
     elements: str
     default: []
@@ -168,7 +171,7 @@ from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ansible_collections.gpuops.restore.plugins.module_utils import _module
+from ansible_collections.gpuops.restore.plugins.module_utils import _module, _options
 from ansible_collections.gpuops.restore.plugins.module_utils._containerd.client import Client
 from ansible_collections.gpuops.restore.plugins.module_utils._transfer import serve, servers
 
@@ -192,6 +195,7 @@ ARGUMENT_SPEC: dict[str, Any] = {
     "port": {"type": "int", "default": 0},
     "base": {"type": "bool", "default": True},
     "idle": {"type": "float", "default": 600.0},
+    **_options.STAGING,
 }
 RULES: dict[str, Any] = {"required_if": [("state", "started", ("token", "hosts"))]}
 

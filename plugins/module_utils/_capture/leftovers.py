@@ -161,8 +161,8 @@ def _sweep_nameless(client: Client, staging_dir: str, marks_root: str, check: bo
                     continue
                 path = os.path.join(staging_dir, key)
                 found = Leftover(NAMELESS, path, staging_root.disk_usage(path))
-                if not check:
-                    stage.absent(client, key, staging_dir, check)
+                if not check and not stage.absent(client, key, staging_dir, check, keep_captured=True).changed:
+                    continue
                 swept.removed.append(found)
         except ConflictError as error:
             if error.code != "busy":

@@ -16,20 +16,30 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import stat as stat_module
 from collections.abc import Mapping
 from typing import Any
 
 from .._containerd import content
 from .._containerd.client import Client
+from .._core import strict_json
 from .._core.errors import InputError
+from .._core.strict_json import StrictJsonError
 from .._criu import image_files
 from .._oci.image import Descriptor
+from .._streams.tar_extract import FileStat
 from . import writer
 from .reader import BYTES_ANNOTATION, COMPLETES_ANNOTATION, CRIU, CRIU_FILES
 from .staged import REQUIRED
 
 FORMAT = "gpuops.restore/criu-files/1"
+#: Bytes of a list that somebody else wrote: a hundred thousand files.
+MAX_LIST = 8 << 20
+#: What CRIU and runc call their files.
+_FILE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+=-]{0,200}\Z")
+#: Bytes, and nanoseconds since the epoch.
+_MOST = 1 << 62
 
 
 def listed(client: Client, images: str) -> Descriptor:
@@ -61,6 +71,45 @@ def _files(images: str) -> tuple[dict[str, Any], int]:
     if short:
         raise _incomplete(images, f"{short} has fewer pages than CRIU counted")
     return files, sum(entry["size"] for entry in files.values())
+
+
+def read_list(data: bytes, total: int) -> dict[str, FileStat]:
+    """The files of a list that another node wrote, which add up to ``total`` bytes. Raises InputError
+    ``criu_files_invalid``."""
+    try:
+        document = strict_json.parse_object(data, MAX_LIST)
+    except StrictJsonError as error:
+        raise _invalid(str(error)) from error
+    entries = document.get("files")
+    if document.get("format") != FORMAT or not isinstance(entries, dict):
+        raise _invalid("it has another format")
+    files = {}
+    for name, entry in entries.items():
+        if not _FILE_NAME.match(name):
+            raise _invalid(f"it names a file {name[:80]!r}")
+        given = entry if isinstance(entry, dict) else {}
+        files[name] = FileStat(*(_count(given.get(key), name) for key in ("size", "mtime_ns")))
+    missing = [name for name in REQUIRED if name not in files]
+    if missing:
+        raise _invalid(f"it lacks {' and '.join(missing)}")
+    found = sum(file.size for file in files.values())
+    if found != total:
+        raise _invalid(f"its files add up to {found} bytes, not {total}")
+    return files
+
+
+def _count(number: object, name: str) -> int:
+    if isinstance(number, int) and not isinstance(number, bool) and 0 <= number < _MOST:
+        return number
+    raise _invalid(f"it gives {name} no usable size and time")
+
+
+def _invalid(why: str) -> InputError:
+    return InputError(
+        "criu_files_invalid",
+        f"The list of CRIU's files that the checkpoint brings is not usable: {why}.",
+        "The checkpoint is damaged or hostile: capture the workload again.",
+    )
 
 
 def completed_document(document: Mapping[str, Any], criu: Descriptor, digest: str) -> dict[str, Any]:

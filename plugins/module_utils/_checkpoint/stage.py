@@ -138,22 +138,32 @@ def absent(
     # Refuses what is no digest, and a root that is not to be trusted, also where nothing has to be removed.
     staged_checkpoint.find(root, key)
     there = os.path.lexists(os.path.join(root, key)) or bool(glob.glob(f"{glob.escape(root)}/.{key}.partial-*"))
-    whose = staged_checkpoint.only_copy_of(root, key) if keep_captured else None
-    if whose is not None and (whose[0] != client.namespace or _is_named(client, key, deleted)):
-        kept = (
-            f"What is staged of sha256:{key} is a checkpoint of {whose[1]} that lives here alone; it stays. "
-            "containerd_checkpoint with state: completed writes its image, keep_captured: false deletes it."
-        )
-        return StageResult(before="staged", after="staged", warnings=[kept])
+    if keep_captured and (kept := _kept(client, key, root, deleted)):
+        return kept
     result = StageResult(changed=there, before="staged" if there else "absent")
     if there and not check:
         with run_lock.removing(f"sha256:{key}", client.busy_seconds):
+            # One that another node sends has its name a moment after its files.
+            if keep_captured and (kept := _kept(client, key, root, deleted)):
+                return kept
             staging.remove(root, key)
     if not check:
         staging_root.remove_root_if_empty(root)
     if leases.drop_abandoned(client, _purpose(f"sha256:{key}"), check):
         result.changed = True
     return result
+
+
+def _kept(client: Client, key: str, root: str, deleted: str) -> StageResult | None:
+    """The result for what is all that there is of a checkpoint with a name; None where it can go."""
+    whose = staged_checkpoint.only_copy_of(root, key)
+    if whose is None or (whose[0] == client.namespace and not _is_named(client, key, deleted)):
+        return None
+    kept = (
+        f"What is staged of sha256:{key} is a checkpoint of {whose[1]} that lives here alone; it stays. "
+        "containerd_checkpoint with state: completed writes its image, keep_captured: false deletes it."
+    )
+    return StageResult(before="staged", after="staged", warnings=[kept])
 
 
 def find_key(client: Client, name: str) -> str | None:

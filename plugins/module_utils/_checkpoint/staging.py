@@ -29,7 +29,7 @@ from .._streams.decompression import Expansion, compression, decompressed, peek
 from .._streams.streams import ChunkSource, verified
 from .._streams.tar_extract import FileStat, extract
 from .._streams.tar_reader import Limits
-from . import staged as staged_checkpoint, staging_root
+from . import arriving, staged as staged_checkpoint, staging_root
 from .staged import FORMAT, IMAGES, MARKER, ONLY_COPY, REQUIRED, Staged, check_name
 from .staging_root import Waiting
 
@@ -109,6 +109,35 @@ def adopt(
             shutil.rmtree(place)
         os.rename(images, place)
         return files
+
+    return _make(root, name, digest, size, waiting, fill, only_copy_of)
+
+
+def arrive(
+    files: Mapping[str, FileStat],
+    fetch: Callable[[str, int], Iterable[bytes]],
+    *,
+    digest: str,
+    root: str,
+    name: str,
+    only_copy_of: Mapping[str, str],
+    waiting: Waiting = _WAITING,
+    free_space: Callable[[str], int] = free_bytes,
+) -> Staged:
+    """Have the ``files`` of another node's dump as the staged checkpoint ``name``, durable and with their times.
+
+    ``fetch`` gives the bytes of one; what an earlier call has brought whole is not fetched again. ``digest``: of their
+    list; for ``only_copy_of`` see :func:`adopt`. Raises as :func:`stage` does.
+    """
+    check_name(name)
+    check_digest(digest, "the list of CRIU's files")
+    size = sum(file.size for file in files.values())
+
+    def fill(images: str, beat: Callable[[], None]) -> dict[str, FileStat]:
+        there = staging_root.disk_usage(images)
+        _Space(root, size, None, RESERVE, lambda path: free_space(path) + there)
+        os.makedirs(images, 0o700, exist_ok=True)
+        return arriving.written(images, files, lambda file, length: _beating(fetch(file, length), beat))
 
     return _make(root, name, digest, size, waiting, fill, only_copy_of)
 

@@ -106,15 +106,19 @@ class Repository:
 
         Raises InputError ``registry_blob_missing``, ``registry_answer_invalid``.
         """
+        return self.file(f"blobs/{digest}", size)
+
+    def file(self, path: str, size: int) -> Generator[bytes, None, None]:
+        """The same of what else a server has below the repository, under its path there."""
         offset, failed = 0, 0
         while offset < size:
             before = offset
             try:
-                for chunk in self._part(digest, size, offset):
+                for chunk in self._part(path, size, offset):
                     offset += len(chunk)
                     yield chunk
                 if offset < size:
-                    raise unreachable(f"{self._base}/blobs/{digest}", f"only {offset} of {size} bytes came")
+                    raise unreachable(f"{self._base}/{path}", f"only {offset} of {size} bytes came")
             except RestoreError as error:
                 failed = 1 if offset > before else failed + 1
                 self._pause(error, failed)
@@ -173,17 +177,18 @@ class Repository:
                 )
         return data
 
-    def _part(self, digest: str, size: int, offset: int) -> Iterator[bytes]:
-        """The blob from ``at`` on; a server without ranges sends it from its start."""
-        url = f"{self._base}/blobs/{digest}"
+    def _part(self, path: str, size: int, offset: int) -> Iterator[bytes]:
+        """What is there from ``offset`` on; a server without ranges sends it from its start."""
+        url = f"{self._base}/{path}"
         headers = {"Range": f"bytes={offset}-"} if offset else {}
         with self._transport.send("GET", url, (200, 206, 404), headers) as response:
             if response.status == 404:
+                what = f"the {path.partition('/')[0].rstrip('s')} {path.partition('/')[2]}"
                 raise InputError(
                     "registry_blob_missing",
-                    f"The registry names the blob {digest} of {self._reference} and does not have it.",
+                    f"The registry names {what} of {self._reference} and does not have it.",
                     "Push the checkpoint again.",
-                    details={"digest": digest},
+                    details={"digest": path.rpartition("/")[2]},
                 )
             skip = 0 if response.status == 206 else offset
             _check_length(response, size - offset if response.status == 206 else size)

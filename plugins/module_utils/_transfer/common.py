@@ -58,13 +58,15 @@ class TransferResult:
         }
 
 
-def load(client: Client, name: str, digest: str) -> tuple[Checkpoint, Descriptor]:
+def load(client: Client, name: str, digest: str, on_node: bool = False) -> tuple[Checkpoint, Descriptor]:
     """The checkpoint image that leaves the node, and the descriptor of its index.
 
-    ``digest``: the one that it must have; empty: any. Raises InputError ``image_digest_mismatch`` and as its reader.
+    ``digest``: the one that it must have; empty: any. ``on_node``: also one whose memory is not in it.
+    Raises InputError ``image_digest_mismatch`` and as its reader.
     """
     checkpoint = checkpoint_reader.load(client, name)
-    checkpoint_reader.require_image(checkpoint)
+    if not on_node:
+        checkpoint_reader.require_image(checkpoint)
     if digest not in ("", checkpoint.digest):
         what = f"The image {name} is {checkpoint.digest}"
         raise image_state.digest_mismatch(what, digest, found=checkpoint.digest)

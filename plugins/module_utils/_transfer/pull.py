@@ -11,9 +11,11 @@ asked for, and every blob is verified on its way, by us and by the daemon.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
+from typing import Any
 
-from .._checkpoint import reader as checkpoint_reader
+from .._checkpoint import on_node, reader as checkpoint_reader
 from .._containerd import content, images, leases, space
 from .._containerd.client import Client
 from .._containerd.images import Image
@@ -25,8 +27,9 @@ from .._oci import image as oci_image
 from .._oci.image import Descriptor
 from .._registry.repository import Repository, digest_of
 from .._streams import streams
-from . import base_image, registry_manifest
+from . import base_image, node_files, registry_manifest
 from .common import TransferResult, from_store, in_store
+from .node_files import NodeFiles
 from .registry import RegistryParams
 from .registry_manifest import Collected, Manifest
 
@@ -48,6 +51,13 @@ class _Plan:
     #: Whether documents are without labels that keep what they name from garbage collection.
     unprotected: bool
     base: base_image.Plan
+    #: Of a checkpoint whose memory is not in its image.
+    files: NodeFiles | None = None
+
+    @property
+    def files_bytes(self) -> int:
+        """What of them has to come."""
+        return 0 if self.files is None or self.files.there else self.files.size
 
     @property
     def digest(self) -> str:
@@ -96,19 +106,24 @@ def _run(client: Client, repository: Repository, params: RegistryParams, check: 
     _announce(params, plan, found, result)
     result.changed = bool(result.actions)
     result.transferred = {"reference": str(params.reference), "manifest_digest": digest_of(data)}
-    _count(result, plan, plan.absent)
-    space.require(client, f"The checkpoint {params.reference} brings", result.transferred["bytes"])
+    _count(result, plan, plan.absent, plan.files_bytes)
+    in_store_bytes = result.transferred["bytes"] - plan.files_bytes
+    space.require(client, f"The checkpoint {params.reference} brings", in_store_bytes)
     if result.changed and not check:
         client.track.phase("pull", result.transferred["bytes"])
         seconds = client.seconds_for(result.transferred["bytes"], slow_end=True)
         with leases.hold(client, params.lease or None, f"pull {params.name}", seconds, goes_on=True):
-            _count(result, plan, _fetch(client, repository, plan))
-            _record(client, params, plan, found)
+            size = plan.files_bytes
+            fetched = _fetch(client, repository, plan)
+            with node_files.arrived(client, repository, plan.files) if plan.files else nullcontext():
+                _record(client, params, plan, found)
+            _count(result, plan, fetched, size)
 
 
-def _count(result: TransferResult, plan: _Plan, fetched: Sequence[Descriptor]) -> None:
+def _count(result: TransferResult, plan: _Plan, fetched: Sequence[Descriptor], files: int) -> None:
+    """``files``: bytes beside the blobs."""
     blobs = len(plan.collected.parts)
-    size = sum(blob.size for blob in fetched)
+    size = sum(blob.size for blob in fetched) + files
     result.transferred.update({"blobs": blobs, "kept": blobs - len(fetched), "bytes": size})
 
 
@@ -119,6 +134,8 @@ def _is_complete(client: Client, params: RegistryParams, found: Image) -> bool:
     try:
         collected = registry_manifest.collect(target, graph, lambda item: in_store(client, item), params.base)
     except InputError:
+        return False
+    if not node_files.is_whole(client, node_files.list_of(graph[target.digest]), target.digest, params.staging_dir):
         return False
     top = next((child for child in graph[target.digest] if child.has_children), None)
     return not params.base or top is None or (collected.base_whole and base_image.is_named(client, top.digest))
@@ -156,10 +173,17 @@ def _plan(client: Client, repository: Repository, params: RegistryParams, manife
     absent = tuple(part.descriptor for part in collected.parts if not in_store(client, part.descriptor))
     unprotected = any(_gc_labels(client, graph, collected, part.descriptor) for part in collected.parts)
     top = next((child for child in graph[manifest.target.digest] if child.has_children), None)
-    name = _base_name(documents[manifest.target.digest])
+    annotations = _annotations(documents[manifest.target.digest])
+    name = checkpoint_reader.base_name(annotations)
     wanted = top if params.base else None
     base = base_image.plan(client, wanted, name, params.owner, collected.base_whole, params.tag_base)
-    return _Plan(manifest, collected, graph, documents, absent, unprotected, base)
+    files, listed = None, node_files.list_of(graph[manifest.target.digest])
+    if listed is not None:
+        node_files.require_known_server(params.reference, params.certificate)
+        data = _document(repository, listed, on_node.MAX_LIST)
+        documents[listed.digest] = data
+        files = node_files.read(manifest.target.digest, listed, data, annotations, params.staging_dir)
+    return _Plan(manifest, collected, graph, documents, absent, unprotected, base, files)
 
 
 def _gc_labels(
@@ -179,12 +203,11 @@ def _offered(manifest: Manifest, item: Descriptor) -> bool:
     return blob is not None and blob.size == item.size
 
 
-def _document(repository: Repository, item: Descriptor) -> bytes:
-    if item.size > oci_image.MAX_MANIFEST:
+def _document(repository: Repository, item: Descriptor, most: int = oci_image.MAX_MANIFEST) -> bytes:
+    if item.size > most:
         raise InputError(
             "manifest_too_large",
-            f"The document {item.digest} in the registry claims {item.size} bytes; at most {oci_image.MAX_MANIFEST} "
-            "are usual.",
+            f"The document {item.digest} in the registry claims {item.size} bytes; at most {most} are usual.",
             "The checkpoint is damaged or hostile: push it again.",
         )
     return b"".join(_verified(repository, item))
@@ -195,14 +218,13 @@ def _verified(repository: Repository, item: Descriptor) -> Iterable[bytes]:
     return streams.verified(repository.blob(item.digest, item.size), digest=item.digest, size=item.size, what=what)
 
 
-def _base_name(index: bytes) -> str:
-    annotations = oci_image.parse_object(index, "The index of the checkpoint").get("annotations")
-    found = annotations if isinstance(annotations, dict) else {}
-    return checkpoint_reader.base_name(found)
+def _annotations(index: bytes) -> dict[str, Any]:
+    found = oci_image.parse_object(index, "The index of the checkpoint").get("annotations")
+    return found if isinstance(found, dict) else {}
 
 
 def _announce(params: RegistryParams, plan: _Plan, found: Image | None, result: TransferResult) -> None:
-    if plan.absent or found is None or found.target.digest != plan.digest:
+    if plan.absent or plan.files_bytes or found is None or found.target.digest != plan.digest:
         result.actions.append(f"pull {plan.digest} from {params.reference}")
     elif plan.unprotected:
         result.actions.append(f"protect {plan.digest} from garbage collection")

@@ -41,6 +41,10 @@ class RegistryParams:
     lease: str = ""
     owner: str = labels.DEFAULT_OWNER
     force: bool = False
+    #: Where the memory goes of a checkpoint that lives on a node.
+    staging_dir: str = ""
+    #: The one that the server has to have, see :class:`Access`.
+    certificate: str = ""
 
     @classmethod
     def from_options(cls, options: Mapping[str, Any]) -> RegistryParams:
@@ -57,6 +61,8 @@ class RegistryParams:
             lease=options["lease"] or "",
             owner=options["owner"],
             force=options["force"],
+            staging_dir=options["staging_dir"],
+            certificate=options["certificate"] or "",
         )
 
 

@@ -35,6 +35,7 @@ _BASE_DIGEST = "org.opencontainers.image.base.digest"
 INDEX_ROLE, BASE_PREFIX = "index", "base-"
 _ROLES = (
     ("criu.checkpoint.criu.tar", "criu"),
+    ("criu-files", "criu-files"),
     ("checkpoint.config", "spec"),
     ("checkpoint.options", "options"),
     ("checkpoint.runtime.options", "runtime-options"),

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Checkpoints are offered to one other node, for one run, straight out of containerd's content store."""
+"""Checkpoints are offered to one other node, for one run, straight out of containerd's content store and staging."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from .._core.errors import InputError, NodeError
 from .._oci import image as oci_image
 from .._oci.image import Descriptor
 from .._registry.repository import MANIFEST
-from . import certificate, registry_manifest, servers
+from . import certificate, node_files, registry_manifest, servers
 from .common import from_store, in_store, load
 
 #: Choices of the option ``state``.
@@ -47,6 +47,8 @@ class ServeParams:
     token: str = field(default="", repr=False)
     base: bool = True
     idle: float = 600.0
+    #: Where checkpoints lie that live on this node.
+    staging_dir: str = ""
 
     @classmethod
     def from_options(cls, options: Mapping[str, Any]) -> ServeParams:
@@ -63,7 +65,7 @@ class ServeParams:
                 f"port {options['port']} is no port, or {options['idle']} no seconds for idle.",
                 "Give a port from 1 to 65535, or 0 for one that is free, and seconds above zero.",
             )
-        names = ("id", "checkpoints", "hosts", "clients", "listen", "port", "base", "idle")
+        names = ("id", "checkpoints", "hosts", "clients", "listen", "port", "base", "idle", "staging_dir")
         return cls(**{name: options[name] for name in names}, token=options["token"] or "")
 
 
@@ -90,7 +92,7 @@ def started(client: Client, params: ServeParams, check: bool, place: str) -> Ser
     digests: dict[str, str] = {}
     contents: dict[str, dict[str, Any]] = {"/v2/": {"data": ""}}
     for name in params.checkpoints:
-        digests[name] = _offer(client, name, params.base, store, contents)
+        digests[name] = _offer(client, name, params, store, contents)
     wish = {
         "contents": contents,
         "clients": _networks(params.clients),
@@ -112,8 +114,11 @@ def started(client: Client, params: ServeParams, check: bool, place: str) -> Ser
         result.actions.append(f"serve {', '.join(params.checkpoints) or 'nothing yet'} as {params.id}")
         if not check:
             servers.stop(place, params.id)
+            if params.port:
+                servers.give_way(place, params.port)
             made, key = certificate.make(params.hosts, os.environ.get("PATH", os.defpath))
-            running = servers.start(place, params.id, {**wish, "certificate": made, "key": key}, known)
+            given = {**wish, "certificate": made, "key": key}
+            running = servers.start(place, params.id, given, known, bool(digests))
     if running is not None and running.wish == known:
         result.port, result.certificate = running.port, running.certificate
     for name, digest in digests.items():
@@ -133,9 +138,10 @@ def stopped(params: ServeParams, check: bool, place: str) -> ServeResult:
     return result
 
 
-def _offer(client: Client, name: str, base: bool, store: str, contents: dict[str, dict[str, Any]]) -> str:
+def _offer(client: Client, name: str, params: ServeParams, store: str, contents: dict[str, dict[str, Any]]) -> str:
     """Add all of one checkpoint to ``contents``; its digest."""
-    checkpoint, target = load(client, name, "")
+    base = params.base
+    checkpoint, target = load(client, name, "", on_node=True)
     graph = oci_image.walk(target, lambda level: from_store(client, level), None)
     collected = registry_manifest.collect(target, graph, lambda item: in_store(client, item), base)
     top = next((child for child in graph[target.digest] if child.has_children), None)
@@ -147,6 +153,9 @@ def _offer(client: Client, name: str, base: bool, store: str, contents: dict[str
     contents[f"{below}/manifests/{_tag(checkpoint.digest)}"] = manifest
     for part in collected.parts:
         contents[f"{below}/blobs/{part.descriptor.digest}"] = _file(store, part.descriptor)
+    if checkpoint.on_node:
+        files = node_files.served(client, checkpoint, params.staging_dir)
+        contents.update({f"{below}/{path}": entry for path, entry in files.items()})
     return checkpoint.digest
 
 

@@ -18,6 +18,7 @@ import ipaddress
 import json
 import os
 import re
+import resource
 import signal
 import socket
 import socketserver
@@ -64,10 +65,17 @@ class Deadline:
         self._idle, self._now = idle, now
         self._end = now() + limit
         self._quiet = now() + idle
+        self._unsaid = False
 
     def used(self) -> None:
         """Somebody makes use of it."""
         self._quiet = self._now() + self._idle
+        self._unsaid = True
+
+    def was_used(self) -> bool:
+        """Whether somebody has since this was last asked."""
+        found, self._unsaid = self._unsaid, False
+        return found
 
     def passed(self) -> bool:
         """Whether it is over."""
@@ -93,6 +101,7 @@ class Server(socketserver.ThreadingMixIn, socketserver.TCPServer):
         self.deadline = Deadline(wish["idle"], wish["limit"])
         self._clients = [ipaddress.ip_network(text) for text in wish["clients"]]
         self._context = context
+        self._record = wish.get("record", "")
         self._slots = threading.BoundedSemaphore(_MOST_AT_ONCE)
         super().__init__((wish["listen"], wish["port"]), Handler)
 
@@ -126,6 +135,10 @@ class Server(socketserver.ThreadingMixIn, socketserver.TCPServer):
         """Nobody reads what could be said of it."""
 
     def service_actions(self) -> None:
+        if self.deadline.was_used():
+            # By the record's time others know how long nobody has used it.
+            with contextlib.suppress(OSError):
+                os.utime(self._record)
         if self.deadline.passed():
             raise SystemExit
 
@@ -204,6 +217,9 @@ def main() -> None:
     It begins at a second line, when whoever has started it has noted it. Where none comes that one was killed.
     """
     wish = json.loads(sys.stdin.buffer.readline())
+    # Each file of a dump stays open.
+    most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     try:
         server = Server(wish, tls(wish["certificate"], wish["key"]))
     except (OSError, ValueError, OverflowError) as error:

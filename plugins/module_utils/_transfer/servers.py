@@ -6,8 +6,8 @@
 
 <runtime directory>/serve/<id>.json
 
-The record has no secret in it. The server removes it when it ends; the record of one that was killed is removed by the
-next call for any.
+The record has no secret in it, and its time is that of the last use. The server removes it when it ends; the record of
+one that was killed is removed by the next call for any.
 """
 
 from __future__ import annotations
@@ -30,6 +30,8 @@ from . import serve_worker
 _READY_SECONDS = 30.0
 _END_SECONDS = 5.0
 _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}\Z")
+#: A record that is being written, with the process that writes it.
+_UNFINISHED = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}\.json\.([0-9]{1,10})\Z")
 
 
 @dataclass(frozen=True)
@@ -42,6 +44,8 @@ class Running:
     certificate: str
     #: Of all that it was started with.
     wish: str
+    #: It offers something.
+    offers: bool = True
 
 
 def root() -> str:
@@ -62,7 +66,7 @@ def find(place: str, name: str) -> Running | None:
     return found if processes.lives(found.process) else None
 
 
-def start(place: str, name: str, wish: Mapping[str, Any], digest: str) -> Running:
+def start(place: str, name: str, wish: Mapping[str, Any], digest: str, offers: bool = True) -> Running:
     """Start one with that ``wish``, known by ``digest``. Raises NodeError ``serve_failed``."""
     state_dir.make_private(place, place)
     path = _path(place, name)
@@ -72,7 +76,7 @@ def start(place: str, name: str, wish: Mapping[str, Any], digest: str) -> Runnin
         answer = child.receive(time.monotonic() + _READY_SECONDS) or {"error": "it does not begin"}
         if "error" in answer:
             raise _failed(wish, answer["error"])
-        running = Running(processes.identity(answer["pid"]), answer["port"], wish["certificate"], digest)
+        running = Running(processes.identity(answer["pid"]), answer["port"], wish["certificate"], digest, offers)
         _write(path, running)
         # Without this it goes with us.
         child.send({"go": True})
@@ -116,12 +120,68 @@ def end(found: Running) -> None:
 
 def tidy(place: str) -> None:
     """Remove the records of servers that were killed."""
+    for path in _dead(place):
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(path)
+
+
+def give_way(place: str, port: int) -> None:
+    """End the servers on that port that offer nothing: whoever asked whether they are reached is through or gone."""
+    for path, found in _alive(place):
+        if found.port == port and not found.offers:
+            end(found)
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(path)
+
+
+def leftovers(place: str, quiet: float | None, check: bool) -> list[str]:
+    """Paths of the records of servers that were killed, and of those that nobody has used for ``quiet`` seconds; both
+    are gone then, but for ``check``. None: whoever runs stays."""
+    found = _dead(place)
+    idle = [] if quiet is None else [each for each in _alive(place) if _seconds_unused(each[0]) > quiet]
+    for _path_of_record, running in idle if not check else ():
+        end(running)
+    found += [path for path, _running in idle]
+    for path in found if not check else ():
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(path)
+    return sorted(found)
+
+
+def _records(place: str) -> list[str]:
     with contextlib.suppress(FileNotFoundError):
-        for entry in sorted(os.listdir(place)):
-            name = entry[: -len(".json")]
-            if entry.endswith(".json") and _ID.match(name) and find(place, name) is None:
-                with contextlib.suppress(FileNotFoundError):
-                    os.unlink(os.path.join(place, entry))
+        return sorted(os.listdir(place))
+    return []
+
+
+def _alive(place: str) -> list[tuple[str, Running]]:
+    """The servers that run, with the paths of their records."""
+    names = [entry[: -len(".json")] for entry in _records(place) if entry.endswith(".json")]
+    found = [(os.path.join(place, f"{name}.json"), find(place, name)) for name in names if _ID.match(name)]
+    return [(path, running) for path, running in found if running is not None]
+
+
+def _dead(place: str) -> list[str]:
+    """Paths of the records whose server does not live, and of those that were never written whole."""
+    entries = _records(place)
+    living = {path for path, _running in _alive(place)}
+    found = []
+    for entry in entries:
+        path, unfinished = os.path.join(place, entry), _UNFINISHED.match(entry)
+        if unfinished is not None:
+            if not os.path.exists(f"/proc/{unfinished.group(1)}"):
+                found.append(path)
+        elif entry.endswith(".json") and _ID.match(entry[: -len(".json")]) and path not in living:
+            found.append(path)
+    return found
+
+
+def _seconds_unused(path: str) -> float:
+    try:
+        return time.time() - os.stat(path).st_mtime
+    except FileNotFoundError:
+        # It has just ended by itself.
+        return 0.0
 
 
 def _failed(wish: Mapping[str, Any], why: str) -> NodeError:

@@ -20,14 +20,27 @@ from typing import Any
 
 import pytest
 
+from ansible_collections.gpuops.restore.plugins.module_utils._checkpoint import (
+    on_node as checkpoint_on_node,
+    reader,
+    staged,
+    staging,
+)
+from ansible_collections.gpuops.restore.plugins.module_utils._core import labels
+from ansible_collections.gpuops.restore.plugins.module_utils._core.errors import InputError
 from ansible_collections.gpuops.restore.plugins.module_utils._host import processes
-from ansible_collections.gpuops.restore.plugins.module_utils._transfer import servers
+from ansible_collections.gpuops.restore.plugins.module_utils._oci.facts import Facts
+from ansible_collections.gpuops.restore.plugins.module_utils._transfer import pull as pull_step, servers
 from ansible_collections.gpuops.restore.tests.unit.helpers.ansible_modules import Call
+from ansible_collections.gpuops.restore.tests.unit.helpers.archive_samples import INDEX
 from ansible_collections.gpuops.restore.tests.unit.helpers.containerd_node import Node
 from ansible_collections.gpuops.restore.tests.unit.helpers.containerd_samples import (
     BASE_NAME,
     CHECKPOINT_NAME,
+    CRIU_FILES,
+    descriptor,
     plugin,
+    record,
 )
 from ansible_collections.gpuops.restore.tests.unit.helpers.fake_containerd import FakeContainerd
 
@@ -51,8 +64,8 @@ def records(monkeypatch: pytest.MonkeyPatch, tmp_path: pathlib.Path) -> Iterator
     place = tmp_path / "run" / "serve"
     monkeypatch.setattr(servers, "root", lambda: str(place))
     yield place
-    for record in place.glob("*.json"):
-        servers.stop(str(place), record.stem)
+    for path in place.glob("*.json"):
+        servers.stop(str(place), path.stem)
 
 
 @pytest.fixture
@@ -121,6 +134,106 @@ def test_there_and_gone(call: Call, fake: FakeContainerd, node: Node, store: Any
         asked(served, "/v2/")
 
 
+def test_one_that_offers_nothing_gives_way_to_another_on_its_port(
+    call: Call, node: Node, store: Any, records: pathlib.Path
+) -> None:
+    """A run that was killed behind its question whether it is reached does not keep the next one from the port."""
+    first = call(SERVE, **{**START, "checkpoints": []})
+    second = call(SERVE, **{**START, "id": "two", "port": first["port"]})
+    assert second["port"] == first["port"] and second["certificate"] != first["certificate"]
+    assert [path.name for path in records.iterdir()] == ["two.json"]
+
+
+@pytest.fixture
+def on_node(fake: FakeContainerd, node: Node, tmp_path: pathlib.Path) -> dict[str, str]:
+    """The checkpoint lives on the node: a list in place of its memory, which is staged. Where, for the modules."""
+    images, state = tmp_path / "images", tmp_path / "state"
+    images.mkdir()
+    state.mkdir(mode=0o700)
+    for name, data in CRIU_FILES.items():
+        (images / name).write_bytes(data)
+        os.utime(images / name, ns=(5, 1_600_000_000_000_000_007))
+    files = {name: {"size": len(data), "mtime_ns": 1_600_000_000_000_000_007} for name, data in CRIU_FILES.items()}
+    listed = json.dumps({"format": checkpoint_on_node.FORMAT, "files": files}).encode()
+    total = str(sum(map(len, CRIU_FILES.values())))
+    entry = descriptor(fake.state, reader.CRIU_FILES, listed, annotations={reader.BYTES_ANNOTATION: total})
+    others = [child for child in node.checkpoint.document["manifests"] if child["mediaType"] != reader.CRIU]
+    notes = {**node.checkpoint.document["annotations"], labels.FACTS: Facts(container="app").render()}
+    document = {**node.checkpoint.document, "manifests": [entry, *others], "annotations": notes}
+    digest = record(fake.state, CHECKPOINT_NAME, INDEX, document)
+    whose = {"namespace": "tests", "container": "app"}
+    key = digest.partition(":")[2]
+    staging.adopt(str(images), digest=entry["digest"], size=int(total), root=str(state), name=key, only_copy_of=whose)
+    return {"staging_dir": str(state), "digest": digest, "key": key}
+
+
+def test_one_that_lives_on_its_node_comes_as_it_is(
+    call: Call, fake: FakeContainerd, on_node: dict[str, str], store: Any, records: Any, tmp_path: pathlib.Path
+) -> None:
+    served = call(SERVE, **START, staging_dir=on_node["staging_dir"])
+    assert served["checkpoints"][CHECKPOINT_NAME]["digest"] == on_node["digest"]
+    before = {digest: blob.data for digest, blob in fake.state.blobs.items()}
+    leave(fake)
+    there = str(tmp_path / "there")
+    pulled = pull(call, served, staging_dir=there)
+    assert (pulled["changed"], pulled["digest"]) == (True, on_node["digest"])
+    found = staged.find(there, on_node["key"])
+    assert found is not None and staged.only_copy_of(there, on_node["key"]) == ("tests", "app")
+    assert {path.name: path.read_bytes() for path in pathlib.Path(found.directory).iterdir()} == CRIU_FILES
+    assert before.items() >= {digest: blob.data for digest, blob in fake.state.blobs.items()}.items()
+    assert call(SERVE, **STOP)["changed"]
+    # All of it is there, so nobody is asked; and it is asked again where the memory is gone.
+    assert pull(call, served, staging_dir=there)["changed"] is False
+    staging.remove(there, on_node["key"])
+    assert pull(call, served, staging_dir=there)["failure"]["code"] == "registry_unreachable"
+
+
+def test_its_memory_is_gone_where_it_gets_no_name(
+    call: Call,
+    fake: FakeContainerd,
+    on_node: dict[str, str],
+    store: Any,
+    records: Any,
+    tmp_path: pathlib.Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    served = call(SERVE, **START, staging_dir=on_node["staging_dir"])
+    leave(fake)
+
+    def refuse(*_arguments: Any) -> None:
+        raise InputError("refused", "No.", "None.")
+
+    monkeypatch.setattr(pull_step, "_create", refuse)
+    there = tmp_path / "there"
+    assert pull(call, served, staging_dir=str(there))["failure"]["code"] == "refused"
+    assert not there.exists()
+
+
+def test_its_memory_is_taken_from_the_very_server_only(
+    call: Call, fake: FakeContainerd, on_node: dict[str, str], store: Any, records: Any, tmp_path: pathlib.Path
+) -> None:
+    """Who is trusted for another reason could send any memory under the digest."""
+    served = call(SERVE, **START, staging_dir=on_node["staging_dir"])
+    leave(fake)
+    (tmp_path / "ca.pem").write_text(served["certificate"])
+    there = tmp_path / "there"
+    given = {
+        "reference": served["checkpoints"][CHECKPOINT_NAME]["reference"],
+        "token": TOKEN,
+        "staging_dir": str(there),
+    }
+    answer = call(REGISTRY, state="pulled", name=CHECKPOINT_NAME, ca_file=str(tmp_path / "ca.pem"), **given)
+    assert answer["failure"]["code"] == "checkpoint_on_node" and not there.exists()
+
+
+def test_whose_memory_is_gone_is_not_offered(
+    call: Call, on_node: dict[str, str], store: Any, records: pathlib.Path
+) -> None:
+    staging.remove(on_node["staging_dir"], on_node["key"])
+    answer = call(SERVE, **START, staging_dir=on_node["staging_dir"])
+    assert answer["failure"]["code"] == "node_checkpoint_gone" and not list(records.glob("*"))
+
+
 def test_the_base_image_stays_behind_where_it_is_not_wanted(
     call: Call, fake: FakeContainerd, node: Node, store: Any, records: Any
 ) -> None:
@@ -175,7 +288,8 @@ def test_another_wish_is_another_server(call: Call, node: Node, store: Any, reco
     assert second["changed"] and second["certificate"] != first["certificate"]
     assert asked(second, "/v2/", token=TOKEN + "2") == (200, b"")
     assert [path.name for path in records.iterdir()] == ["one.json"]
-    taken = call(SERVE, **{**START, "id": "two", "port": second["port"]})
+    third = call(SERVE, **START)
+    taken = call(SERVE, **{**START, "id": "two", "port": third["port"]})
     assert (taken["failure"]["code"], taken["failure"]["outcome"]) == ("serve_failed", "retryable")
     assert [path.name for path in records.iterdir()] == ["one.json"]
 

@@ -7,6 +7,9 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+import pytest
+
+from ansible_collections.gpuops.restore.plugins.module_utils._transfer import servers
 from ansible_collections.gpuops.restore.tests.unit.helpers.ansible_modules import Call
 from ansible_collections.gpuops.restore.tests.unit.helpers.fake_containerd import FakeContainerd
 from ansible_collections.gpuops.restore.tests.unit.helpers.fake_state import Blob
@@ -31,6 +34,20 @@ def test_found_once_and_removed_once(call: Call, fake: FakeContainerd, tmp_path:
     assert [(left["kind"], left["name"]) for left in done["removed"]] == [("partial_staging", str(partial))]
     assert len(done["actions"]) == 1 and str(partial) in done["actions"][0]
     assert not os.path.exists(state)
+    assert call(LEFTOVERS, **options)["changed"] is False
+
+
+def test_a_server_that_was_killed(
+    call: Call, fake: FakeContainerd, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(servers, "root", lambda: str(tmp_path))
+    record = tmp_path / "move.json"
+    record.write_text('{"process": "boot/1/1", "port": 1, "certificate": "", "wish": ""}')
+    options = {"staging_dir": str(tmp_path / "state"), "idle_servers": True}
+    predicted = call(LEFTOVERS, True, **options)
+    assert record.exists()
+    assert predicted == call(LEFTOVERS, **options) and not record.exists()
+    assert predicted["removed"] == [{"kind": "checkpoint_server", "name": str(record), "bytes": None}]
     assert call(LEFTOVERS, **options)["changed"] is False
 
 

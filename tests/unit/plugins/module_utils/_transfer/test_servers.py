@@ -9,7 +9,10 @@ from __future__ import annotations
 import base64
 import os
 import pathlib
+import time
 import urllib.request
+from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
@@ -49,6 +52,55 @@ def test_records_of_servers_that_ended_go(tmp_path: pathlib.Path) -> None:
     servers.tidy(str(tmp_path))
     assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
     servers.tidy(str(tmp_path / "none"))
+
+
+@pytest.fixture
+def place(tmp_path: pathlib.Path) -> Iterator[pathlib.Path]:
+    """Where records lie; no server outlives the test."""
+    made = tmp_path / "serve"
+    yield made
+    for record in made.glob("*.json"):
+        servers.stop(str(made), record.stem)
+
+
+def started(place: pathlib.Path, name: str, **more: Any) -> servers.Running:
+    made, key = certificate.make(["127.0.0.1"], os.environ["PATH"])
+    wish = {"contents": {"/v2/": {"data": ""}}, "clients": [], "listen": "127.0.0.1", "port": 0, "token": "t"}
+    wish.update(idle=60, limit=60, certificate=made, key=key)
+    return servers.start(str(place), name, wish, "known", **more)
+
+
+def test_servers_that_are_left(place: pathlib.Path) -> None:
+    used, unused = started(place, "used"), started(place, "unused")
+    for path in place.iterdir():
+        os.utime(path, (0, 0))
+    (place / "ended.json").write_text('{"process": "boot/1/1", "port": 1, "certificate": "", "wish": ""}')
+    (place / "half.json.4194305").write_text("{")
+    (place / f"being-written.json.{os.getpid()}").write_text("{")
+    request = urllib.request.Request(f"https://127.0.0.1:{used.port}/v2/", headers={"Authorization": "Bearer t"})
+    with urllib.request.urlopen(request, context=pinned(used.certificate), timeout=30) as answer:
+        assert answer.status == 200
+    give_up = time.monotonic() + 30
+    while (place / "used.json").stat().st_mtime == 0:
+        assert time.monotonic() < give_up, "its use is not noted"
+        time.sleep(0.05)
+    dead = [str(place / "ended.json"), str(place / "half.json.4194305")]
+    assert servers.leftovers(str(place), None, True) == dead
+    both = sorted([*dead, str(place / "unused.json")])
+    assert servers.leftovers(str(place), 60.0, True) == both
+    assert servers.find(str(place), "unused") == unused
+    assert servers.leftovers(str(place), None, False) == dead
+    assert servers.leftovers(str(place), 60.0, False) == [str(place / "unused.json")]
+    assert servers.find(str(place), "unused") is None and servers.find(str(place), "used") == used
+    assert servers.leftovers(str(place), 60.0, False) == []
+    assert servers.leftovers(str(place / "none"), 60.0, False) == []
+
+
+def test_who_offers_something_keeps_its_port(place: pathlib.Path) -> None:
+    asked, offering = started(place, "asked", offers=False), started(place, "offering")
+    servers.give_way(str(place), offering.port)
+    servers.give_way(str(place), asked.port)
+    assert servers.find(str(place), "asked") is None and servers.find(str(place), "offering") == offering
 
 
 @pytest.mark.parametrize("name", ["", "../one", "a/b", "a" * 65])
