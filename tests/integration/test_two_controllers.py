@@ -9,12 +9,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import pathlib
 import shutil
-import signal
 import subprocess
 import time
 from collections.abc import Iterator
@@ -22,6 +20,7 @@ from typing import Any
 
 import in_node
 import pytest
+from controllers import kill_with_descendants
 from gpuops_lab import image, inventory, workload
 from gpuops_lab.config import Node
 from gpuops_lab.listing import Listing, listing, settled_difference
@@ -96,22 +95,6 @@ class Controller:
 def end(process: subprocess.Popen[str]) -> str:
     said, _ = process.communicate(timeout=300)
     return said if process.returncode else ""
-
-
-def kill_with_descendants(process: subprocess.Popen[str]) -> None:
-    """The whole controller, as a machine that is switched off: its workers, and ssh, have sessions of their own."""
-    parents: dict[int, int] = {}
-    for entry in pathlib.Path("/proc").iterdir():
-        if entry.name.isdigit():
-            with contextlib.suppress(OSError):
-                parents[int(entry.name)] = int((entry / "stat").read_text().rpartition(")")[2].split()[1])
-    doomed = [process.pid]
-    for pid in doomed:
-        doomed += [child for child, parent in parents.items() if parent == pid]
-    for pid in doomed:
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGKILL)
-    process.communicate()
 
 
 def await_lock(node: Node, process: subprocess.Popen[str]) -> None:

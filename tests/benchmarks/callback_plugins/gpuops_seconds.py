@@ -45,7 +45,7 @@ class CallbackModule(CallbackBase):
         if begun is None:
             return
         seconds = round(time.monotonic() - begun, 4)
-        entry = {"host": host, "task": task.get_name(), "ended": ended, "seconds": seconds}
+        entry = {"host": host, "task": task.get_name(), "ended": ended, "seconds": seconds, "at": time.time()}
         with open(os.environ["GPUOPS_SECONDS"], "a", encoding="utf-8") as stream:
             stream.write(json.dumps(entry) + "\n")
 

@@ -18,7 +18,7 @@ import in_node  # noqa: E402
 from gpuops_lab import node as lab_node  # noqa: E402
 from gpuops_lab.config import LabError  # noqa: E402
 
-from gpuops_bench import capture, many, ours, overhead, report, restore, role, transfer  # noqa: E402
+from gpuops_bench import capture, many, migrate, ours, overhead, report, restore, role, transfer  # noqa: E402
 from gpuops_bench.bench import COLD, WARM, Bench, say  # noqa: E402
 from gpuops_bench.measure import Comparison  # noqa: E402
 
@@ -29,6 +29,7 @@ SECTIONS = {
     "overhead": overhead.run,
     "capture": capture.run,
     "transfer": transfer.run,
+    "migrate": migrate.run,
 }
 
 

@@ -5,13 +5,16 @@
 
 from __future__ import annotations
 
+import dataclasses
 import threading
 import time
 from collections.abc import Callable
+from typing import Any
 
 from gpuops_lab import workload
 
 from gpuops_bench.bench import TICK_MS, Bench, say
+from gpuops_bench.many import COUNT, ONE_BY_ONE, names
 from gpuops_bench.measure import Comparison, Sample, pairs, peaks
 
 PEER = "ctr containers checkpoint --task --rw --image"
@@ -25,9 +28,7 @@ def run(bench: Bench) -> list[Comparison]:
         # Every capture is of a new container: ctr's second one of the same container lacks its images on 1.6 and 1.7.
         def by_us(mib: int = mib, still: dict[str, list[Sample]] = still) -> Sample:
             parameters = {"container_id": "captured-o", "name": "gpuops.test/captured-o:1", "gpu": "none"}
-            return _capture(
-                bench, mib, "captured-o", lambda: bench.module("containerd_checkpoint", parameters)[1], still["ours"]
-            )
+            return _capture(bench, mib, "captured-o", lambda: _ours(bench, parameters), still["ours"])
 
         def by_ctr(mib: int = mib, still: dict[str, list[Sample]] = still) -> Sample:
             arguments = ["containers", "checkpoint", "--task", "--rw", "--image"]
@@ -51,7 +52,41 @@ def run(bench: Bench) -> list[Comparison]:
         memory = peaks(whole)
         if memory:
             found.append(memory)
-    return found
+    return [*found, _many(bench)]
+
+
+def _ours(bench: Bench, parameters: dict[str, Any]) -> Sample:
+    answer, sample = bench.module("containerd_checkpoint", parameters)
+    return dataclasses.replace(sample, phases=answer["seconds"])
+
+
+def _many(bench: Bench) -> Comparison:
+    name = f"capture {COUNT} x {bench.many} MiB, images complete"
+    say(name)
+    together, one_by_one = (lambda: _capture_many(bench, 0)), (lambda: _capture_many(bench, 1))
+    return pairs(name, ONE_BY_ONE, bench.pairs, together, one_by_one, say)
+
+
+def _capture_many(bench: Bench, parallel: int) -> Sample:
+    """All of them in one call."""
+    identifiers = names(COUNT)
+    references = [f"gpuops.test/{each}:1" for each in identifiers]
+    for each in identifiers:
+        bench.run_counter(each, bench.many, TICK_MS)
+    bench.timed(["sync"])
+    bench.back(2 * COUNT * bench.many)
+    wanted = [{"container_id": each, "name": name, "gpu": "none"} for each, name in zip(identifiers, references)]
+    try:
+        _answer, sample = bench.module("containerd_checkpoint", {"workloads": wanted, "parallel": parallel})
+        for each in identifiers:
+            workload.await_count(bench.node, each, workload.count(bench.node, each) + 1)
+    finally:
+        there = workload.ctr(bench.node, workload.NAMESPACE, "images", "ls", "-q").split()
+        for each, name in zip(identifiers, references):
+            bench.remove(each)
+            if name in there:
+                bench.remove_image(name)
+    return sample
 
 
 def _capture(bench: Bench, mib: int, identifier: str, take: Callable[[], Sample], still: list[Sample]) -> Sample:

@@ -27,6 +27,7 @@ SECTIONS = {
     "overhead": r"Ansible's overhead|the window's task",
     "many": r"\d+ x ",
     "capture": r"capture ",
+    "migrate": r"migrate ",
     "transfer": r"(stage|export|import) ",
 }
 FLEET_VARIANT = "as in examples/ansible.cfg"

@@ -23,9 +23,10 @@ STAGING = "/var/lib/gpuops-restore"
 TASKS = "/run/containerd/io.containerd.runtime.v2.task"
 # Made once and kept: CRIU's record of the kernel's features, locks, the lab's socket; and containerd's own
 # directories, which appear with its first container and with the first of each namespace. What was measured of the
-# node, which goes with the boot; and runc's note that a container was dumped once, which goes with that.
+# node, and the directory of servers' records, which go with the boot; and runc's note that a container was dumped once,
+# which goes with that.
 KEPT_IN_RUN = re.compile(
-    r"/run/(criu\.kdat|gpuops-lab|sshd|lock|xtables\.lock)(/|$)|/run/gpuops-restore(/(capture-)?rates\.json)?$"
+    r"/run/(criu\.kdat|gpuops-lab|sshd|lock|xtables\.lock)(/|$)|/run/gpuops-restore(/((capture-)?rates\.json|serve))?$"
     r"|/run/containerd/runc/[^/]+/[^/]+/checkpoint$"
 )
 KEPT_BY_CONTAINERD = re.compile(rf"/run/containerd/(fifo|s|runc(/[^/]+)?)|{TASKS}(/[^/]+)?")

@@ -19,6 +19,7 @@ type: notification
 short_description: Run a command when a playbook comes to a task
 description:
   - Before the first task of the name E(GPUOPS_AT_TASK) begins, E(GPUOPS_AT_TASK_RUN) runs on the controller.
+  - Where E(GPUOPS_AT_TASK_TIME) is 2, before the second one, and so on.
 """
 
 
@@ -32,9 +33,11 @@ class CallbackModule(CallbackBase):
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
-        self._done = False
+        self._left = int(os.environ.get("GPUOPS_AT_TASK_TIME", "1"))
 
     def v2_playbook_on_task_start(self, task: Any, is_conditional: bool) -> None:
-        if not self._done and task.get_name().split(" : ")[-1] == os.environ["GPUOPS_AT_TASK"]:
-            self._done = True
+        if task.get_name().split(" : ")[-1] != os.environ["GPUOPS_AT_TASK"]:
+            return
+        self._left -= 1
+        if self._left == 0:
             subprocess.run(shlex.split(os.environ["GPUOPS_AT_TASK_RUN"]), check=True)

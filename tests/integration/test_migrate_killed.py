@@ -1,0 +1,203 @@
+# Copyright (c) 2026 the gpuops.restore contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""The playbook migrate by the route direct, whose controller is killed: the same command again brings it to its end.
+
+``GPUOPS_KILLS=each``: killed at every moment, each with a workload of its own (``make migrate-kills``). Otherwise one
+workload, whose migration is killed at some moments one after another.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import pathlib
+import subprocess
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import pytest
+from controllers import kill_with_descendants
+from gpuops_lab import inventory, node as lab_node, workload
+from gpuops_lab.config import Node
+from gpuops_lab.listing import listing, settled_difference
+from gpuops_lab.node import output
+from registry_server import Relay
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+PORT = 5445
+STATE = "/var/lib/gpuops-restore"
+
+
+@dataclass(frozen=True)
+class Moment:
+    """So many seconds after a task begins, for the time-th time; 0: before it does anything."""
+
+    task: str
+    seconds: float = 0.0
+    time: int = 1
+
+    def __str__(self) -> str:
+        return f"{self.task}, time {self.time}, {self.seconds} s"
+
+
+ARRIVES = Moment("Pull them from the source", 1.0)
+RUNS = Moment("The workloads run from where they were", 1.0)
+MOMENTS = [
+    Moment("Offer them to the target", 0.5),
+    Moment("See whether it reaches the source"),
+    Moment("Note what is about to be done", 0.3),
+    *(Moment("The checkpoints are taken", seconds) for seconds in (0.0, 0.4, 0.7, 1.0, 1.3)),
+    Moment("Note the digests"),
+    Moment("Offer them to the target", 0.0, 2),
+    Moment("Offer them to the target", 0.6, 2),
+    Moment("They can be taken over"),
+    *(Moment("Pull them from the source", seconds) for seconds in (0.0, 0.5, 0.8)),
+    ARRIVES,
+    Moment("The CRIU images are staged"),
+    *(Moment("The workloads run from where they were", seconds) for seconds in (0.0, 0.5, 0.8)),
+    RUNS,
+    Moment("The workloads run from where they were", 1.5),
+    Moment("The source ends, or goes on", 0.0, 2),
+    Moment("The source ends, or goes on", 0.6, 2),
+    Moment("Clear up", 0.0, 2),
+    Moment("What the source has offered is offered no longer", 0.0, 2),
+    Moment("Records of what is over are gone", 0.0, 2),
+    Moment("The others say what is left to do", 0.0, 2),
+]
+KILLS = [[moment] for moment in MOMENTS] if os.environ.get("GPUOPS_KILLS") == "each" else [[ARRIVES, RUNS]]
+
+
+@pytest.fixture(scope="module")
+def other(node: Node) -> Iterator[Node]:
+    """Where workloads go; both have the image."""
+    (made,) = lab_node.up([f"t-killed2-{os.getpid()}"], node.containerd)
+    relay = Relay(made, node, PORT, PORT)
+    try:
+        for each in (node, made):
+            workload.place_image(each)
+            workload.ctr(each, workload.NAMESPACE, "images", "import", workload.ARCHIVE)
+        yield made
+    finally:
+        relay.close()
+        lab_node.down(made.name)
+
+
+class Copies:
+    """Watches the output of both copies; ``both``: a time in which both have written something."""
+
+    def __init__(self, *paths: pathlib.Path) -> None:
+        self.both = ""
+        self._paths = paths
+        self._end = threading.Event()
+        self._thread = threading.Thread(target=self._watch)
+
+    def __enter__(self) -> Copies:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_unused: object) -> None:
+        self._end.set()
+        self._thread.join()
+
+    def _sizes(self) -> list[int]:
+        return [path.stat().st_size if path.exists() else 0 for path in self._paths]
+
+    def _watch(self) -> None:
+        before = self._sizes()
+        while not self._end.wait(0.3):
+            now = self._sizes()
+            if all(new > old for new, old in zip(now, before)):
+                self.both = self.both or f"from {before} to {now} bytes"
+            before = now
+
+
+def start(place: pathlib.Path, moment: Moment | None) -> subprocess.Popen[str]:
+    """The migration; at the moment there is a file. One that is to be killed before its task waits for that."""
+    environment = {**os.environ, "ANSIBLE_CONFIG": str(ROOT / "examples/ansible.cfg"), "ANSIBLE_NOCOLOR": "1"}
+    environment["TMPDIR"] = str(place)
+    if moment is not None:
+        environment["ANSIBLE_CALLBACK_PLUGINS"] = str(ROOT / "tests/tools/callback_plugins")
+        environment["ANSIBLE_CALLBACKS_ENABLED"] = "gpuops_at_task"
+        environment["GPUOPS_AT_TASK"], environment["GPUOPS_AT_TASK_TIME"] = moment.task, str(moment.time)
+        wait = "" if moment.seconds else "; sleep 60"
+        environment["GPUOPS_AT_TASK_RUN"] = f"sh -c 'touch {place}/there{wait}'"
+    return subprocess.Popen(
+        ["ansible-playbook", "-i", "inventory.yml", "gpuops.restore.migrate", "-e", "@move.json"],
+        cwd=place,
+        env=environment,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+def kill_at(place: pathlib.Path, moment: Moment) -> None:
+    there = place / "there"
+    there.unlink(missing_ok=True)
+    process = start(place, moment)
+    while not there.exists():
+        assert process.poll() is None, f"it came to its end before {moment}: {process.communicate()[0]}"
+        time.sleep(0.01)
+    time.sleep(moment.seconds)
+    kill_with_descendants(process)
+
+
+def statuses(node: Node) -> dict[str, str]:
+    rows = [line.split() for line in workload.ctr(node, workload.NAMESPACE, "tasks", "ls").splitlines()[1:]]
+    return {row[0]: row[2] for row in rows}
+
+
+def nothing_is_left_but(node: Node, names: set[str]) -> None:
+    """Of the state directory, and of what a migration has elsewhere."""
+    assert output(node, ["find", "/run/gpuops-restore", "-type", "f", "-path", "*/serve/*"]) == ""
+    assert output(node, ["find", "/var/tmp", "-name", "gpuops-migrate-*"]) == ""
+    found = {
+        entry for entry in output(node, ["ls", "-A", STATE]).split() if not all(c in "0123456789abcdef" for c in entry)
+    }
+    assert found <= names, found
+
+
+def clear(node: Node, name: str, reference: str) -> None:
+    """What a migration that went well has on purpose."""
+    workload.delete(node, name)
+    workload.ctr(node, workload.NAMESPACE, "images", "rm", "--sync", reference)
+    output(node, ["rm", "-f", f"/var/log/{name}.log", f"/var/log/{name}-moved.log"])
+    # It is a mount point.
+    output(node, ["find", STATE, "-mindepth", "1", "-delete"])
+
+
+@pytest.mark.parametrize("moments", KILLS, ids=lambda moments: " + ".join(map(str, moments)))
+def test_the_same_command_again(node: Node, other: Node, tmp_path: pathlib.Path, moments: list[Moment]) -> None:
+    name = f"killed-{time.monotonic_ns()}"
+    reference = f"gpuops.test/{name}:1"
+    before = [listing(each) for each in (node, other)]
+    (tmp_path / "inventory.yml").write_text(
+        inventory.inventory_text({each.name: inventory.host_variables(each) for each in (node, other)})
+    )
+    wanted = {"name": name, "checkpoint": reference, "gpu": "none", "stdout": f"/var/log/{name}-moved.log"}
+    given = {"migrate_source": node.name, "migrate_target": other.name, "migrate_workloads": [wanted]}
+    way = {"migrate_route": "direct", "migrate_address": "127.0.0.1", "migrate_port": PORT}
+    (tmp_path / "move.json").write_text(json.dumps({**given, **way, "migrate_clients": ["127.0.0.1"]}))
+    workload.start_imported(node, name, 128)
+    workload.await_count(node, name, 5, 30)
+    with Copies(node.inside(f"/var/log/{name}.log"), other.inside(f"/var/log/{name}-moved.log")) as copies:
+        for moment in moments:
+            kill_at(tmp_path, moment)
+        done = start(tmp_path, None)
+        said, _ = done.communicate(timeout=300)
+        assert done.returncode == 0, said
+        assert (statuses(node)[name], statuses(other)[name]) == ("STOPPED", "RUNNING")
+        workload.require_unbroken(other, name, workload.count(other, name) + 2)
+    assert copies.both == ""
+    nothing_is_left_but(node, {"migrations"})
+    nothing_is_left_but(other, {"receipts", "debug", "criu", "work", "containers"})
+    assert f":{PORT} " not in output(node, ["ss", "-Htln"])
+    assert list(tmp_path.glob("gpuops-migrate-*")) == []
+    for each in (node, other):
+        clear(each, name, reference)
+    assert [settled_difference(each, old) for each, old in zip((node, other), before)] == [[], []]
