@@ -14,7 +14,22 @@ import time
 import traceback
 from collections.abc import Callable
 
-from gpuops_gpu import captures, failures, gpu, host, parked, pod, programs, sections, settings, several, ways, window
+from gpuops_gpu import (
+    captures,
+    failures,
+    gpu,
+    host,
+    leaving,
+    maintenance,
+    parked,
+    pod,
+    programs,
+    sections,
+    settings,
+    several,
+    ways,
+    window,
+)
 from gpuops_gpu.bench import Bench
 from gpuops_gpu.engine import Engine, tree_digest
 from gpuops_gpu.plays import Plays
@@ -28,7 +43,7 @@ WORLD = "GPUOPS_STANDIN_DIR"
 LIMITS = {
     "pattern": (240, 60),
     "capture": (180, 60),
-    "park": (180, 60),
+    "park": (240, 60),
     "failures": (240, 60),
     "training": (240, 50),
     "four": (240, 60),
@@ -36,6 +51,8 @@ LIMITS = {
     "several": (420, 60),
     "window": (560, 60),
     "ways": (300, 60),
+    "leaving": (900, 120),
+    "maintenance": (420, 120),
 }
 RUN: dict[str, Callable[[Bench, Section], None]] = {
     "pattern": sections.pattern,
@@ -48,6 +65,8 @@ RUN: dict[str, Callable[[Bench, Section], None]] = {
     "several": several.several,
     "window": window.window,
     "ways": ways.ways,
+    "leaving": leaving.leaving,
+    "maintenance": maintenance.maintenance,
 }
 
 

@@ -332,6 +332,11 @@ class Bench:
         section.check("no memory image and no receipt is left", not self.plays.staged(), self.plays.staged()[:5])
         self.check_gpu_free(section, "after the clean-up")
 
+    def check_left(self, section: Section, when: str, pids: Sequence[int]) -> None:
+        """None of these processes is on a GPU; others may be."""
+        still = sorted(set(pids) & set(gpu.processes()))
+        section.check(f"none of its processes is on a GPU {when}", not still, still)
+
     def check_gpu_free(self, section: Section, when: str, others: Sequence[int] | None = None) -> None:
         """No process on the GPU but those before the test and ``others``; without others no VRAM in use either."""
         if not self.suspends:

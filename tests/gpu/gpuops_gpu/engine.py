@@ -58,13 +58,27 @@ class Engine:
         shutil.rmtree(RUNC_STATE, ignore_errors=True)
         for directory in (self._run, self._base / "tmp"):
             directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        config = self._base / "containerd.toml"
-        config.write_text(CONFIG.format(base=self._base, run=self._run))
+        (self._base / "containerd.toml").write_text(CONFIG.format(base=self._base, run=self._run))
+        self._begin()
+        # An overlay cannot be made on an overlay; of an empty image copies do as well. containerd does not notice.
+        kind = self._runner.run(["stat", "--file-system", "--format=%T", str(self._base)], 10).output
+        self.snapshotter = "native" if "overlay" in kind else "overlayfs"
+        self._runner.environment["CONTAINERD_SNAPSHOTTER"] = self.snapshotter
+        self.network_options = self._choose_network()
+
+    def restart(self) -> None:
+        """containerd ends and begins anew; its shims, and what they run, do not notice."""
+        if self._process is not None:
+            self._process.terminate()
+            self._process.wait(15)
+        self._begin()
+
+    def _begin(self) -> None:
         environment = {key: value for key, value in self._runner.environment.items() if key != "XDG_RUNTIME_DIR"}
         environment["TMPDIR"] = str(self._base / "tmp")
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(
-                [str(self._base / "bin/containerd"), "--config", str(config)],
+                [str(self._base / "bin/containerd"), "--config", str(self._base / "containerd.toml")],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
@@ -72,11 +86,6 @@ class Engine:
                 env=environment,
             )
         self._runner.await_true("containerd answers", 30, self._answers, 0.2)
-        # An overlay cannot be made on an overlay; of an empty image copies do as well. containerd does not notice.
-        kind = self._runner.run(["stat", "--file-system", "--format=%T", str(self._base)], 10).output
-        self.snapshotter = "native" if "overlay" in kind else "overlayfs"
-        self._runner.environment["CONTAINERD_SNAPSHOTTER"] = self.snapshotter
-        self.network_options = self._choose_network()
 
     def _answers(self) -> bool:
         if self._process is not None and self._process.poll() is not None:

@@ -10,6 +10,7 @@ import pathlib
 import time
 from typing import Any
 
+from gpuops_gpu import parked_abreast
 from gpuops_gpu.bench import Bench, Workload
 from gpuops_gpu.report import Section
 from gpuops_gpu.runner import Done, StepError
@@ -19,6 +20,11 @@ def park(bench: Bench, section: Section) -> None:
     """Its VRAM leaves the card for host memory and comes back with the same digest; a second run changes nothing."""
     if not bench.suspends:
         raise StepError("Parking needs a driver, real or stand-in.")
+    inner = Section("side by side")
+    try:
+        parked_abreast.side_by_side(bench, inner)
+    finally:
+        section.add(inner.name, inner)
     workload = bench.pattern("park", bench.settings.gib)
     try:
         bench.start(workload)

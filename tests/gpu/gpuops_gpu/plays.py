@@ -36,6 +36,7 @@ class Plays:
 
     def __init__(self, runner: Runner, base: pathlib.Path, address: pathlib.Path, state: pathlib.Path) -> None:
         self._runner = runner
+        self._base = base
         self._directory = base / "ansible"
         self._address = address
         self.state = state
@@ -50,6 +51,13 @@ class Plays:
             "ANSIBLE_LOCALHOST_WARNING": "false",
             "LC_ALL": "C.UTF-8",
         }
+
+    def beside(self, name: str) -> Plays:
+        """The same with a state directory of its own, for what runs at the same time."""
+        found = Plays(self._runner, self._base, self._address, self._base / f"state-{name}")
+        found._directory = self._base / f"ansible-{name}"
+        found.prepare()
+        return found
 
     def prepare(self) -> None:
         self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -75,6 +83,13 @@ class Plays:
     def playbook(self, name: str, workload: dict[str, Any], seconds: float, **variables: object) -> Play:
         """Run gpuops.restore.<name> for one workload; a failed play is an answer too."""
         return self.result(self._runner.run(self.command(name, workload, variables), seconds, **self._options))
+
+    def window(self, variables: dict[str, object], seconds: float) -> Play:
+        """Run gpuops.restore.maintenance with these variables, the selection among them."""
+        path = self._directory / "window.yml"
+        path.write_text(json.dumps(variables, indent=1))
+        playbook = [sys.executable, "-m", "ansible.cli.playbook", "-i", str(self._inventory), "-e", f"@{path}"]
+        return self.result(self._runner.run([*playbook, "gpuops.restore.maintenance"], seconds, **self._options))
 
     def start(self, name: str, workload: dict[str, Any], **variables: object) -> subprocess.Popen[str]:
         """The same in the background; give the end of it to ``result``."""

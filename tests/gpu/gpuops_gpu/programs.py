@@ -10,7 +10,10 @@ has to be refused before anything is touched, and to go on.
 
 from __future__ import annotations
 
+import concurrent.futures
 import dataclasses
+import queue
+import time
 from typing import Any
 
 from gpuops_gpu import gpu
@@ -101,44 +104,66 @@ PROGRAMS = (
 
 
 def programs(bench: Bench, section: Section) -> None:
-    """All of them, one after another; one that fails does not keep the others from running."""
+    """All of them, so many at a time as the settings say; one that fails does not keep the others from running."""
     if not bench.suspends:
         raise StepError("Captures need a driver, real or stand-in.")
     wanted = [one for one in PROGRAMS if not bench.settings.programs or one.name in bench.settings.programs]
+    count = len(gpu.device_nodes())
     for program in wanted:
-        inner = Section(program.name)
-        if program.cards > len(gpu.device_nodes()):
+        if program.cards > count:
             section.figures[f"{program.name}: not run"] = f"it needs {program.cards} GPUs"
-            continue
+    there = [one for one in wanted if one.cards <= count]
+    # Several at a time spread over the cards; each then sees its own.
+    alone = bench.settings.abreast > 1
+    slots: queue.SimpleQueue[int] = queue.SimpleQueue()
+    for slot in range(bench.settings.abreast):
+        slots.put(slot)
+    end = time.monotonic() + bench.runner.limit(3600)
+
+    def carried_out(program: Program) -> Section:
+        inner = Section(program.name)
+        slot = slots.get()
         try:
-            _program(bench, inner, program)
+            own = dataclasses.replace(bench, plays=bench.plays.beside(program.name))
+            with bench.runner.limited(end - time.monotonic()):
+                _program(own, inner, program, (slot % count,) if alone and program.cards == 1 else ())
         except StepError as error:
             inner.check("it ran", False, str(error))
-        section.add(program.name, inner)
+        finally:
+            slots.put(slot)
+        return inner
+
+    with concurrent.futures.ThreadPoolExecutor(bench.settings.abreast) as pool:
+        for program, inner in zip(there, pool.map(carried_out, there)):
+            section.add(program.name, inner)
 
 
-def _program(bench: Bench, section: Section, program: Program) -> None:
-    reference = _workload(bench, program, "undisturbed", 0.0)
-    subject = _workload(bench, program, "captured", PAUSE)
+def _program(bench: Bench, section: Section, program: Program, cards: tuple[int, ...]) -> None:
+    """``cards``: the only ones that it sees, none for all."""
+    reference = make_workload(bench, program, "undisturbed", 0.0)
+    subject = make_workload(bench, program, "captured", PAUSE)
+    reference.cards = subject.cards = cards
     try:
         bench.start(reference)
         # In the host's network both would listen on one port.
-        expected = _undisturbed(bench, program, reference) if bench.engine.network == "host" else ""
+        expected = undisturbed(bench, program, reference) if bench.engine.network == "host" else ""
         bench.start(subject)
-        _await(bench, subject, program.steps // 4, 120)
+        await_steps(bench, subject, program.steps // 4, 120)
         if bench.world:
             bench.world.running(subject.name, 1 << 20)
         if program.refused:
             _refused(bench, section, program, subject)
         else:
             for which in (1, 2):
-                _there_and_back(bench, section, program, subject, which, bench.engine.pids(reference.name))
-                _await(bench, subject, program.steps * (which + 1) // 4, 60)
-        expected = expected or _undisturbed(bench, program, reference)
-        _await(bench, subject, program.steps + 1, 90)
-        found = _text(subject)
+                _there_and_back(bench, section, program, subject, which)
+                await_steps(bench, subject, program.steps * (which + 1) // 4, 60)
+        expected = expected or undisturbed(bench, program, reference)
+        await_steps(bench, subject, program.steps + 1, 90)
+        found = text_of(subject)
         section.check(
-            "all steps equal those of an undisturbed run, to the bit", found == expected, _differ(found, expected)
+            "all steps equal those of an undisturbed run, to the bit",
+            found == expected,
+            first_difference(found, expected),
         )
         if program.refused:
             # What cannot be suspended has never been restored either.
@@ -150,17 +175,17 @@ def _program(bench: Bench, section: Section, program: Program) -> None:
                 workload.pod.remove()
 
 
-def _undisturbed(bench: Bench, program: Program, reference: Workload) -> str:
+def undisturbed(bench: Bench, program: Program, reference: Workload) -> str:
     """What the program gives when it is left alone."""
-    _await(bench, reference, program.steps + 1, 150)
-    expected = _text(reference)
+    await_steps(bench, reference, program.steps + 1, 150)
+    expected = text_of(reference)
     if not program.refused:
         bench.suspend(Section("end"), reference)
     bench.engine.delete(reference.name)
     return expected
 
 
-def _workload(bench: Bench, program: Program, role: str, pause: float) -> Workload:
+def make_workload(bench: Bench, program: Program, role: str, pause: float) -> Workload:
     """Of a program that is run twice, in a container of its own each time."""
     cpu = ["--cpu"] if bench.settings.rehearsal else []
     arguments = ["--steps", str(program.steps), "--pause", str(pause), *program.arguments, *cpu]
@@ -185,10 +210,9 @@ def _pod(bench: Bench, name: str, number: int) -> Pod:
     return found
 
 
-def _there_and_back(
-    bench: Bench, section: Section, program: Program, subject: Workload, which: int, others: list[int]
-) -> None:
-    """Captured and stopped, taken away, restored from the image; ``others`` are on the cards, too."""
+def _there_and_back(bench: Bench, section: Section, program: Program, subject: Workload, which: int) -> None:
+    """Captured and stopped, taken away, restored from the image."""
+    pids = bench.engine.pids(subject.name)
     options = {"container_id": subject.name, "name": subject.checkpoint, "leave": "stopped", "force": True}
     options |= {"gpu": "required", "staging_dir": str(bench.plays.state), **program.capture}
     answer, seconds = bench.plays.module("containerd_checkpoint", options, 150)
@@ -198,11 +222,11 @@ def _there_and_back(
     section.phase(f"capture {which}: containerd_checkpoint", seconds)
     for name, value in answer["seconds"].items():
         section.phase(f"capture {which}: {name}", float(value))
-    reached = _steps(subject)
+    reached = steps_of(subject)
     told = f"at step {reached}; attempts of locks: {answer['lock_attempts']}; forks detached: {len(answer['detached'])}"
     section.check(f"capture {which} was in the middle", 0 < reached < program.steps, told)
     bench.engine.delete(subject.name)
-    bench.check_gpu_free(section, f"after capture {which}", others)
+    bench.check_left(section, f"after capture {which}", pids)
     if subject.pod:
         subject.pod.remove()
         subject.pod = _pod(bench, subject.name, which + 1)
@@ -219,24 +243,24 @@ def _refused(bench: Bench, section: Section, program: Program, subject: Workload
     section.figures[f"{subject.name}: refusal"] = answer
     code = (answer.get("failure") or {}).get("code")
     section.check(f"its capture is refused ({program.refused})", code == program.refused, answer.get("msg"))
-    before = _steps(subject)
-    bench.await_true(subject, "it goes on", 30, lambda: _steps(subject) > before)
+    before = steps_of(subject)
+    bench.await_true(subject, "it goes on", 30, lambda: steps_of(subject) > before)
 
 
-def _text(workload: Workload) -> str:
+def text_of(workload: Workload) -> str:
     return (workload.directory / "steps.txt").read_text(encoding="utf-8")
 
 
-def _steps(workload: Workload) -> int:
+def steps_of(workload: Workload) -> int:
     path = workload.directory / "steps.txt"
     return len(path.read_text(encoding="utf-8").splitlines()) if path.exists() else 0
 
 
-def _await(bench: Bench, workload: Workload, steps: int, seconds: float) -> None:
-    bench.await_true(workload, f"step {steps}", seconds, lambda: _steps(workload) >= steps)
+def await_steps(bench: Bench, workload: Workload, steps: int, seconds: float) -> None:
+    bench.await_true(workload, f"step {steps}", seconds, lambda: steps_of(workload) >= steps)
 
 
-def _differ(found: str, expected: str) -> str:
+def first_difference(found: str, expected: str) -> str:
     """The first line in which two runs differ."""
     for ours, theirs in zip(found.splitlines(), expected.splitlines()):
         if ours != theirs:

@@ -71,7 +71,12 @@ class Runner:
         self.log = log
         self.environment = dict(environment)
         self._end = time.monotonic() + seconds
-        self._section_end = self._end
+        #: Parts of a section may run side by side, each with an end of its own.
+        self._section_ends = threading.local()
+
+    @property
+    def _section_end(self) -> float:
+        return float(getattr(self._section_ends, "end", self._end))
 
     def left(self) -> float:
         """Seconds until the whole run has to be over."""
@@ -82,11 +87,11 @@ class Runner:
         """Within, everything has to end after that many seconds; ``beyond`` the whole run's end if need be."""
         end = time.monotonic() + seconds
         before = self._section_end
-        self._section_end = end if beyond else min(self._end, end)
+        self._section_ends.end = end if beyond else min(self._end, end)
         try:
             yield
         finally:
-            self._section_end = before
+            self._section_ends.end = before
 
     def limit(self, seconds: float) -> float:
         left = self._section_end - time.monotonic()

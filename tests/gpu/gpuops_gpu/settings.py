@@ -10,9 +10,10 @@ import os
 import pathlib
 from collections.abc import Mapping
 
-SECTIONS = ("pattern", "capture", "park", "failures", "training", "four", "programs", "several", "window", "ways")
-#: What runs unless sections are named; the others need a second card, or minutes of their own.
-USUAL = SECTIONS[:-4]
+USUAL = ("pattern", "capture", "park", "failures", "training", "four")
+#: These need a second card, or minutes of their own, and run when they are named.
+NAMED = ("programs", "several", "window", "ways", "leaving", "maintenance")
+SECTIONS = (*USUAL, *NAMED)
 NAMESPACE = "gpuops-gpu"
 GIB = 1 << 30
 
@@ -26,7 +27,9 @@ class Settings:
     that are timed. full_part: of each of the four that go through the playbook. window: of the workloads whose windows
     are measured, each in one and in four processes (``spread``), the page cache cold and warm (``caches``), in
     ``pairs`` runs of each side.
-    programs: of the section of that name, all if none is named.
+    leaving: what is captured either way, (processes, GiB of VRAM in each).
+    dump: of the one that is dumped to each kind of place.
+    programs: of the section of that name, all if none is named; so many ``abreast``.
     rehearsal: no GPU; host memory stands in for VRAM, and the report says so.
     """
 
@@ -40,10 +43,13 @@ class Settings:
     spread: tuple[int, ...]
     caches: tuple[str, ...]
     pairs: int
+    leaving: tuple[tuple[int, float], ...]
+    dump: float
     steps: int
     seconds: float
     sections: tuple[str, ...]
     programs: tuple[str, ...]
+    abreast: int
     keep: bool
     rehearsal: bool
     standin: pathlib.Path | None
@@ -79,11 +85,20 @@ def read(environment: Mapping[str, str] = os.environ) -> Settings:
         spread=tuple(int(number) for number in (environment.get("GPUOPS_GPU_SPREAD") or "1 4").split()),
         caches=tuple((environment.get("GPUOPS_GPU_CACHES") or "cold warm").split()),
         pairs=int(number("GPUOPS_GPU_PAIRS", 3)),
+        leaving=tuple(map(_case, (environment.get("GPUOPS_GPU_LEAVING") or "8 16 40 4x4").split())),
+        dump=number("GPUOPS_GPU_DUMP_GIB", 16),
         steps=int(number("GPUOPS_GPU_STEPS", 200)),
         seconds=number("GPUOPS_GPU_SECONDS", 900),
         sections=sections,
         programs=tuple(environment.get("GPUOPS_GPU_PROGRAMS", "").replace(",", " ").split()),
+        abreast=int(number("GPUOPS_GPU_ABREAST", 1)),
         keep=bool(environment.get("GPUOPS_GPU_KEEP")),
         rehearsal=bool(environment.get("GPUOPS_GPU_REHEARSAL")),
         standin=pathlib.Path(standin) if standin else None,
     )
+
+
+def _case(text: str) -> tuple[int, float]:
+    """``16`` is one process with 16 GiB, ``4x4`` are four with 4 GiB in each."""
+    processes, _, gib = text.rpartition("x")
+    return int(processes or 1), float(gib)
