@@ -214,7 +214,7 @@ class Bench:
             self.await_true(workload, "its VRAM is filled", seconds, (workload.part(part) / "ready").exists)
             workload.bytes += int(json.loads((workload.part(part) / "ready").read_text())["bytes"])
         if self.world:
-            self.world.running(workload.name, workload.bytes // len(workload.parts))
+            self.world.running(workload.name, workload.bytes // max(1, len(workload.parts)))
 
     def expected(self, workload: Workload) -> list[str]:
         """The digests that the pattern has, reckoned when it was written."""

@@ -15,12 +15,14 @@ from typing import Any
 
 from gpuops_gpu import gpu, host, programs
 from gpuops_gpu.bench import Bench, Workload
-from gpuops_gpu.plays import HOST, Play
+from gpuops_gpu.plays import Play
 from gpuops_gpu.programs import Program
 from gpuops_gpu.report import Section
 from gpuops_gpu.runner import StepError
 
 WINDOW = "gpu-test"
+#: Of the programs: the file that grows while they live.
+PROBE = "beat.log"
 NAMES = ("loader-fork", "server", "generation", "two-cards", "ddp-shm")
 #: The window's work: it tells that it has begun, and waits to be told that it is done.
 TASKS = [
@@ -33,60 +35,80 @@ def maintenance(bench: Bench, section: Section) -> None:
     """One window over all of them, and the same again, which changes nothing."""
     if not bench.suspends:
         raise StepError("Captures need a driver, real or stand-in.")
-    there = [one for one in programs.PROGRAMS if one.name in NAMES and one.cards <= len(gpu.device_nodes())]
+    wanted = [name for name in NAMES if not bench.settings.programs or name in bench.settings.programs]
+    there = [one for one in programs.PROGRAMS if one.name in wanted and one.cards <= len(gpu.device_nodes())]
     references = {one.name: programs.make_workload(bench, one, "undisturbed", 0.0) for one in there}
     subjects = {one.name: programs.make_workload(bench, one, "captured", programs.PAUSE) for one in there}
+    pattern = bench.pattern("pattern-captured", bench.settings.gib)
     try:
-        _window(bench, section, there, references, subjects)
+        expected = _running(bench, there, references, subjects, pattern)
+        digests = bench.digests(pattern)
+        names = [pattern.name, *(one.name for one in subjects.values())]
+        told = _window(bench, section, names, pattern, {pattern.name: f"{host.WORK_IN_CONTAINER}/{pattern.probe}"})
+        for name in names:
+            section.check(f"{name}: its outage is in the report", bool(told.get(name)), told.get(name))
+            section.phase(f"{name}: outage", float(told.get(name) or 0))
+        section.check("the VRAM digest is the same", bench.digests(pattern) == digests)
+        for one in there:
+            programs.await_steps(bench, subjects[one.name], one.steps + 1, 90)
+            found = programs.text_of(subjects[one.name])
+            detail = programs.first_difference(found, expected[one.name])
+            same = found == expected[one.name]
+            section.check(f"{one.name}: all steps equal those of an undisturbed run, to the bit", same, detail)
     finally:
-        for workload in (*subjects.values(), *references.values()):
+        for workload in (pattern, *subjects.values(), *references.values()):
             bench.take_away(workload)
 
 
-def _window(
+def _running(
     bench: Bench,
-    section: Section,
     there: list[Program],
     references: dict[str, Workload],
     subjects: dict[str, Workload],
-) -> None:
-    for workload in (*references.values(), *subjects.values()):
+    pattern: Workload,
+) -> dict[str, str]:
+    """All run; what each program gives when nobody disturbs it."""
+    for workload in (pattern, *references.values(), *subjects.values()):
         bench.start(workload)
     expected = {one.name: programs.undisturbed(bench, one, references[one.name]) for one in there}
+    bench.await_ready(pattern)
     for one in there:
         programs.await_steps(bench, subjects[one.name], one.steps // 4, 120)
         if bench.world:
-            bench.world.running(subjects[one.name].name, 1 << 20)
+            bench.world.running(subjects[one.name].name, programs.STANDIN_BYTES)
+    return expected
+
+
+def _window(
+    bench: Bench, section: Section, names: list[str], pattern: Workload, probes: dict[str, str]
+) -> dict[str, Any]:
+    """Twice the same; the outage of each, by the report."""
     down, up = bench.settings.base / "down", bench.settings.base / "up"
     worked = threading.Thread(target=_work, args=(bench, section, down, up))
     worked.start()
-    play = _play(bench, subjects, 240)
+    with bench.watching(pattern):
+        play = _play(bench, names, probes, 240)
+    up.touch()
     worked.join()
     section.phase("the window: the whole playbook", play.seconds)
     section.check("the window is through", play.ok and play.changed > 0, play.message)
-    report = bench.settings.base / "report" / "report.json"
-    document = json.loads(report.read_text()) if report.exists() else {}
+    path = bench.settings.base / "report" / "report.json"
+    document = json.loads(path.read_text()) if path.exists() else {}
     section.figures["report of the window"] = document
-    told = {one["name"]: one for node in document.get("nodes", []) for one in node.get("workloads", [])}
-    for one in there:
-        name = subjects[one.name].name
-        outage = (told.get(name) or {}).get("outage")
-        section.check(f"{one.name}: its outage is in the report", bool(outage), outage)
-        section.phase(f"{one.name}: outage", float(outage or 0))
-        programs.await_steps(bench, subjects[one.name], one.steps + 1, 90)
-        found = programs.text_of(subjects[one.name])
-        same = found == expected[one.name]
-        detail = programs.first_difference(found, expected[one.name])
-        section.check(f"{one.name}: all steps equal those of an undisturbed run, to the bit", same, detail)
-    again = _play(bench, subjects, 90)
+    again = _play(bench, names, probes, 90)
     section.check("the same window again changes nothing", again.ok and not again.changed, again.message)
+    nodes = document.get("nodes") or {}
+    nodes = list(nodes.values()) if isinstance(nodes, dict) else nodes
+    return {one["name"]: one.get("outage") for node in nodes for one in node.get("workloads", [])}
 
 
 def _work(bench: Bench, section: Section, down: Any, up: Any) -> None:
     """What the operator does meanwhile: nothing is left on the cards, and containerd begins anew."""
     try:
         with bench.runner.limited(200):
-            bench.runner.await_true("the window's work begins", 180, down.exists)
+            bench.runner.await_true("the window's work begins", 180, lambda: down.exists() or up.exists())
+            if up.exists():
+                return
             bench.check_gpu_free(section, "in the window")
             bench.engine.restart()
     except StepError as error:
@@ -94,17 +116,22 @@ def _work(bench: Bench, section: Section, down: Any, up: Any) -> None:
     up.touch()
 
 
-def _play(bench: Bench, subjects: dict[str, Workload], seconds: float) -> Play:
+def _play(bench: Bench, names: list[str], probes: dict[str, str], seconds: float) -> Play:
+    """``probes``: the file that grows, of those that have another than the programs."""
     tasks = bench.settings.base / "work.yml"
     tasks.write_text(json.dumps(TASKS))
-    directory = f"{host.WORK_IN_CONTAINER}/{next(iter(subjects.values())).probe}"
+
+    def probe(path: str) -> dict[str, Any]:
+        return {"file": {"path": path, "seconds": 20}}
+
     selection = {
-        "names": [one.name for one in subjects.values()],
+        "names": names,
         "defaults": {
             "gpu": "required",
             "stdout": f"{bench.settings.base}/work/{{name}}.log",
-            "probe": {"file": {"path": directory, "seconds": 20}},
+            "probe": probe(f"{host.WORK_IN_CONTAINER}/{PROBE}"),
         },
+        "overrides": [{"match": {"names": [name]}, "set": {"probe": probe(path)}} for name, path in probes.items()],
     }
     variables: dict[str, object] = {
         "workloads": selection,
@@ -114,6 +141,5 @@ def _play(bench: Bench, subjects: dict[str, Workload], seconds: float) -> Play:
         "maintenance_report": str(bench.settings.base / "report"),
         "gpu_down": str(bench.settings.base / "down"),
         "gpu_up": str(bench.settings.base / "up"),
-        "maintenance_hosts": HOST,
     }
     return bench.plays.window(variables, seconds)

@@ -135,7 +135,7 @@ class Plays:
 
     def receipt(self, name: str) -> dict[str, Any]:
         """What the playbook wrote about the restored workload, {} if nothing."""
-        path = self.state / "receipts" / f"{name}.json"
+        path = self.state / "receipts" / f"{NAMESPACE}--{name}.json"
         return dict(json.loads(path.read_text())) if path.exists() else {}
 
     def staged(self) -> list[str]:

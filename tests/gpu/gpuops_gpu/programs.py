@@ -24,6 +24,8 @@ from gpuops_gpu.runner import StepError
 
 STEPS = 120
 PAUSE = 0.1
+#: What the stand-in says that a program holds.
+STANDIN_BYTES = 1 << 20
 
 
 @dataclasses.dataclass(frozen=True)
@@ -150,7 +152,8 @@ def _program(bench: Bench, section: Section, program: Program, cards: tuple[int,
         bench.start(subject)
         await_steps(bench, subject, program.steps // 4, 120)
         if bench.world:
-            bench.world.running(subject.name, 1 << 20)
+            subject.bytes = STANDIN_BYTES
+            bench.world.running(subject.name, STANDIN_BYTES)
         if program.refused:
             _refused(bench, section, program, subject)
         else:
