@@ -15,7 +15,7 @@ help: ## this list
 demo: ## a maintenance window over three nodes: found, captured, down and up, restored, reported (root)
 	@$(TOOLS)/demo
 
-check: ## lint, and the unit tests on one Python: an answer within four minutes
+check: ## lint, and the unit tests on one Python: an answer within three minutes
 	@WORKERS=$$(nproc) $(TOOLS)/gates lint units/newest
 
 test: ## everything that CI runs (root, for the nodes; GATES="units sanity" for some)

@@ -4,8 +4,8 @@
 """Modules of this tree, run inside lab nodes against a real containerd. Needs root.
 
 ``GPUOPS_CONTAINERD`` (default 1.7) chooses containerd's generation. A module runs from its own file, with its options
-as JSON on stdin, as Ansible's own debugging mode does: half a second a call, and no ssh. ansible-core's module_utils
-and the collection's plugins are copied into the node once.
+as JSON on stdin, as Ansible's own debugging mode does, in a child of an interpreter that has imported it before, and
+without ssh. ansible-core's module_utils and the collection's plugins are copied into the node once.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ import compatibility  # noqa: E402
 import in_node  # noqa: E402
 from gpuops_lab import node as lab_node  # noqa: E402
 from gpuops_lab.config import Node  # noqa: E402
-from gpuops_lab.listing import listing, settled_difference  # noqa: E402
+from node_listing import listing, settled_difference  # noqa: E402
 
 RECORD = compatibility.Record(ROOT)
 Unchanged = Callable[..., "contextlib.AbstractContextManager[None]"]

@@ -20,6 +20,7 @@ from typing import Any, cast
 
 import ansible
 from gpuops_lab.config import Node
+from gpuops_lab.listing import COLLECTOR
 
 #: Where the node has ansible-core's module_utils and the collection; no part of what listings compare.
 LIBRARY = "/opt/gpuops-test"
@@ -28,6 +29,8 @@ _PACKAGE = "ansible_collections/gpuops/restore/plugins"
 _WARM = pathlib.Path(__file__).with_name("warm.py")
 #: What a child of it may be told to call first.
 _BEFORE = ("kill_at.py", "quiet.py")
+#: For node_listing.py.
+_LISTING = (COLLECTOR, _WARM.parents[1] / "faults" / "quick_listing.py")
 _WARM_SOCKET = "/run/gpuops-lab/warm.sock"
 #: The most that a module may take, in seconds.
 _LIMIT = 900.0
@@ -71,8 +74,8 @@ def install(node: Node, root: pathlib.Path) -> None:
         shutil.copytree(source, target, ignore=skip, dirs_exist_ok=True)
     # As in what Ansible sends: the controller's own package would want its vendored libraries.
     (library / "ansible/__init__.py").touch()
-    for name in (_WARM.name, *_BEFORE):
-        shutil.copyfile(_WARM.with_name(name), library / name)
+    for path in (_WARM, *map(_WARM.with_name, _BEFORE), *_LISTING):
+        shutil.copyfile(path, library / path.name)
 
 
 def warm_up(node: Node, *modules: str) -> None:

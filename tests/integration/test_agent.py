@@ -21,8 +21,8 @@ import agent_container
 import pytest
 from gpuops_lab import workload
 from gpuops_lab.config import Node
-from gpuops_lab.listing import listing, settled_difference
 from gpuops_lab.node import output
+from node_listing import listing, settled_difference
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 REFERENCE = "gpuops.test/agent-counter:1"

@@ -19,8 +19,8 @@ import pytest
 from bad_input import CODES, Refuses, check_wording
 from gpuops_lab import workload
 from gpuops_lab.config import CONTAINERD_SOCKET, STATE_ROOT, Node
-from gpuops_lab.listing import listing, settled_difference
 from gpuops_lab.node import await_containerd, control
+from node_listing import listing, settled_difference
 
 REF = "gpuops.test/large:1"
 MIB = 256

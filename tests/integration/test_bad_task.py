@@ -13,9 +13,9 @@ import pytest
 from bad_input import CODES, Refuses, check_wording
 from gpuops_lab import image, workload
 from gpuops_lab.config import STATE_ROOT, Node
-from gpuops_lab.listing import difference, listing, settled_difference
 from gpuops_lab.node import run
 from make_images import imported
+from node_listing import difference, listing, settled_difference
 
 REF = "gpuops.test/checkpoint:1"
 FRAIL = "gpuops.test/frail:1"

@@ -23,8 +23,8 @@ import pytest
 import stand_in_runtime
 from gpuops_lab import image, node as lab_node, workload
 from gpuops_lab.config import Node
-from gpuops_lab.listing import listing, settled_difference
 from gpuops_lab.node import output
+from node_listing import listing, settled_difference
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 STATE = "/var/lib/gpuops-restore"
@@ -175,7 +175,8 @@ def has_all(node: Node, how: str, original: bool = False) -> None:
     assert (
         inside(node, "/bin/cat", f"/usr/lib/{stand_in_runtime.LIBRARY}", "/run/stand-in/socket") == "library\nsocket\n"
     )
-    mounts = inside(node, "/bin/cat", "/proc/self/mountinfo")
+    # As the kernel tells it: what an exec says may end before all of it has come.
+    mounts = node.inside(f"/proc/{workload.pid(node, NAME)}/mountinfo").read_text()
     for place in (f"/usr/lib/{stand_in_runtime.LIBRARY}", "/bin/stand-in-smi"):
         options = next(line.split()[5] for line in mounts.splitlines() if line.split()[4] == place)
         assert "ro" in options.split(","), mounts

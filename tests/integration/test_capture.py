@@ -23,8 +23,8 @@ import in_node
 import pytest
 from gpuops_lab import image, node as lab_node, workload
 from gpuops_lab.config import Node
-from gpuops_lab.listing import Listing, listing, settled_difference
 from gpuops_lab.node import output
+from node_listing import Listing, listing, settled_difference
 
 REF = "gpuops.test/captured:1"
 STATE = "/var/lib/gpuops-restore"

@@ -23,9 +23,9 @@ import make_images
 import pytest
 from gpuops_lab import image, workload
 from gpuops_lab.config import Node
-from gpuops_lab.listing import listing, settled_difference
 from gpuops_lab.node import output
 from make_dumps import Dump
+from node_listing import listing, settled_difference
 
 #: What the node has beyond the others.
 EXTRAS = ("podman",)

@@ -20,7 +20,7 @@ import make_images
 import pytest
 from gpuops_lab import image, node as lab_node, workload
 from gpuops_lab.config import Node
-from gpuops_lab.listing import listing, settled_difference
+from node_listing import listing, settled_difference
 
 NAME, REF = "whole", "gpuops.test/whole:1"
 STATE = "/var/lib/gpuops-restore"

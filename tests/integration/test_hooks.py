@@ -14,7 +14,7 @@ import in_node
 import pytest
 from gpuops_lab import image, workload
 from gpuops_lab.config import Node
-from gpuops_lab.listing import listing, settled_difference
+from node_listing import listing, settled_difference
 
 NAME, REF = "resting", "gpuops.test/resting:1"
 STATE = "/var/lib/gpuops-restore"

@@ -10,13 +10,40 @@ import os
 from collections.abc import Callable
 from typing import Any
 
-from gpuops_lab import node as lab_node
+import node_listing
+import pytest
+from gpuops_lab import listing as by_ctr, node as lab_node, workload
 from gpuops_lab.config import Node
 from gpuops_lab.node import output
 
 RunModule = Callable[..., dict[str, Any]]
 ExpectFailure = Callable[..., dict[str, Any]]
 Unchanged = Callable[..., "contextlib.AbstractContextManager[None]"]
+
+
+@pytest.mark.every_containerd
+def test_the_listing_of_these_tests_has_what_ctr_has(node: Node, run_module: RunModule) -> None:
+    """Every kind of object, by the words that tell one from another."""
+    workload.start(node, "listed")
+    workload.checkpoint(node, "listed", "gpuops.test/listed:1")
+    workload.ctr(node, "other", "images", "import", workload.ARCHIVE)
+    run_module("containerd_lease", {"id": "listed"})
+    kinds = {"namespaces": 1, "containers": 2, "tasks": 2, "images": 2, "content": 2, "leases": 2, "snapshots": 3}
+
+    def told(found: node_listing.Listing) -> dict[str, list[list[str]]]:
+        return {kind: sorted(row.split()[:words] for row in found[kind]) for kind, words in kinds.items()}
+
+    quick, ctr = node_listing.listing(node), by_ctr.listing(node)
+    assert told(quick) == told(ctr) and all(told(ctr).values())
+    assert {kind: rows for kind, rows in quick.items() if kind not in kinds} == {
+        kind: rows for kind, rows in ctr.items() if kind not in kinds
+    }
+    workload.delete(node, "listed")
+    for namespace in ("k8s.io", "other"):
+        names = workload.ctr(node, namespace, "images", "ls", "-q").split()
+        workload.ctr(node, namespace, "images", "rm", "--sync", *names)
+    workload.ctr(node, "other", "namespaces", "rm", "other")
+    run_module("containerd_lease", {"id": "listed", "state": "absent"})
 
 
 def test_facts(node: Node, run_module: RunModule, unchanged: Unchanged) -> None:

@@ -15,8 +15,8 @@ import in_node
 import pytest
 from gpuops_lab import image, workload
 from gpuops_lab.config import Node
-from gpuops_lab.listing import listing, settled_difference
 from gpuops_lab.node import output
+from node_listing import listing, settled_difference
 
 EXTRAS = ("cni",)
 NAME, REF = "webs", "gpuops.test/webs:1"

@@ -14,9 +14,9 @@ import make_images
 import pytest
 from gpuops_lab import image, workload
 from gpuops_lab.config import Node
-from gpuops_lab.listing import listing, settled_difference
 from gpuops_lab.node import output
 from make_images import Parts
+from node_listing import listing, settled_difference
 
 NAME, GOOD = "workload", "gpuops.test/machine:good"
 RUNC = "/opt/rt/runc"

@@ -21,8 +21,8 @@ import pytest
 import registry_server
 from gpuops_lab import image, node as lab_node, workload
 from gpuops_lab.config import Node
-from gpuops_lab.listing import listing, settled_difference
 from gpuops_lab.node import output
+from node_listing import listing, settled_difference
 from registry_server import CA_FILE, DIRECTORY, HOST, PASSWORD, PORT, USER, Relay
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]

@@ -17,8 +17,8 @@ import in_node
 import pytest
 from gpuops_lab import workload
 from gpuops_lab.config import Node
-from gpuops_lab.listing import listing, settled_difference
 from gpuops_lab.node import output
+from node_listing import listing, settled_difference
 
 REF = "gpuops.test/many:1"
 STATE = "/var/lib/gpuops-restore"

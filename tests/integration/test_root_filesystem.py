@@ -17,8 +17,8 @@ from typing import Any, Callable
 import pytest
 from gpuops_lab import image, workload
 from gpuops_lab.config import Node
-from gpuops_lab.listing import listing, settled_difference
 from gpuops_lab.node import output
+from node_listing import listing, settled_difference
 
 NAME = "workload"
 REFERENCES = tuple(f"gpuops.test/root:{number}" for number in (1, 2, 3))

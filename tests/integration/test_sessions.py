@@ -15,7 +15,7 @@ from typing import Any, Callable
 import pytest
 from gpuops_lab import image, node as lab_node, workload
 from gpuops_lab.config import Node
-from gpuops_lab.listing import listing, settled_difference
+from node_listing import listing, settled_difference
 
 NAME, REF = "sessions", "gpuops.test/sessions:1"
 STATE = "/var/lib/gpuops-restore"

@@ -19,8 +19,8 @@ import in_node
 import pytest
 from gpuops_lab import image, node as lab_node, workload
 from gpuops_lab.config import Node
-from gpuops_lab.listing import listing, settled_difference
 from gpuops_lab.node import output
+from node_listing import listing, settled_difference
 
 # The older one can dump no socket on Linux 6.16 and later.
 pytestmark = pytest.mark.newer_criu

@@ -23,7 +23,7 @@ import pytest
 from controllers import kill_with_descendants
 from gpuops_lab import image, inventory, workload
 from gpuops_lab.config import Node
-from gpuops_lab.listing import Listing, listing, settled_difference
+from node_listing import Listing, listing, settled_difference
 
 REF = "gpuops.test/two:1"
 CHECKPOINT, BASE = "/srv/two.tar", "/srv/base.tar"

@@ -15,10 +15,10 @@ from typing import Any
 
 import in_node
 from gpuops_lab.config import Node
-from gpuops_lab.listing import COLLECTOR, Listing
+from gpuops_lab.listing import Listing
 
 _HERE = pathlib.Path(__file__).resolve().parents[1]
-_FILES = (_HERE / "fault_at.py", _HERE / "quick_listing.py", COLLECTOR)
+_FAULT = _HERE / "fault_at.py"
 _CALLS = "/run/gpuops-lab/calls"
 MODULES = (
     "containerd_checkpoint",
@@ -56,8 +56,7 @@ class Interpreter:
     def __init__(self, node: Node) -> None:
         self._node = node
         in_node.install(node, _HERE.parents[1])
-        for path in _FILES:
-            shutil.copyfile(path, node.inside(f"{in_node.LIBRARY}/{path.name}"))
+        shutil.copyfile(_FAULT, node.inside(f"{in_node.LIBRARY}/{_FAULT.name}"))
         self.start()
 
     def start(self) -> None:

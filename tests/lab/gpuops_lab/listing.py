@@ -11,6 +11,7 @@ import pathlib
 import subprocess
 import time
 from collections.abc import Collection, Mapping, Sequence
+from typing import Any, Callable
 
 from gpuops_lab.config import LabError, Node, load_node
 
@@ -56,15 +57,19 @@ def difference(
 
 
 def settled_difference(
-    node: Node | str, before: Mapping[str, Sequence[str]], ignore: Collection[str] = (), seconds: float = 5.0
+    node: Node | str,
+    before: Mapping[str, Sequence[str]],
+    ignore: Collection[str] = (),
+    seconds: float = 5.0,
+    look: Callable[[Any], Listing] | None = None,
 ) -> list[str]:
-    """The difference to what is there now, once it is empty or the time is over.
+    """The difference to what is there now, once it is empty or the time is over; ``look`` made ``before``.
 
     containerd collects garbage, and the kernel ends processes, a moment after the call that caused it.
     """
     deadline = time.monotonic() + seconds
     while True:
-        lines = difference(before, listing(node), ignore)
+        lines = difference(before, (look or listing)(node), ignore)
         if not lines or time.monotonic() > deadline:
             return lines
         time.sleep(0.2)
