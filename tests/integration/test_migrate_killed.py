@@ -65,8 +65,8 @@ MOMENTS = [
     Moment("The source ends, or goes on", 0.6, 2),
     Moment("Clear up", 0.0, 2),
     Moment("What the source has offered is offered no longer", 0.0, 2),
-    Moment("Records of what is over are gone", 0.0, 2),
-    Moment("The others say what is left to do", 0.0, 2),
+    Moment("Records of what is over are gone"),
+    Moment("The others say what is left to do"),
 ]
 KILLS = [[moment] for moment in MOMENTS] if os.environ.get("GPUOPS_KILLS") == "each" else [[ARRIVES, RUNS]]
 
