@@ -7,7 +7,7 @@
 SHELL := /bin/bash
 TOOLS := tests/tools
 
-.PHONY: help demo check test lint sanity units integration two-controllers migrate-kills window look faults faults-table fuzz molecule bench bench-fleet gpu-bundle wheelhouse requirements package docs docs-look install-check release-check changelog compatibility clean distclean
+.PHONY: help demo check test lint sanity units integration two-controllers migrate-kills window window-slices look faults faults-table fuzz molecule bench bench-fleet gpu-bundle wheelhouse requirements package docs docs-look install-check release-check changelog compatibility clean distclean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 16
@@ -41,6 +41,9 @@ migrate-kills: ## a migration from node to node whose controller is killed, at e
 
 window: ## a maintenance window over many nodes in which things go wrong (root; NODES=16, KILLS=10 of the controller, REBOOTS=5 of nodes)
 	@$(TOOLS)/window
+
+window-slices: ## a window in slices by ansible-runner, as AWX runs the project examples/awx (root; NODES=4, SLICES=2)
+	@$(TOOLS)/window-slices
 
 look: ## the page of a window's report in headless Chromium (root, to install it; PAGE=report.html for one of yours)
 	@$(TOOLS)/look

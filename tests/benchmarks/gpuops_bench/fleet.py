@@ -45,6 +45,10 @@ VARIANTS: dict[str, dict[str, str]] = {
 }
 
 
+#: The window's work, which costs nothing.
+WORK = "[{name: Nothing, ansible.builtin.meta: noop}]"
+
+
 @dataclasses.dataclass(frozen=True)
 class Run:
     """One playbook over all nodes; seconds of wall time, and of the controller's processors."""
@@ -137,13 +141,23 @@ def _fleet(count: int, archive: pathlib.Path) -> Iterator[tuple[list[Node], path
 
 def _measure(nodes: Sequence[Node], directory: pathlib.Path, variant: str) -> list[Run]:
     entry = {"name": "counter", "checkpoint": CHECKPOINT, "checkpoint_archive": ARCHIVE, "image_archive": ARCHIVE}
-    variables = {"restore_node_workloads": [{**entry, "gpu": "none"}], "restore_batches": ["100%"]}
+    variables = {
+        "restore_node_workloads": [{**entry, "gpu": "none"}],
+        "restore_batches": ["100%"],
+        # What was restored leaves once more, and comes back.
+        "workloads": {"names": ["counter"], "defaults": {"gpu": "none"}},
+        "maintenance_window": f"fleet-{list(VARIANTS).index(variant)}",
+        "maintenance_tasks": str(directory / "work.yml"),
+        "maintenance_report": str(directory / "report"),
+        "maintenance_batches": ["100%"],
+    }
     hosts = {node.name: inventory.host_variables(node) for node in nodes}
     (directory / "inventory.yml").write_text(inventory.inventory_text(hosts))
     (directory / "workloads.yml").write_text(json.dumps(variables))
+    (directory / "work.yml").write_text(WORK)
     return [
         _run(len(nodes), directory, name, variant, VARIANTS[variant])
-        for name in ("plan", "stage", "restore", "cleanup")
+        for name in ("plan", "stage", "restore", "maintenance", "cleanup")
     ]
 
 

@@ -15,7 +15,7 @@ FLEETS = (1_000, 10_000)
 CONTROLLERS = (1, 10)
 PROCESSORS, FORKS = 16, 200
 #: Batches before the last, as restore_batches has them; the other playbooks have one batch.
-BATCHES = {"restore": 2}
+BATCHES = {"restore": 2, "maintenance": 2}
 
 
 @dataclasses.dataclass(frozen=True)
