@@ -18,12 +18,12 @@ from collections.abc import Mapping
 from typing import Any
 
 from .._checkpoint.task_state import NETWORK, TaskState
-from .._core import labels, strict_json
+from .._core import labels, state_dir, strict_json
 from .._core.errors import NodeError
 from .._core.strict_json import StrictJsonError
 from .._criu import action_script
 from .._criu.action_script import ActionScript
-from . import cni_worker
+from . import cni_worker, netns
 
 #: Where nodes have the plugins: Kubernetes and the plugins' own releases, Debian, Fedora.
 DIRECTORIES = ("/opt/cni/bin", "/usr/lib/cni", "/usr/libexec/cni")
@@ -101,9 +101,8 @@ class Network:
         self._criu_config = criu_config
         self._config = config_of(spec)
         self._plan = plan(container_id, namespace, self._config, recorded)
-        entries = (spec.get("linux") or {}).get("namespaces") or ()
         #: Of the namespace, where it is there before CRIU begins.
-        self._path = next((str(entry.get("path") or "") for entry in entries if entry["type"] == "network"), "")
+        self._path = netns.given(spec)
 
     def script(self, work: str) -> ActionScript | None:
         """What makes it in a namespace that CRIU makes; None where :meth:`make` has done it."""
@@ -114,12 +113,7 @@ class Network:
 
     def make(self, work: str) -> None:
         """Note it, and have it made where its namespace is there. Raises NodeError ``cni_failed``."""
-        note = os.path.join(work, _PLAN)
-        with open(
-            os.open(f"{note}.part", os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600), "w", encoding="utf-8"
-        ) as stream:
-            json.dump(self._plan, stream)
-        os.replace(f"{note}.part", note)
+        state_dir.write_text(os.path.join(work, _PLAN), json.dumps(self._plan))
         if self._path:
             try:
                 cni_worker.add(self._plan, self._path)

@@ -11,6 +11,8 @@ from __future__ import annotations
 
 import os
 import subprocess
+from collections.abc import Mapping
+from typing import Any
 
 from .._core.errors import NodeError
 
@@ -21,6 +23,12 @@ _PREFIX = "gpuops-restore-"
 def path(name: str) -> str:
     """Where the namespace is of the container with that name on the node (:func:`_core.state_dir.node_name`)."""
     return os.path.join(_DIRECTORY, _PREFIX + name)
+
+
+def given(spec: Mapping[str, Any]) -> str:
+    """The path of the network namespace that a spec names; empty where runc makes one, or uses the node's."""
+    entries = (spec.get("linux") or {}).get("namespaces") or ()
+    return next((str(entry.get("path") or "") for entry in entries if entry["type"] == "network"), "")
 
 
 def exists(name: str) -> bool:

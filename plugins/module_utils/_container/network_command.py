@@ -12,15 +12,15 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
-from .._core import labels, strict_json
+from .._core import labels, state_dir, strict_json
 from .._core.errors import NodeError
 from .._core.strict_json import StrictJsonError
 from .._criu import action_script
 from .._criu.action_script import ActionScript
-from . import network_command_worker
+from . import netns, network_command_worker
 
 _NAME, _PLAN = "network-command", "network-made.json"
 _CONTAINER, _NAMESPACE = "GPUOPS_RESTORE_CONTAINER", "GPUOPS_RESTORE_NAMESPACE"
@@ -82,9 +82,8 @@ class Network:
             "command": self._command,
             "environment": {_CONTAINER: container_id, _NAMESPACE: namespace},
         }
-        entries: Sequence[Mapping[str, Any]] = (spec.get("linux") or {}).get("namespaces") or ()
         #: Of the namespace, where it is there before CRIU begins.
-        self._path = next((str(entry.get("path") or "") for entry in entries if entry["type"] == "network"), "")
+        self._path = netns.given(spec)
 
     def script(self, work: str) -> ActionScript | None:
         """What makes it in a namespace that CRIU makes; None where :meth:`make` has done it."""
@@ -96,12 +95,7 @@ class Network:
 
     def make(self, work: str) -> None:
         """Note it, and have it made where its namespace is there. Raises NodeError ``network_command_failed``."""
-        note = os.path.join(work, _PLAN)
-        with open(
-            os.open(f"{note}.part", os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600), "w", encoding="utf-8"
-        ) as stream:
-            json.dump(self._plan, stream)
-        os.replace(f"{note}.part", note)
+        state_dir.write_text(os.path.join(work, _PLAN), json.dumps(self._plan))
         if self._path:
             try:
                 network_command_worker.make(self._plan, self._path)

@@ -134,3 +134,12 @@ def read_text(path: str) -> str | None:
             return stream.read()
     except FileNotFoundError:
         return None
+
+
+def write_text(path: str, text: str) -> None:
+    """Write a file that root alone reads; a run that is killed leaves the old one or the new one. Raises OSError."""
+    part = f"{path}.part"
+    descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+    with open(descriptor, "w", encoding="utf-8") as stream:
+        stream.write(text)
+    os.replace(part, path)
