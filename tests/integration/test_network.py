@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import time
 from collections.abc import Iterator
 from typing import Any, Callable
 
@@ -75,7 +76,18 @@ def run(node: Node, cni: Callable[..., str]) -> int:
     workload.await_count(node, NAME, 3)
     cni("ADD")
     assert says(node) == "1"
+    # The server hears of the client's end a moment later, and a capture would take its connection along.
+    deadline = time.monotonic() + 20
+    while connections(node):
+        assert time.monotonic() < deadline, connections(node)
+        time.sleep(0.05)
     return workload.count(node, NAME)
+
+
+def connections(node: Node) -> list[str]:
+    """TCP sockets in the container's network but those that listen (0A) and those that no process has any more (06)."""
+    lines = output(node, ["cat", f"/proc/{pid(node)}/net/tcp"]).splitlines()[1:]
+    return [line for line in lines if line.split()[3] not in ("0A", "06")]
 
 
 @pytest.fixture
