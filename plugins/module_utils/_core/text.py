@@ -11,6 +11,8 @@ import re
 
 from .errors import InputError
 
+#: RFC 3339 in UTC, to the second, for strftime and strptime.
+UTC = "%Y-%m-%dT%H:%M:%SZ"
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}\Z")
 
 
@@ -21,7 +23,7 @@ def gib(size: int) -> str:
 
 def utc_now() -> str:
     """Now, RFC 3339 in UTC, to the second."""
-    return datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
+    return datetime.datetime.now(datetime.timezone.utc).strftime(UTC)
 
 
 def is_digest(value: object) -> bool:

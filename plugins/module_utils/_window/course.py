@@ -12,10 +12,12 @@ Workloads that are parked instead go the way of :mod:`.parking`.
 
 from __future__ import annotations
 
+import datetime
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from .._core import text
 from . import gate, selection
 from .identity import Identity
 from .selection import Chosen, Selection, SelectionError, Workload
@@ -425,6 +427,7 @@ def after_capture(
         elif record["phase"] == PLANNED and record["id"] in receipts:
             receipt = receipts[record["id"]]
             record.update(phase=CAPTURED, digest=receipt["checkpoint"]["digest"], message="")
+            record["stopped_at"] = _stopped_at(receipt)
             record["seen"] = {**record.get("seen", {}), "capture": (receipt.get("seconds") or {}).get("total")}
             record["bytes"] = sum((receipt.get("sizes") or {}).values())
         if looked and record["phase"] == PLANNED:
@@ -433,6 +436,18 @@ def after_capture(
                 record.update(phase=CAPTURED, digest=seen.digest, message="")
         found.append(record)
     return found
+
+
+def _stopped_at(receipt: Mapping[str, Any]) -> str:
+    """When a captured workload came to stand still, UTC to the second; empty where its checkpoint does not tell."""
+    taken = str((receipt.get("recorded") or {}).get("taken_at") or "")
+    seconds = receipt.get("seconds") or {}
+    try:
+        dumped = datetime.datetime.strptime(taken, text.UTC)
+    except ValueError:
+        return ""
+    before = sum(float(seconds.get(phase) or 0.0) for phase in ("cuda_suspend", "detach", "pause"))
+    return (dumped - datetime.timedelta(seconds=before)).strftime(text.UTC)
 
 
 def after_restore(

@@ -12,6 +12,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from .._core import text
 from . import course, pace
 
 VERSION = 1
@@ -121,7 +122,7 @@ def _node(host: str, heard: Mapping[str, Any]) -> dict[str, Any]:
 
 def _workload(record: Mapping[str, Any], node: Mapping[str, Any]) -> dict[str, Any]:
     history = list(record.get("history") or ())
-    stopped, back = _outing(history)
+    stopped, back = _outing(history, str(record.get("stopped_at") or ""))
     return {
         "name": record["called"],
         "container": record["id"],
@@ -142,27 +143,31 @@ def _workload(record: Mapping[str, Any], node: Mapping[str, Any]) -> dict[str, A
     }
 
 
-def _outing(history: Sequence[Mapping[str, Any]]) -> tuple[str, str]:
-    """When it was last noted to stand still, and to be back; each empty where it was not. Messages are noted anew."""
+def _outing(history: Sequence[Mapping[str, Any]], since: str) -> tuple[str, str]:
+    """When it last came to stand still, and was noted to be back; each empty where it was not. Messages are noted anew.
+
+    ``since``: when its capture stopped it, which is noted only once all captures of the node are complete.
+    """
     stopped, back, out = "", "", False
     for entry in history:
         phase, at = entry.get("phase"), str(entry.get("at", ""))
         if phase in course.WAITING and not out:
-            stopped, back, out = at, "", True
+            # One that came back and is gone again, by a reboot, was not stopped by its capture.
+            stopped, back, out = since if back < since < at else at, "", True
         elif phase in course.BACK and (out or not back):
             back, out = at, False
     return stopped, back
 
 
-def _time(text: Any) -> datetime.datetime | None:
+def _time(moment: Any) -> datetime.datetime | None:
     try:
-        return datetime.datetime.strptime(str(text), "%Y-%m-%dT%H:%M:%SZ")
+        return datetime.datetime.strptime(str(moment), text.UTC)
     except ValueError:
         return None
 
 
 def _outage(stopped: str, back: str, parking: float | None) -> int | None:
-    """Seconds from its capture to its return, as noted; None where it is not back. ``parking``: before it was noted."""
+    """Seconds from its standstill to its return; None where it is not back. ``parking``: before it was noted."""
     begun, ended = _time(stopped), _time(back)
     if begun is None or ended is None:
         return None

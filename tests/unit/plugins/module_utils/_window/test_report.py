@@ -8,6 +8,8 @@ import json
 from html.parser import HTMLParser
 from typing import Any
 
+import pytest
+
 from ansible_collections.gpuops.restore.plugins.filter.window_report import window_report
 
 DIGEST = "sha256:" + "1" * 64
@@ -124,6 +126,30 @@ def test_it_says_how_long_each_batch_took_and_what_is_left() -> None:
 def test_what_an_earlier_attempt_has_left_is_not_shown() -> None:
     heard = {"gpu-a": {"node": {"phase": "done", "attempt": 2}, "workloads": [record("old", "planned")]}}
     assert window_report(heard, "document", "w1")["nodes"][0]["workloads"] == []
+
+
+@pytest.mark.parametrize(
+    ("since", "stopped", "outage"),
+    [
+        # The captures beside it took longer, and so did their images.
+        ("2026-12-02T19:59:50Z", "2026-12-02T19:59:50Z", 260),
+        ("", "2026-12-02T20:00:10Z", 240),
+    ],
+)
+def test_the_outage_begins_when_the_workload_stops(since: str, stopped: str, outage: int) -> None:
+    node = {**HEARD["gpu-a"], "workloads": [record("bert", "restored", stopped_at=since)]}
+    (found,) = window_report({"gpu-a": node}, "document", "w1")["nodes"][0]["workloads"]
+    assert (found["stopped_at"], found["outage"]) == (stopped, outage)
+
+
+def test_what_a_reboot_has_ended_was_not_stopped_by_its_capture() -> None:
+    times = ["2026-12-02T20:00:10Z", "2026-12-02T20:04:10Z", "2026-12-02T21:00:00Z", "2026-12-02T21:01:00Z"]
+    phases = ["captured", "restored", "captured", "restored"]
+    history = [{"at": at, "phase": phase} for at, phase in zip(times, phases)]
+    again = {**record("bert", "restored", stopped_at="2026-12-02T19:59:50Z"), "history": history}
+    node = {**HEARD["gpu-a"], "workloads": [again]}
+    (found,) = window_report({"gpu-a": node}, "document", "w1")["nodes"][0]["workloads"]
+    assert (found["stopped_at"], found["outage"]) == ("2026-12-02T21:00:00Z", 60)
 
 
 def parked(*phases: str) -> dict[str, Any]:

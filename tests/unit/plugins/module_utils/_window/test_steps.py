@@ -436,6 +436,22 @@ def test_receipts_and_failures_are_noted_and_the_rest_stays() -> None:
     assert b["phase"] == "planned"
 
 
+@pytest.mark.parametrize(
+    ("taken", "seconds", "stopped"),
+    [
+        # It stands still from the moment at which its memory leaves the card.
+        ("2026-12-02T20:00:30Z", {"cuda_suspend": 14.8, "pause": 0.3, "dump": 23.8}, "2026-12-02T20:00:14Z"),
+        ("2026-12-02T20:00:30Z", {"dump": 1.0}, "2026-12-02T20:00:30Z"),
+        ("", {}, ""),
+        ("yesterday", {}, ""),
+    ],
+)
+def test_when_a_workload_came_to_stand_still_is_noted(taken: str, seconds: dict[str, float], stopped: str) -> None:
+    receipt = {"checkpoint": {"digest": D1}, "recorded": {"taken_at": taken}, "seconds": seconds}
+    known = {"records": [record("a", "planned")], "receipts": {"a": receipt}, "failures": {}}
+    assert window_decision(known, "captured")[0]["stopped_at"] == stopped
+
+
 def test_what_a_capture_that_was_killed_has_ended_waits_for_its_restore() -> None:
     """One call captures all of a node: no receipt, one message for all, and some have ended with whole checkpoints."""
     killed = {"msg": "The module did not run."}
