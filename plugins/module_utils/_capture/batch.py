@@ -22,7 +22,7 @@ from typing import Callable
 from .._containerd.client import Client
 from .._core.errors import InputError, RestoreError, as_failure
 from .._host import huge_pages as host_huge_pages, memory as host_memory
-from . import capture, complete, room, settle, signals as capture_signals
+from . import capture, complete, host_room, room, settle, signals as capture_signals
 from .params import BOTH, NODE, CaptureParams, CaptureResult
 from .preflight import Subject
 from .signals import DeferredSignals
@@ -58,15 +58,13 @@ def carry_out(
         with open_client() as client:
             subjects = _examined(client, jobs)
             wanted = [(job.container_id, _kept(job), subjects[job.container_id].size) for job in _of(jobs, subjects)]
-            refused = room.refusals(client, jobs[0].staging_dir, wanted)
-            budget = _Budget(room.available(jobs[0].staging_dir), host_memory.available())
-            takes = {
-                job.container_id: _Takes(
-                    room.on_disk(client, job.staging_dir, _kept(job), subjects[job.container_id].size),
-                    subjects[job.container_id].gpus.vram,
-                )
-                for job in _of(jobs, subjects)
+            takes = {job.container_id: _takes(client, job, subjects[job.container_id]) for job in _of(jobs, subjects)}
+            memory = host_memory.available()
+            refused = {
+                **host_room.refusals([(job, takes[job.container_id].memory) for job in _of(jobs, subjects)], memory),
+                **room.refusals(client, jobs[0].staging_dir, wanted),
             }
+            budget = _Budget(room.available(jobs[0].staging_dir), memory)
     else:
         takes = {}
     vram = sum(subject.gpus.vram for subject in subjects.values())
@@ -149,8 +147,12 @@ def _of(jobs: Sequence[CaptureParams], subjects: dict[str, Subject]) -> list[Cap
 @dataclass(frozen=True)
 class _Takes:
     disk: room.OnDisk = room.OnDisk(0, 0)
-    #: Bytes of GPU memory, which come into host memory.
-    memory: int = 0
+    memory: host_room.InMemory = host_room.InMemory()
+
+
+def _takes(client: Client, job: CaptureParams, subject: Subject) -> _Takes:
+    disk = room.on_disk(client, job.staging_dir, _kept(job), subject.size)
+    return _Takes(disk, host_room.taken(job, subject.gpus.vram, disk))
 
 
 class _Budget:
@@ -158,7 +160,7 @@ class _Budget:
 
     def __init__(self, disk: int | None, memory: int | None) -> None:
         self._disk, self._memory = disk, memory
-        self._kept = 0
+        self._kept_on_disk = self._kept_in_memory = 0
         self._changed = threading.Condition()
         self._admitted: list[_Takes] = []
 
@@ -173,11 +175,12 @@ class _Budget:
         finally:
             with self._changed:
                 self._admitted.remove(takes)
-                self._kept += takes.disk.kept
+                self._kept_on_disk += takes.disk.kept
+                self._kept_in_memory += takes.memory.kept
                 self._changed.notify_all()
 
     def _fits(self, takes: _Takes) -> bool:
         every = [*self._admitted, takes]
-        disk = self._kept + sum(one.disk.during for one in every)
-        memory = sum(one.memory for one in every)
+        disk = self._kept_on_disk + sum(one.disk.during for one in every)
+        memory = self._kept_in_memory + sum(one.memory.during for one in every)
         return (self._disk is None or disk <= self._disk) and (self._memory is None or memory <= self._memory)

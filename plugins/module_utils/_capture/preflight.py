@@ -27,6 +27,7 @@ from .._image import unpack
 from .._oci import depth, spec_namespaces
 from . import (
     gpu,
+    host_room,
     inet_sockets,
     layer,
     mounts,
@@ -145,6 +146,9 @@ def examine(client: Client, params: CaptureParams, container: Container, task: T
     problems += needs.problems(container, found, params.criu)
     size = room.Bytes(memory + gpus.vram + found.nameless_bytes, sum(volume.used for volume in held), written)
     problems += room.problems(client, params.staging_dir, params.store, size)
+    if params.volatile:
+        takes = host_room.taken(params, gpus.vram, room.on_disk(client, params.staging_dir, params.store, size))
+        problems += host_room.problems(params, takes, host_memory.available(access.proc))
     problems += restorable.problems(container, task.pid, params.criu.empty_namespaces, access.proc, running.root)
     problems, accepted = restorable.vouched(problems, params.accept)
     if problems:

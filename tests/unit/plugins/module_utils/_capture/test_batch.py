@@ -138,6 +138,61 @@ def test_what_the_disk_has_no_room_for_is_refused_before_anything_stops(captures
     assert [bool(one.error) for one in foretold] == [False, True, False]
 
 
+def four_cards(captures: Captures, gib: int) -> None:
+    """A workload on each of four cards."""
+    captures.sizes = {name: room.Bytes(gib * GIB, 0, 0) for name in "abcd"}
+    captures.vram = dict.fromkeys("abcd", gib * GIB)
+
+
+def codes(found: list[batch.Outcome]) -> list[str]:
+    return [one.error.code if one.error else "" for one in found]
+
+
+@pytest.mark.parametrize(("gib", "last"), [(20, ""), (21, "host_memory_short")])
+def test_dumps_on_a_tmpfs_stay_in_memory_beside_the_vram_that_passes_through(
+    captures: Captures, monkeypatch: pytest.MonkeyPatch, gib: int, last: str
+) -> None:
+    """The tmpfs says that it has room. What it takes is the node's memory: four dumps, and the VRAM of one card."""
+    monkeypatch.setattr(files, "free_bytes", lambda _path: 1000 * GIB)
+    four_cards(captures, gib)
+    inside, lock, most = 0, threading.Lock(), 0
+
+    def act(_name: str) -> None:
+        nonlocal inside, most
+        with lock:
+            inside += 2 * gib
+            most = max(most, inside)
+        threading.Event().wait(0.05)
+        with lock:
+            inside -= gib
+
+    captures.act = act
+    options = {"store": "node", "leave": "stopped", "volatile": True}
+    assert codes(captures.run(*"abcd", check=True, **options)) == ["", "", "", last]
+    assert captures.begun == list("abcd"[: 3 if last else 4])
+    inside = most = 0
+    found = captures.run(*"abcd", **options)
+    assert codes(found) == ["", "", "", last]
+    assert most <= 100
+    if last:
+        assert found[3].error and "105.0 GiB of host memory, of which 100.0 GiB" in found[3].error.message
+
+
+def test_on_a_disk_four_cards_pass_through_memory_one_after_another(captures: Captures) -> None:
+    four_cards(captures, 20)
+    captures.vram = dict.fromkeys("abcd", 60 * GIB)
+    found = captures.run(*"abcd", store="node", leave="stopped")
+    assert (codes(found), captures.at_once) == (["", "", "", ""], 1)
+
+
+def test_those_that_stay_paused_keep_their_vram_in_memory(captures: Captures) -> None:
+    four_cards(captures, 20)
+    captures.vram = dict.fromkeys("abcd", 30 * GIB)
+    found = captures.run(*"abcd", store="node", leave="paused")
+    assert codes(found) == ["", "", "", "host_memory_short"]
+    assert found[3].error and "staging_dir" not in found[3].error.sentence()
+
+
 def test_a_signal_ends_all_of_them(captures: Captures) -> None:
     captures.sizes = {name: room.Bytes(GIB, 0, 0) for name in "ab"}
     barrier = threading.Barrier(2, timeout=20)
