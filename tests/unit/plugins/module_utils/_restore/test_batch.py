@@ -438,3 +438,43 @@ def test_gpu_memory_is_worth_a_measurement_and_what_runs_beside_it_is_not(gpus: 
     found = restored(gpus, "auto", "plain", "train")
     assert guards == ["auto"]
     assert {name: pages["wish"] for name, pages in found.items()} == {"plain": "keep", "train": "auto"}
+
+
+def four_cards(gpus: GpuNode, gib: int) -> tuple[list[str], dict[str, str]]:
+    """A workload on each of four cards, that sees all of them; the cards, and each one's neighbour."""
+    cards = [GPU, *(gpus.world.add_gpu(number) for number in (1, 2, 3))]
+    for card, name in zip(cards, "abcd"):
+        held = {card: gib * GIB}
+        gpus.add(name, [Cuda(memory=held)], held=[held], visible=cards)
+    return cards, dict(zip(cards, [*cards[1:], cards[0]]))
+
+
+def test_four_cards_are_turned_in_one_call(gpus: GpuNode) -> None:
+    """Each leaves room only for what comes to it."""
+    cards, turn = four_cards(gpus, 70)
+    found = gpus.run(*(gpus.job(name, gpu_map=turn) for name in "abcd"))
+    assert codes(found) == [None] * 4
+    for number, result in enumerate(found):
+        assert [card["uuid"] for card in result.receipt["gpu"]["gpus"]] == [cards[(number + 1) % 4]]
+    again = gpus.run(*(gpus.job(name, gpu_map=turn) for name in "abcd"))
+    assert [(result.failure, result.changed) for result in again] == [(None, False)] * 4
+
+
+def test_of_four_cards_that_are_turned_the_one_without_room_is_refused_alone(gpus: GpuNode) -> None:
+    cards, turn = four_cards(gpus, 70)
+    gpus.world.set("gpus/2/other_used", 20 * GIB)
+    found = gpus.run(*(gpus.job(name, gpu_map=turn) for name in "abcd"))
+    # What lay on the second card comes to the third.
+    assert codes(found) == [None, "vram_short", None, None]
+    assert found[1].failure is not None and "GPU 2" in found[1].failure.msg
+    assert [gpus.started.get(name) is not None for name in "abcd"] == [True, False, True, True]
+
+
+def test_of_four_cards_the_one_that_the_driver_fails_is_taken_back_alone(gpus: GpuNode) -> None:
+    cards, _turn = four_cards(gpus, 8)
+    held = {cards[2]: 8 * GIB}
+    gpus.planned["c"] = [[Cuda(memory=held, more={"fail_restore": 999})]]
+    found = gpus.run(*(gpus.job(name) for name in "abcd"))
+    assert codes(found) == [None, None, "cuda_restore_failed", None]
+    assert sorted(gpus.fake.state.containers) == ["a", "b", "d"]
+    assert sorted(gpus.alive()) == sorted(gpus.started[name][0][0] for name in "abd")
