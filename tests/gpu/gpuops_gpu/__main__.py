@@ -21,6 +21,7 @@ from gpuops_gpu import (
     host,
     leaving,
     maintenance,
+    node,
     parked,
     pod,
     programs,
@@ -53,6 +54,7 @@ LIMITS = {
     "ways": (300, 60),
     "leaving": (900, 120),
     "maintenance": (420, 120),
+    "node": (3600, 120),
 }
 RUN: dict[str, Callable[[Bench, Section], None]] = {
     "pattern": sections.pattern,
@@ -67,6 +69,7 @@ RUN: dict[str, Callable[[Bench, Section], None]] = {
     "ways": ways.ways,
     "leaving": leaving.leaving,
     "maintenance": maintenance.maintenance,
+    "node": node.node,
 }
 
 
@@ -189,6 +192,7 @@ def main() -> int:
         bench.evidence.target.unlink(missing_ok=True)
         report.sections = [Section(name) for name in params.sections]
         report.write()
+        bench.write_report = report.write_so_far
         set_up(bench, report)
         for section in report.sections:
             run_section(bench, section)

@@ -91,6 +91,8 @@ class Bench:
     base_used: int = 0
     base_processes: list[int] = dataclasses.field(default_factory=list)
     world: World | None = None
+    #: Writes the report in the middle of a section, with what that has found so far.
+    write_report: Callable[[Section], None] = lambda _section: None
 
     @property
     def evidence(self) -> Evidence:
@@ -216,6 +218,11 @@ class Bench:
         if self.world:
             self.world.running(workload.name, workload.bytes // max(1, len(workload.parts)))
 
+    def cuda_pids(self, workload: Workload) -> list[int]:
+        """The processes with the GPU's memory: all but the parent that only waits for its several."""
+        pids = sorted(self.engine.pids(workload.name))
+        return pids[1:] if len(workload.parts) > 1 else pids
+
     def expected(self, workload: Workload) -> list[str]:
         """The digests that the pattern has, reckoned when it was written."""
         return [json.loads((workload.part(part) / "ready").read_text())["expected"] for part in workload.parts]
@@ -242,7 +249,7 @@ class Bench:
 
     def cuda(self, state: str, seconds: float = CUDA_SECONDS, **target: Any) -> tuple[dict[str, Any], float]:
         """cuda_process, by itself; the originals were made with ctr and carry no owner, hence the force."""
-        arguments = {"state": state, "force": True, "cuda_timeout": CUDA_SECONDS - 30, **target}
+        arguments = {"state": state, "force": True, "cuda_timeout": max(seconds, CUDA_SECONDS) - 30, **target}
         return self.plays.module("cuda_process", arguments, seconds)
 
     def suspend(self, section: Section, workload: Workload) -> dict[str, Any]:
@@ -352,23 +359,40 @@ class Bench:
         self.runner.log.write(f"taking {workload.name} away")
         self.evidence.keep(workload.name)
         steps: list[Callable[[], object]] = [
-            functools.partial(self._suspend_live, workload),
+            functools.partial(self._suspend, [workload]),
             functools.partial(self.engine.delete, workload.name),
             functools.partial(self.engine.remove_image, workload.checkpoint),
         ]
         for step in steps:
             try:
                 # Also when the section's time is over.
-                with self.runner.limited(30, beyond=True):
+                with self.runner.limited(self._last_seconds([workload]), beyond=True):
                     step()
             except StepError as error:
                 self.runner.log.write(f"taking {workload.name} away: {error}", show=True)
         shutil.rmtree(self.plays.state, ignore_errors=True)
 
-    def _suspend_live(self, workload: Workload) -> None:
+    def suspend_live(self, workloads: Sequence[Workload]) -> None:
+        """All that live leave their cards at once, before each is taken away. Raises nothing."""
+        try:
+            with self.runner.limited(self._last_seconds(workloads), beyond=True):
+                self._suspend(workloads)
+        except StepError as error:
+            self.runner.log.write(f"suspending them before they are taken away: {error}", show=True)
+
+    def _suspend(self, workloads: Sequence[Workload]) -> None:
         """Ending a live CUDA process that was restored has hung hosts."""
-        if self.suspends and self.alive(workload):
-            self.cuda("checkpointed", 30, container_id=workload.name)
+        live = [workload for workload in workloads if self.suspends and self.alive(workload)]
+        if len(live) == 1:
+            self.cuda("checkpointed", self._last_seconds(live), container_id=live[0].name)
+        elif live:
+            pids = [pid for workload in live for pid in self.cuda_pids(workload)]
+            self.cuda("checkpointed", self._last_seconds(live), pids=pids)
+
+    @staticmethod
+    def _last_seconds(workloads: Sequence[Workload]) -> float:
+        """For a step of what is done at the end: the driver moves 1 to 3 GB in a second."""
+        return 30 + max((workload.bytes for workload in workloads), default=0) / 1e9
 
 
 class _Nothing:

@@ -42,7 +42,7 @@ def capture(bench: Bench, section: Section) -> None:
                 raise StepError(f"the {which} capture failed: {play.message}")
             section.phase(f"{which} capture: the whole playbook", play.seconds, workload.bytes)
             _goes_on(bench, section, workload, before, f"the {which} capture")
-        with _traced(bench.engine.pids(workload.name)[0]):
+        with traced(bench.engine.pids(workload.name)[0]):
             play = _capture(bench, workload)
         section.check("a traced process is refused", not play.ok and "traced" in play.message, play.message)
         _goes_on(bench, section, workload, before, "the refusal")
@@ -81,7 +81,7 @@ def _restored(bench: Bench, section: Section, workload: Workload, before: list[s
 
 
 @contextlib.contextmanager
-def _traced(pid: int) -> Iterator[None]:
+def traced(pid: int) -> Iterator[None]:
     command = [sys.executable, "-c", TRACER, str(pid)]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as tracer:
         try:

@@ -81,10 +81,10 @@ def device_nodes() -> list[str]:
         return [f"/dev/nvidia{nvml.nvmlDeviceGetMinorNumber(handle)}" for handle in handles]
 
 
-def free() -> int:
-    """Bytes of VRAM free on the first GPU."""
+def free(index: int = 0) -> int:
+    """Bytes of VRAM free on a GPU."""
     with _nvml() as nvml:
-        return int(nvml.nvmlDeviceGetMemoryInfo(nvml.nvmlDeviceGetHandleByIndex(0)).free)
+        return int(nvml.nvmlDeviceGetMemoryInfo(nvml.nvmlDeviceGetHandleByIndex(index)).free)
 
 
 def processes() -> list[int]:

@@ -9,13 +9,11 @@ compared with what plain threads write to the same place.
 
 from __future__ import annotations
 
-import contextlib
 import pathlib
 import shutil
-from collections.abc import Iterator
 from typing import Any
 
-from gpuops_gpu import plain_write
+from gpuops_gpu import places, plain_write
 from gpuops_gpu.bench import Bench, Workload
 from gpuops_gpu.dump_watch import DumpWatch
 from gpuops_gpu.report import Section
@@ -27,8 +25,6 @@ BOUNDS = {1: 0.38, 2: 0.35}
 #: Disk in use at its most, of the memory that was dumped.
 DISK = 1.1
 GIB = 1 << 30
-#: Kinds of places for dumps, and the options of their tmpfs.
-PLACES = {"disk": "", "tmpfs": "huge=never", "tmpfs of huge pages": "huge=always"}
 
 
 def leaving(bench: Bench, section: Section) -> None:
@@ -79,11 +75,11 @@ def _both_ways(bench: Bench, section: Section, workload: Workload, bound: float)
 
 def _places(bench: Bench, section: Section) -> None:
     """The dump phase against plain threads, to the disk and to both kinds of tmpfs; figures, no bound is asked for."""
-    for name, options in PLACES.items():
+    for name, options in places.KINDS.items():
         # What was restored from a place that goes away cannot be captured again, so each has one of its own.
         workload = bench.pattern("dump", bench.settings.dump)
         try:
-            with _place(bench, options) as place:
+            with places.place(bench, options, bench.settings.dump * 2 + 4) as place:
                 _dumped(bench, section, workload, place, name, direct=not options)
                 bench.take_away(workload)
         except StepError as error:
@@ -158,18 +154,3 @@ def _forget(bench: Bench, workload: Workload, place: pathlib.Path) -> None:
     if answer["failed"]:
         raise StepError(f"the checkpoint of {workload.name} could not be removed: {answer.get('msg')}")
     bench.engine.remove_image(workload.checkpoint)
-
-
-@contextlib.contextmanager
-def _place(bench: Bench, options: str) -> Iterator[pathlib.Path]:
-    place = bench.settings.base / "place"
-    place.mkdir(mode=0o700)
-    try:
-        if options:
-            size = f"size={int(bench.settings.dump * 2 + 4)}g,mode=0700,{options}"
-            bench.runner.run(["mount", "-t", "tmpfs", "-o", size, "gpuops", str(place)], 10)
-        yield place
-    finally:
-        if options:
-            bench.runner.run(["umount", str(place)], 30, check=False)
-        shutil.rmtree(place, ignore_errors=True)

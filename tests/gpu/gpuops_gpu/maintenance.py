@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 import threading
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from gpuops_gpu import gpu, host, programs
@@ -87,15 +88,15 @@ def _window(
     worked = threading.Thread(target=_work, args=(bench, section, down, up))
     worked.start()
     with bench.watching(pattern):
-        play = _play(bench, names, probes, 240)
+        done = play(bench, names, probes, 240)
     up.touch()
     worked.join()
-    section.phase("the window: the whole playbook", play.seconds)
-    section.check("the window is through", play.ok and play.changed > 0, play.message)
+    section.phase("the window: the whole playbook", done.seconds)
+    section.check("the window is through", done.ok and done.changed > 0, done.message)
     path = bench.settings.base / "report" / "report.json"
     document = json.loads(path.read_text()) if path.exists() else {}
     section.figures["report of the window"] = document
-    again = _play(bench, names, probes, 90)
+    again = play(bench, names, probes, 90)
     section.check("the same window again changes nothing", again.ok and not again.changed, again.message)
     nodes = document.get("nodes") or {}
     nodes = list(nodes.values()) if isinstance(nodes, dict) else nodes
@@ -116,10 +117,17 @@ def _work(bench: Bench, section: Section, down: Any, up: Any) -> None:
     up.touch()
 
 
-def _play(bench: Bench, names: list[str], probes: dict[str, str], seconds: float) -> Play:
-    """``probes``: the file that grows, of those that have another than the programs."""
-    tasks = bench.settings.base / "work.yml"
-    tasks.write_text(json.dumps(TASKS))
+def play(
+    bench: Bench,
+    names: list[str],
+    probes: dict[str, str],
+    seconds: float,
+    tasks: Sequence[Mapping[str, Any]] = TASKS,
+    **variables: object,
+) -> Play:
+    """``probes``: the file that grows, of those that have another than the programs. ``variables``: more of them."""
+    work = bench.settings.base / "work.yml"
+    work.write_text(json.dumps(tasks))
 
     def probe(path: str) -> dict[str, Any]:
         return {"file": {"path": path, "seconds": 20}}
@@ -133,13 +141,13 @@ def _play(bench: Bench, names: list[str], probes: dict[str, str], seconds: float
         },
         "overrides": [{"match": {"names": [name]}, "set": {"probe": probe(path)}} for name, path in probes.items()],
     }
-    variables: dict[str, object] = {
+    usual: dict[str, object] = {
         "workloads": selection,
         "maintenance_window": WINDOW,
         "maintenance_become": False,
-        "maintenance_tasks": str(tasks),
+        "maintenance_tasks": str(work),
         "maintenance_report": str(bench.settings.base / "report"),
         "gpu_down": str(bench.settings.base / "down"),
         "gpu_up": str(bench.settings.base / "up"),
     }
-    return bench.plays.window(variables, seconds)
+    return bench.plays.window({**usual, **variables}, seconds)

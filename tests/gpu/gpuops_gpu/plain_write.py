@@ -15,9 +15,9 @@ THREADS = 4
 BLOCK = 16 << 20
 
 
-def rate(path: pathlib.Path, size: int, *, direct: bool) -> float:
-    """Bytes per second of four threads that write to one file; ``direct``: past the page cache, and onto the disk."""
-    size -= size % (BLOCK * THREADS)
+def rate(path: pathlib.Path, size: int, *, direct: bool, threads: int = THREADS) -> float:
+    """Bytes per second of threads that write to one file; ``direct``: past the page cache, and onto the disk."""
+    size -= size % (BLOCK * threads)
     source = mmap.mmap(-1, BLOCK)
     source.write(os.urandom(BLOCK))
     flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | (os.O_DIRECT if direct else 0)
@@ -26,12 +26,12 @@ def rate(path: pathlib.Path, size: int, *, direct: bool) -> float:
         begun = time.monotonic()
 
         def write(thread: int) -> None:
-            part = size // THREADS
+            part = size // threads
             for offset in range(thread * part, (thread + 1) * part, BLOCK):
                 os.pwrite(target, source, offset)
 
-        with concurrent.futures.ThreadPoolExecutor(THREADS) as pool:
-            list(pool.map(write, range(THREADS)))
+        with concurrent.futures.ThreadPoolExecutor(threads) as pool:
+            list(pool.map(write, range(threads)))
         if direct:
             os.fsync(target)
         return size / (time.monotonic() - begun)

@@ -34,6 +34,7 @@ class Program:
 
     ``refused``: the failure code of its capture, empty for one that goes on. ``capture`` and ``restore``: options that
     it needs there. ``cards``: so many GPUs have to be there. ``shm_mib``: size of its /dev/shm, 0 for the usual one.
+    ``times``: how often it is captured and restored.
     ``pod``: in a container as a GPU pod has it, which comes back in another pod. ``no_io_uring``: switched off for it.
     """
 
@@ -46,6 +47,7 @@ class Program:
     refused: str = ""
     steps: int = STEPS
     cards: int = 1
+    times: int = 2
     shm_mib: int = 0
     pod: bool = False
     no_io_uring: bool = False
@@ -77,7 +79,7 @@ PROGRAMS = (
         refused="xla_allocator",
     ),
     Program("pod", "loader.py", ("--start-method", "fork"), pod=True),
-    Program("two-cards", "two_cards.py", cards=2),
+    Program("two-cards", "many_cards.py", cards=2),
     Program("ddp-shm", "ddp.py", DDP, NO_P2P, cards=2, shm_mib=1024, no_io_uring=True),
     # Its launcher heeds the variable, torchrun does not.
     Program(
@@ -128,7 +130,7 @@ def programs(bench: Bench, section: Section) -> None:
         try:
             own = dataclasses.replace(bench, plays=bench.plays.beside(program.name))
             with bench.runner.limited(end - time.monotonic()):
-                _program(own, inner, program, (slot % count,) if alone and program.cards == 1 else ())
+                carry_out(own, inner, program, (slot % count,) if alone and program.cards == 1 else ())
         except StepError as error:
             inner.check("it ran", False, str(error))
         finally:
@@ -140,7 +142,7 @@ def programs(bench: Bench, section: Section) -> None:
             section.add(program.name, inner)
 
 
-def _program(bench: Bench, section: Section, program: Program, cards: tuple[int, ...]) -> None:
+def carry_out(bench: Bench, section: Section, program: Program, cards: tuple[int, ...] = ()) -> None:
     """``cards``: the only ones that it sees, none for all."""
     reference = make_workload(bench, program, "undisturbed", 0.0)
     subject = make_workload(bench, program, "captured", PAUSE)
@@ -157,7 +159,7 @@ def _program(bench: Bench, section: Section, program: Program, cards: tuple[int,
         if program.refused:
             _refused(bench, section, program, subject)
         else:
-            for which in (1, 2):
+            for which in range(1, program.times + 1):
                 _there_and_back(bench, section, program, subject, which)
                 await_steps(bench, subject, program.steps * (which + 1) // 4, 60)
         expected = expected or undisturbed(bench, program, reference)

@@ -15,7 +15,7 @@ import threading
 import time
 from collections.abc import Iterator
 
-CARDS = tuple(f"GPU-00000000-0000-0000-0000-{number:012}" for number in (1, 2))
+CARDS = tuple(f"GPU-00000000-0000-0000-0000-{number:012}" for number in range(1, 5))
 RUNNING, CHECKPOINTED = 0, 2
 TOTAL = 80 << 30
 

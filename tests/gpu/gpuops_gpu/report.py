@@ -54,6 +54,18 @@ class Section:
         self.phases += [dataclasses.replace(phase, name=f"{name}: {phase.name}") for phase in part.phases]
         self.figures.update(part.figures)
 
+    def nest(self, name: str, part: Section) -> None:
+        """The same; its figures keep together under ``name``."""
+        self.add(name, dataclasses.replace(part, figures={name: part.figures} if part.figures else {}))
+
+    def so_far(self) -> Section:
+        """A copy, judged by what there is."""
+        found = dataclasses.replace(
+            self, checks=list(self.checks), phases=list(self.phases), figures=dict(self.figures)
+        )
+        found.judge()
+        return found
+
     def judge(self) -> None:
         failed = [check["name"] for check in self.checks if not check["ok"]]
         if self.reason or failed:
@@ -83,6 +95,15 @@ class Report:
     @property
     def passed(self) -> bool:
         return not self.problem and bool(self.sections) and all(one.status == PASSED for one in self.sections)
+
+    def write_so_far(self, section: Section) -> None:
+        """In the middle of a section, which may be cut off."""
+        kept = self.sections
+        self.sections = [section.so_far() if one.name == section.name else one for one in kept]
+        try:
+            self.write()
+        finally:
+            self.sections = kept
 
     def write(self) -> None:
         self._directory.mkdir(parents=True, exist_ok=True)

@@ -8,12 +8,15 @@ from __future__ import annotations
 import dataclasses
 import os
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 USUAL = ("pattern", "capture", "park", "failures", "training", "four")
 #: These need a second card, or minutes of their own, and run when they are named.
-NAMED = ("programs", "several", "window", "ways", "leaving", "maintenance")
+NAMED = ("programs", "several", "window", "ways", "leaving", "maintenance", "node")
 SECTIONS = (*USUAL, *NAMED)
+#: Of the section ``node``, the most telling first.
+NODE_PARTS = ("abreast", "bounds", "turn", "ddp", "model", "window", "largest")
+PLACES = ("disk", "tmpfs")
 NAMESPACE = "gpuops-gpu"
 GIB = 1 << 30
 
@@ -29,6 +32,9 @@ class Settings:
     ``pairs`` runs of each side.
     leaving: what is captured either way, (processes, GiB of VRAM in each).
     dump: of the one that is dumped to each kind of place.
+    node: parts of the section of that name. node_gib: of each card's workload in its part ``abreast``, at each of
+    ``node_places``. node_margin: what the largest total leaves free, and less than its step beyond. node_proves: at
+    which of the places the largest total is captured and restored, too.
     programs: of the section of that name, all if none is named; so many ``abreast``.
     rehearsal: no GPU; host memory stands in for VRAM, and the report says so.
     """
@@ -45,6 +51,11 @@ class Settings:
     pairs: int
     leaving: tuple[tuple[int, float], ...]
     dump: float
+    node: tuple[str, ...]
+    node_gib: tuple[float, ...]
+    node_places: tuple[str, ...]
+    node_margin: float
+    node_proves: tuple[str, ...]
     steps: int
     seconds: float
     sections: tuple[str, ...]
@@ -68,10 +79,13 @@ def read(environment: Mapping[str, str] = os.environ) -> Settings:
             raise ValueError(f"{name} is {text!r}, which is no positive number.")
         return value
 
-    sections = tuple(environment.get("GPUOPS_GPU_SECTIONS", "").replace(",", " ").split()) or USUAL
-    unknown = [name for name in sections if name not in SECTIONS]
-    if unknown:
-        raise ValueError(f"GPUOPS_GPU_SECTIONS has {unknown[0]!r}; there are: {' '.join(SECTIONS)}.")
+    def names(name: str, default: Sequence[str], known: Sequence[str]) -> tuple[str, ...]:
+        found = tuple(environment.get(name, "").replace(",", " ").split()) or tuple(default)
+        unknown = [one for one in found if one not in known]
+        if unknown:
+            raise ValueError(f"{name} has {unknown[0]!r}; there are: {' '.join(known)}.")
+        return found
+
     base = pathlib.Path(environment.get("GPUOPS_GPU_DIR") or "/opt/gpuops-gpu")
     standin = environment.get("GPUOPS_GPU_STANDIN")
     return Settings(
@@ -87,9 +101,14 @@ def read(environment: Mapping[str, str] = os.environ) -> Settings:
         pairs=int(number("GPUOPS_GPU_PAIRS", 3)),
         leaving=tuple(map(_case, (environment.get("GPUOPS_GPU_LEAVING") or "8 16 40 4x4").split())),
         dump=number("GPUOPS_GPU_DUMP_GIB", 16),
+        node=names("GPUOPS_GPU_NODE", NODE_PARTS, NODE_PARTS),
+        node_gib=tuple(float(size) for size in (environment.get("GPUOPS_GPU_NODE_GIB") or "8 24").split()),
+        node_places=names("GPUOPS_GPU_NODE_PLACES", ("disk",), PLACES),
+        node_margin=number("GPUOPS_GPU_NODE_MARGIN_GIB", 12),
+        node_proves=names("GPUOPS_GPU_NODE_PROVES", (), PLACES),
         steps=int(number("GPUOPS_GPU_STEPS", 200)),
         seconds=number("GPUOPS_GPU_SECONDS", 900),
-        sections=sections,
+        sections=names("GPUOPS_GPU_SECTIONS", USUAL, SECTIONS),
         programs=tuple(environment.get("GPUOPS_GPU_PROGRAMS", "").replace(",", " ").split()),
         abreast=int(number("GPUOPS_GPU_ABREAST", 1)),
         keep=bool(environment.get("GPUOPS_GPU_KEEP")),

@@ -146,7 +146,7 @@ def _peer(bench: Bench, section: Section, workload: Workload, name: str) -> floa
     begun = time.monotonic()
     bench.engine.ctr("containers", "restore", "--rw", "--live", workload.name, workload.checkpoint, seconds=150)
     restored = time.monotonic()
-    for pid in _cuda_pids(bench, workload):
+    for pid in bench.cuda_pids(workload):
         bench.runner.run([sys.executable, "-S", "-E", str(PEER), "restore", str(pid)], 60)
     ended = time.monotonic()
     figures = {"ctr": round(restored - begun, 3), "cuda": round(ended - restored, 3)}
@@ -154,15 +154,9 @@ def _peer(bench: Bench, section: Section, workload: Workload, name: str) -> floa
     return ended - begun
 
 
-def _cuda_pids(bench: Bench, workload: Workload) -> list[int]:
-    """The processes with the GPU's memory: all but the parent that only waits for its four."""
-    pids = sorted(bench.engine.pids(workload.name))
-    return pids[1:] if len(workload.parts) > 1 else pids
-
-
 def _away(bench: Bench, workload: Workload) -> None:
     """A live CUDA process is suspended before it is ended."""
-    for pid in _cuda_pids(bench, workload):
+    for pid in bench.cuda_pids(workload):
         bench.runner.run([sys.executable, "-S", "-E", str(PEER), "suspend", str(pid)], 60)
     bench.engine.delete(workload.name)
     for name in ("work", "receipts"):

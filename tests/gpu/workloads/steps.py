@@ -30,6 +30,9 @@ def deterministic(torch: ModuleType, cpu: bool) -> str:
     torch.use_deterministic_algorithms(True)
     torch.backends.cudnn.benchmark = False
     torch.manual_seed(7)
+    if cpu:
+        # Two runs and their ranks share few processors, where threads that wait for each other take all of them.
+        torch.set_num_threads(1)
     return "cpu" if cpu else "cuda"
 
 
