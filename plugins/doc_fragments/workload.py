@@ -360,6 +360,25 @@ record:
   default: {}
 """
 
+_READS = r"""
+workloads:
+  description:
+    - Several workloads in one call, in place of O(checkpoint) and O(container_id). What is said here is said for each by itself; all other
+      options are for all.
+  type: list
+  elements: dict
+  suboptions:
+    container_id:
+      description:
+        - As O(container_id).
+      type: str
+      required: true
+    checkpoint:
+      description:
+        - As O(checkpoint).
+      type: str
+      required: true
+"""
 
 _CAPTURES = r"""
 workloads:
@@ -514,6 +533,8 @@ class ModuleDocFragment:
             for name in _CAPTURE_HOOKS
         ),
     )
+
+    READS: str = _options(_READS + textwrap.indent(_ORIGINAL + _OUTPUT, " " * 4))
 
     METADATA = r"""
 options:

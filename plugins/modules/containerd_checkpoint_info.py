@@ -14,6 +14,7 @@ description:
     OCI spec in short.
   - With O(container_id) it also checks everything that a restore under that name needs on this node, and returns all problems
     at once. It never fails because of them, and it changes nothing.
+  - O(workloads) asks for all workloads of a node in one call.
 extends_documentation_fragment:
   - gpuops.restore.containerd
   - gpuops.restore.attributes
@@ -21,6 +22,7 @@ extends_documentation_fragment:
   - gpuops.restore.workload.metadata
   - gpuops.restore.workload.original
   - gpuops.restore.workload.output
+  - gpuops.restore.workload.reads
   - gpuops.restore.staging
   - gpuops.restore.ownership
   - gpuops.restore.policy
@@ -28,8 +30,8 @@ options:
   checkpoint:
     description:
       - Reference of the checkpoint image.
+      - Either this or O(workloads) is required.
     type: str
-    required: true
   container_id:
     description:
       - Name of the container that would be restored. Without it only the checkpoint itself is looked at.
@@ -79,6 +81,11 @@ EXAMPLES = r"""
 """
 
 RETURN = r"""
+workloads:
+  description: With O(workloads), what is told of each of them, by its container id; RV(checkpoint), RV(problems) and RV(status).
+  type: dict
+  returned: success and O(workloads) is given
+  sample: {pytorch-training: {checkpoint: {digest: "sha256:3f1c"}, problems: [], status: {staged: true, container: false, task: absent}}}
 checkpoint:
   description:
     - What the image holds; V(null) when it cannot be read, in which case RV(problems) says why. Sizes are bytes.
@@ -86,7 +93,7 @@ checkpoint:
       the restore comes from, V(metadata), V(checkpoint) or V(generated). C(store) is V(node) where its memory is staged on this node
       alone, V(image) otherwise.
   type: dict
-  returned: success
+  returned: success and O(workloads) is not given
   sample:
     name: registry.local/pytorch-training-checkpoint:001
     digest: "sha256:3f1c"
@@ -114,7 +121,7 @@ problems:
   description: Everything that stands in the way of the restore, with code, message, remedy and outcome each.
   type: list
   elements: dict
-  returned: success
+  returned: success and O(workloads) is not given
   sample:
     - code: mount_source_missing
       message: The source /srv/data of the mount /data does not exist on this node.
@@ -123,7 +130,7 @@ problems:
 status:
   description: What of the restore is there already; the staged images, the container, the status of its task.
   type: dict
-  returned: success
+  returned: success and O(workloads) is not given
   sample: {staged: true, container: false, task: absent}
 failure:
   description: What went wrong when containerd could not be asked at all.
@@ -153,31 +160,59 @@ def _report(parameters: dict[str, Any], client: Client) -> restore_preflight.Rep
     return restore_preflight.report(client, params, parameters["stdout"] or "", parameters["stderr"] or "")
 
 
-def step(module: AnsibleModule, client: Client) -> dict[str, Any]:
-    """Carry out one call of the module."""
-    found = _report(module.params, client)
+def _told(module: AnsibleModule, client: Client, parameters: dict[str, Any]) -> dict[str, Any]:
+    found = _report(parameters, client)
     for warning in found.warnings:
         module.warn(warning)
-    return {
-        "changed": False,
-        "checkpoint": found.checkpoint,
-        "problems": found.problems,
-        "status": found.status,
-    }
+    return {"checkpoint": found.checkpoint, "problems": found.problems, "status": found.status}
 
 
+def step(module: AnsibleModule, client: Client) -> dict[str, Any]:
+    """Carry out one call of the module."""
+    workloads = module.params["workloads"]
+    if workloads is None:
+        return {"changed": False, **_told(module, client, module.params)}
+    names = [one["container_id"] for one in workloads]
+    for name in names:
+        if names.count(name) > 1:
+            raise InputError(
+                "workload_twice",
+                f"The container {name} stands more than once in workloads.",
+                "Give each workload a name of its own.",
+            )
+    told = {one["container_id"]: _told(module, client, {**module.params, **one}) for one in workloads}
+    return {"changed": False, "workloads": told}
+
+
+_WORKLOAD: dict[str, Any] = {**_options.WORKLOAD_ORIGINAL, **_options.WORKLOAD_OUTPUT}
 ARGUMENT_SPEC: dict[str, Any] = {
-    "checkpoint": {"type": "str", "required": True},
+    "checkpoint": {"type": "str"},
     **_options.WORKLOAD_METADATA,
-    **_options.WORKLOAD_ORIGINAL,
-    **_options.WORKLOAD_OUTPUT,
+    **_WORKLOAD,
     "container_id": {"type": "str"},
+    # Documented as a whole by the fragment ``workload.reads``.
+    "workloads": {
+        "type": "list",
+        "elements": "dict",
+        "options": {
+            "container_id": {"type": "str", "required": True},
+            "checkpoint": {"type": "str", "required": True},
+            **_WORKLOAD,
+        },
+    },
     **_options.STAGING,
     "rebuild": {"type": "bool", "default": False},
     **_options.OWNERSHIP,
     **_options.POLICY,
 }
-RULES: dict[str, Any] = {"mutually_exclusive": [("metadata", "metadata_content")]}
+RULES: dict[str, Any] = {
+    "required_one_of": [("checkpoint", "workloads")],
+    "mutually_exclusive": [
+        ("metadata", "metadata_content"),
+        ("checkpoint", "workloads"),
+        ("container_id", "workloads"),
+    ],
+}
 
 
 def main() -> None:

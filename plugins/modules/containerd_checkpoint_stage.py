@@ -34,8 +34,36 @@ options:
   checkpoint:
     description:
       - Reference of the checkpoint image. With O(state=absent) its digest (C(sha256:...)) will do, where the image is gone.
+      - Either this or O(workloads) is required.
     type: str
-    required: true
+  workloads:
+    description:
+      - Checkpoints of several workloads in one call, side by side (O(parallel)), in place of O(checkpoint) and O(verify_key). What does not
+        fit beside those before it is refused before it is written; one that fails does not disturb the others.
+    type: list
+    elements: dict
+    suboptions:
+      container_id:
+        description:
+          - Name of the workload, by which the result tells of it.
+        type: str
+        required: true
+      checkpoint:
+        description:
+          - As O(checkpoint).
+        type: str
+        required: true
+      verify_key:
+        description:
+          - As O(verify_key).
+        type: list
+        elements: str
+        default: []
+  parallel:
+    description:
+      - How many of O(workloads) are staged at once at most. V(0) is one for each processor.
+    type: int
+    default: 0
   state:
     description:
       - Whether the staged directory has to be there.
@@ -68,28 +96,43 @@ EXAMPLES = r"""
   gpuops.restore.containerd_checkpoint_stage:
     checkpoint: registry.local/pytorch-training-checkpoint:001
     state: absent
+
+- name: Stage all that come back to this node, side by side
+  gpuops.restore.containerd_checkpoint_stage:
+    workloads:
+      - container_id: pytorch-training
+        checkpoint: registry.local/pytorch-training-checkpoint:001
+      - container_id: tf-inference
+        checkpoint: registry.local/tf-inference-checkpoint:001
 """
 
 RETURN = r"""
+workloads:
+  description:
+    - With O(workloads), what was done for each of them, by its container id; RV(created), RV(directory), RV(staged) and RV(seconds), or C(msg) and
+      RV(failure) of one that failed, which is V(null) otherwise.
+  type: dict
+  returned: O(workloads) is given
+  sample: {pytorch-training: {changed: true, created: true, directory: /var/lib/gpuops-restore/3f1c0d5a7b/images, seconds: 1.204, failure: null}}
 directory:
   description: The directory with the CRIU images; empty where there is none.
   type: str
-  returned: success
+  returned: success and O(workloads) is not given
   sample: /var/lib/gpuops-restore/3f1c0d5a7b/images
 staged:
   description: Digest of the CRIU images, and how many files and bytes they are.
   type: dict
-  returned: success
+  returned: success and O(workloads) is not given
   sample: {digest: "sha256:5c1f", bytes: 1073954816, files: 34}
 created:
   description: Whether this call staged them, or would have.
   type: bool
-  returned: success
+  returned: success and O(workloads) is not given
   sample: true
 seconds:
   description: Seconds that staging took; 0 where nothing was staged.
   type: float
-  returned: success
+  returned: success and O(workloads) is not given
   sample: 1.204
 failure:
   description: What went wrong. C(code) is stable, C(outcome) is V(retryable), V(terminal) or V(unknown).
@@ -108,7 +151,7 @@ from typing import Any
 from ansible.module_utils.basic import AnsibleModule
 
 from ansible_collections.gpuops.restore.plugins.module_utils import _module, _options
-from ansible_collections.gpuops.restore.plugins.module_utils._checkpoint import stage as stage_steps
+from ansible_collections.gpuops.restore.plugins.module_utils._checkpoint import stage as stage_steps, stage_batch
 from ansible_collections.gpuops.restore.plugins.module_utils._containerd.client import Client
 from ansible_collections.gpuops.restore.plugins.module_utils._core import progress_file
 
@@ -116,6 +159,8 @@ from ansible_collections.gpuops.restore.plugins.module_utils._core import progre
 def step(module: AnsibleModule, client: Client) -> dict[str, Any]:
     """Carry out one call of the module."""
     parameters = module.params
+    if parameters["workloads"] is not None:
+        return _of_all(module, client)
     name, root = parameters["checkpoint"], parameters["staging_dir"]
     if parameters["state"] == "present":
         done = stage_steps.present(
@@ -128,10 +173,14 @@ def step(module: AnsibleModule, client: Client) -> dict[str, Any]:
             parameters["verify_key"],
         )
     else:
-        key, keep = stage_steps.find_key(client, name), parameters["keep_captured"]
-        done = stage_steps.absent(client, key, root, module.check_mode, keep) if key else stage_steps.StageResult()
-        if key is None:
-            module.warn(f"There is no image {name}, so its staged directory cannot be told; give the digest instead.")
+        done = stage_steps.absent_by_name(client, name, root, module.check_mode, parameters["keep_captured"])
+    return {
+        **_shown(module, done),
+        "diff": {"before": {"checkpoint": done.before}, "after": {"checkpoint": done.after}},
+    }
+
+
+def _shown(module: AnsibleModule, done: stage_steps.StageResult) -> dict[str, Any]:
     for warning in done.warnings:
         module.warn(warning)
     return {
@@ -140,12 +189,56 @@ def step(module: AnsibleModule, client: Client) -> dict[str, Any]:
         "directory": done.directory,
         "staged": done.staged,
         "seconds": done.seconds,
-        "diff": {"before": {"checkpoint": done.before}, "after": {"checkpoint": done.after}},
     }
 
 
+def _of_all(module: AnsibleModule, client: Client) -> dict[str, Any]:
+    parameters = module.params
+    jobs = [stage_batch.Job(**workload) for workload in parameters["workloads"]]
+    place = stage_batch.Place(
+        parameters["staging_dir"], parameters["lease"], module.check_mode, parameters["assume_prepared"]
+    )
+    if parameters["state"] == "present":
+        found = stage_batch.present(client.another, jobs, place, parameters["parallel"])
+    else:
+        found = stage_batch.absent(client, jobs, place, parameters["keep_captured"])
+    answers: dict[str, dict[str, Any]] = {}
+    failed = [one for one in found if one.error is not None]
+    for one in found:
+        if one.error is not None:
+            failure = {"msg": one.error.sentence(), "failure": one.error.failure().result()}
+            answers[one.job.container_id] = {"changed": False, **failure}
+        elif one.result is not None:
+            answers[one.job.container_id] = {**_shown(module, one.result), "failure": None}
+    answer: dict[str, Any] = {
+        "changed": any(one["changed"] for one in answers.values()),
+        "workloads": answers,
+        "diff": {
+            when: {one.job.container_id: getattr(one.result, when) for one in found if one.result is not None}
+            for when in ("before", "after")
+        },
+    }
+    if failed:
+        answer["failed"] = True
+        answer["failure"] = answers[failed[0].job.container_id]["failure"]
+        answer["msg"] = f"{len(failed)} of {len(found)} workload(s) failed. " + " ".join(
+            f"{one.job.container_id}: {answers[one.job.container_id]['msg']}" for one in failed
+        )
+    return answer
+
+
 ARGUMENT_SPEC: dict[str, Any] = {
-    "checkpoint": {"type": "str", "required": True},
+    "checkpoint": {"type": "str"},
+    "workloads": {
+        "type": "list",
+        "elements": "dict",
+        "options": {
+            "container_id": {"type": "str", "required": True},
+            "checkpoint": {"type": "str", "required": True},
+            **_options.VERIFY_KEY,
+        },
+    },
+    "parallel": {"type": "int", "default": 0},
     "state": {"type": "str", "choices": ["present", "absent"], "default": "present"},
     "keep_captured": {"type": "bool", "default": True},
     **_options.VERIFY_KEY,
@@ -159,7 +252,13 @@ ARGUMENT_SPEC: dict[str, Any] = {
 
 def main() -> None:
     """Entry point of the module."""
-    _module.run(ARGUMENT_SPEC, step, board=progress_file.board)
+    _module.run(
+        ARGUMENT_SPEC,
+        step,
+        board=progress_file.board,
+        required_one_of=[("checkpoint", "workloads")],
+        mutually_exclusive=[("checkpoint", "workloads")],
+    )
 
 
 if __name__ == "__main__":

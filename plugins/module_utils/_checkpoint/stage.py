@@ -154,6 +154,15 @@ def absent(
     return result
 
 
+def absent_by_name(client: Client, name: str, root: str, check: bool, keep_captured: bool) -> StageResult:
+    """The same for a checkpoint given as an image reference or as a digest."""
+    key = find_key(client, name)
+    if key is not None:
+        return absent(client, key, root, check, keep_captured)
+    untold = f"There is no image {name}, so its staged directory cannot be told; give the digest instead."
+    return StageResult(warnings=[untold])
+
+
 def _kept(client: Client, key: str, root: str, deleted: str) -> StageResult | None:
     """The result for what is all that there is of a checkpoint with a name; None where it can go."""
     whose = staged_checkpoint.only_copy_of(root, key)

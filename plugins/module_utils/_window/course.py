@@ -463,6 +463,7 @@ def after_restore(
         elif record["phase"] == CAPTURED and name in receipts:
             seconds = (receipts[name] or {}).get("seconds") or {}
             record.update(phase=RESTORED, message="", boot=boot)
+            record["back_at"] = str((receipts[name] or {}).get("finished_at") or "")
             record["seen"] = {**record.get("seen", {}), "restore": seconds.get("window")}
             record["predicted"] = {**record.get("predicted", {}), "restore": seconds.get("predicted")}
         found.append(record)

@@ -122,7 +122,7 @@ def _node(host: str, heard: Mapping[str, Any]) -> dict[str, Any]:
 
 def _workload(record: Mapping[str, Any], node: Mapping[str, Any]) -> dict[str, Any]:
     history = list(record.get("history") or ())
-    stopped, back = _outing(history, str(record.get("stopped_at") or ""))
+    stopped, back = _outing(history, str(record.get("stopped_at") or ""), str(record.get("back_at") or ""))
     return {
         "name": record["called"],
         "container": record["id"],
@@ -143,10 +143,11 @@ def _workload(record: Mapping[str, Any], node: Mapping[str, Any]) -> dict[str, A
     }
 
 
-def _outing(history: Sequence[Mapping[str, Any]], since: str) -> tuple[str, str]:
-    """When it last came to stand still, and was noted to be back; each empty where it was not. Messages are noted anew.
+def _outing(history: Sequence[Mapping[str, Any]], since: str, until: str) -> tuple[str, str]:
+    """When it last came to stand still, and was back; each empty where it was not. Messages are noted anew.
 
-    ``since``: when its capture stopped it, which is noted only once all captures of the node are complete.
+    ``since``, ``until``: when its capture stopped it and its restore was through. Both are noted only once all captures
+    or restores of the node are.
     """
     stopped, back, out = "", "", False
     for entry in history:
@@ -155,7 +156,7 @@ def _outing(history: Sequence[Mapping[str, Any]], since: str) -> tuple[str, str]
             # One that came back and is gone again, by a reboot, was not stopped by its capture.
             stopped, back, out = since if back < since < at else at, "", True
         elif phase in course.BACK and (out or not back):
-            back, out = at, False
+            back, out = until if stopped < until <= at else at, False
     return stopped, back
 
 

@@ -43,3 +43,20 @@ def test_what_is_there_of_others_is_told(call: Call, node: Node) -> None:
         ["container_not_ours"],
     )
     assert call(INFO, force=True, **options)["problems"] == call(INFO, owner="me", **options)["problems"] == []
+
+
+def test_all_workloads_of_a_node_are_asked_for_in_one_call(call: Call, node: Node) -> None:
+    there = {"container_id": "train", "checkpoint": CHECKPOINT_NAME}
+    absent = {"container_id": "serve", "checkpoint": "example.test/none:1"}
+    elsewhere = {"container_id": "log", "checkpoint": CHECKPOINT_NAME, "snapshotter": "zfs"}
+    found = call(INFO, staging_dir=node.root, workloads=[there, absent, elsewhere])
+    assert found["changed"] is False and list(found["workloads"]) == ["train", "serve", "log"]
+    alone = call(INFO, staging_dir=node.root, **there)
+    assert found["workloads"]["train"] == {key: alone[key] for key in ("checkpoint", "problems", "status")}
+    codes = {name: [one["code"] for one in told["problems"]] for name, told in found["workloads"].items()}
+    assert codes == {"train": [], "serve": ["checkpoint_absent"], "log": ["snapshotter_unknown"]}
+
+
+def test_a_workload_that_is_named_twice_is_refused(call: Call, node: Node) -> None:
+    there = {"container_id": "train", "checkpoint": CHECKPOINT_NAME}
+    assert call(INFO, staging_dir=node.root, workloads=[there, there])["failure"]["code"] == "workload_twice"

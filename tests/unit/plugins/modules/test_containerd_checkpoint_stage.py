@@ -35,3 +35,34 @@ def test_without_an_image_the_digest_is_asked_for(call: Call, node: Node) -> Non
     assert "give the digest instead" in found["warnings"][0]
     assert call(STAGE, **options)["failure"]["code"] == "checkpoint_absent"
     assert call(STAGE, True, assume_prepared=True, **options)["changed"] is True
+
+
+def test_all_workloads_of_a_node_are_staged_in_one_call(call: Call, node: Node) -> None:
+    there = {"container_id": "train", "checkpoint": CHECKPOINT_NAME}
+    twin = {"container_id": "twin", "checkpoint": CHECKPOINT_NAME}
+    absent = {"container_id": "serve", "checkpoint": "example.test/none:1"}
+    predicted = call(STAGE, True, workloads=[there, twin], staging_dir=node.root)
+    assert predicted["changed"] and not os.path.exists(node.root)
+    assert [one["created"] for one in predicted["workloads"].values()] == [True, False]
+    done = call(STAGE, workloads=[twin, absent, there], staging_dir=node.root)
+    assert list(done["workloads"]) == ["twin", "serve", "train"] and done["failed"] and done["changed"]
+    train, twins, serve = (done["workloads"][name] for name in ("train", "twin", "serve"))
+    # What two of them have in common is staged once.
+    assert (train["created"], twins["created"], train["directory"]) == (False, True, twins["directory"])
+    assert sorted(os.listdir(train["directory"])) == sorted(CRIU_FILES)
+    assert (train["failure"], serve["failure"]["code"]) == (None, "checkpoint_absent")
+    assert "1 of 3 workload(s) failed. serve: " in done["msg"]
+    again = call(STAGE, workloads=[there, twin], staging_dir=node.root)
+    assert again["changed"] is False and "failed" not in again
+
+
+def test_all_workloads_of_a_node_are_removed_in_one_call(call: Call, node: Node) -> None:
+    there = {"container_id": "train", "checkpoint": CHECKPOINT_NAME}
+    absent = {"container_id": "serve", "checkpoint": "example.test/none:1"}
+    done = call(STAGE, workloads=[there], staging_dir=node.root)
+    given = {"workloads": [absent, there], "staging_dir": node.root, "state": "absent"}
+    assert call(STAGE, True, **given)["changed"] and os.path.exists(done["workloads"]["train"]["directory"])
+    gone = call(STAGE, **given)
+    assert {name: one["changed"] for name, one in gone["workloads"].items()} == {"serve": False, "train": True}
+    assert not os.path.exists(node.root) and "give the digest instead" in gone["warnings"][0]
+    assert call(STAGE, **given)["changed"] is False

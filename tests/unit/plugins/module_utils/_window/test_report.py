@@ -129,24 +129,30 @@ def test_what_an_earlier_attempt_has_left_is_not_shown() -> None:
 
 
 @pytest.mark.parametrize(
-    ("since", "stopped", "outage"),
+    ("since", "until", "outage"),
     [
         # The captures beside it took longer, and so did their images.
-        ("2026-12-02T19:59:50Z", "2026-12-02T19:59:50Z", 260),
-        ("", "2026-12-02T20:00:10Z", 240),
+        ("2026-12-02T19:59:50Z", "", 260),
+        ("", "2026-12-02T20:04:00Z", 230),
+        ("2026-12-02T19:59:50Z", "2026-12-02T20:04:00Z", 250),
+        ("", "", 240),
+        # Of an earlier restore.
+        ("", "2026-12-01T20:04:00Z", 240),
     ],
 )
-def test_the_outage_begins_when_the_workload_stops(since: str, stopped: str, outage: int) -> None:
-    node = {**HEARD["gpu-a"], "workloads": [record("bert", "restored", stopped_at=since)]}
+def test_an_outage_is_the_workload_s_own(since: str, until: str, outage: int) -> None:
+    node = {**HEARD["gpu-a"], "workloads": [record("bert", "restored", stopped_at=since, back_at=until)]}
     (found,) = window_report({"gpu-a": node}, "document", "w1")["nodes"][0]["workloads"]
-    assert (found["stopped_at"], found["outage"]) == (stopped, outage)
+    assert found["outage"] == outage
+    assert found["stopped_at"] == (since or "2026-12-02T20:00:10Z")
 
 
 def test_what_a_reboot_has_ended_was_not_stopped_by_its_capture() -> None:
     times = ["2026-12-02T20:00:10Z", "2026-12-02T20:04:10Z", "2026-12-02T21:00:00Z", "2026-12-02T21:01:00Z"]
     phases = ["captured", "restored", "captured", "restored"]
     history = [{"at": at, "phase": phase} for at, phase in zip(times, phases)]
-    again = {**record("bert", "restored", stopped_at="2026-12-02T19:59:50Z"), "history": history}
+    earlier = {"stopped_at": "2026-12-02T19:59:50Z", "back_at": "2026-12-02T20:04:00Z"}
+    again = {**record("bert", "restored", **earlier), "history": history}
     node = {**HEARD["gpu-a"], "workloads": [again]}
     (found,) = window_report({"gpu-a": node}, "document", "w1")["nodes"][0]["workloads"]
     assert (found["stopped_at"], found["outage"]) == ("2026-12-02T21:00:00Z", 60)

@@ -430,9 +430,10 @@ def test_receipts_and_failures_are_noted_and_the_rest_stays() -> None:
     a, b, c = window_decision({"records": records, "receipts": receipts, "failures": failures}, "captured")
     assert (a["phase"], a["digest"], a["bytes"], a["seen"]) == ("captured", D1, 12, {"capture": 1.5})
     assert (b["phase"], b["message"], c["phase"]) == ("planned", "No room.", "left out")
-    receipts = {"a": {"seconds": {"window": 2.0, "predicted": 1.8}}}
+    receipts = {"a": {"seconds": {"window": 2.0, "predicted": 1.8}, "finished_at": "2026-12-02T20:04:00Z"}}
     a, b, _c = window_decision({"records": [a, b, c], "receipts": receipts, "failures": {}}, "restored")
     assert (a["phase"], a["seen"]["restore"], a["predicted"]) == ("restored", 2.0, {"restore": 1.8})
+    assert a["back_at"] == "2026-12-02T20:04:00Z"
     assert b["phase"] == "planned"
 
 
