@@ -437,6 +437,24 @@ def test_receipts_and_failures_are_noted_and_the_rest_stays() -> None:
     assert b["phase"] == "planned"
 
 
+def test_of_four_cards_one_is_refused_and_one_fails_its_probe_and_the_others_go_on() -> None:
+    """The job over all cards runs on; what failed waits under its digest for the next run, alone."""
+    begun = course(*(container(name) for name in "abcd"), container("job"))
+    good, refused = (FORETOLD["workloads"][name] for name in "ab")
+    foretold = {"workloads": {**dict.fromkeys("abcd", good), "job": refused}}
+    judged = window_decision({"course": begun, "foretold": foretold, "policy": "go_on"}, "judge")
+    assert judged["go"] and [one["name"] for one in judged["captures"]] == list("abcd")
+    taken = {name: {"checkpoint": {"digest": D1}} for name in "abcd"}
+    records = window_decision({"records": judged["records"], "receipts": taken, "failures": {}}, "captured")
+    back = {name: {"finished_at": f"2026-12-02T20:01:0{place}Z"} for place, name in enumerate("abc")}
+    failed = {"d": {"msg": "The file never-written did not come into being."}}
+    records = window_decision({"records": records, "receipts": back, "failures": failed}, "restored")
+    assert phases({"records": records}) == {**dict.fromkeys("abc", "restored"), "d": "captured", "job": "left out"}
+    # Each was back when its own restore was over.
+    assert [one.get("back_at") for one in records[:3]] == [back[name]["finished_at"] for name in "abc"]
+    assert records[3]["message"] == failed["d"]["msg"]
+
+
 @pytest.mark.parametrize(
     ("taken", "seconds", "stopped"),
     [
