@@ -152,6 +152,7 @@ def _driver(bench: Bench, section: Section, workloads: list[Workload]) -> None:
 def bounds(bench: Bench, section: Section, cards: int, _keep: Callable[[], None]) -> None:
     """Part ``bounds``: what the machine gives by itself, in plain writes and in copies to its cards."""
     found: dict[str, Any] = {}
+    section.figures["what the machine gives"] = found
     size = int(min(WRITTEN, max(bench.settings.node_gib) * GIB))
     for kind, options in places.KINDS.items():
         with places.place(bench, options, size / GIB + 1) as place:
@@ -167,4 +168,3 @@ def bounds(bench: Bench, section: Section, cards: int, _keep: Callable[[], None]
         done = bench.runner.run(command, 120)
         found["PCIe, pinned memory, GB/s"] = json.loads(done.output)
         section.phase("PCIe was measured", time.monotonic() - begun)
-    section.figures["what the machine gives"] = found

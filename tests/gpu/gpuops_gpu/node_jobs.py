@@ -34,7 +34,8 @@ def job(cards: int, *, peer_access: bool = False) -> Program:
 
 def ddp(bench: Bench, section: Section, cards: int, _keep: Callable[[], None]) -> None:
     """Its steps equal those of an undisturbed run to the bit."""
-    program = job(cards)
+    # Where there is no card, there are few processors.
+    program = job(min(cards, 2) if bench.settings.rehearsal else cards)
     if bench.settings.rehearsal:
         # A distribution's PyTorch may be built without libuv, which torchrun asks for.
         arguments, environment = (*program.arguments, "--launcher", "own"), {**program.environment, "USE_LIBUV": "0"}
