@@ -60,6 +60,9 @@ def test_the_problems_are_those_of_all_workloads_together(tmp_path: Path) -> Non
     once = "__checkpoint_node_foretellable | map(attribute='container_id') | list == ['a', 'b', 'A']"
     twice = {"checkpoint_node_workloads": [*WORKLOADS, *TWICE]}
     tasks.append({"ansible.builtin.assert": {"that": once}, "vars": twice})
+    # Names that differ in case are names of two containers.
+    both = "__checkpoint_node_names == ['a', 'b', 'A', 'c']"
+    tasks.append({"ansible.builtin.assert": {"that": both}, "vars": twice})
     role = TREE / "roles" / "checkpoint_node"
     files = [str(role / where / "main.yml") for where in ("defaults", "vars")]
     play = {"hosts": "localhost", "gather_facts": False, "vars_files": files, "tasks": tasks}
