@@ -45,12 +45,13 @@ _value:
 from collections.abc import Mapping
 from typing import Any, Callable
 
-from ansible_collections.gpuops.restore.plugins.module_utils._roles import steps
-
 
 def capture_decision(known: Mapping[str, Any], step: str) -> Any:
     """See DOCUMENTATION."""
-    return steps.decide(steps.CAPTURE, step, known)
+    # Here, since Ansible loads all filters of the collection whenever one is called.
+    from ansible_collections.gpuops.restore.plugins.module_utils._roles import capture_steps, steps
+
+    return steps.decide(capture_steps.STEPS, step, known)
 
 
 class FilterModule:

@@ -42,11 +42,12 @@ _value:
 from collections.abc import Iterable
 from typing import Any, Callable
 
-from ansible_collections.gpuops.restore.plugins.module_utils._roles import lines
-
 
 def itemized(items: Iterable[Any], sentence: str) -> str:
     """See DOCUMENTATION."""
+    # Here, since Ansible loads all filters of the collection whenever one is called.
+    from ansible_collections.gpuops.restore.plugins.module_utils._roles import lines
+
     return lines.itemized(items, sentence)
 
 

@@ -57,8 +57,6 @@ _value:
 from collections.abc import Mapping
 from typing import Any, Callable
 
-from ansible_collections.gpuops.restore.plugins.module_utils._migration import answers
-
 
 def migration_copies(
     sources: Mapping[str, Any],
@@ -68,6 +66,9 @@ def migration_copies(
     others: bool = False,
 ) -> list[dict[str, Any]]:
     """See DOCUMENTATION."""
+    # Here, since Ansible loads all filters of the collection whenever one is called.
+    from ansible_collections.gpuops.restore.plugins.module_utils._migration import answers
+
     return [{"record": record.to_json()} for record in answers.copies_to_end(host, answer, sources, migration, others)]
 
 

@@ -47,11 +47,12 @@ _value:
 from collections.abc import Mapping
 from typing import Any, Callable
 
-from ansible_collections.gpuops.restore.plugins.module_utils._migration import handover
-
 
 def migration_decision(known: Mapping[str, Any], step: str) -> Any:
     """See DOCUMENTATION."""
+    # Here, since Ansible loads all filters of the collection whenever one is called.
+    from ansible_collections.gpuops.restore.plugins.module_utils._migration import handover
+
     return handover.decide(step, known)
 
 

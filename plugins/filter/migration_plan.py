@@ -66,13 +66,14 @@ _value:
 from collections.abc import Mapping
 from typing import Any, Callable
 
-from ansible_collections.gpuops.restore.plugins.module_utils._migration import answers
-
 
 def migration_plan(
     migration: Mapping[str, Any], source: Any, target: Any, targets: Mapping[str, Any], others: bool = False
 ) -> dict[str, Any]:
     """See DOCUMENTATION."""
+    # Here, since Ansible loads all filters of the collection whenever one is called.
+    from ansible_collections.gpuops.restore.plugins.module_utils._migration import answers
+
     found = answers.verdicts(str(migration["source"]), source, targets, migration=migration, others=others)
     planned = answers.plan(migration, source, target, found)
     return {

@@ -74,8 +74,6 @@ _value:
 from collections.abc import Mapping, Sequence
 from typing import Any, Callable
 
-from ansible_collections.gpuops.restore.plugins.module_utils._migration import answers
-
 
 def migration_verdicts(
     answer: Any,
@@ -87,6 +85,9 @@ def migration_verdicts(
     others: bool = False,
 ) -> list[dict[str, Any]]:
     """See DOCUMENTATION."""
+    # Here, since Ansible loads all filters of the collection whenever one is called.
+    from ansible_collections.gpuops.restore.plugins.module_utils._migration import answers
+
     found = answers.verdicts(source, answer, targets, known, migration, settled, others)
     return [verdict.to_json() for verdict in found]
 

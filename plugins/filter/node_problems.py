@@ -41,11 +41,12 @@ _value:
 
 from typing import Any, Callable
 
-from ansible_collections.gpuops.restore.plugins.module_utils._window import preparation
-
 
 def node_problems(info: Any, gpu: Any) -> list[str]:
     """See DOCUMENTATION."""
+    # Here, since Ansible loads all filters of the collection whenever one is called.
+    from ansible_collections.gpuops.restore.plugins.module_utils._window import preparation
+
     return preparation.problems(info, gpu)
 
 

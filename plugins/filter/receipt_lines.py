@@ -36,11 +36,12 @@ _value:
 from collections.abc import Mapping
 from typing import Any, Callable
 
-from ansible_collections.gpuops.restore.plugins.module_utils._window import outcomes
-
 
 def receipt_lines(receipts: Mapping[str, Mapping[str, Any]]) -> list[str]:
     """See DOCUMENTATION."""
+    # Here, since Ansible loads all filters of the collection whenever one is called.
+    from ansible_collections.gpuops.restore.plugins.module_utils._window import outcomes
+
     return outcomes.lines(receipts)
 
 

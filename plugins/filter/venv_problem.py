@@ -44,11 +44,12 @@ _value:
 
 from typing import Any, Callable
 
-from ansible_collections.gpuops.restore.plugins.module_utils._window import preparation
-
 
 def venv_problem(output: str, python: str, path: str) -> str:
     """See DOCUMENTATION."""
+    # Here, since Ansible loads all filters of the collection whenever one is called.
+    from ansible_collections.gpuops.restore.plugins.module_utils._window import preparation
+
     return preparation.venv_problem(output, python, path)
 
 

@@ -46,18 +46,19 @@ _value:
   type: dict
 """
 
-import pathlib
 from collections.abc import Sequence
 from typing import Any, Callable
-
-from ansible_collections.gpuops.restore.plugins.module_utils._window import preparation
-
-_FILES = pathlib.Path(__file__).resolve().parents[2] / "requirements"
 
 
 def venv_requirements(wanted: Sequence[str], driver: str, gpu: bool) -> dict[str, Any]:
     """See DOCUMENTATION."""
-    texts = {path.name: path.read_text(encoding="utf-8") for path in _FILES.iterdir()}
+    # Here, since Ansible loads all filters of the collection whenever one is called.
+    import pathlib
+
+    from ansible_collections.gpuops.restore.plugins.module_utils._window import preparation
+
+    files = pathlib.Path(__file__).resolve().parents[2] / "requirements"
+    texts = {path.name: path.read_text(encoding="utf-8") for path in files.iterdir()}
     hashed, others = preparation.installs(texts, wanted, driver, gpu)
     return {"hashed": hashed, "others": others}
 

@@ -61,11 +61,12 @@ _value:
 from collections.abc import Mapping
 from typing import Any, Callable
 
-from ansible_collections.gpuops.restore.plugins.module_utils._window import steps
-
 
 def window_decision(known: Mapping[str, Any], step: str) -> Any:
     """See DOCUMENTATION."""
+    # Here, since Ansible loads all filters of the collection whenever one is called.
+    from ansible_collections.gpuops.restore.plugins.module_utils._window import steps
+
     return steps.decide(step, known)
 
 

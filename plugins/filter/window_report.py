@@ -64,12 +64,13 @@ _value:
 from collections.abc import Mapping
 from typing import Any, Callable
 
-from ansible_collections.gpuops.restore.plugins.module_utils._core import text
-from ansible_collections.gpuops.restore.plugins.module_utils._window import report
-
 
 def window_report(nodes: Mapping[str, Any], form: str, window: str, collection: str = "", serial: Any = "100%") -> Any:
     """See DOCUMENTATION."""
+    # Here, since Ansible loads all filters of the collection whenever one is called.
+    from ansible_collections.gpuops.restore.plugins.module_utils._core import text
+    from ansible_collections.gpuops.restore.plugins.module_utils._window import report
+
     document = report.build(window, nodes, collection, text.utc_now(), serial)
     forms = {"page": report.page, "markdown": report.markdown, "lines": report.lines}
     return forms[form](document) if form in forms else document

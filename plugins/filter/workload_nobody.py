@@ -40,11 +40,12 @@ _value:
 from collections.abc import Mapping, Sequence
 from typing import Any, Callable
 
-from ansible_collections.gpuops.restore.plugins.module_utils._window import answers
-
 
 def workload_nobody(names: Mapping[str, Sequence[str]], use: str) -> str:
     """See DOCUMENTATION."""
+    # Here, since Ansible loads all filters of the collection whenever one is called.
+    from ansible_collections.gpuops.restore.plugins.module_utils._window import answers
+
     return answers.nobody(names, use)
 
 

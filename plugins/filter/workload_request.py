@@ -64,13 +64,14 @@ _value:
 from collections.abc import Sequence
 from typing import Any, Callable
 
-from ansible_collections.gpuops.restore.plugins.module_utils._window import answers
-
 
 def workload_request(
     names: Sequence[str], use: str, host: str, given: Any = None, selection: Any = None
 ) -> dict[str, Any]:
     """See DOCUMENTATION."""
+    # Here, since Ansible loads all filters of the collection whenever one is called.
+    from ansible_collections.gpuops.restore.plugins.module_utils._window import answers
+
     return answers.request(names, use, host, given, selection)
 
 

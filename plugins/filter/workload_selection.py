@@ -79,11 +79,12 @@ _value:
 from collections.abc import Mapping
 from typing import Any, Callable
 
-from ansible_collections.gpuops.restore.plugins.module_utils._window import answers
-
 
 def workload_selection(answer: Any, selection: Mapping[str, Any], use: str, host: str) -> dict[str, Any]:
     """See DOCUMENTATION."""
+    # Here, since Ansible loads all filters of the collection whenever one is called.
+    from ansible_collections.gpuops.restore.plugins.module_utils._window import answers
+
     return answers.select(answer, selection, use, host)
 
 

@@ -2,14 +2,12 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Between the roles, which have registered results, and the decisions."""
+"""Between a role, which has registered results, and its decisions: each role has a table of its steps."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from typing import Any
-
-from . import capture, cleanup, images, lines, metadata, plan, problems, restore, staging
 
 Steps = Mapping[str, Callable[[Mapping[str, Any]], Any]]
 
@@ -19,35 +17,3 @@ def decide(steps: Steps, step: str, known: Mapping[str, Any]) -> Any:
     if step not in steps:
         raise ValueError(f"{step} is no step of the role; there are {', '.join(steps)}")
     return steps[step](known)
-
-
-#: Of restore_node.
-RESTORE: Steps = {
-    "metadata": lambda known: metadata.find_all(known["workloads"], known["places"]),
-    "input_problems": lambda known: problems.of_input(known["workloads"], known["metadata"]),
-    "arrived": lambda known: problems.of_one(known["name"], known["found"], known["workloads"], known["pull"]),
-    "archives": lambda known: images.archives(known["workloads"], known["found"]),
-    "problems": problems.collect,
-    "base": lambda known: images.base_name(known["workload"], known["checkpoint"], known["metadata"]),
-    "stage_failure": lambda known: staging.failure(known["result"], known["task"], known["arrived"]),
-    "orphans": staging.orphans,
-    "going": lambda known: restore.going(known["names"], known["failures"], known["problems"], bool(known["planning"])),
-    "jobs": restore.jobs,
-    "failures": lambda known: restore.failures(known["restored"], known["names"]),
-    "receipts": lambda known: restore.receipts(known["restored"]),
-    "changes": lambda known: plan.changes(known["checkpoint"], known["base"], known["staged"]),
-    "plan": plan.entry,
-    "cleanup": cleanup.choose,
-    "problem_lines": lambda known: lines.of_problems(known["problems"]),
-    "failure_lines": lambda known: lines.of_failures(known["failures"]),
-}
-
-#: Of checkpoint_node.
-CAPTURE: Steps = {
-    "requests": capture.requests,
-    "problems": lambda known: capture.problems(known["workloads"], known["foretold"]),
-    "taken": lambda known: capture.taken(known["taking"], known["names"]),
-    "failures": lambda known: capture.failures(known["answers"]),
-    "receipts": lambda known: capture.receipts(known["captured"], known["exports"], known["pushes"]),
-    "failure_lines": lambda known: lines.of_failures(known["failures"]),
-}

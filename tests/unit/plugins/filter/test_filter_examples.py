@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import ast
 import importlib
 import inspect
 import re
@@ -59,6 +60,15 @@ def test_the_examples_of_a_filter_call_it_as_it_can_be_called(name: str) -> None
     assert found
     for call in found:
         fits(name, call)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_filter_loads_nothing_before_it_is_called(name: str) -> None:
+    # Ansible loads all filters of a collection for a call of one, in every process that it forks for a task.
+    tree = ast.parse((TREE / "plugins" / "filter" / f"{name}.py").read_text(encoding="utf-8"))
+    loaded = {node.module for node in tree.body if isinstance(node, ast.ImportFrom)}
+    loaded |= {alias.name for node in tree.body if isinstance(node, ast.Import) for alias in node.names}
+    assert loaded <= {"__future__", "collections.abc", "typing"}
 
 
 def test_playbooks_and_roles_do_so_too() -> None:
