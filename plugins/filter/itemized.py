@@ -22,6 +22,12 @@ options:
       - What stands above them. C({count}) is replaced by their number.
     type: str
     required: true
+  notes:
+    description:
+      - What stands below them.
+    type: list
+    elements: str
+    default: []
 author:
   - The gpuops.restore contributors (@gpuops)
 """
@@ -43,12 +49,12 @@ from collections.abc import Iterable
 from typing import Any, Callable
 
 
-def itemized(items: Iterable[Any], sentence: str) -> str:
+def itemized(items: Iterable[Any], sentence: str, notes: Iterable[str] = ()) -> str:
     """See DOCUMENTATION."""
     # Here, since Ansible loads all filters of the collection whenever one is called.
     from ansible_collections.gpuops.restore.plugins.module_utils._roles import lines
 
-    return lines.itemized(items, sentence)
+    return lines.itemized(items, sentence, notes)
 
 
 class FilterModule:

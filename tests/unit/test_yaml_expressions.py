@@ -16,8 +16,10 @@ from ansible_collections.gpuops.restore.tests.unit.helpers.ansible_modules impor
 
 #: Where a control statement begins, with or without its mark for white space.
 STATEMENT = re.compile(r"\{%[-+]?\s*(\w+)")
-#: Ansible's filter takes texts that differ in case for the same, unless it is told otherwise; containerd's names are two.
+#: Ansible's filter takes texts that differ in case for one, unless it is told otherwise. To containerd they are two.
 CARELESS = re.compile(r"\|\s*(unique)\b(?!\(true)")
+#: Ansible takes this for a backslash and an n. In a text that YAML has in double quotes, '\n' is a line break.
+NO_BREAK = re.compile(r'"(\\n)"')
 #: The playbook maintenance still has some.
 STILL = ("playbooks/maintenance.yml", "playbooks/vars/maintenance.yml")
 
@@ -39,11 +41,16 @@ def test_names_that_differ_in_case_are_two() -> None:
     assert list(found(TREE, CARELESS)) == []
 
 
+def test_a_line_break_in_an_expression_is_one() -> None:
+    assert list(found(TREE, NO_BREAK)) == []
+
+
 @pytest.mark.parametrize(
     ("pattern", "line", "what"),
     [
         (STATEMENT, "  {%- for one in many -%}", "for"),
         (STATEMENT, "  {%set x = 1%}", "set"),
+        (NO_BREAK, '{{ names | join("\\n") }}', "\\n"),
         (CARELESS, "{{ names | unique }}", "unique"),
         (CARELESS, "{{ names|unique(attribute='name') }}", "unique"),
     ],

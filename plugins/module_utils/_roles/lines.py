@@ -10,10 +10,10 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 
-def itemized(items: Iterable[Any], sentence: str) -> str:
-    """The sentence, with their number in place of ``{count}``, and below it a line for each."""
+def itemized(items: Iterable[Any], sentence: str, notes: Iterable[str] = ()) -> str:
+    """The sentence, with their number in place of ``{count}``, below it a line for each, and the notes."""
     lines = [f"- {item}" for item in items]
-    return "".join(f"{line}\n" for line in [sentence.replace("{count}", str(len(lines)), 1), *lines])
+    return "".join(f"{line}\n" for line in [sentence.replace("{count}", str(len(lines)), 1), *lines, *notes])
 
 
 def of_problems(problems: Iterable[Mapping[str, Any]]) -> list[str]:

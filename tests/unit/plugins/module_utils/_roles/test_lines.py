@@ -11,4 +11,7 @@ def test_a_line_for_each_stands_below_their_number() -> None:
     assert itemized(["a", "b"], "{count} problem(s); nothing was changed.") == (
         "2 problem(s); nothing was changed.\n- a\n- b\n"
     )
+    assert itemized(["a"], "{count} of 2 did not move.", ["The source was lost."]) == (
+        "1 of 2 did not move.\n- a\nThe source was lost.\n"
+    )
     assert itemized(iter(()), "one lacks {count} thing(s).") == "one lacks 0 thing(s).\n"
