@@ -11,10 +11,13 @@ from __future__ import annotations
 import dataclasses
 import json
 import pathlib
+import secrets
 import shutil
 import signal
 import socket
 import subprocess
+import threading
+import time
 from collections.abc import Mapping
 from typing import Any, cast
 
@@ -28,7 +31,7 @@ PYTHON = "/usr/bin/python3"
 _PACKAGE = "ansible_collections/gpuops/restore/plugins"
 _WARM = pathlib.Path(__file__).with_name("warm.py")
 #: What a child of it may be told to call first.
-_BEFORE = ("kill_at.py", "quiet.py")
+_BEFORE = ("kill_at.py", "hold_at.py", "quiet.py")
 #: For node_listing.py.
 _LISTING = (COLLECTOR, _WARM.parents[1] / "faults" / "quick_listing.py")
 _WARM_SOCKET = "/run/gpuops-lab/warm.sock"
@@ -122,6 +125,58 @@ def killed(node: Node, name: str, options: Mapping[str, Any], function: str, whe
     """A module is killed at a function; fails the test if it never came there."""
     ended = signalled(node, name, options, function, when)
     assert (ended.status, ended.stdout) == (signal.SIGKILL, ""), f"it was not killed at {function}: {ended}"
+
+
+class Held:
+    """A module that waits at functions: with ``points`` as in hold_at.py, from the block's beginning to its end.
+
+    In the block it waits at the first one.
+    """
+
+    def __init__(self, node: Node, name: str, options: Mapping[str, Any], *points: tuple[str, str]) -> None:
+        self._place = f"/run/gpuops-lab/held-{secrets.token_hex(4)}"
+        self._node, self._points = node, points
+        before = ("hold_at", "arm", self._place, points)
+        self._ended: list[Ended] = []
+        self._thread = threading.Thread(target=lambda: self._ended.append(ask(node, name, options, before)))
+
+    def __enter__(self) -> Held:
+        self._thread.start()
+        try:
+            self.reached(0)
+        except BaseException:
+            self.__exit__()
+            raise
+        return self
+
+    def __exit__(self, *_unused: object) -> None:
+        for number in range(len(self._points)):
+            self.go(number)
+        self._thread.join()
+        for number in range(len(self._points)):
+            for what in ("reached", "go"):
+                self._file(number, what).unlink(missing_ok=True)
+
+    def reached(self, number: int) -> None:
+        """Wait until it waits at that point. Raises AssertionError if it ends before."""
+        while not self._file(number, "reached").exists():
+            assert self._thread.is_alive(), f"it never came to {self._points[number]}: {self._ended}"
+            time.sleep(0.005)
+
+    def go(self, number: int) -> None:
+        """It may leave that point."""
+        self._file(number, "go").touch()
+
+    def result(self) -> dict[str, Any]:
+        """Of the module, once all points that it comes to may be left."""
+        for number in range(len(self._points)):
+            self.go(number)
+        self._thread.join()
+        (ended,) = self._ended
+        return ended.result
+
+    def _file(self, number: int, what: str) -> pathlib.Path:
+        return self._node.inside(f"{self._place}.{number}.{what}")
 
 
 def quiet(node: Node, name: str, options: Mapping[str, Any]) -> dict[str, Any]:

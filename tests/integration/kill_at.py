@@ -15,7 +15,7 @@ import itertools
 import os
 import sys
 import threading
-from typing import Any
+from typing import Any, Callable
 
 _PACKAGE = "ansible_collections.gpuops.restore.plugins"
 
@@ -30,27 +30,36 @@ def arm(path: str, when: str, number: int) -> None:
     def die() -> None:
         os.kill(os.getpid(), number)
 
+    def deadly_form(original: Any) -> Any:
+        calls = itertools.count(1)
+
+        @functools.wraps(original)
+        def deadly(*arguments: Any, **options: Any) -> Any:
+            if when == "enter" or when == f"#{next(calls)}":
+                die()
+            if when.isdigit():
+                threading.Timer(int(when) / 1000, die).start()
+            found = original(*arguments, **options)
+            if when == "leave":
+                die()
+            return found
+
+        return deadly
+
+    replace(path, deadly_form)
+
+
+def replace(path: str, form: Callable[[Any], Any]) -> None:
+    """Put what ``form`` makes of the function in its place, by whatever name it is known."""
     file, _colon, names = path.partition(":")
     owner: Any = importlib.import_module(f"{_PACKAGE}.module_utils.{file}")
     *outer, name = names.split(".")
     for part in outer:
         owner = getattr(owner, part)
     original = getattr(owner, name)
-    calls = itertools.count(1)
-
-    @functools.wraps(original)
-    def deadly(*arguments: Any, **options: Any) -> Any:
-        if when == "enter" or when == f"#{next(calls)}":
-            die()
-        if when.isdigit():
-            threading.Timer(int(when) / 1000, die).start()
-        found = original(*arguments, **options)
-        if when == "leave":
-            die()
-        return found
-
-    setattr(owner, name, deadly)
+    other = form(original)
+    setattr(owner, name, other)
     # Files that were imported before know it by a name of their own.
     for module in [found for key, found in sys.modules.items() if key.startswith(_PACKAGE)]:
         for key in [key for key, value in vars(module).items() if value is original]:
-            setattr(module, key, deadly)
+            setattr(module, key, other)
