@@ -130,7 +130,8 @@ criu:
     tcp:
       description:
         - What becomes of TCP connections; V(established) brings them back, V(close) closes them. With V(none) CRIU refuses
-          a checkpoint that has some. V(auto) brings them back where the checkpoint records that it was taken with them.
+          a checkpoint that has some. V(auto) brings them back where the checkpoint records that it was taken with them, and closes
+          where it records only sockets whose connection had ended.
       type: str
       choices: [auto, established, close, none]
       default: auto

@@ -182,6 +182,8 @@ options:
       tcp_established:
         description:
           - Take TCP connections. V(auto) takes those that have both ends in the container, and refuses where others lead out of it.
+          - Sockets whose connection has ended are taken in any case, and come back closed, unless they have received what nobody has
+            read yet, or are beside a connection. Then V(auto) takes them where every network has their address, V(false) never.
         type: str
         choices: ["auto", "true", "false"]
         default: auto
@@ -412,6 +414,7 @@ accepted:
 criu_options:
   description:
     - What CRIU was told to do and why, by its own names for the options; in check mode, as it would be.
+    - C(tcp-close) is for the restore alone.
   type: list
   elements: dict
   returned: with O(container_id)

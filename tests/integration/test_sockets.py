@@ -43,6 +43,15 @@ with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as datagrams:
 """
 
 
+#: One that stays until it is told to go.
+STAY = f"""
+import socket, sys
+with socket.create_connection(("127.0.0.1", {PORT}), 5) as connection:
+    print(connection.makefile().readline().strip(), flush=True)
+    sys.stdin.read()
+"""
+
+
 @pytest.fixture(scope="module", autouse=True)
 def imported(node: Node) -> None:
     workload.ctr(node, "k8s.io", "images", "import", workload.place_image(node))
@@ -185,6 +194,29 @@ def test_connections_are_refused_before_anything_stops(node: Node, expect_failur
     workload.await_count(node, NAME, workload.count(node, NAME) + 3)
     assert ends(node) == 0
     workload.delete(node, NAME)
+
+
+@pytest.mark.usefixtures("clean")
+def test_a_connection_that_comes_when_a_capture_has_begun(node: Node, run_module: RunModule) -> None:
+    """It is seen before CRIU would take it: the workload goes on, and is captured when its client has gone."""
+    reference = "gpuops.test/connected:late"
+    run(node, "serve", PORT)
+    wanted = {"container_id": NAME, "name": reference, "leave": "stopped", "force": True}
+    command = [str(node.directory / "enter"), "nsenter", "--target", pid(node), "--net", "python3", "-c", STAY]
+    held = in_node.Held(node, "containerd_checkpoint", wanted, ("_containerd.tasks:pause", "enter"))
+    with held, subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as client:
+        assert client.stdout is not None and client.stdin is not None
+        assert client.stdout.readline() == "1\n"
+        found = held.result()
+        goes_on(node, workload.count(node, NAME))
+        client.stdin.close()
+    assert found.get("failed"), found
+    assert (found["failure"]["code"], found["failure"]["outcome"]) == ("tcp_connections", "retryable")
+    reached = capture(node, run_module, reference)
+    assert restore(run_module, reference) == []
+    assert answers(node) == ["1", "asked"]
+    goes_on(node, reached)
+    remove(node, run_module, reference)
 
 
 def test_a_criu_that_cannot_dump_sockets_on_this_kernel(node: Node) -> None:

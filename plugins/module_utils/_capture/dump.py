@@ -14,7 +14,7 @@ from typing import Any
 
 from .._containerd import messages, tasks
 from .._containerd.client import Client
-from .._core.errors import RestoreError, RpcError
+from .._core.errors import RETRYABLE, RestoreError, RpcError, combined
 from .._criu import dump_config, image_files
 from .._criu.dump_turns import Turn
 from .._diagnosis import failure as criu_failure
@@ -58,11 +58,20 @@ class Dump:
         return self._params.dump_seconds(self._client, self.subject.memory_bytes + self.subject.gpus.vram)
 
     def take(self, result: CaptureResult) -> None:
-        """Carry it out; what CRIU is told is in the result. Raises RestoreError ``criu_dump_failed`` and others."""
+        """Carry it out; what CRIU is told is in the result.
+
+        Raises RestoreError ``criu_dump_failed`` and others, and what :func:`needs.problems` finds by now.
+        """
         criu, subject, access = self._params.criu, self.subject, self._params.access
         tgids = cgroup.tgids_of(subject.task.pid, access.proc, access.cgroup_root)
         kept = memory_volumes.devices(subject.memory_volumes)
         self._found = needs.look(subject.container, subject.task.pid, tgids, access.proc, subject.root, kept)
+        since = needs.problems(subject.container, self._found, criu)
+        if since:
+            # It had none a moment ago.
+            error = combined(since)
+            error.outcome = RETRYABLE
+            raise error
         self.needs = needs.needs(self._found, criu)
         result.unlinked_files = [file.result() for file in self._found.unlinked]
         result.criu_options = [need.result() for need in self.needs]

@@ -6,13 +6,11 @@
 
 Facts: CRIU's sk-inet.c (``tcp-established`` for a connected socket; ``skip-in-flight`` for a listening one with
 connections that nobody has accepted), file-lock.c (locks as the ``fdinfo`` of each descriptor has them), files-reg.c
-(``ghost-limit``: 1 MiB), proc_pid_net(5) (``tcp``: second column the local address, third the remote one, fourth the
-state, fifth the queues, tenth the inode).
+(``ghost-limit``: 1 MiB).
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -22,21 +20,18 @@ from .._core.errors import RETRYABLE, TERMINAL, NodeError
 from .._core.text import gib
 from .._criu import config as criu_config, dump_config
 from .._host import processes
-from . import inet_sockets, unix_sockets, unlinked_files
+from . import tcp_sockets, unix_sockets, unlinked_files
 from .params import AUTO, OFF, ON, DumpOptions
+from .tcp_sockets import Connection, Ended
 from .unix_sockets import Outside
 from .unlinked_files import LINK_REMAP, UnlinkedFile
 
 TCP_ESTABLISHED, FILE_LOCKS, EXT_UNIX_SK = criu_config.RECORDED
+#: For the restore alone: what has ended is dumped without a word, and a dump that is told to close drops what lives.
+TCP_CLOSE = criu_config.CLOSE_RECORDED
 SKIP_IN_FLIGHT, GHOST_LIMIT = "skip-in-flight", dump_config.GHOST_LIMIT
 #: Those that containerd's options for a checkpoint do not know.
 _CONFIGURED = (SKIP_IN_FLIGHT, LINK_REMAP, GHOST_LIMIT)
-#: SYN_SENT to LAST_ACK and CLOSING without TIME_WAIT (06), CLOSE (07) and LISTEN (0A), include/net/tcp_states.h.
-_CONNECTED = frozenset({"01", "02", "03", "04", "05", "08", "09", "0B"})
-_LISTENING = "0A"
-_SOCKET = re.compile(r"socket:\[([0-9]+)\]\Z")
-#: An address of IPv4 as one of IPv6, in the kernel's hexadecimal form.
-_MAPPED = "0000000000000000FFFF0000"
 _MIB = 1 << 20
 
 
@@ -55,30 +50,29 @@ class Lock:
 
 
 @dataclass(frozen=True)
-class Connection:
-    """A TCP connection of a process."""
-
-    local: str
-    remote: str
-    #: Whether processes of the container have both ends.
-    within: bool
-
-    def __str__(self) -> str:
-        return f"{self.local} -> {self.remote}"
-
-
-@dataclass(frozen=True)
 class Found:
     """What there is, each thing once."""
 
     connections: tuple[Connection, ...] = ()
     #: Addresses of listening sockets, with the number of connections that nobody has accepted.
     waiting: tuple[tuple[str, int], ...] = ()
+    #: Sockets whose connection has ended.
+    ended: tuple[Ended, ...] = ()
     locks: tuple[Lock, ...] = ()
     outside: tuple[Outside, ...] = ()
     #: Deleted files with another name, and without one.
     unlinked: tuple[UnlinkedFile, ...] = ()
     nameless: tuple[UnlinkedFile, ...] = ()
+
+    @property
+    def as_connected(self) -> tuple[Connection | Ended, ...]:
+        """What comes back only by being connected anew."""
+        return (*self.connections, *(one for one in self.ended if one.unread))
+
+    def lacks_address(self, one: Ended) -> bool:
+        """Whether it would need an address that neither every network namespace has nor a connection needs anyway."""
+        own = {tcp_sockets.host(connection.local) for connection in self.connections if connection.within}
+        return not one.anywhere and tcp_sockets.host(one.local) not in own
 
     @property
     def largest(self) -> UnlinkedFile | None:
@@ -125,10 +119,11 @@ def look(
     ``first``: the container's first one; ``root``: its root file system, in which links of its spec are followed;
     ``volumes``: devices of the file systems whose content is kept beside the dump.
     """
-    connections, waiting = _tcp(pids, proc)
+    tcp = tcp_sockets.held_by(pids, proc)
     return Found(
-        connections=tuple(connections),
-        waiting=tuple(waiting),
+        connections=tcp.connections,
+        waiting=tcp.waiting,
+        ended=tcp.ended,
         locks=tuple(dict.fromkeys(lock for pid in pids for lock in _locks(pid, proc))),
         outside=tuple(unix_sockets.leading_outside(first, pids, proc)),
         unlinked=tuple(unlinked_files.find(pids, container.spec, proc, root, volumes)),
@@ -139,7 +134,7 @@ def look(
 def needs(found: Found, options: DumpOptions) -> list[Need]:
     """The options that CRIU is given."""
     wanted = [
-        (TCP_ESTABLISHED, options.tcp_established, _several("TCP connection", found.connections)),
+        (TCP_ESTABLISHED, options.tcp_established, _several("TCP connection", found.as_connected)),
         (SKIP_IN_FLIGHT, options.skip_in_flight, _left_out(found)),
         (FILE_LOCKS, options.file_locks, _several("file lock", found.locks)),
         (EXT_UNIX_SK, options.ext_unix_sk, _several("Unix socket", [one for one in found.outside if one.taken])),
@@ -148,6 +143,8 @@ def needs(found: Found, options: DumpOptions) -> list[Need]:
     chosen = [
         Need(option, why or "it was asked for") for option, how, why in wanted if how == ON or (how == AUTO and why)
     ]
+    if found.ended and not found.as_connected and options.tcp_established != ON:
+        chosen.append(Need(TCP_CLOSE, _several("TCP socket without a connection any more", found.ended)))
     if options.ghost_limit == ON:
         chosen.append(Need(GHOST_LIMIT, "it was asked for", str(options.ghost_limit_max)))
     elif options.ghost_limit == AUTO and found.largest:
@@ -166,9 +163,11 @@ def lines(chosen: Sequence[Need], options: DumpOptions) -> list[str]:
 def recorded(chosen: Sequence[Need], container: Container, options: DumpOptions) -> tuple[str, ...]:
     """The options that a checkpoint records; what CRIU's configuration had already is among them."""
     config = dump_config.config_of(container.spec, container.labels)
-    names = [need.option for need in chosen]
-    names += dump_config.lock_recorded(config.network_lock(criu_config.dump_lines(options.extra)))
-    return tuple(sorted({*names, *(name for name in criu_config.RECORDED if config.has(name))}))
+    names = {need.option for need in chosen}
+    names.update(dump_config.lock_recorded(config.network_lock(criu_config.dump_lines(options.extra))))
+    names.update(name for name in criu_config.RECORDED if config.has(name))
+    # Where what has ended is to be closed there was nothing to be connected.
+    return tuple(sorted(names - {TCP_ESTABLISHED} if TCP_CLOSE in names else names))
 
 
 def locks_by_iptables(container: Container, options: DumpOptions) -> bool:
@@ -180,9 +179,16 @@ def locks_by_iptables(container: Container, options: DumpOptions) -> bool:
 
 def warnings(found: Found, options: DumpOptions) -> list[str]:
     """What does not come back although CRIU takes the rest."""
-    if options.skip_in_flight == OFF or not found.waiting:
-        return []
-    return [f"The checkpoint will lack {_left_out(found)}; the client of each meets an end."]
+    texts = []
+    if options.skip_in_flight != OFF and found.waiting:
+        texts.append(f"The checkpoint will lack {_left_out(found)}; the client of each meets an end.")
+    untold = sum(1 for one in found.ended if not one.told)
+    if untold:
+        texts.append(
+            f"Linux before 5.6 does not tell whether {untold} of the TCP sockets have been connected: what they have "
+            "received and nobody has read may be lost."
+        )
+    return texts
 
 
 def problems(container: Container, found: Found, options: DumpOptions) -> list[NodeError]:
@@ -201,7 +207,7 @@ def problems(container: Container, found: Found, options: DumpOptions) -> list[N
             )
         )
     whose = f"The processes of {container.id}"
-    connections = [one for one in found.connections if options.tcp_established == OFF or not one.within]
+    connections = _asked_for(found, options)
     if connections and options.tcp_established != ON and not config.has(TCP_ESTABLISHED):
         where = "" if options.tcp_established == OFF else " that lead out of the container"
         problems_found.append(
@@ -236,6 +242,14 @@ def problems(container: Container, found: Found, options: DumpOptions) -> list[N
         *_socket_problems(container, found.outside, options.ext_unix_sk, config),
         *_size_problems(container, found.largest, options, config),
     ]
+
+
+def _asked_for(found: Found, options: DumpOptions) -> list[Connection | Ended]:
+    """What comes back only as a connection, of which the operator has to say that it may."""
+    if options.tcp_established == OFF:
+        return list(found.as_connected)
+    outside: list[Connection | Ended] = [one for one in found.connections if not one.within]
+    return outside + [one for one in found.ended if found.as_connected and found.lacks_address(one)]
 
 
 def _socket_problems(
@@ -301,50 +315,15 @@ def _locks(pid: int, proc: str) -> Iterator[Lock]:
     for number, target in processes.descriptors(pid, proc):
         if not target.startswith("/"):
             continue
-        for words in _rows(f"{proc}/{pid}/fdinfo/{number}", 0):
+        for words in _rows(f"{proc}/{pid}/fdinfo/{number}"):
             # lock:  1: FLOCK  ADVISORY  WRITE 7 00:2b:1234 0 EOF
             if words[0] == "lock:" and len(words) > 2:
                 yield Lock(pid, processes.command(pid, proc), words[2], target)
 
 
-def _tcp(pids: Sequence[int], proc: str) -> tuple[list[Connection], list[tuple[str, int]]]:
-    """Connections, and who listens with somebody waiting."""
-    rows: dict[str, list[str]] = {}
-    for pid in pids:
-        targets = (_SOCKET.match(target) for _number, target in processes.descriptors(pid, proc))
-        inodes = {match.group(1) for match in targets if match} - set(rows)
-        for name in ("tcp", "tcp6") if inodes else ():
-            rows.update(
-                (words[9], words)
-                for words in _rows(f"{proc}/{pid}/net/{name}")
-                if len(words) > 9 and words[9] in inodes
-            )
-    connected = [words for words in rows.values() if words[3] in _CONNECTED]
-    ends = {(_plain(words[1]), _plain(words[2])) for words in connected}
-    connections = [
-        Connection(
-            inet_sockets.address(words[1]),
-            inet_sockets.address(words[2]),
-            (_plain(words[2]), _plain(words[1])) in ends,
-        )
-        for words in connected
-    ]
-    waiting = [
-        (inet_sockets.address(words[1]), int(words[4].partition(":")[2], 16))
-        for words in rows.values()
-        if words[3] == _LISTENING
-    ]
-    return sorted(connections, key=str), sorted((address, number) for address, number in waiting if number)
-
-
-def _plain(address: str) -> str:
-    """The same text for an address of IPv4, whichever way the kernel writes it."""
-    return address[len(_MAPPED) :] if address.startswith(_MAPPED) else address
-
-
-def _rows(path: str, skip: int = 1) -> list[list[str]]:
+def _rows(path: str) -> list[list[str]]:
     try:
         with open(path, encoding="ascii", errors="replace") as stream:
-            return [line.split() for line in stream.read().splitlines()[skip:] if line.strip()]
+            return [line.split() for line in stream.read().splitlines() if line.strip()]
     except OSError:
         return []

@@ -27,6 +27,8 @@ from .._core.errors import InputError, NodeError, disk_full, is_full
 
 #: Options that a restore needs where the dump had them, so that checkpoints record them.
 RECORDED = ("tcp-established", "file-locks", "ext-unix-sk")
+#: And what a restore needs of which containerd's own options know nothing: sockets that have ended, and no connection.
+CLOSE_RECORDED = "tcp-close"
 #: As the checkpoint was taken.
 AUTO = "auto"
 ON, OFF = "true", "false"
@@ -92,9 +94,10 @@ def taken_over(options: CriuOptions, recorded: Iterable[str]) -> CriuOptions:
     """What a restore does, told by its options and what the dump had."""
     had = set(recorded)
     tcp, locks, sockets = (name in had for name in RECORDED)
+    as_dumped = TCP_ESTABLISHED if tcp else TCP_CLOSE if CLOSE_RECORDED in had else TCP_NONE
     return replace(
         options,
-        tcp=(TCP_ESTABLISHED if tcp else TCP_NONE) if options.tcp == AUTO else options.tcp,
+        tcp=as_dumped if options.tcp == AUTO else options.tcp,
         file_locks=(ON if locks else OFF) if options.file_locks == AUTO else options.file_locks,
         ext_unix_sk=(ON if sockets else OFF) if options.ext_unix_sk == AUTO else options.ext_unix_sk,
     )

@@ -21,7 +21,7 @@ from gpuops_lab.config import LabError, cache_dir
 REFERENCE = "gpuops.test/counter:1"
 FILE_NAME = "counter.oci.tar"
 SOURCES = pathlib.Path(__file__).resolve().parent.parent
-PROGRAMS = ("counter", "talker", "holder")
+PROGRAMS = ("counter", "talker", "holder", "ended")
 APPLETS = ("cat", "echo", "kill", "ls", "ps", "sh", "sleep", "tail", "touch", "true", "wget", "wc")
 # Names of the OCI image specification, by `uname -m`.
 ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}

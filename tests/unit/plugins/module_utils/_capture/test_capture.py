@@ -19,11 +19,13 @@ import pytest
 from ansible_collections.gpuops.restore.plugins.module_utils._capture import (
     inet_sockets,
     mark as capture_mark,
+    tcp_sockets,
     unlinked_files,
 )
 from ansible_collections.gpuops.restore.plugins.module_utils._capture.inet_sockets import InetSocket
 from ansible_collections.gpuops.restore.plugins.module_utils._capture.mark import ENDING, Mark
 from ansible_collections.gpuops.restore.plugins.module_utils._capture.params import DumpOptions
+from ansible_collections.gpuops.restore.plugins.module_utils._capture.tcp_sockets import Connection, TcpSockets
 from ansible_collections.gpuops.restore.plugins.module_utils._capture.unlinked_files import LAYER, UnlinkedFile
 from ansible_collections.gpuops.restore.plugins.module_utils._checkpoint import reader as checkpoint_reader
 from ansible_collections.gpuops.restore.plugins.module_utils._containerd.client import Client
@@ -409,6 +411,23 @@ def test_a_failure_is_told_as_it_is(box: Box, name: str) -> None:
     error = box.fails()
     assert "no luck" in error.message
     assert error.code == ("criu_dump_failed" if name == "Tasks/Checkpoint" else "rpc_failed"), error.code
+    box.untouched()
+
+
+def test_what_comes_after_the_preflight_is_judged_too(box: Box, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A connection to elsewhere that was made when the task was about to stand still."""
+    there = TcpSockets(connections=(Connection("10.0.0.2:1", "10.0.0.3:2", False),))
+    found = TcpSockets()
+    monkeypatch.setattr(tcp_sockets, "held_by", lambda _pids, _proc: found)
+
+    def connects(_context: object) -> None:
+        nonlocal found
+        found = there
+
+    box.fake.on("Tasks/Pause", connects)
+    error = box.fails()
+    assert (error.code, error.outcome) == ("tcp_connections", RETRYABLE)
+    assert box.fake.count("Tasks/Checkpoint") == 0
     box.untouched()
 
 

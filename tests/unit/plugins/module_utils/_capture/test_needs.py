@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import fcntl
 import os
-import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -17,8 +16,9 @@ from typing import Any
 import pytest
 
 from ansible_collections.gpuops.restore.plugins.module_utils._capture import needs
-from ansible_collections.gpuops.restore.plugins.module_utils._capture.needs import Connection, Found, Lock
+from ansible_collections.gpuops.restore.plugins.module_utils._capture.needs import Found, Lock
 from ansible_collections.gpuops.restore.plugins.module_utils._capture.params import DumpOptions
+from ansible_collections.gpuops.restore.plugins.module_utils._capture.tcp_sockets import Connection, Ended
 from ansible_collections.gpuops.restore.plugins.module_utils._capture.unix_sockets import Outside
 from ansible_collections.gpuops.restore.plugins.module_utils._capture.unlinked_files import LAYER, UnlinkedFile
 from ansible_collections.gpuops.restore.plugins.module_utils._containerd.containers import Container
@@ -48,38 +48,6 @@ def config(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
 # --- what there is
 
 
-def test_connections_by_who_has_their_ends() -> None:
-    """One end is the test's own until it is closed here."""
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        with socket.create_connection(server.getsockname()[:2]) as client:
-            local, remote = (f"127.0.0.1:{end[1]}" for end in (client.getsockname(), server.getsockname()))
-            found = look()
-            assert Connection(local, remote, False) in found.connections, "nobody has accepted it"
-            assert (remote, 1) in found.waiting
-            accepted, _address = server.accept()
-            with accepted:
-                found = look()
-                assert {Connection(local, remote, True), Connection(remote, local, True)} <= set(found.connections)
-                assert not [address for address, _number in found.waiting if address == remote]
-        assert not [one for one in look().connections if remote in (one.local, one.remote)]
-
-
-def test_ends_of_which_one_is_of_ipv6(tmp_path: Path) -> None:
-    head = "sl local rem st tx:rx tr tm retr uid timeout inode\n"
-    row = "0: {} {} 01 00000000:00000000 00:0 0 0 0 {}\n".format
-    (tmp_path / "7/fd").mkdir(parents=True)
-    (tmp_path / "7/net").mkdir()
-    for number, inode in enumerate((11, 12)):
-        (tmp_path / f"7/fd/{number}").symlink_to(f"socket:[{inode}]")
-    mapped = "0000000000000000FFFF0000"
-    (tmp_path / "7/net/tcp").write_text(head + row("0100007F:1F90", "0100007F:1F91", 11), encoding="ascii")
-    (tmp_path / "7/net/tcp6").write_text(
-        head + row(f"{mapped}0100007F:1F91", f"{mapped}0100007F:1F90", 12), encoding="ascii"
-    )
-    found = needs.look(container(), 7, [7], str(tmp_path))
-    assert [one.within for one in found.connections] == [True, True]
-
-
 def test_locks_of_every_kind(tmp_path: Path) -> None:
     """Also one by flock, whose owner in the kernel's list is a process that has ended."""
     path = tmp_path / "lock"
@@ -104,6 +72,8 @@ def file(size: int, inode: int = 1) -> UnlinkedFile:
 
 
 WITHIN, ELSEWHERE = Connection("127.0.0.1:1", "127.0.0.1:2", True), Connection("10.0.0.2:1", "10.0.0.3:2", False)
+CLOSED, UNREAD = Ended("127.0.0.1:1", "127.0.0.1:2"), Ended("127.0.0.1:1", "127.0.0.1:2", 5)
+MOVED, MOVED_UNREAD = Ended("10.0.0.2:1", "10.0.0.3:2"), Ended("[::ffff:10.0.0.2]:1", "[::ffff:10.0.0.3]:2", 5)
 LOCK = Lock(7, "app", "FLOCK", "/var/lock")
 TAKEN = Outside(7, "app", "datagram", "/dev/log", True)
 STREAM = Outside(7, "app", "stream", "/run/x.sock", False)
@@ -136,6 +106,70 @@ def test_each_where_it_is_needed_always_or_never(found: Found, option: str, line
     }
     assert needs.problems(container(), found, DumpOptions()) == []
     assert len(needs.problems(container(), found, DumpOptions(**{option: "false"}))) == 1  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("found", "how", "told"),
+    [
+        # Whoever forbids connections does not mean those that have ended.
+        ((CLOSED, MOVED), "auto", "tcp-close"),
+        ((CLOSED, MOVED), "false", "tcp-close"),
+        ((CLOSED, MOVED), "true", "tcp-established"),
+        ((CLOSED, UNREAD), "auto", "tcp-established"),
+        ((CLOSED, WITHIN), "auto", "tcp-established"),
+        ((CLOSED, ELSEWHERE), "true", "tcp-established"),
+        ((Ended("", ""),), "auto", "tcp-close"),
+    ],
+)
+def test_what_has_ended_is_closed_unless_something_has_to_be_connected(
+    found: tuple[Connection | Ended, ...], how: str, told: str
+) -> None:
+    """No dump is told to close: it would close what lives, too."""
+    options = DumpOptions(tcp_established=how)
+    there = Found(
+        connections=tuple(one for one in found if isinstance(one, Connection)),
+        ended=tuple(one for one in found if isinstance(one, Ended)),
+    )
+    chosen = needs.needs(there, options)
+    assert ([need.option for need in chosen], needs.lines(chosen, options)) == ([told], [])
+    assert str(found[0]) in chosen[0].why or how == "true" or told == "tcp-established"
+    assert needs.recorded(chosen, container(), options) == (told,)
+    assert needs.problems(container(), there, options) == []
+
+
+@pytest.mark.parametrize(
+    ("connections", "ended", "options", "shown"),
+    [
+        ((), (UNREAD, MOVED_UNREAD), {}, "a TCP connection ([::ffff:10.0.0.2]:1 -> [::ffff:10.0.0.3]:2, ended, 5 "),
+        ((), (UNREAD, MOVED), {}, "a TCP connection (10.0.0.2:1 -> 10.0.0.3:2, ended)"),
+        ((WITHIN,), (CLOSED, MOVED), {}, "a TCP connection (10.0.0.2:1 -> 10.0.0.3:2, ended)"),
+        ((), (UNREAD, CLOSED), {"tcp_established": "false"}, "a TCP connection (127.0.0.1:1 -> 127.0.0.1:2, ended, 5 "),
+    ],
+)
+def test_what_needs_its_address_again_has_to_be_asked_for(
+    connections: tuple[Connection, ...], ended: tuple[Ended, ...], options: dict[str, str], shown: str
+) -> None:
+    there = Found(connections=connections, ended=ended)
+    (error,) = needs.problems(container(), there, DumpOptions(**options))  # type: ignore[arg-type]
+    assert error.code == "tcp_connections"
+    assert shown in error.message
+    assert needs.problems(container(), there, DumpOptions(tcp_established="true")) == []
+
+
+def test_an_address_that_a_connection_needs_anyway() -> None:
+    own = Connection("10.0.0.2:7", "10.0.0.2:8", True)
+    assert needs.problems(container(), Found(connections=(own,), ended=(MOVED, MOVED_UNREAD)), DumpOptions()) == []
+
+
+def test_what_the_nodes_configuration_allows_is_closed_all_the_same(config: Path) -> None:
+    config.write_text("tcp-established\n", encoding="ascii")
+    chosen = needs.needs(Found(ended=(MOVED,)), DumpOptions())
+    assert needs.recorded(chosen, container(), DumpOptions()) == ("tcp-close",)
+
+
+def test_what_the_kernel_does_not_tell_is_told() -> None:
+    (warning,) = needs.warnings(Found(ended=(Ended("", ""), CLOSED)), DumpOptions())
+    assert "whether 1 of the TCP sockets have been connected" in warning
 
 
 def test_files_up_to_what_criu_takes_by_itself_need_nothing() -> None:

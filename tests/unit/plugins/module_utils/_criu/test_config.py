@@ -191,6 +191,10 @@ def test_an_unwritable_place(tmp_path: Path) -> None:
         (CriuOptions(), ("ext-unix-sk", "file-locks", "ghost-limit", "tcp-established"), None),
         (CriuOptions(tcp="close", file_locks="false", ext_unix_sk="false"), ("file-locks",), ["tcp-close"]),
         (CriuOptions(tcp="none"), ("tcp-established",), []),
+        (CriuOptions(), ("tcp-close",), ["tcp-close"]),
+        (CriuOptions(), ("tcp-close", "tcp-established"), ["tcp-established"]),
+        (CriuOptions(tcp="established"), ("tcp-close",), ["tcp-established"]),
+        (CriuOptions(tcp="none"), ("tcp-close",), []),
         (CriuOptions(tcp="established", file_locks="true"), (), ["tcp-established", "file-locks"]),
     ],
 )
