@@ -433,7 +433,7 @@ class Capture:
                 recovery.await_dump(self._params.container_id, mark.directory, seconds, self._params.access.proc)
                 locked = recovery.unlock_network(self._client, mark.pid, self._params.access.proc)
                 if locked is not None:
-                    _note_left_behind(error, locked.message)
+                    _note_left_behind(error, locked.sentence())
                 recovery.resume(self._client, self._params.container_id)
                 self._paused = False
             if self._suspended and self._resume_error is None:

@@ -132,7 +132,10 @@ def present(path: str, wanted: str, check: bool) -> bool:
     try:
         if _read(path) == wanted:
             return False
-        if not check:
+        if check:
+            # What a write would meet.
+            os.stat(os.path.dirname(path) or ".")
+        else:
             _write(path, wanted)
     except OSError as error:
         raise _unwritable(path, error) from error

@@ -158,7 +158,8 @@ def test_a_directory_in_its_place_is_refused(tmp_path: Path, check: bool) -> Non
     assert caught.value.code == "metrics_unwritable"
 
 
-def test_a_directory_that_is_not_there_is_said(tmp_path: Path) -> None:
+@pytest.mark.parametrize("check", [True, False])
+def test_a_directory_that_is_not_there_is_said(tmp_path: Path, check: bool) -> None:
     with pytest.raises(NodeError, match="No such file or directory") as caught:
-        metrics.present(str(tmp_path / "absent" / "gpuops.prom"), "ours\n", check=False)
+        metrics.present(str(tmp_path / "absent" / "gpuops.prom"), "ours\n", check)
     assert caught.value.code == "metrics_unwritable"
