@@ -17,7 +17,9 @@ export GPUOPS_CACHE=$CACHE
 # Whatever a tool keeps goes to the cache, so that nothing of ours lies about in the user's home.
 export PIP_CACHE_DIR=$CACHE/pip PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_ROOT_USER_ACTION=ignore
 export XDG_CACHE_HOME=$CACHE/xdg ANSIBLE_HOME=$CACHE/ansible
-export PYTHONDONTWRITEBYTECODE=1 PYTHONNOUSERSITE=1
+export PYTHONNOUSERSITE=1
+# Bytecode is kept beside the sources, where git ignores it and make clean finds it: thousands of tests are compiled once.
+unset PYTHONDONTWRITEBYTECODE
 # An installed copy of the collection elsewhere would shadow this tree.
 export ANSIBLE_COLLECTIONS_PATH=$COLLECTIONS
 

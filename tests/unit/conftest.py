@@ -3,11 +3,14 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """The marker ``every_python``: tests that bear it run on every Python, others on the oldest and the newest alone.
 
+``every_core``: they run on each ansible-core, and so on Pythons that have another one than the newest.
+
 And locks, networks, helper processes and rates that are no other test's.
 """
 
 from __future__ import annotations
 
+import itertools
 import pathlib
 import sys
 import weakref
@@ -33,15 +36,17 @@ def pytest_configure(config: pytest.Config) -> None:
         "markers",
         "every_python: can differ between Pythons: protobuf, gRPC, compression, typing, processes, driver bindings",
     )
+    config.addinivalue_line("markers", "every_core: can differ between releases of ansible-core: all tests of modules")
+    config.addinivalue_line("markers", "any_core: a test of a module of which ansible-core has no part")
     config.addinivalue_line("markers", "own_helpers: each helper process is a Python of its own, as it is on a node")
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """All tests of modules bear it, for ansible-core is another one on some Pythons."""
+    """All tests of modules bear ``every_core``."""
     for item in items:
-        if MODULES in item.path.resolve().parents:
-            item.add_marker(pytest.mark.every_python)
+        if MODULES in item.path.resolve().parents and not item.get_closest_marker("any_core"):
+            item.add_marker(pytest.mark.every_core)
 
 
 def pytest_collection_finish() -> None:
@@ -50,10 +55,25 @@ def pytest_collection_finish() -> None:
         raise pytest.UsageError("A test file imports a part of Ansible's controller: let a process of its own do that.")
 
 
+@pytest.fixture(scope="session")
+def directories(tmp_path_factory: pytest.TempPathFactory) -> Iterator[pathlib.Path]:
+    """New directories, one after another: pytest's own would be looked for among those of all tests before."""
+    root = tmp_path_factory.mktemp("own")
+    return (root / str(number) for number in itertools.count())
+
+
+@pytest.fixture
+def own_directory(directories: Iterator[pathlib.Path]) -> pathlib.Path:
+    """For what is this test's alone, beside the files that it asks for."""
+    found = next(directories)
+    found.mkdir()
+    return found
+
+
 @pytest.fixture(autouse=True)
-def own_locks(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+def own_locks(own_directory: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Tests run side by side, and all of them restore a container of the same name."""
-    root = str(tmp_path_factory.mktemp("locks") / "gpuops-restore" / "locks")
+    root = str(own_directory / "gpuops-restore" / "locks")
     monkeypatch.setattr(run_lock, "default_root", lambda: root)
 
 
@@ -83,11 +103,10 @@ def own_nvml(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 @pytest.fixture(autouse=True)
-def own_rates(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+def own_rates(own_directory: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What other tests took tells nothing, and this machine's own is not theirs to write."""
-    root = tmp_path_factory.mktemp("rates")
     for rates in (capture_rates, restore_rates):
-        monkeypatch.setattr(rates, "FILE", str(root / pathlib.Path(rates.FILE).name))
+        monkeypatch.setattr(rates, "FILE", str(own_directory / pathlib.Path(rates.FILE).name))
 
 
 @pytest.fixture(scope="session")

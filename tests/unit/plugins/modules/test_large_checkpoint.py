@@ -40,6 +40,8 @@ from ansible_collections.gpuops.restore.tests.unit.helpers.containerd_samples im
 from ansible_collections.gpuops.restore.tests.unit.helpers.fake_containerd import FakeContainerd
 from ansible_collections.gpuops.restore.tests.unit.helpers.fake_state import Blob
 
+# It takes a quarter of a minute of a processor.
+pytestmark = pytest.mark.any_core
 APPARENT = 200 * 10**9
 #: Bytes a second of the disk.
 DISK = 60e6
