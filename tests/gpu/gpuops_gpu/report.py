@@ -11,7 +11,7 @@ import pathlib
 import time
 from typing import Any
 
-PASSED, FAILED, NOT_RUN = "passed", "failed", "not run"
+PASSED, FAILED, NOT_RUN, NOT_OVER = "passed", "failed", "not run", "not over"
 REHEARSAL = "REHEARSAL WITHOUT A GPU: host memory stood in for VRAM; nothing here is a result about a GPU."
 
 
@@ -59,11 +59,12 @@ class Section:
         self.add(name, dataclasses.replace(part, figures={name: part.figures} if part.figures else {}))
 
     def so_far(self) -> Section:
-        """A copy, judged by what there is."""
+        """A copy for a report in its middle: it has failed if something has, and else is not over."""
         found = dataclasses.replace(
             self, checks=list(self.checks), phases=list(self.phases), figures=dict(self.figures)
         )
         found.judge()
+        found.status = NOT_OVER if found.status == PASSED else found.status
         return found
 
     def judge(self) -> None:
