@@ -17,6 +17,15 @@ import pytest
 import yaml
 from jinja2 import Environment, nodes
 
+from ansible_collections.gpuops.restore.plugins.module_utils._migration import handover
+from ansible_collections.gpuops.restore.plugins.module_utils._roles import (
+    capture,
+    capture_steps,
+    cleanup,
+    problems,
+    restore_steps,
+)
+from ansible_collections.gpuops.restore.plugins.module_utils._window import steps as window_steps
 from ansible_collections.gpuops.restore.tests.unit.helpers.ansible_modules import COLLECTION, TREE
 
 NAMES = sorted(path.stem for path in (TREE / "plugins" / "filter").glob("*.py"))
@@ -81,6 +90,41 @@ def test_playbooks_and_roles_do_so_too() -> None:
                     fits(name, call)
                     seen.add(name)
     assert seen == set(NAMES)
+
+
+#: The steps of filters that decide several, by the filter.
+STEPS = {
+    "capture_decision": capture_steps.STEPS,
+    "migration_decision": handover.STEPS,
+    "restore_decision": restore_steps.STEPS,
+    "window_decision": window_steps.STEPS,
+}
+
+
+@pytest.mark.parametrize("name", sorted(STEPS))
+def test_each_step_is_documented_and_asked_for(name: str) -> None:
+    (of_step,) = (
+        option for key, option in yaml.safe_load(load(name).DOCUMENTATION)["options"].items() if key == "step"
+    )
+    told = {step for line in of_step["description"] for step in re.findall(r"V\((\w+)\)", line.split(" - ")[0])}
+    asked = set()
+    for folder in ("playbooks", "roles"):
+        for path in (TREE / folder).rglob("*.yml"):
+            asked.update(re.findall(rf"\b{name}\(\s*[\"'](\w+)[\"']\)", path.read_text()))
+    assert told == set(STEPS[name]) == asked
+
+
+@pytest.mark.parametrize(
+    ("role", "variable"),
+    [
+        ("restore_node", problems.ARCHIVE),
+        ("restore_node", cleanup.NAME),
+        ("checkpoint_node", capture.NAME),
+    ],
+)
+def test_items_of_loops_are_where_the_decisions_look_for_them(role: str, variable: str) -> None:
+    texts = [path.read_text() for path in (TREE / "roles" / role / "tasks").rglob("*.yml")]
+    assert any(f"loop_var: {variable}\n" in text for text in texts)
 
 
 def test_a_call_that_does_not_fit_is_noticed() -> None:
