@@ -14,13 +14,11 @@ import json
 import os
 import pathlib
 import subprocess
-import threading
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 import pytest
-from controllers import kill_with_descendants
+from controllers import Copies, Moment, begin, kill_at
 from gpuops_lab import inventory, node as lab_node, workload
 from gpuops_lab.config import Node
 from gpuops_lab.listing import listing, settled_difference
@@ -30,18 +28,6 @@ from registry_server import Relay
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 PORT = 5445
 STATE = "/var/lib/gpuops-restore"
-
-
-@dataclass(frozen=True)
-class Moment:
-    """So many seconds after a task begins, for the time-th time; 0: before it does anything."""
-
-    task: str
-    seconds: float = 0.0
-    time: int = 1
-
-    def __str__(self) -> str:
-        return f"{self.task}, time {self.time}, {self.seconds} s"
 
 
 ARRIVES = Moment("Pull them from the source", 1.0)
@@ -86,65 +72,9 @@ def other(node: Node) -> Iterator[Node]:
         lab_node.down(made.name)
 
 
-class Copies:
-    """Watches the output of both copies; ``both``: a time in which both have written something."""
-
-    def __init__(self, *paths: pathlib.Path) -> None:
-        self.both = ""
-        self._paths = paths
-        self._end = threading.Event()
-        self._thread = threading.Thread(target=self._watch)
-
-    def __enter__(self) -> Copies:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_unused: object) -> None:
-        self._end.set()
-        self._thread.join()
-
-    def _sizes(self) -> list[int]:
-        return [path.stat().st_size if path.exists() else 0 for path in self._paths]
-
-    def _watch(self) -> None:
-        before = self._sizes()
-        while not self._end.wait(0.3):
-            now = self._sizes()
-            if all(new > old for new, old in zip(now, before)):
-                self.both = self.both or f"from {before} to {now} bytes"
-            before = now
-
-
 def start(place: pathlib.Path, moment: Moment | None) -> subprocess.Popen[str]:
-    """The migration; at the moment there is a file. One that is to be killed before its task waits for that."""
-    environment = {**os.environ, "ANSIBLE_CONFIG": str(ROOT / "examples/ansible.cfg"), "ANSIBLE_NOCOLOR": "1"}
-    environment["TMPDIR"] = str(place)
-    if moment is not None:
-        environment["ANSIBLE_CALLBACK_PLUGINS"] = str(ROOT / "tests/tools/callback_plugins")
-        environment["ANSIBLE_CALLBACKS_ENABLED"] = "gpuops_at_task"
-        environment["GPUOPS_AT_TASK"], environment["GPUOPS_AT_TASK_TIME"] = moment.task, str(moment.time)
-        wait = "" if moment.seconds else "; sleep 60"
-        environment["GPUOPS_AT_TASK_RUN"] = f"sh -c 'touch {place}/there{wait}'"
-    return subprocess.Popen(
-        ["ansible-playbook", "-i", "inventory.yml", "gpuops.restore.migrate", "-e", "@move.json"],
-        cwd=place,
-        env=environment,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
-
-
-def kill_at(place: pathlib.Path, moment: Moment) -> None:
-    there = place / "there"
-    there.unlink(missing_ok=True)
-    process = start(place, moment)
-    while not there.exists():
-        assert process.poll() is None, f"it came to its end before {moment}: {process.communicate()[0]}"
-        time.sleep(0.01)
-    time.sleep(moment.seconds)
-    kill_with_descendants(process)
+    """The migration."""
+    return begin(ROOT, place, ["gpuops.restore.migrate", "-e", "@move.json"], moment)
 
 
 def statuses(node: Node) -> dict[str, str]:
@@ -187,10 +117,9 @@ def test_the_same_command_again(node: Node, other: Node, tmp_path: pathlib.Path,
     workload.await_count(node, name, 5, 30)
     with Copies(node.inside(f"/var/log/{name}.log"), other.inside(f"/var/log/{name}-moved.log")) as copies:
         for moment in moments:
-            kill_at(tmp_path, moment)
+            kill_at(tmp_path, moment, start)
         done = start(tmp_path, None)
-        said, _ = done.communicate(timeout=300)
-        assert done.returncode == 0, said
+        assert done.wait(timeout=300) == 0, (tmp_path / "output").read_text()
         assert (statuses(node)[name], statuses(other)[name]) == ("STOPPED", "RUNNING")
         workload.require_unbroken(other, name, workload.count(other, name) + 2)
     assert copies.both == ""
