@@ -7,7 +7,7 @@
 SHELL := /bin/bash
 TOOLS := tests/tools
 
-.PHONY: help demo check test lint sanity units integration two-controllers migrate-kills window window-slices look faults faults-table fuzz molecule bench bench-fleet gpu-bundle wheelhouse requirements package docs docs-look install-check release-check changelog compatibility clean distclean
+.PHONY: help demo check test lint sanity units integration two-controllers migrate-kills evacuate-kills window window-slices look faults faults-table fuzz molecule bench bench-fleet gpu-bundle wheelhouse requirements package docs docs-look install-check release-check changelog compatibility clean distclean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 16
@@ -38,6 +38,9 @@ two-controllers: ## two restores of one workload, begun at twenty offsets (root;
 
 migrate-kills: ## a migration from node to node whose controller is killed, at each of many moments (root; GPUOPS_CONTAINERD)
 	@GPUOPS_KILLS=each $(TOOLS)/integration tests/integration/test_migrate_killed.py
+
+evacuate-kills: ## a window that moves its workloads to a spare node and back, whose controller is killed at many moments (root; GPUOPS_CONTAINERD)
+	@GPUOPS_KILLS=each $(TOOLS)/integration tests/integration/test_evacuate.py -k come_back
 
 window: ## a maintenance window over many nodes in which things go wrong (root; NODES=16, KILLS=10 of the controller, REBOOTS=5 of nodes)
 	@$(TOOLS)/window

@@ -21,6 +21,17 @@ options:
     description:
       - V(refused) - why a run may not begin as it is asked for; empty where it may.
       - V(course) - whether to capture, to do the work, to restore, or nothing; the workloads; the problems.
+      - V(heard) - by host, what the report goes by.
+      - V(named) - the hosts of each name of C(maintenance_spares).
+      - V(spares) - by host, what spare nodes have answered.
+      - V(rounds) - the nodes of each batch, where they are evacuated.
+      - V(place) - by node, its records with the spare node of each workload, and the problems.
+      - V(leaves) - entries of C(checkpoint_node_workloads) by which moves are foretold.
+      - V(departs) - go or no-go as V(judge), and the C(moves).
+      - V(turns) - moves in turns, in each of which no host is twice.
+      - V(evacuated), V(home) - the records after moves away and back, the C(phase) of the node, and the C(problems).
+      - V(way_home) - what comes back and what stays, and the C(moves).
+      - V(to_clear) - what a spare node has of workloads that are back.
       - V(foretell) - the C(workloads) of one call of M(gpuops.restore.containerd_checkpoint) in check mode.
       - V(judge) - go or no-go, by captures that were foretold and the policy for what cannot be captured.
       - V(captured), V(restored) - the records with what receipts and failures of a role say.

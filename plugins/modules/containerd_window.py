@@ -82,8 +82,8 @@ EXAMPLES = r"""
 RETURN = r"""
 node:
   description:
-    - What is noted of the node, empty if nothing is. C(phase) is V(planned), V(captured), V(parked), V(working), V(worked), V(returning), V(done),
-      V(returned) or V(skipped); C(method) is V(park) where workloads are parked instead of captured; C(attempt) counts how often the window was
+    - What is noted of the node, empty if nothing is. C(phase) is V(planned), V(captured), V(parked), V(evacuated), V(working), V(worked),
+      V(returning), V(done), V(returned) or V(skipped); C(mode) is V(evacuate) where workloads are moved to spare nodes; C(method) is V(park) where workloads are parked instead of captured; C(attempt) counts how often the window was
       begun here; C(before) are the facts of the time of the capture; C(reboot_from) is the boot from which it was to be rebooted;
       C(after) is the attempt whose hook after the window has been run; C(history) has each phase with its time.
   type: dict
@@ -91,7 +91,7 @@ node:
   sample: {window: 2026-12-kernel, phase: worked, attempt: 1, history: [{at: "2026-12-02T20:14:03Z", phase: worked}]}
 workloads:
   description:
-    - What is noted of workloads. C(phase) is V(planned), V(captured), V(restored), V(parked), V(resumed), V(left out) or V(lost);
+    - What is noted of workloads. C(phase) is V(planned), V(captured), V(restored), V(parked), V(resumed), V(away), V(stays), V(left out) or V(lost);
       C(id) is the container's, C(called) its readable name, C(restored) the name that it comes back under; C(checkpoint) and C(digest) are
       its checkpoint's; C(message) says what went wrong.
   type: list
@@ -131,6 +131,18 @@ facts:
     driver: 580.159.04
     gpus: [{uuid: GPU-6b5d7bd4-6b1c-4a3e-9a9a-1f8d4a1f0b01, name: NVIDIA H100 80GB HBM3}]
     state: {path: /var/lib/gpuops-restore, file_system: ext4}
+room:
+  description:
+    - What the node could take in - bytes of host C(memory), of the C(disk) below O(staging_dir), and C(free) on each of its C(cards), null
+      where that is not known; its C(architecture) and the C(cpu_features) that programs depend on.
+  type: dict
+  returned: success
+  sample:
+    memory: 1073741824000
+    disk: 187904819200
+    cards: [{uuid: GPU-6b5d7bd4-6b1c-4a3e-9a9a-1f8d4a1f0b01, name: NVIDIA H100 80GB HBM3, free: 67653402624}]
+    architecture: x86_64
+    cpu_features: [avx, avx2]
 failure:
   description: What went wrong. C(code) is stable, C(outcome) is V(retryable), V(terminal) or V(unknown).
   type: dict

@@ -39,6 +39,13 @@ CAPTURE, WORK, RESTORE, NOTHING = "capture", "work", "restore", "nothing"
 #: How workloads get out of the work's way.
 CHECKPOINT, PARK = "checkpoint", "park"
 
+#: Whether workloads come back to their node, or are moved to spare nodes for the work.
+IN_PLACE, EVACUATE = "in_place", "evacuate"
+#: Of a workload that runs on a spare node until the work is done, and of one that stays there.
+AWAY, STAYS = "away", "stays"
+#: Of a node whose workloads are all away.
+EVACUATED = "evacuated"
+
 #: What may become of a node on which something cannot be captured.
 SKIP_NODE, GO_ON, ABORT = "skip_node", "go_on", "abort"
 POLICIES = (SKIP_NODE, GO_ON, ABORT)
@@ -88,6 +95,7 @@ class Course:
     goes_on: bool = False
     #: Of this attempt, whatever the run asks for.
     method: str = CHECKPOINT
+    mode: str = IN_PLACE
     problems: list[str] = field(default_factory=list)
 
     def result(self) -> dict[str, Any]:
@@ -427,7 +435,7 @@ def after_capture(
         elif record["phase"] == PLANNED and record["id"] in receipts:
             receipt = receipts[record["id"]]
             record.update(phase=CAPTURED, digest=receipt["checkpoint"]["digest"], message="")
-            record["stopped_at"] = _stopped_at(receipt)
+            record["stopped_at"] = stopped_at(receipt)
             record["seen"] = {**record.get("seen", {}), "capture": (receipt.get("seconds") or {}).get("total")}
             record["bytes"] = sum((receipt.get("sizes") or {}).values())
         if looked and record["phase"] == PLANNED:
@@ -438,7 +446,7 @@ def after_capture(
     return found
 
 
-def _stopped_at(receipt: Mapping[str, Any]) -> str:
+def stopped_at(receipt: Mapping[str, Any]) -> str:
     """When a captured workload came to stand still, UTC to the second; empty where its checkpoint does not tell."""
     taken = str((receipt.get("recorded") or {}).get("taken_at") or "")
     seconds = receipt.get("seconds") or {}

@@ -36,7 +36,7 @@ def problems(before: Mapping[str, Any], after: Mapping[str, Any], gpu_map: Mappi
             f"The workloads were captured with NVIDIA's driver {old}, and the node has {new} now. The driver's "
             "libraries are part of the captured processes, so no checkpoint bridges an update of the driver. Install "
             f"{old} again, then run again; for an update, move the workloads to a node that keeps its driver "
-            "(gpuops.restore.migrate)."
+            "before it (maintenance_mode: evacuate, or gpuops.restore.migrate)."
         )
     elif old and not new:
         found.append(f"NVIDIA's driver ({old} before) is not loaded. Load it (modprobe nvidia), then run again.")
@@ -65,7 +65,8 @@ def in_place(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:
         found.append(
             f"The workloads were parked with NVIDIA's driver {old}, and the node has {new} now. The driver's libraries "
             f"are part of the parked processes. Load {old} again, then run again. For an update of the driver, move "
-            "the workloads to a node that keeps its driver before it (gpuops.restore.migrate)."
+            "the workloads to a node that keeps its driver before it (maintenance_mode: evacuate, or "
+            "gpuops.restore.migrate)."
         )
     elif old and not new:
         found.append(f"NVIDIA's driver ({old} before) is not loaded. Load it (modprobe nvidia), then run again.")

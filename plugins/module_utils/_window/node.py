@@ -12,9 +12,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from .._core import state_dir, text
+from .._checkpoint import facts as checkpoint_facts
+from .._core import files, state_dir, text
 from .._gpu.access import GpuAccess
-from .._host import mountinfo
+from .._gpu.nvml import Reading
+from .._host import memory, mountinfo
 from . import course, journal
 
 #: Of nodes that another window does not have to wait for.
@@ -65,6 +67,7 @@ def gather(params: NodeParams, check: bool) -> dict[str, Any]:
     journal.check_name(params.window)
     changed = _note(params, check)
     found = {name: journal.read(root, namespace, name) for name in journal.windows(root, namespace)}
+    reading = params.access.read_nvml()
     return {
         "changed": changed,
         **found.get(params.window, {"node": {}, "workloads": []}),
@@ -75,7 +78,8 @@ def gather(params: NodeParams, check: bool) -> dict[str, Any]:
         ],
         "claim": journal.claimed(root, namespace),
         "revision": journal.revision(root, namespace),
-        "facts": facts(params.access, root),
+        "facts": facts(params.access, root, reading),
+        "room": room(params.access, root, reading),
     }
 
 
@@ -96,9 +100,20 @@ def _note(params: NodeParams, check: bool) -> bool:
     return changed
 
 
-def facts(access: GpuAccess, root: str) -> dict[str, Any]:
+def room(access: GpuAccess, root: str, reading: Reading) -> dict[str, Any]:
+    """What the node could take in: bytes of host memory, of the disk below ``root``, of cards; and its processor."""
+    machine = os.uname().machine
+    return {
+        "memory": memory.available(access.proc),
+        "disk": files.free_bytes(root),
+        "cards": [{"uuid": gpu.uuid, "name": gpu.name, "free": gpu.memory_free} for gpu in reading.gpus],
+        "architecture": machine,
+        "cpu_features": list(checkpoint_facts.cpu(machine, f"{access.proc}/cpuinfo")[1]),
+    }
+
+
+def facts(access: GpuAccess, root: str, reading: Reading) -> dict[str, Any]:
     """What has to be as it was when the work is done, and whether what lies below ``root`` outlives a reboot."""
-    reading = access.read_nvml()
     return {
         "boot": (state_dir.read_text(f"{access.proc}/sys/kernel/random/boot_id") or "").strip(),
         "kernel": os.uname().release,

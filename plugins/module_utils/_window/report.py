@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from .._core import text
-from . import course, pace
+from . import course, evacuation, pace
 
 VERSION = 1
 #: How a phase of a node is called in the report, and whether somebody has to look at it.
@@ -34,6 +34,13 @@ _PARKING = {
     course.PARKED: ("parked, the work is not done", True),
     course.RETURNING: ("given up, not all of what was parked is back", True),
     course.RETURNED: ("given up, what was parked is back", True),
+}
+#: And where they are moved to spare nodes.
+_EVACUATING = {
+    course.PLANNED: ("stopped before or in the move", True),
+    course.EVACUATED: ("evacuated, the work is not done", True),
+    course.RETURNING: ("given up, not all of what was moved is back", True),
+    course.RETURNED: ("given up, what was moved is back", True),
 }
 _STYLE = """
 :root{color-scheme:light dark;--line:#8884;--good:#188038;--bad:#c5221f;--quiet:#777}
@@ -68,7 +75,7 @@ def build(
         "made_at": now,
         "collection": collection,
         "method": ", ".join(sorted({node["method"] for node in found if node["phase"]})) or course.CHECKPOINT,
-        "mode": "in_place",
+        "mode": ", ".join(sorted({node["mode"] for node in found if node["phase"]})) or course.IN_PLACE,
         "totals": {
             "nodes": len(found),
             "done": sum(node["phase"] == course.DONE for node in found),
@@ -81,6 +88,8 @@ def build(
                     course.RESUMED,
                     course.CAPTURED,
                     course.PARKED,
+                    course.AWAY,
+                    course.STAYS,
                     course.PLANNED,
                     course.LEFT_OUT,
                     course.LOST,
@@ -100,13 +109,16 @@ def _node(host: str, heard: Mapping[str, Any]) -> dict[str, Any]:
     node, facts = heard.get("node") or {}, heard.get("facts") or {}
     phase = str(node.get("phase", ""))
     attempt = int(node.get("attempt", 1))
-    workloads = [_workload(one, node) for one in heard.get("workloads") or () if int(one.get("attempt", 1)) == attempt]
+    workloads = [_workload(one, host) for one in heard.get("workloads") or () if int(one.get("attempt", 1)) == attempt]
     problems = [str(one) for one in heard.get("problems") or () if one]
     method = str(node.get("method") or course.CHECKPOINT)
-    words, look = {**_NODES, **(_PARKING if method == course.PARK else {})}.get(phase, (phase, True))
+    mode = str(node.get("mode") or course.IN_PLACE)
+    other = _PARKING if method == course.PARK else _EVACUATING if mode == course.EVACUATE else {}
+    words, look = {**_NODES, **other}.get(phase, (phase, True))
     return {
         "host": host,
         "method": method,
+        "mode": mode,
         "phase": phase,
         "words": words,
         "look": look or bool(problems) or any(one["message"] for one in workloads),
@@ -120,9 +132,18 @@ def _node(host: str, heard: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _workload(record: Mapping[str, Any], node: Mapping[str, Any]) -> dict[str, Any]:
+def _workload(record: Mapping[str, Any], host: str) -> dict[str, Any]:
     history = list(record.get("history") or ())
     stopped, back = _outing(history, str(record.get("stopped_at") or ""), str(record.get("back_at") or ""))
+    outage = _outage(stopped, back, (record.get("seen") or {}).get("park"))
+    moves = [dict(move) for move in record.get("moves") or ()]
+    if moves:
+        # It runs in between.
+        stopped, back = moves[0]["stopped_at"], moves[-1]["back_at"]
+        known = [move["outage"] for move in moves if move["outage"] is not None]
+        outage = sum(known) if len(known) == len(moves) else None
+        last = {"digest": moves[-1]["digest"], "checkpoint": record["home" if moves[-1]["to"] == host else "out"]}
+        record = {**record, **last}
     return {
         "name": record["called"],
         "container": record["id"],
@@ -138,7 +159,9 @@ def _workload(record: Mapping[str, Any], node: Mapping[str, Any]) -> dict[str, A
         "proof": record.get("proof") or "",
         "stopped_at": stopped,
         "back_at": back,
-        "outage": _outage(stopped, back, (record.get("seen") or {}).get("park")),
+        "outage": outage,
+        "where": evacuation.where(record, host),
+        "moves": moves,
         "history": history,
     }
 
@@ -184,6 +207,9 @@ def page(report: Mapping[str, Any]) -> str:
         ("to look at", str(totals["to_look_at"]), not totals["to_look_at"]),
         ("in host memory" if report["method"] == course.PARK else "captured", _size(totals["bytes"]), None),
     ]
+    if course.EVACUATE in report["mode"]:
+        away = totals[course.AWAY] + totals[course.STAYS]
+        shown.insert(2, ("on spare nodes", str(away), None))
     cards = "".join(
         f'<div class="{"" if good is None else "good" if good else "bad"}"><b>{_text(value)}</b>{_text(name)}</div>'
         for name, value, good in shown
@@ -219,7 +245,8 @@ def _section(node: Mapping[str, Any]) -> str:
 
 
 def _card(one: Mapping[str, Any]) -> str:
-    mark = "good" if one["phase"] in course.BACK else "bad"
+    stays = one["phase"] == course.STAYS and not one["message"]
+    mark = "good" if one["phase"] in course.BACK or stays else "bad"
     more = [
         f"outage {one['outage']} s" if one["outage"] is not None else "",
         _size(one["bytes"]) if one["bytes"] else "",
@@ -230,6 +257,8 @@ def _card(one: Mapping[str, Any]) -> str:
     back = f"container {one['container']}, back as {one['restored']}"
     if one["back_at"]:
         back = f"stopped {one['stopped_at']}, back {one['back_at']}. {one['proof']} {back}"
+    if one["moves"]:
+        back = " ".join([f"Runs on {one['where']}." if one["where"] else "", *map(_move, one["moves"])]).strip()
     digest = f"<br><code>{_text(one['checkpoint'])} {_text(one['digest'])}</code>"
     steps = "".join(
         f"<li>{_text(entry.get('at', ''))} {_text(entry.get('phase', ''))}"
@@ -242,6 +271,12 @@ def _card(one: Mapping[str, Any]) -> str:
         f"{_bar(one['history'])}{message}<ol>{steps}</ol>"
         f'<span class="quiet">{_text(back)}{digest}</span></div>'
     )
+
+
+def _move(move: Mapping[str, Any]) -> str:
+    took = f", outage {move['outage']} s" if move["outage"] is not None else ""
+    when = f", stopped {move['stopped_at']}, back {move['back_at']}" if move["back_at"] else ""
+    return f"From {move['from']} to {move['to']}{when}{took}."
 
 
 def _bar(history: Sequence[Mapping[str, Any]]) -> str:
@@ -281,7 +316,7 @@ def markdown(report: Mapping[str, Any]) -> str:
                 node["host"],
                 node["words"],
                 one.get("name", ""),
-                one.get("phase", ""),
+                _standing(one) if one else "",
                 outage,
                 one.get("stopped_at", ""),
                 one.get("back_at", ""),
@@ -303,8 +338,18 @@ def lines(report: Mapping[str, Any]) -> list[str]:
         found += [f"    problem: {line}" for line in node["problems"]]
         for one in node["workloads"]:
             outage = f", outage {one['outage']} s" if one["outage"] is not None else ""
-            found.append(f"    {one['name']}: {one['phase']}{outage}{': ' + one['message'] if one['message'] else ''}")
+            if one["moves"] and one["outage"] is not None:
+                outage = f", outage {' + '.join(str(move['outage']) for move in one['moves'])} s"
+            found.append(
+                f"    {one['name']}: {_standing(one)}{outage}{': ' + one['message'] if one['message'] else ''}"
+            )
     return [*found, report["pace"]] if report["pace"] else found
+
+
+def _standing(one: Mapping[str, Any]) -> str:
+    """The workload's phase, with its spare node where it is on one."""
+    away = one["phase"] in (course.AWAY, course.STAYS)
+    return f"{one['phase']}, runs on {one['where']}" if away else str(one["phase"])
 
 
 def _seconds(name: str, seen: float, predicted: float | None) -> str:

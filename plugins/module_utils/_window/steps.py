@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from .._migration import controller
-from . import answers, batch, course, gate, pace, parking, selection
+from . import answers, batch, course, evacuation, gate, pace, parking, placement, selection
 from .selection import SelectionError
 
 
@@ -68,6 +68,15 @@ def _planned(known: Mapping[str, Any], wanted: selection.Selection) -> course.Co
     node = noted.get("node") or {}
     phase, was = node.get("phase", ""), node.get("method", course.CHECKPOINT)
     given = (window, host, wanted, answers.seen(answer), noted, answer)
+    mode, was_mode = known.get("mode", course.IN_PLACE), node.get("mode", course.IN_PLACE)
+    if phase not in ("", course.DONE, course.RETURNED, course.SKIPPED) and was_mode != mode:
+        raise SelectionError([evacuation.other_mode(was_mode, mode, window, host)])
+    if mode == course.EVACUATE:
+        # What an attempt in place has left comes back first.
+        left = phase in (course.RETURNED, course.SKIPPED) and (was_mode, was) == (course.IN_PLACE, course.CHECKPOINT)
+        if left and course.plan(*given).next == course.RESTORE:
+            raise SelectionError([evacuation.other_mode(was_mode, mode, window, host)])
+        return evacuation.plan(*given, known["spares"])
     if phase not in ("", course.DONE, course.RETURNED, course.SKIPPED) and was != asked:
         raise SelectionError([parking.other_method(was, asked, window, host)])
     if phase in (course.RETURNED, course.SKIPPED) and (was, asked) == (course.CHECKPOINT, course.PARK):
@@ -79,7 +88,11 @@ def _planned(known: Mapping[str, Any], wanted: selection.Selection) -> course.Co
 
 
 def _refused(known: Mapping[str, Any]) -> str:
-    return parking.refusal(known["method"], bool(known["reboot"]))
+    mode = known.get("mode", course.IN_PLACE)
+    why = evacuation.refusal(
+        mode, known["method"], known.get("spares") or {}, known.get("nodes") or (), str(known.get("host", ""))
+    )
+    return why or parking.refusal(known["method"], bool(known["reboot"]))
 
 
 def _foretell(known: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -89,6 +102,100 @@ def _foretell(known: Mapping[str, Any]) -> list[dict[str, Any]]:
 def _judge(known: Mapping[str, Any]) -> dict[str, Any]:
     judge = parking.judge if known["course"].get("method") == course.PARK else course.judge
     return judge(known["course"], known["foretold"], known["policy"])
+
+
+def _heard(known: Mapping[str, Any]) -> dict[str, Any]:
+    """What each host was heard of last, for the report. ``known``: a list of each thing, in the order of ``hosts``."""
+    keys = ("hosts", "heard", "problems", "batches", "begun", "ended")
+    return {
+        host: {
+            "batch": {"hosts": batch, "begun": begun, "ended": ended},
+            "node": heard.get("node", {}),
+            "workloads": heard.get("workloads", []),
+            "facts": heard.get("facts", {}),
+            "problems": problems,
+        }
+        for host, heard, problems, batch, begun, ended in zip(*(known[key] for key in keys))
+    }
+
+
+def _named(known: Mapping[str, Any]) -> dict[str, list[str]]:
+    """The hosts of each name, which is a host's or a group's."""
+    groups = known["groups"]
+    every = groups.get("all", ())
+    return {
+        str(name): list(groups[name]) if name in groups else [name] if name in every else [] for name in known["names"]
+    }
+
+
+def _spares(known: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    return {
+        host: {"heard": heard, "answer": answer, "takes_part": host in known["run"]}
+        for host, heard, answer in zip(known["hosts"], known["heard"], known["answers"])
+    }
+
+
+def _rounds(known: Mapping[str, Any]) -> list[list[str]]:
+    nodes = list(known["nodes"])
+    found = []
+    for size in pace.sizes(known["serial"], len(nodes)):
+        found.append(nodes[:size])
+        nodes = nodes[size:]
+    return found
+
+
+def _place(known: Mapping[str, Any]) -> dict[str, Any]:
+    given = known["known"]
+    nodes = {
+        host: {"course": found, "heard": heard, "answer": answer}
+        for host, found, heard, answer in zip(given["hosts"], given["courses"], given["heard"], given["answers"])
+        if found.get("next") == course.CAPTURE and not found["problems"]
+    }
+    return evacuation.placed(nodes, known["spares"], known["route"])
+
+
+def _leaves(known: Mapping[str, Any]) -> list[dict[str, Any]]:
+    wanted = selection.parse(known["selection"])
+    return evacuation.captures(known["records"], wanted, known["host"], known["spares"], known["answer"])
+
+
+def _departs(known: Mapping[str, Any]) -> dict[str, Any]:
+    """The verdict on what was foretold, and what moves by it."""
+    course_known = {**known["course"], "records": known["records"], "captures": known["captures"]}
+    found = course.judge(course_known, known["foretold"], known["policy"])
+    away = any(record["phase"] == course.AWAY for record in found["records"])
+    found["skip"] = found["skip"] and not away
+    for record in found["records"]:
+        if record["phase"] == course.PLANNED:
+            record["begun"] = True
+    wanted = selection.parse(known["selection"])
+    found["moves"] = evacuation.moves_out(found["records"], wanted, known["host"]) if found["go"] else []
+    return found
+
+
+def _evacuated(known: Mapping[str, Any]) -> dict[str, Any]:
+    return evacuation.after_out(known["host"], known["records"], known["answer"], known["spares"], known["done"])
+
+
+def _way_home(known: Mapping[str, Any]) -> dict[str, Any]:
+    wanted = selection.parse(known["selection"])
+    return evacuation.way_home(
+        known["host"], known["records"], wanted, known["facts"], known["spares"], bool(known["comes_back"])
+    )
+
+
+def _home(known: Mapping[str, Any]) -> dict[str, Any]:
+    return evacuation.after_home(
+        known["host"], known["records"], known["answer"], known["spares"], known["done"], known["phase"]
+    )
+
+
+def _turns(known: Mapping[str, Any]) -> list[list[dict[str, Any]]]:
+    return placement.turns(known["moves"])
+
+
+def _to_clear(known: Mapping[str, Any]) -> list[dict[str, Any]]:
+    return evacuation.to_clear(known["records"], known["spare"], known["answer"])
 
 
 def _captured(known: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -168,6 +275,18 @@ def _controller(_known: Mapping[str, Any]) -> str:
 STEPS: Mapping[str, Callable[[Mapping[str, Any]], Any]] = {
     "refused": _refused,
     "course": _course,
+    "heard": _heard,
+    "named": _named,
+    "spares": _spares,
+    "rounds": _rounds,
+    "place": _place,
+    "leaves": _leaves,
+    "departs": _departs,
+    "turns": _turns,
+    "evacuated": _evacuated,
+    "way_home": _way_home,
+    "home": _home,
+    "to_clear": _to_clear,
     "foretell": _foretell,
     "judge": _judge,
     "captured": _captured,

@@ -190,3 +190,38 @@ def test_what_was_parked_has_its_times_and_is_back() -> None:
         assert part in page.text
     assert "given up, what was parked is back" in window_report(heard, "lines", "w1")[0]
     assert "| 18 s | 2026-12-02T20:00:10Z | 2026-12-02T20:00:20Z |" in window_report(heard, "markdown", "w1")
+
+
+def test_what_was_evacuated_has_where_it_runs_and_both_moves() -> None:
+    out = {"from": "gpu-a", "to": "s1", "digest": DIGEST, "stopped_at": "2026-12-02T20:00:10Z", "outage": 9}
+    out["back_at"] = "2026-12-02T20:00:19Z"
+    home = {**out, "from": "s1", "to": "gpu-a", "stopped_at": "2026-12-02T21:00:00Z", "back_at": "2026-12-02T21:00:07Z"}
+    more = {"checkpoint": "", "digest": "", "spare": "s1", "out": "x/bert:w1", "home": "x/bert:w1.back"}
+    records = [
+        record("bert", "restored", moves=[out, {**home, "outage": 7}], **more),
+        record(
+            "api", "stays", "stays on s1: it runs with NVIDIA's driver 1, and gpu-a has 2 now.", moves=[out], **more
+        ),
+        record("web", "stays", moves=[{**out, "outage": None}], **more),
+        record("job", "away", moves=[], **more),
+    ]
+    heard = {
+        "gpu-a": {"node": {"phase": "done", "mode": "evacuate"}, "workloads": records, "facts": {}, "problems": []}
+    }
+    found = window_report(heard, "document", "w1")
+    bert, api, web, job = found["nodes"][0]["workloads"]
+    assert (found["mode"], found["nodes"][0]["mode"], found["nodes"][0]["look"]) == ("evacuate", "evacuate", True)
+    assert [found["totals"][key] for key in ("back", "away", "stays", "restored")] == [1, 1, 2, 1]
+    assert (bert["where"], api["where"], job["where"]) == ("gpu-a", "s1", "s1")
+    assert (bert["stopped_at"], bert["back_at"]) == ("2026-12-02T20:00:10Z", "2026-12-02T21:00:07Z")
+    assert (bert["outage"], api["outage"], web["outage"]) == (16, 9, None)
+    assert (bert["checkpoint"], api["checkpoint"]) == ("x/bert:w1.back", "x/bert:w1")
+    lines = window_report(heard, "lines", "w1")
+    assert "    bert: restored, outage 9 + 7 s" in lines
+    assert any(line.startswith("    api: stays, runs on s1, outage 9 s: stays on s1") for line in lines)
+    page = window_report(heard, "page", "w1")
+    for part in ("on spare nodes", "From gpu-a to s1, stopped 2026-12-02T20:00:10Z", "Runs on s1. From gpu-a to s1"):
+        assert part in page
+    assert "| stays, runs on s1 |" in window_report(heard, "markdown", "w1")
+    heard["gpu-a"]["node"]["phase"] = "evacuated"
+    assert window_report(heard, "lines", "w1")[0] == "gpu-a: evacuated, the work is not done"
