@@ -47,16 +47,17 @@ def _at(bench: Bench, section: Section, cards: int, kind: str) -> None:
     total = _meminfo("MemTotal") / GIB
     with places.place(bench, places.KINDS[kind], total) as found:
         place = bench.plays.state if kind == places.DISK else found / "state"
-        room = _room(bench, kind, cards)
-        beyond = bench.settings.node_margin + STEP
-        fits = min(gpu.free(card) for card in range(cards)) / GIB - LEFT_ON_CARD - beyond
-        each = int(min((room - bench.settings.node_margin) / cards, fits))
+        room, times = _room(bench, kind, cards)
+        margin = bench.settings.node_margin
+        # The first card has to hold the step beyond, too: as much as whole numbers leave free at most, and more.
+        fits = min(gpu.free(card) for card in range(cards)) / GIB - LEFT_ON_CARD - (margin + times + STEP)
+        each = int(min((room - margin) / times, fits))
         if each < 1:
-            raise StepError(
-                f"There is room for {room:.0f} GiB only, of which the margin and the step beyond leave nothing."
-            )
+            raise StepError(f"There is room for {room:.0f} GiB only, which leaves nothing for {cards} workloads.")
+        beyond = room - each * times + STEP
         bound = "the cards" if each == int(fits) else {"disk": "the disk", "tmpfs": "host memory"}[kind]
         section.figures |= {"room_gib": round(room, 1), "total_gib": each * cards, "each_gib": each, "bound": bound}
+        section.figures["beyond_gib"] = round(beyond, 1)
         workloads = [_workload(bench, f"largest-{card}", each, card) for card in range(cards)]
         last = _workload(bench, "largest-beyond", beyond, 0)
         try:
@@ -73,12 +74,12 @@ def _at(bench: Bench, section: Section, cards: int, kind: str) -> None:
             _end(bench, [*workloads, last], kind in bench.settings.node_proves)
 
 
-def _room(bench: Bench, kind: str, cards: int) -> float:
-    """GiB of VRAM that there is room for."""
+def _room(bench: Bench, kind: str, cards: int) -> tuple[float, int]:
+    """GiB that there are, and how often they have to hold what is on one card."""
     if kind == places.DISK:
-        return shutil.disk_usage(bench.settings.base).free / GIB
-    # All dumps stay, and one of the cards' memory comes on top.
-    return _meminfo("MemAvailable") / GIB / (1 + 1 / cards)
+        return shutil.disk_usage(bench.settings.base).free / GIB, cards
+    # All dumps stay, and the memory of one card comes on top.
+    return _meminfo("MemAvailable") / GIB, cards + 1
 
 
 def _workload(bench: Bench, name: str, gib: float, card: int) -> Workload:

@@ -121,7 +121,7 @@ def _run(
             bench,
             list(grow),
             {**grow, **probes},
-            240,
+            together.LONG,
             TASKS,
             maintenance_window=WINDOW,
             maintenance_uncapturable="go_on",
