@@ -58,7 +58,7 @@ def node(request: pytest.FixtureRequest) -> Iterator[Node]:
     stem = pathlib.Path(str(request.module.__file__)).stem.removeprefix("test_").replace("_", "-")
     version = os.environ.get("GPUOPS_CONTAINERD", "1.7")
     extras = getattr(request.module, "EXTRAS", ())
-    (made,) = lab_node.up([f"t-{stem[:16]}-{os.getpid()}"], version, extras)
+    (made,) = lab_node.up([f"t-{stem[:16]}-{os.getpid()}"], version, extras, layers=in_node.layers(ROOT))
     try:
         in_node.install(made, ROOT)
         RECORD.met(made)

@@ -10,9 +10,9 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import pathlib
 import secrets
-import shutil
 import signal
 import socket
 import subprocess
@@ -22,6 +22,7 @@ from collections.abc import Mapping
 from typing import Any, cast
 
 import ansible
+from gpuops_lab import library
 from gpuops_lab.config import Node
 from gpuops_lab.listing import COLLECTOR
 
@@ -64,21 +65,24 @@ class Ended:
         return cast("dict[str, Any]", found)
 
 
+def layers(root: pathlib.Path) -> tuple[str, ...]:
+    """What :func:`install` brings, for a node that is about to come up, if it was brought to one before."""
+    return library.layers(LIBRARY, _parts(root))
+
+
 def install(node: Node, root: pathlib.Path) -> None:
-    """Copy ansible-core's module_utils and the collection's plugins into the node."""
-    library = node.inside(LIBRARY)
+    """Have ansible-core's module_utils and the collection's plugins in the node, compiled."""
+    library.install(node, LIBRARY, PYTHON, _parts(root))
+
+
+def _parts(root: pathlib.Path) -> dict[str, pathlib.Path]:
     core = pathlib.Path(str(ansible.__file__)).parent
-    skip = shutil.ignore_patterns("__pycache__", "*.pyc")
-    for source, target in (
-        (core / "module_utils", library / "ansible/module_utils"),
-        (core / "_vendor", library / "ansible/_vendor"),
-        (root / "plugins", library / _PACKAGE),
-    ):
-        shutil.copytree(source, target, ignore=skip, dirs_exist_ok=True)
-    # As in what Ansible sends: the controller's own package would want its vendored libraries.
-    (library / "ansible/__init__.py").touch()
-    for path in (_WARM, *map(_WARM.with_name, _BEFORE), *_LISTING):
-        shutil.copyfile(path, library / path.name)
+    parts = {path.name: path for path in (_WARM, *map(_WARM.with_name, _BEFORE), *_LISTING)}
+    # An empty file, as in what Ansible sends: the controller's own package would want its vendored libraries.
+    parts["ansible/__init__.py"] = pathlib.Path(os.devnull)
+    parts |= {f"ansible/{name}": core / name for name in ("module_utils", "_vendor")}
+    parts[_PACKAGE] = root / "plugins"
+    return parts
 
 
 def warm_up(node: Node, *modules: str) -> None:

@@ -94,7 +94,7 @@ def source(node: Node) -> None:
 @pytest.fixture(scope="module")
 def target(node: Node) -> Iterator[Node]:
     """Another node, which has the driver's files, and plain runc alone."""
-    (other,) = lab_node.up([f"t-bundle-far-{os.getpid()}"], node.containerd)
+    (other,) = lab_node.up([f"t-bundle-far-{os.getpid()}"], node.containerd, layers=in_node.layers(ROOT))
     try:
         in_node.install(other, ROOT)
         provide(other, runtime=False)

@@ -52,7 +52,8 @@ def registry(node: Node) -> Iterator[int]:
 @pytest.fixture(scope="module")
 def other(node: Node, registry: int) -> Iterator[Node]:
     """A second node that reaches the registry and has nothing else."""
-    (made,) = lab_node.up([f"t-registry2-{os.getpid()}"], os.environ.get("GPUOPS_CONTAINERD", "1.7"))
+    version = os.environ.get("GPUOPS_CONTAINERD", "1.7")
+    (made,) = lab_node.up([f"t-registry2-{os.getpid()}"], version, layers=in_node.layers(ROOT))
     try:
         in_node.install(made, ROOT)
         registry_server.introduce(made, node.inside(CA_FILE))

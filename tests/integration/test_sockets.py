@@ -221,7 +221,7 @@ def test_a_connection_that_comes_when_a_capture_has_begun(node: Node, run_module
 
 def test_a_criu_that_cannot_dump_sockets_on_this_kernel(node: Node) -> None:
     """CRIU 4.1 on Linux 6.16 and later: refused as long as there is a socket; on an older kernel it works."""
-    (other,) = lab_node.up([f"t-sockets-old-{os.getpid()}"], node.containerd, criu="4.1")
+    (other,) = lab_node.up([f"t-sockets-old-{os.getpid()}"], node.containerd, criu="4.1", layers=in_node.layers(ROOT))
     wanted = {"container_id": NAME, "name": "gpuops.test/refused:1"}
     try:
         in_node.install(other, ROOT)
@@ -291,7 +291,7 @@ def host(*words: str) -> None:
 
 @pytest.fixture
 def street(node: Node) -> Iterator[Street]:
-    (other,) = lab_node.up([f"t-sockets-far-{os.getpid()}"], node.containerd)
+    (other,) = lab_node.up([f"t-sockets-far-{os.getpid()}"], node.containerd, layers=in_node.layers(ROOT))
     try:
         in_node.install(other, ROOT)
         workload.ctr(other, "k8s.io", "images", "import", workload.place_image(other))

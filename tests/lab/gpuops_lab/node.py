@@ -80,16 +80,18 @@ def require_root() -> None:
         raise LabError("the lab makes namespaces, mounts and cgroups: run it as root")
 
 
-def up(names: Sequence[str], version: str, extras: Sequence[str] = (), criu: str = "") -> list[Node]:
+def up(
+    names: Sequence[str], version: str, extras: Sequence[str] = (), criu: str = "", layers: Sequence[str] = ()
+) -> list[Node]:
     """Make and start nodes of that containerd generation, with what ``root.EXTRAS`` has under these names.
 
-    ``criu``: its version; without one that of the environment's GPUOPS_CRIU, or the usual one. A failure removes those
-    that were begun.
+    ``criu``: its version; without one that of the environment's GPUOPS_CRIU, or the usual one. ``layers``: directories
+    whose files the nodes have, too. A failure removes those that were begun.
     """
     require_root()
     for name in names:
         config.check_name(name)
-    lower = (*(str(root.extra_directory(extra)) for extra in extras), *root.lower_directories(version, criu))
+    lower = (*layers, *(str(root.extra_directory(extra)) for extra in extras), *root.lower_directories(version, criu))
     nodes: list[Node] = []
     try:
         with lab_lock():
