@@ -43,6 +43,7 @@ def _parser() -> argparse.ArgumentParser:
     up.add_argument("--containerd", choices=sorted(root.VERSIONS), default="1.7")
     up.add_argument("--criu", choices=sorted(root.CRIU_VERSIONS), default="", help="its version, if not the usual one")
     up.add_argument("--name", default="node", metavar="PREFIX", help="nodes are PREFIX1, PREFIX2, ...")
+    up.add_argument("--layer", type=pathlib.Path, action="append", default=[], help="a directory whose files they have")
     up.add_argument("--inventory", type=pathlib.Path, metavar="FILE", help="write an Ansible inventory of these nodes")
     down = add("down", _down, "remove nodes and all that they left")
     down.add_argument("nodes", nargs="*", metavar="NODE")
@@ -81,7 +82,8 @@ def _parser() -> argparse.ArgumentParser:
 
 def _up(options: argparse.Namespace) -> int:
     names = [f"{options.name}{number}" for number in range(1, options.nodes + 1)]
-    nodes = node.up(names, options.containerd, criu=options.criu)
+    layers = [str(layer.resolve(strict=True)) for layer in options.layer]
+    nodes = node.up(names, options.containerd, criu=options.criu, layers=layers)
     if options.inventory:
         config.write_atomically(options.inventory, _inventory_of(nodes))
     return 0
