@@ -26,6 +26,8 @@ from gpuops_lab import library
 from gpuops_lab.config import Node
 from gpuops_lab.listing import COLLECTOR
 
+#: The layer of nodes to which Ansible sends modules.
+BYTECODE = str(pathlib.Path(__file__).resolve().parents[1] / "lab" / "bytecode")
 #: Where the node has ansible-core's module_utils and the collection; no part of what listings compare.
 LIBRARY = "/opt/gpuops-test"
 PYTHON = "/usr/bin/python3"
@@ -66,8 +68,8 @@ class Ended:
 
 
 def layers(root: pathlib.Path) -> tuple[str, ...]:
-    """What :func:`install` brings, for a node that is about to come up, if it was brought to one before."""
-    return library.layers(LIBRARY, _parts(root))
+    """For a node that comes up now: BYTECODE, and what :func:`install` brings, if it was brought to one before."""
+    return (BYTECODE, *library.layers(LIBRARY, _parts(root)))
 
 
 def install(node: Node, root: pathlib.Path) -> None:

@@ -17,6 +17,7 @@ import subprocess
 import time
 from collections.abc import Iterator
 
+import in_node
 import pytest
 from controllers import Copies, Moment, begin, kill_at
 from gpuops_lab import inventory, node as lab_node, workload
@@ -60,7 +61,7 @@ KILLS = [[moment] for moment in MOMENTS] if os.environ.get("GPUOPS_KILLS") == "e
 @pytest.fixture(scope="module")
 def other(node: Node) -> Iterator[Node]:
     """Where workloads go; both have the image."""
-    (made,) = lab_node.up([f"t-killed2-{os.getpid()}"], node.containerd)
+    (made,) = lab_node.up([f"t-killed2-{os.getpid()}"], node.containerd, layers=[in_node.BYTECODE])
     relay = Relay(made, node, PORT, PORT)
     try:
         for each in (node, made):

@@ -13,6 +13,7 @@ import subprocess
 from collections.abc import Iterator
 from typing import Any
 
+import in_node
 import pytest
 import registry_server
 import shared_directory
@@ -33,7 +34,7 @@ ACCESS = {
 @pytest.fixture(scope="module")
 def other(node: Node) -> Iterator[Node]:
     """Where workloads go."""
-    (made,) = lab_node.up([f"t-migrate2-{os.getpid()}"], node.containerd)
+    (made,) = lab_node.up([f"t-migrate2-{os.getpid()}"], node.containerd, layers=[in_node.BYTECODE])
     try:
         yield made
     finally:
