@@ -31,17 +31,24 @@ RunModule = Callable[..., dict[str, Any]]
 
 
 @pytest.fixture(scope="module", autouse=True)
-def count_at_checkpoint(node: Node) -> int:
-    """A counter was run, captured in both of ctr's layouts, and is gone; how far it had come."""
+def captured(node: Node) -> range:
+    """A counter was run, captured in both of ctr's layouts, and is gone; where it may have been then."""
     workload.start(node, "original", 8)
     workload.await_count(node, "original", 10)
+    before = workload.count(node, "original")
     workload.checkpoint(node, "original", REF)
     node.inside("/opt/original-spec.json").write_text(
         workload.ctr(node, "k8s.io", "containers", "info", "--spec", "original")
     )
     reached = workload.count(node, "original")
     workload.delete(node, "original")
-    return reached
+    return range(before, reached + 1)
+
+
+@pytest.fixture(scope="module")
+def count_at_checkpoint(captured: range) -> int:
+    """How far it had come at most."""
+    return captured[-1]
 
 
 def steps(identifier: str, **task: Any) -> list[tuple[str, dict[str, Any]]]:
@@ -62,14 +69,14 @@ def remove(run_module: RunModule, identifier: str) -> list[bool]:
     ]
 
 
-def test_goes_on_converges_and_leaves_nothing(node: Node, run_module: RunModule, count_at_checkpoint: int) -> None:
+def test_goes_on_converges_and_leaves_nothing(node: Node, run_module: RunModule, captured: range) -> None:
     before = listing(node)
     log = "/var/log/restored.log"
     wanted = steps("restored", stdout=log)
     assert [run_module(name, params)["changed"] for name, params in wanted] == [True, True, True]
-    reached = workload.await_count(node, "restored", count_at_checkpoint + 5)
+    reached = workload.await_count(node, "restored", captured[-1] + 5)
     written = [int(line) for line in node.inside(log).read_text().split()]
-    assert count_at_checkpoint - 5 <= written[0] <= count_at_checkpoint + 1, "the output does not go on where it was"
+    assert captured[0] < written[0] <= captured[-1] + 1, "the output does not go on where it was"
     assert written == list(range(written[0], written[0] + len(written))), "numbers are missing or double"
     assert node.inside(log).stat().st_mode & 0o777 == 0o600
     assert [run_module(name, params)["changed"] for name, params in wanted] == [False, False, False]
