@@ -18,6 +18,7 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
+import in_node
 import pytest
 from controllers import Copies, Moment, begin, kill_at
 from gpuops_lab import inventory, node as lab_node, workload
@@ -64,7 +65,7 @@ KILLS = MOMENTS if os.environ.get("GPUOPS_KILLS") == "each" else []
 @pytest.fixture(scope="module")
 def spare(node: Node) -> Iterator[Node]:
     """Where workloads go; both have the image."""
-    (made,) = lab_node.up([f"t-spare-{os.getpid()}"], node.containerd)
+    (made,) = lab_node.up([f"t-spare-{os.getpid()}"], node.containerd, layers=[in_node.BYTECODE])
     try:
         for each in (node, made):
             workload.place_image(each)
