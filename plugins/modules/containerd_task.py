@@ -162,8 +162,8 @@ from typing import Any
 from ansible.module_utils.basic import AnsibleModule
 
 from ansible_collections.gpuops.restore.plugins.module_utils import _module, _options
-from ansible_collections.gpuops.restore.plugins.module_utils._container import task as task_steps
-from ansible_collections.gpuops.restore.plugins.module_utils._container.task import TaskParams
+from ansible_collections.gpuops.restore.plugins.module_utils._container import task as task_steps, task_end
+from ansible_collections.gpuops.restore.plugins.module_utils._container.task_params import TaskParams
 from ansible_collections.gpuops.restore.plugins.module_utils._containerd.client import Client
 from ansible_collections.gpuops.restore.plugins.module_utils._host import run_lock
 
@@ -178,7 +178,7 @@ def step(module: AnsibleModule, client: Client) -> dict[str, Any]:
 
 
 def _carry_out(module: AnsibleModule, client: Client) -> dict[str, Any]:
-    act = {"started": task_steps.started, "stopped": task_steps.stopped, "absent": task_steps.absent}
+    act = {"started": task_steps.started, "stopped": task_end.stopped, "absent": task_end.absent}
     done = act[module.params["state"]](client, TaskParams.from_options(module.params), module.check_mode)
     for warning in done.warnings:
         module.warn(warning)

@@ -11,7 +11,7 @@ import os
 from collections.abc import Sequence
 
 from .._checkpoint import staged as staged_checkpoint
-from .._container.task import STAGED
+from .._container.task_params import STAGED
 from .._core.errors import RestoreError
 from .._host import huge_pages, page_cache
 from .._oci import depth

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from .._container import params as container_params
-from .._container.task import TaskParams
+from .._container.task_params import TaskParams
 from .._core import labels, state_dir
 from .._core.errors import InputError, RestoreError
 from .._gpu import vram

@@ -12,7 +12,7 @@ from typing import Any
 
 from .._checkpoint import staged as staged_checkpoint
 from .._checkpoint.staged import Staged
-from .._container.task import STAGED
+from .._container.task_params import STAGED
 from .._containerd import daemon
 from .._containerd.client import Client
 from .._core import state_dir

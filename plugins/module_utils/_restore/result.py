@@ -15,7 +15,7 @@ from typing import Any
 
 from .._checkpoint import differences
 from .._container import params as container_params
-from .._container.task import TaskResult
+from .._container.task_params import TaskResult
 from .._core.errors import UNKNOWN, Failure, RestoreError
 from .._gpu import nvml
 from .._probe.probe import ProbeResult

@@ -13,8 +13,8 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
-from .._container import comparison, container as container_steps, task as task_steps
-from .._container.task import TaskResult
+from .._container import comparison, container as container_steps, task as task_steps, task_alive, task_end
+from .._container.task_params import TaskResult
 from .._containerd.client import Client
 from .._core import labels, state_dir, text
 from .._core.errors import RestoreError, as_failure
@@ -85,7 +85,7 @@ def _may_retry(client: Client, demand: Demand, result: Result, failure: Workload
         vram.require_room(job.name, vram.requirement(known, checkpoint.facts, size, job.gpu.gpu_map), {}, reading)
         if failure.code == "cuda_restore_failed" and not result.task.created:
             # A task that a run which was killed has left: its poisoned processes never come back.
-            task_steps.absent(client, dataclasses.replace(job.task, grace_seconds=0.0), check)
+            task_end.absent(client, dataclasses.replace(job.task, grace_seconds=0.0), check)
     except RestoreError:
         return False
     return True
@@ -94,7 +94,7 @@ def _may_retry(client: Client, demand: Demand, result: Result, failure: Workload
 def _predicted_retry(client: Client, failed: Result) -> Result:
     """In check mode: a task that a run which was killed has left is poisoned and would be replaced."""
     job = failed.job
-    gone = task_steps.absent(client, job.task, check=True)
+    gone = task_end.absent(client, job.task, check=True)
     again = f"restore {job.name} anew, since its process cannot get its GPU memory back"
     task = TaskResult(True, True, failed.task.before, "RUNNING", [*gone.actions, again])
     return Result(job, container=failed.container, task=task, warnings=failed.warnings, receipt_written=True)
@@ -148,7 +148,7 @@ class _Attempt:
         if result.task.created and not self._check:
             with self._timed(ALIVE):
                 left = job.task.alive_seconds - (time.monotonic() - running)
-                task_steps.stays_alive(self._client, job.task, result.task.task["pid"], max(0.0, left))
+                task_alive.stays_alive(self._client, job.task, result.task.task["pid"], max(0.0, left))
         self._tell()
         if job.probe is not None and not self._check:
             with self._timed(PROBE):
@@ -252,7 +252,7 @@ class _Attempt:
             if result.task.created and not self._check:
                 if error.code in _MAY_HAVE_DIED:
                     # Then its exit status and its last words say more.
-                    task_steps.stays_alive(self._client, job.task, result.task.task["pid"], 0.0)
+                    task_alive.stays_alive(self._client, job.task, result.task.task["pid"], 0.0)
                 gpu.not_retryable(error)
             raise
         result.warnings += result.gpu.warnings
@@ -291,7 +291,7 @@ class _Attempt:
         client, job, settings, result = self._client, self._job, self._job.settings, self._result
         try:
             if result.task.created:
-                gone = task_steps.absent(client, dataclasses.replace(job.task, grace_seconds=0.0), check=False)
+                gone = task_end.absent(client, dataclasses.replace(job.task, grace_seconds=0.0), check=False)
                 result.warnings += gone.warnings
                 for path in result.task.output_created:
                     with contextlib.suppress(FileNotFoundError):

@@ -14,7 +14,7 @@ import pytest
 from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
 
 from ansible_collections.gpuops.restore.plugins.module_utils._container.params import ContainerParams
-from ansible_collections.gpuops.restore.plugins.module_utils._container.task import TaskParams
+from ansible_collections.gpuops.restore.plugins.module_utils._container.task_params import TaskParams
 from ansible_collections.gpuops.restore.plugins.module_utils._probe.probe import ProbeParams
 from ansible_collections.gpuops.restore.plugins.module_utils._restore.params import Job, Settings, jobs_of
 from ansible_collections.gpuops.restore.plugins.modules import (

@@ -7,7 +7,6 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
-import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +17,9 @@ from ansible_collections.gpuops.restore.plugins.module_utils._container import (
     container as container_steps,
     params as container_params,
     task as task_steps,
+    task_end,
 )
-from ansible_collections.gpuops.restore.plugins.module_utils._container.task import TaskParams
+from ansible_collections.gpuops.restore.plugins.module_utils._container.task_params import TaskParams
 from ansible_collections.gpuops.restore.plugins.module_utils._containerd import daemon
 from ansible_collections.gpuops.restore.plugins.module_utils._containerd.client import DATA_TIMEOUT, Client
 from ansible_collections.gpuops.restore.plugins.module_utils._containerd.messages import message
@@ -53,21 +53,11 @@ KEY = ("overlayfs", "gpuops-restore-train")
 STATUS = {"UNKNOWN": 0, "CREATED": 1, "RUNNING": 2, "STOPPED": 3, "PAUSED": 4, "PAUSING": 5}
 
 
-@pytest.fixture
-def ready(fake: FakeContainerd, client: Client, node: Node) -> TaskParams:
-    """Checkpoint staged, container made: only the task lacks."""
-    stage_steps.present(client, CHECKPOINT_NAME, node.root, None, False)
-    wanted = container_params.ContainerParams("train", original.Source(CHECKPOINT_NAME), staging_dir=node.root)
-    container_steps.present(client, wanted, False)
-    fake.heal()
-    return TaskParams("train", CHECKPOINT_NAME, staging_dir=node.root, alive_seconds=0.05, grace_seconds=0.3)
-
-
 def used(fake: FakeContainerd) -> bool:
     return fake.state.snapshots[KEY].labels.get(core_labels.USED) == "true"
 
 
-@pytest.mark.parametrize("act", [task_steps.started, task_steps.stopped, task_steps.absent])
+@pytest.mark.parametrize("act", [task_steps.started, task_end.stopped, task_end.absent])
 def test_a_parked_task_is_left_alone(
     fake: FakeContainerd, client: Client, ready: TaskParams, act: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -424,61 +414,6 @@ def test_output_files_that_were_there_stay_after_a_failure(
     assert log.read_text(encoding="utf-8") == "before\n"
 
 
-@pytest.mark.parametrize(("status", "signal"), [(1, ""), (139, "signal 11"), (0, "")])
-def test_a_process_that_dies_at_once(
-    fake: FakeContainerd, client: Client, ready: TaskParams, tmp_path: Path, status: int, signal: str
-) -> None:
-    log = tmp_path / "out.log"
-    fake.state.dies_with = status
-    fake.on("Tasks/Start", lambda _context: log.write_text("cannot find GPU\n", encoding="utf-8"))
-    with pytest.raises(RestoreError) as caught:
-        task_steps.started(client, dataclasses.replace(ready, alive_seconds=3, stdout=str(log)), False)
-    error = caught.value
-    assert error.code == "process_died"
-    assert error.details == {"exit_status": status, "output": ["cannot find GPU"]}
-    assert f"exit status {status}" in error.message and signal in error.message
-    # What ends well at once may have taken the interruption of its sleep for an error.
-    assert ("interrupts system calls" in error.remedy) is (status == 0)
-    assert fake.state.tasks == {} and not log.exists()
-
-
-def test_a_process_that_dies_while_it_is_watched(fake: FakeContainerd, client: Client, ready: TaskParams) -> None:
-    fake.on("Tasks/Wait", lambda _context: fake.state.end("train", 7), times=1)
-    with pytest.raises(RestoreError) as caught:
-        task_steps.started(client, dataclasses.replace(ready, alive_seconds=3), False)
-    assert (caught.value.code, caught.value.details["exit_status"]) == ("process_died", 7)
-
-
-def test_a_process_that_is_gone_though_containerd_says_that_it_runs(
-    fake: FakeContainerd, client: Client, ready: TaskParams
-) -> None:
-    ended = subprocess.Popen(["true"])
-    ended.wait()
-    fake.state.spawn = lambda _container_id: ended.pid
-    with pytest.raises(RestoreError) as caught:
-        task_steps.started(client, ready, False)
-    assert (caught.value.code, caught.value.details["exit_status"]) == ("process_died", None)
-    assert "an exit status that containerd did not learn" in str(caught.value)
-    assert fake.state.tasks == {}
-
-
-def test_without_watching_a_dead_process_is_still_seen(fake: FakeContainerd, client: Client, ready: TaskParams) -> None:
-    fake.state.dies_with = 1
-    with pytest.raises(RestoreError) as caught:
-        task_steps.started(client, dataclasses.replace(ready, alive_seconds=0), False)
-    assert (caught.value.code, caught.value.details["exit_status"]) == ("process_died", 1)
-    assert fake.count("Tasks/Wait") == 0
-
-
-def test_of_a_task_that_is_gone_altogether_no_exit_status_is_told(
-    fake: FakeContainerd, client: Client, ready: TaskParams
-) -> None:
-    with pytest.raises(RestoreError) as caught:
-        task_steps.stays_alive(client, ready, 77, 0.0)
-    assert (caught.value.code, caught.value.details["exit_status"]) == ("process_died", None)
-    assert "(pid 77)" in str(caught.value)
-
-
 @pytest.mark.parametrize("route", ["staged", "descriptor"])
 def test_a_restore_takes_as_long_as_its_size_allows(
     fake: FakeContainerd, client: Client, ready: TaskParams, node: Node, route: str
@@ -542,7 +477,7 @@ def refused(client: Client, fake: FakeContainerd, wanted: TaskParams) -> Restore
 
 def test_a_used_snapshot_is_never_restored_on(fake: FakeContainerd, client: Client, ready: TaskParams) -> None:
     task_steps.started(client, ready, False)
-    task_steps.absent(client, ready, False)
+    task_end.absent(client, ready, False)
     assert refused(client, fake, ready).code == "snapshot_used"
 
 

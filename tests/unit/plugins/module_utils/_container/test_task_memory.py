@@ -18,7 +18,7 @@ from ansible_collections.gpuops.restore.plugins.module_utils._container import (
     task as task_steps,
 )
 from ansible_collections.gpuops.restore.plugins.module_utils._container.params import ContainerParams
-from ansible_collections.gpuops.restore.plugins.module_utils._container.task import TaskParams
+from ansible_collections.gpuops.restore.plugins.module_utils._container.task_params import TaskParams
 from ansible_collections.gpuops.restore.plugins.module_utils._containerd.client import Client
 from ansible_collections.gpuops.restore.plugins.module_utils._containerd.messages import message
 from ansible_collections.gpuops.restore.plugins.module_utils._core import state_dir

@@ -16,8 +16,9 @@ from ansible_collections.gpuops.restore.plugins.module_utils._container import (
     container as container_steps,
     params as container_params,
     task as task_steps,
+    task_end,
 )
-from ansible_collections.gpuops.restore.plugins.module_utils._container.task import TaskParams, TaskResult
+from ansible_collections.gpuops.restore.plugins.module_utils._container.task_params import TaskParams, TaskResult
 from ansible_collections.gpuops.restore.plugins.module_utils._containerd.client import Client
 from ansible_collections.gpuops.restore.plugins.module_utils._core.errors import UNKNOWN, RestoreError
 from ansible_collections.gpuops.restore.tests.unit.helpers.containerd_node import Node
@@ -28,8 +29,8 @@ from ansible_collections.gpuops.restore.tests.unit.helpers.fake_state import Tas
 STATUS = {"UNKNOWN": 0, "CREATED": 1, "RUNNING": 2, "STOPPED": 3, "PAUSED": 4, "PAUSING": 5}
 STATES: dict[str, Callable[[Client, TaskParams, bool], TaskResult]] = {
     "started": task_steps.started,
-    "stopped": task_steps.stopped,
-    "absent": task_steps.absent,
+    "stopped": task_end.stopped,
+    "absent": task_end.absent,
 }
 #: (wished, found, pid) -> whether it changes, what is there then; or the code of the refusal.
 EXPECTED: list[tuple[str, str, int, Any]] = [
@@ -111,7 +112,7 @@ def test_stopping_asks_first_and_kills_what_outlives_the_first_process(
     fake: FakeContainerd, client: Client, ready: TaskParams
 ) -> None:
     put_task(fake, "RUNNING")
-    done = task_steps.stopped(client, ready, False)
+    done = task_end.stopped(client, ready, False)
     kills = [(call.request.signal, call.request.all) for call in fake.seen if call.name == "Tasks/Kill"]
     assert kills == [(15, False), (9, True)]
     assert done.task == {"id": "train", "pid": 77, "status": "STOPPED", "exit_status": 143}
@@ -122,18 +123,18 @@ def test_a_process_that_ignores_term_is_killed_after_its_grace(
 ) -> None:
     put_task(fake, "RUNNING")
     fake.state.deadly = {9}
-    assert task_steps.stopped(client, ready, False).task["exit_status"] == 137
+    assert task_end.stopped(client, ready, False).task["exit_status"] == 137
 
 
 def test_without_grace_it_is_killed_at_once(fake: FakeContainerd, client: Client, ready: TaskParams) -> None:
     put_task(fake, "RUNNING")
-    task_steps.stopped(client, dataclasses.replace(ready, grace_seconds=0), False)
+    task_end.stopped(client, dataclasses.replace(ready, grace_seconds=0), False)
     assert [call.request.signal for call in fake.seen if call.name == "Tasks/Kill"] == [9]
 
 
 def test_a_paused_task_is_killed_without_grace(fake: FakeContainerd, client: Client, ready: TaskParams) -> None:
     put_task(fake, "PAUSED")
-    task_steps.absent(client, ready, False)
+    task_end.absent(client, ready, False)
     assert [call.request.signal for call in fake.seen if call.name == "Tasks/Kill"] == [9]
 
 
@@ -143,7 +144,7 @@ def test_processes_that_run_although_the_daemon_calls_them_created(
     """As where it fails when CRIU is done; it has no pid then, and deletes nothing that runs."""
     put_task(fake, "CREATED", 0)
     fake.fail("Tasks/Delete", "UNKNOWN", "cannot delete container train that is not stopped: running", times=2)
-    assert task_steps.absent(client, ready, False).changed is True
+    assert task_end.absent(client, ready, False).changed is True
     kills = {(call.request.signal, call.request.all) for call in fake.seen if call.name == "Tasks/Kill"}
     assert kills == {(9, True)} and status_of(fake) == "absent"
 
@@ -168,12 +169,12 @@ def test_an_error_while_ending_is_told_and_the_next_run_finishes(
     if (name, status) == ("Tasks/Wait", "DEADLINE_EXCEEDED"):
         # Not an error but the grace that ran out, twice.
         with pytest.raises(RestoreError, match="did not end"):
-            task_steps.absent(client, ready, False)
+            task_end.absent(client, ready, False)
     else:
         with pytest.raises(RestoreError, match="made to fail"):
-            task_steps.absent(client, ready, False)
+            task_end.absent(client, ready, False)
     fake.heal()
-    task_steps.absent(client, ready, False)
+    task_end.absent(client, ready, False)
     assert status_of(fake) == "absent"
 
 
@@ -183,7 +184,7 @@ def test_a_task_that_goes_meanwhile_is_as_wished(
 ) -> None:
     put_task(fake, "RUNNING")
     fake.on(name, lambda _context: fake.state.tasks.clear(), times=1)
-    assert task_steps.absent(client, ready, False).changed is True
+    assert task_end.absent(client, ready, False).changed is True
     assert status_of(fake) == "absent"
 
 

@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from ansible_collections.gpuops.restore.plugins.module_utils._container import task as task_steps
-from ansible_collections.gpuops.restore.plugins.module_utils._container.task import TaskParams
+from ansible_collections.gpuops.restore.plugins.module_utils._container import task_end
+from ansible_collections.gpuops.restore.plugins.module_utils._container.task_params import TaskParams
 from ansible_collections.gpuops.restore.plugins.module_utils._core.errors import UNKNOWN, RestoreError
 from ansible_collections.gpuops.restore.plugins.module_utils._gpu import devices, nvml, teardown
 from ansible_collections.gpuops.restore.tests.standin import standin
@@ -48,7 +48,7 @@ def at_kill(gpus: GpuNode) -> list[Any]:
 
 @pytest.mark.parametrize("state", ["stopped", "absent"])
 def test_all_are_suspended_and_then_killed_at_once(gpus: GpuNode, train: TaskParams, state: str) -> None:
-    act = getattr(task_steps, state)
+    act = getattr(task_end, state)
     predicted = act(gpus.client, train, True)
     assert gpus.world.order() == []
     seen = at_kill(gpus)
@@ -69,7 +69,7 @@ def test_without_cuda_the_process_gets_its_grace(gpus: GpuNode) -> None:
     gpus.add("train", [Cuda(None)])
     gpus.begin("train")
     seen = at_kill(gpus)
-    task_steps.absent(gpus.client, dataclasses.replace(gpus.job("train").task, grace_seconds=5.0), False)
+    task_end.absent(gpus.client, dataclasses.replace(gpus.job("train").task, grace_seconds=5.0), False)
     assert seen[0][0] == 15
 
 
@@ -79,7 +79,7 @@ def test_the_driver_is_not_asked_in_vain(
 ) -> None:
     monkeypatch.setattr(devices, "has_driver", lambda _device: mode == "none")
     calls = len(gpus.world.calls())
-    done = task_steps.absent(gpus.client, dataclasses.replace(train, gpu=teardown.Policy(mode=mode)), False)
+    done = task_end.absent(gpus.client, dataclasses.replace(train, gpu=teardown.Policy(mode=mode)), False)
     assert (done.warnings, len(done.actions)) == ([], 1)
     assert len(gpus.world.calls()) == calls
 
@@ -94,14 +94,14 @@ def test_what_cannot_be_suspended_is_killed_with_a_warning(
     pid = gpus.started["train"][-1][1]
     gpus.world.set(f"pids/{pid}/{arrange}", 801)
     policy = changed(train.gpu, lock_timeout=0.1)
-    done = task_steps.absent(gpus.client, dataclasses.replace(train, gpu=policy, grace_seconds=0.0), False)
+    done = task_end.absent(gpus.client, dataclasses.replace(train, gpu=policy, grace_seconds=0.0), False)
     assert any("goes without being suspended first" in text and words in text for text in done.warnings)
     assert gpus.alive() == []
 
 
 def test_no_driver_any_more(gpus: GpuNode, train: TaskParams, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("LD_LIBRARY_PATH")
-    done = task_steps.absent(gpus.client, train, False)
+    done = task_end.absent(gpus.client, train, False)
     assert "goes without being suspended first" in done.warnings[0]
     assert gpus.alive() == []
 
@@ -110,26 +110,26 @@ def test_a_call_that_hangs_keeps_the_task(gpus: GpuNode, train: TaskParams, no_p
     pid = gpus.started["train"][-1][1]
     gpus.world.set(f"pids/{pid}/hang_checkpoint", 1)
     with pytest.raises(RestoreError) as caught:
-        task_steps.absent(gpus.client, train, False)
+        task_end.absent(gpus.client, train, False)
     assert (caught.value.code, caught.value.outcome) == ("cuda_timeout", UNKNOWN)
     assert "The task was not killed" in caught.value.remedy and "gpu: none" in caught.value.remedy
     assert len(gpus.alive()) == 3
     assert gpus.fake.count("Tasks/Kill") == 0
     # As the remedy says.
-    task_steps.absent(gpus.client, dataclasses.replace(train, gpu=teardown.Policy(mode="none")), False)
+    task_end.absent(gpus.client, dataclasses.replace(train, gpu=teardown.Policy(mode="none")), False)
     assert gpus.alive() == []
 
 
 def test_a_paused_task_is_said_to_go_as_it_is(gpus: GpuNode, train: TaskParams) -> None:
     gpus.fake.state.tasks["train"].status = 4
-    done = task_steps.absent(gpus.client, train, False)
+    done = task_end.absent(gpus.client, train, False)
     assert "is paused" in done.warnings[0]
     assert gpus.world.order() == []
 
 
 def test_a_task_that_has_ended_has_nothing_on_the_card(gpus: GpuNode, train: TaskParams) -> None:
     gpus.fake.state.end("train", 0)
-    assert task_steps.absent(gpus.client, train, False).warnings == []
+    assert task_end.absent(gpus.client, train, False).warnings == []
     done = teardown.suspend(gpus.client, "train", train.gpu, train.owner, False, False)
     assert done == teardown.Suspended()
 

@@ -20,6 +20,7 @@ from ansible_collections.gpuops.restore.plugins.module_utils._checkpoint import 
 from ansible_collections.gpuops.restore.plugins.module_utils._container import (
     container as container_steps,
     task as task_steps,
+    task_alive,
 )
 from ansible_collections.gpuops.restore.plugins.module_utils._core.errors import RETRYABLE, TERMINAL, RestoreError
 from ansible_collections.gpuops.restore.plugins.module_utils._host import huge_pages as host_huge_pages
@@ -96,7 +97,7 @@ PLACES = {
     "prepared": (preparation, "prepare"),
     "container": (container_steps, "present"),
     "task": (task_steps, "started"),
-    "alive": (task_steps, "stays_alive"),
+    "alive": (task_alive, "stays_alive"),
     "receipt": (records, "write_receipt"),
 }
 

@@ -15,7 +15,7 @@ import pytest
 
 from ansible_collections.gpuops.restore.plugins.module_utils._container import (
     container as container_steps,
-    task as task_steps,
+    task_end,
 )
 from ansible_collections.gpuops.restore.plugins.module_utils._core import state_dir
 from ansible_collections.gpuops.restore.plugins.module_utils._core.errors import (
@@ -512,6 +512,6 @@ def test_a_log_that_criu_wrote_is_named_where_it_lies_now(gpus: GpuNode) -> None
 def test_cleanup_takes_memory_off_the_card_before_the_kill(gpus: GpuNode) -> None:
     gpus.add("train", [Cuda(memory=HELD)])
     gpus.begin("train")
-    done = task_steps.absent(gpus.client, gpus.job("train").task, False)
+    done = task_end.absent(gpus.client, gpus.job("train").task, False)
     assert [text.partition(" ")[0] for text in done.actions] == ["lock", "checkpoint", "end"]
     assert gpus.alive() == []
