@@ -83,7 +83,8 @@ RETURN = r"""
 node:
   description:
     - What is noted of the node, empty if nothing is. C(phase) is V(planned), V(captured), V(parked), V(evacuated), V(working), V(worked),
-      V(returning), V(done), V(returned) or V(skipped); C(mode) is V(evacuate) where workloads are moved to spare nodes; C(method) is V(park) where workloads are parked instead of captured; C(attempt) counts how often the window was
+      V(returning), V(done), V(returned) or V(skipped); C(mode) is V(evacuate) where workloads are moved to spare nodes; C(method) is V(park)
+      where workloads are parked instead of captured; C(attempt) counts how often the window was
       begun here; C(before) are the facts of the time of the capture; C(reboot_from) is the boot from which it was to be rebooted;
       C(after) is the attempt whose hook after the window has been run; C(history) has each phase with its time.
   type: dict
