@@ -7,8 +7,8 @@
 from __future__ import annotations
 
 import contextlib
+import pathlib
 import subprocess
-import threading
 import time
 from collections.abc import Iterator
 from typing import Any, Callable
@@ -33,6 +33,9 @@ CALLS: dict[str, dict[str, Any]] = {
     "containerd_task": {"container_id": "x", "checkpoint": REF},
     "containerd_image": {"name": REF, "state": "absent", "force": True},
 }
+CLIENT = "_containerd.client:Client"
+#: Where a module asks for the task to be started, and where it hears of a call that has failed.
+STARTS, HEARD = ("_containerd.tasks:start", "enter"), (f"{CLIENT}._translate", "enter")
 #: Listeners on a Unix socket that are not containerd; the path is their first argument.
 HTTP = """
 import http.server, socketserver, sys
@@ -105,9 +108,8 @@ def listening(node: Node, script: str) -> Iterator[str]:
     command = [str(node.directory / "enter"), in_node.PYTHON, "-c", script, where]
     process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
     try:
-        deadline = time.monotonic() + 20
         while not node.inside(where).exists():
-            assert process.poll() is None and time.monotonic() < deadline, "the listener did not start"
+            assert process.poll() is None, "the listener did not start"
             time.sleep(0.05)
         yield where
     finally:
@@ -128,19 +130,29 @@ def test_socket_of_a_dead_daemon(node: Node, expect_failure: RunModule) -> None:
     assert result["failure"]["outcome"] == "retryable"
 
 
-def test_daemon_restarts_meanwhile(node: Node, run_module: RunModule) -> None:
+def test_daemon_restarts_meanwhile(node: Node) -> None:
     """A restart as an upgrade makes it is waited for."""
     control(node, "kill")
-    starter = threading.Timer(1.5, start, [node])
-    starter.start()
-    found = run_module("containerd_checkpoint_info", {"checkpoint": REF})
-    starter.join()
-    assert found["problems"] == []
+    try:
+        # The second time it asks has the first time found nobody.
+        again = (f"{CLIENT}.peer_pid", "#2")
+        with in_node.Held(node, "containerd_checkpoint_info", {"checkpoint": REF}, again) as module:
+            start(node)
+            found = module.result()
+    finally:
+        start(node)
+    assert not found.get("failed") and found["problems"] == []
 
 
 def test_daemon_stops_while_staging(node: Node, run_module: RunModule) -> None:
     before = listing(node)
-    result = interrupted(node, "containerd_checkpoint_stage", lambda: partial_of(node))
+    # Of pieces of a MiB: all other files together have fewer than the one of the memory.
+    piece = ("_streams.tar_extract:_append", "#100")
+    with in_node.Held(
+        node, "containerd_checkpoint_stage", CALLS["containerd_checkpoint_stage"], piece, HEARD
+    ) as module:
+        assert partial_of(node)
+        result = interrupted(node, module, 1)
     assert result["failure"]["code"] == "daemon_unavailable", result
     check_wording(result, (CONTAINERD_SOCKET,))
     assert result["failure"]["outcome"] in ("retryable", "unknown")
@@ -150,10 +162,14 @@ def test_daemon_stops_while_staging(node: Node, run_module: RunModule) -> None:
     assert settled_difference(node, before) == []
 
 
-def test_daemon_stops_while_restoring(node: Node, run_module: RunModule) -> None:
+def test_daemon_stops_while_restoring(node: Node, run_module: RunModule, criu: Criu) -> None:
     before = listing(node)
     prepare(run_module)
-    result = interrupted(node, "containerd_task", lambda: restoring(node))
+    with in_node.Held(node, "containerd_task", CALLS["containerd_task"], STARTS, HEARD) as module:
+        criu.wait()
+        module.go(0)
+        criu.reached()
+        result = interrupted(node, module, 1, criu.go)
     assert result["failure"]["code"] == "daemon_unavailable", result
     check_wording(result, (CONTAINERD_SOCKET,))
     # What the daemon had begun is either gone or runs: another run goes on from there.
@@ -164,27 +180,81 @@ def test_daemon_stops_while_restoring(node: Node, run_module: RunModule) -> None
     assert settled_difference(node, before) == []
 
 
-def test_daemon_hangs_while_restoring(node: Node, run_module: RunModule) -> None:
+def test_daemon_hangs_while_restoring(node: Node, run_module: RunModule, criu: Criu) -> None:
     """SIGSTOP: calls get no answer at all; the restore is not waited for longer than asked."""
     before = listing(node)
     prepare(run_module)
-    pid = control(node, "status")
-    stopper = threading.Thread(target=when, args=(lambda: restoring(node), lambda: signal_in(node, "STOP", pid)))
-    resumer = threading.Timer(9, signal_in, [node, "CONT", pid])
-    stopper.start()
-    resumer.start()
-    try:
-        params = {**CALLS["containerd_task"], "restore_timeout": 3, "timeout": 20}
-        result = in_node.run_module(node, "containerd_task", params)
-    finally:
-        resumer.join()
-        stopper.join()
+    params = {**CALLS["containerd_task"], "restore_timeout": 6, "timeout": 20}
+    with in_node.Held(node, "containerd_task", params, STARTS, HEARD) as module:
+        criu.wait()
+        module.go(0)
+        criu.reached()
+        pid = control(node, "status")
+        signal_in(node, "STOP", pid)
+        try:
+            criu.go()
+            module.reached(1)
+        finally:
+            signal_in(node, "CONT", pid)
+        result = module.result()
     assert result["failed"] and result["failure"]["code"] == "restore_timeout", result
     check_wording(result, ("x",))
     assert result["failure"]["outcome"] == "unknown"
     assert workload.ctr(node, workload.NAMESPACE, "tasks", "ls", "-q").split() == []
     remove(run_module)
     assert settled_difference(node, before) == []
+
+
+class Criu:
+    """The node's CRIU, which can be made to wait when runc calls it."""
+
+    PROGRAM, PLACE = "/usr/sbin/criu", "/run/gpuops-lab/criu"
+    WAITS = """#!/bin/sh
+if [ "$1" = swrk ] && [ -e {place}.wait ]; then
+    touch {place}.reached
+    while [ ! -e {place}.go ]; do sleep 0.01; done
+fi
+exec {program}.real "$@"
+"""
+
+    def __init__(self, node: Node) -> None:
+        self._node = node
+        self._program = node.inside(self.PROGRAM)
+        self._program.rename(f"{self._program}.real")
+        self._program.write_text(self.WAITS.format(place=self.PLACE, program=self.PROGRAM), encoding="ascii")
+        self._program.chmod(0o755)
+
+    def wait(self) -> None:
+        """From now on."""
+        self._file("wait").touch()
+
+    def reached(self) -> None:
+        """Wait until it waits."""
+        while not self._file("reached").exists():
+            time.sleep(0.005)
+
+    def go(self) -> None:
+        """It waits no more."""
+        self._file("go").touch()
+
+    def restore(self) -> None:
+        """The node's own again."""
+        for what in ("wait", "reached", "go"):
+            self._file(what).unlink(missing_ok=True)
+        self._program.with_name("criu.real").rename(self._program)
+
+    def _file(self, what: str) -> pathlib.Path:
+        return self._node.inside(f"{self.PLACE}.{what}")
+
+
+@pytest.fixture
+def criu(node: Node) -> Iterator[Criu]:
+    made = Criu(node)
+    try:
+        yield made
+    finally:
+        made.go()
+        made.restore()
 
 
 def prepare(run_module: RunModule) -> None:
@@ -203,19 +273,6 @@ def partial_of(node: Node) -> bool:
     return any(node.inside(STATE_ROOT).glob(".*.partial-*/images/pages-*.img"))
 
 
-def restoring(node: Node) -> bool:
-    """Whether CRIU has begun to restore."""
-    return node.inside(f"{STATE_ROOT}/work/k8s.io/x/restore.log").exists()
-
-
-def when(condition: Callable[[], bool], act: Callable[[], object]) -> None:
-    """Act as soon as the condition holds, or after 20 seconds."""
-    deadline = time.monotonic() + 20
-    while not condition() and time.monotonic() < deadline:
-        time.sleep(0.002)
-    act()
-
-
 def signal_in(node: Node, name: str, pid: int) -> None:
     subprocess.run([str(node.directory / "enter"), "kill", f"-{name}", str(pid)], check=True)
 
@@ -225,21 +282,19 @@ def start(node: Node) -> None:
     await_containerd(node)
 
 
-def interrupted(node: Node, name: str, begun: Callable[[], bool]) -> dict[str, Any]:
-    """The failed result of a module whose daemon is killed once it has begun, and is back two seconds later."""
-
-    def kill_and_start() -> None:
-        control(node, "kill")
-        time.sleep(2)
-        start(node)
-
-    killer = threading.Thread(target=when, args=(begun, kill_and_start))
-    killer.start()
+def interrupted(
+    node: Node, module: in_node.Held, hears: int, meanwhile: Callable[[], object] = lambda: None
+) -> dict[str, Any]:
+    """The failed result of a module whose daemon is killed, and is back when the module has heard of it."""
+    control(node, "kill")
     try:
-        result = in_node.run_module(node, name, CALLS[name])
+        meanwhile()
+        module.go(0)
+        module.reached(hears)
     finally:
-        killer.join()
-    assert result.get("failed"), f"{name} was faster than the kill: {result}"
+        start(node)
+    result = module.result()
+    assert result.get("failed"), f"it has not heard of it: {result}"
     return result
 
 

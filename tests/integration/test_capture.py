@@ -15,7 +15,6 @@ import signal
 import subprocess
 import tarfile
 import threading
-import time
 from collections.abc import Iterator
 from typing import Any, Callable
 
@@ -31,6 +30,8 @@ STATE = "/var/lib/gpuops-restore"
 SOURCE = "source"
 # runc's own mark of a container that was dumped once; it goes with the container.
 RUNC_MARK = f"/run/containerd/runc/k8s.io/{SOURCE}/checkpoint"
+#: What a capture calls when everything is ready for the task to stand still.
+PAUSE = "_containerd.tasks:pause"
 RunModule = Callable[..., dict[str, Any]]
 
 
@@ -694,19 +695,20 @@ def test_killed_while_it_ends_the_task(
     forget(node, REF)
 
 
-def test_two_at_a_time(node: Node, run_module: RunModule, expect_failure: RunModule, clean: Listing) -> None:
-    with in_node.start(node, "containerd_checkpoint", options()) as first:
-        while not node.inside("/run/gpuops-restore/capture/k8s.io").exists():
-            assert first.poll() is None, "it ended without a mark"
-            time.sleep(0.005)
-        result = in_node.run_module(node, "containerd_checkpoint", options("gpuops.test/captured:2"))
-        first.wait()
-    if result.get("failed"):
-        assert result["failure"]["code"] == "busy"
-        assert result["failure"]["outcome"] == "retryable"
-        forget(node, REF)
-    else:
-        forget(node, REF, "gpuops.test/captured:2")
+def test_two_at_a_time(node: Node, expect_failure: RunModule, clean: Listing) -> None:
+    """The second one waits for the first, or says who is at it where it may not wait; it does not touch the task."""
+    other = "gpuops.test/captured:2"
+    with in_node.Held(node, "containerd_checkpoint", options(), (PAUSE, "enter")) as first:
+        found = expect_failure("containerd_checkpoint", options(other, busy_timeout=0), "busy")
+        assert found["failure"]["outcome"] == "retryable"
+        assert "Another run (containerd_checkpoint, pid " in found["msg"], found["msg"]
+        assert status(node, SOURCE) == "RUNNING"
+        # It opens the lock again when it has found it taken.
+        with in_node.Held(node, "containerd_checkpoint", options(other), ("_host.run_lock:_open", "#2")) as second:
+            done = [first.result(), second.result()]
+    assert not any(one.get("failed") for one in done), done
+    assert len({one["checkpoint"]["digest"] for one in done}) == 2
+    forget(node, REF, other)
 
 
 def test_containerd_restarts_with_cri(node: Node) -> None:
