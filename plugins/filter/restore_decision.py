@@ -22,15 +22,21 @@ options:
       - V(metadata) - the files with metadata that are on the controller, by what the workloads call them.
       - V(input_problems) - problems that can be seen without asking the node.
       - V(problems) - all of them, with those that the modules have reported.
-      - V(arrived) - those of one workload, by what was read of its checkpoint.
+      - V(readings) - the workloads as M(gpuops.restore.containerd_checkpoint_info) takes them.
+      - V(found) - what that module has said of each.
+      - V(arrived) - problems of one workload, by what was read of its checkpoint.
       - V(archives) - archives of images that are not on the node yet.
       - V(base) - the reference of a workload's base image.
       - V(going) - the names of the workloads that go on.
       - V(jobs) - these as M(gpuops.restore.containerd_restore) takes them.
       - V(failures), V(receipts) - what that module came to, by workload.
+      - V(to_bring) - the names of the workloads an image of which has to be brought.
+      - V(brought) - what came of that for one of them.
+      - V(to_stage) - the workloads as M(gpuops.restore.containerd_checkpoint_stage) takes them.
+      - V(staged) - C(stages) and C(failures) after that module.
+      - V(removed) - whether removing what was staged has C(changed) anything, and C(failed).
       - V(stage_failure) - why a workload failed before that.
       - V(orphans) - what was C(staged), and which C(images) were imported, for workloads that failed only.
-      - V(changes) - what staging a workload would do, in words.
       - V(plan) - what a run would do for a workload, and whether it could.
       - V(cleanup) - C(paths), C(checkpoints) and C(images) that a cleanup deletes.
       - V(problem_lines), V(failure_lines) - problems and failures in words.

@@ -17,15 +17,6 @@ _SHAPE = "%-20s %-24s %-6s %10s %9s  %s"
 _UNITS = ("Bytes", "KB", "MB", "GB", "TB", "PB", "EB", "ZB", "YB")
 
 
-def changes(checkpoint: Mapping[str, Any], base: Mapping[str, Any], staged: Mapping[str, Any]) -> list[str]:
-    """What staging one workload would do, by the results of its tasks."""
-    return [
-        *checkpoint.get("actions", []),
-        *base.get("actions", []),
-        *(["stage the CRIU images"] if staged.get("changed") else []),
-    ]
-
-
 def entry(known: Mapping[str, Any]) -> dict[str, Any]:
     """The plan for the workload ``name``."""
     name = known["name"]
@@ -42,7 +33,7 @@ def entry(known: Mapping[str, Any]) -> dict[str, Any]:
         "bytes": mapping(checkpoint.get("criu")).get("size") or 0,
         # How long its window will take; empty where nobody can tell.
         "predicted": restored.get("predicted") or mapping(known["checked"].get("predicted")).get(name) or {},
-        "changes": [*known["planned"].get(name, []), *restored.get("actions", []), *unseen],
+        "changes": [*mapping(known["stages"].get(name)).get("actions", []), *restored.get("actions", []), *unseen],
         "problems": [*problems, *([] if failure is None else [failure["msg"]])],
     }
 

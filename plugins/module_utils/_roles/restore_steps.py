@@ -6,23 +6,29 @@
 
 from __future__ import annotations
 
-from . import cleanup, images, lines, metadata, plan, problems, restore, staging
+from . import cleanup, images, lines, metadata, plan, problems, reading, restore, staging
 from .steps import Steps
 
 STEPS: Steps = {
     "metadata": lambda known: metadata.find_all(known["workloads"], known["places"]),
     "input_problems": lambda known: problems.of_input(known["workloads"], known["metadata"]),
+    "readings": reading.asked,
+    "found": lambda known: reading.found(known["found"], known["names"], known["answer"]),
     "arrived": lambda known: problems.of_one(known["name"], known["found"], known["workloads"], known["pull"]),
     "archives": lambda known: images.archives(known["workloads"], known["found"]),
     "problems": problems.collect,
     "base": lambda known: images.base_name(known["workload"], known["checkpoint"], known["metadata"]),
+    "to_bring": staging.to_bring,
+    "brought": staging.brought,
+    "to_stage": staging.to_stage,
+    "staged": staging.staged,
+    "removed": lambda known: staging.removed(known["answer"], known["stages"]),
     "stage_failure": lambda known: staging.failure(known["result"], known["task"], known["arrived"]),
     "orphans": staging.orphans,
     "going": lambda known: restore.going(known["names"], known["failures"], known["problems"], bool(known["planning"])),
     "jobs": restore.jobs,
     "failures": lambda known: restore.failures(known["restored"], known["names"]),
     "receipts": lambda known: restore.receipts(known["restored"]),
-    "changes": lambda known: plan.changes(known["checkpoint"], known["base"], known["staged"]),
     "plan": plan.entry,
     "cleanup": cleanup.choose,
     "problem_lines": lambda known: lines.of_problems(known["problems"]),

@@ -28,7 +28,7 @@ def entry(**known: Any) -> Any:
         "found": FOUND,
         "failures": {},
         "problems": [],
-        "planned": {},
+        "stages": {},
         "restored": {"skipped": True},
         "checked": {},
         "unseen": False,
@@ -38,7 +38,9 @@ def entry(**known: Any) -> Any:
 
 def test_what_staging_and_restoring_would_do_is_one_list() -> None:
     restored = {"workloads": {"a": {"actions": ["start the task"], "predicted": PREDICTED}}}
-    found = entry(planned={"a": ["stage the CRIU images"]}, restored=restored, checked={"predicted": {"a": {"x": 1}}})
+    found = entry(
+        stages={"a": {"actions": ["stage the CRIU images"]}}, restored=restored, checked={"predicted": {"a": {"x": 1}}}
+    )
     assert found == {
         "go": True,
         "checkpoint": "c:1",
@@ -71,14 +73,6 @@ def test_a_problem_or_a_failure_is_a_no_go() -> None:
     failed = entry(failures={"a": {"msg": "It broke."}})
     assert (failed["go"], failed["problems"]) == (False, ["It broke."])
     assert entry(failures={"b": {"msg": "It broke."}}, problems=[{"workload": "b", "message": "m"}])["go"]
-
-
-def test_staging_says_what_it_would_do() -> None:
-    known = {"checkpoint": {"actions": ["import it"]}, "base": {"skipped": True}, "staged": {"changed": True}}
-    assert restore_decision(known, "changes") == ["import it", "stage the CRIU images"]
-    assert restore_decision({"checkpoint": {}, "base": {}, "staged": {}}, "changes") == []
-    skipped = {"skipped": True, "changed": False}
-    assert restore_decision(dict.fromkeys(("checkpoint", "base", "staged"), skipped), "changes") == []
 
 
 def test_a_table_shows_what_would_be_done_and_what_is_in_the_way() -> None:
