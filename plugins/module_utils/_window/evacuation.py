@@ -221,8 +221,8 @@ def _silent(record: Mapping[str, Any], host: str, named: bool) -> str:
     spare = record["spare"]
     where = f"{record['called']} of {host} {'runs on' if record['phase'] == AWAY else 'was to move to'} {spare}"
     if not named:
-        return f"{where}, which maintenance_spares does not name any more. Name it again; nothing was touched."
-    return f"{where}, which gives no answer. Bring it up, then run again; nothing was touched."
+        return f"{where}, which maintenance_spares does not name any more. Name it again; the window then goes on."
+    return f"{where}, which gives no answer. Bring it up, then run again; the window then goes on."
 
 
 def _see(
