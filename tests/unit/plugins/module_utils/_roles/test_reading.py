@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from ansible_collections.gpuops.restore.plugins.filter.restore_decision import restore_decision
-from ansible_collections.gpuops.restore.plugins.modules import containerd_checkpoint_info
+from ansible_collections.gpuops.restore.plugins.module_utils import _options
 
 TOLD = {"checkpoint": {}, "problems": [], "status": {}}
 
@@ -22,7 +22,7 @@ def asked(*workloads: dict[str, Any], names: tuple[str, ...] = ("a",)) -> Any:
 
 
 def test_only_what_the_module_has_is_handed_on() -> None:
-    every = dict.fromkeys(containerd_checkpoint_info.ARGUMENT_SPEC["workloads"]["options"], "x")
+    every = dict.fromkeys((*_options.WORKLOAD_ORIGINAL, *_options.WORKLOAD_OUTPUT), "x")
     role = {"metadata": "m.json", "probe": {}, "gpu": "none", "env": {"A": "b"}, "checkpoint_archive": "/a.tar"}
     (found,) = asked({**every, "name": "a", "checkpoint": "a:1", **role})
     assert found == {**every, "container_id": "a", "checkpoint": "a:1", "metadata_content": "{}"}
