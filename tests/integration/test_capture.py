@@ -583,13 +583,15 @@ class DiskPeak:
         self.bytes = 0
 
     def now(self) -> int:
-        total = 0
+        # By inode: a file that gets its name while this walks is met under both.
+        found: dict[tuple[int, int], int] = {}
         for root in self._roots:
             for path, _directories, names in os.walk(root):
                 for name in names:
                     with contextlib.suppress(FileNotFoundError):
-                        total += os.lstat(os.path.join(path, name)).st_blocks * 512
-        return total
+                        seen = os.lstat(os.path.join(path, name))
+                        found[seen.st_dev, seen.st_ino] = seen.st_blocks * 512
+        return sum(found.values())
 
     def _look(self) -> None:
         while not self._over.wait(0.01):
