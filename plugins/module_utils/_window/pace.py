@@ -5,15 +5,21 @@
 """How long the batches of a window that are still to come will take, by those that are done. Pure.
 
 A batch takes some time whatever its size (the work, the slowest reboot), and some for each node (the controller's
-forks, a registry, a shared disk). The canary alone only tells of the first; the second batch tells of both.
+forks, a registry, a shared disk). The canary alone only tells of the first; the second batch tells of both. A batch
+that an earlier run has begun tells of neither: some of its work was done, or all.
 """
 
 from __future__ import annotations
 
+import datetime
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from .._core import text
 from . import course
+
+#: Seconds by which a node's clock may be behind the controller's.
+_SKEW = 5.0
 
 
 def sizes(serial: Any, total: int) -> list[int]:
@@ -30,18 +36,23 @@ def sizes(serial: Any, total: int) -> list[int]:
 
 
 def _size(entry: Any, total: int) -> int:
-    text = str(entry).strip()
-    number = int(float(text[:-1]) / 100 * total) if text.endswith("%") else int(text)
+    given = str(entry).strip()
+    number = int(float(given[:-1]) / 100 * total) if given.endswith("%") else int(given)
     # Ansible takes 0 and less for all at once, and a percentage for one node at least.
-    return max(number, 1) if text.endswith("%") else (number if number > 0 else total)
+    return max(number, 1) if given.endswith("%") else (number if number > 0 else total)
 
 
 def predict(done: Sequence[Mapping[str, Any]], nodes: int) -> float | None:
-    """Seconds of a batch of so many nodes; None before the first one is done. ``done``: ``nodes`` and ``seconds``."""
-    if not done:
+    """Seconds of a batch of so many nodes; None before one is done as a whole. ``done``: ``nodes`` and ``seconds``."""
+    points = [(float(one["nodes"]), float(one["seconds"])) for one in _whole(done)]
+    if not points:
         return None
-    base, each = _line([(float(one["nodes"]), float(one["seconds"])) for one in done])
+    base, each = _line(points)
     return round(base + each * nodes, 1)
+
+
+def _whole(done: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    return [one for one in done if not one.get("resumed")]
 
 
 def _line(points: Sequence[tuple[float, float]]) -> tuple[float, float]:
@@ -58,12 +69,12 @@ def _line(points: Sequence[tuple[float, float]]) -> tuple[float, float]:
     return base, each
 
 
-def after_batch(done: Sequence[Mapping[str, Any]], nodes: int, seconds: float) -> list[dict[str, Any]]:
-    """With the batch that has just ended, and what those before had foretold of it."""
-    return [
-        *map(dict, done),
-        {"nodes": nodes, "seconds": round(float(seconds), 1), "predicted": predict(done, nodes)},
-    ]
+def after_batch(
+    done: Sequence[Mapping[str, Any]], nodes: int, seconds: float, resumed: bool = False
+) -> list[dict[str, Any]]:
+    """With the batch that has just ended, and what was foretold of it. ``resumed``: an earlier run began it."""
+    ended = {"nodes": nodes, "seconds": round(float(seconds), 1), "predicted": predict(done, nodes)}
+    return [*map(dict, done), {**ended, "resumed": True} if resumed else ended]
 
 
 def batches(nodes: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
@@ -80,9 +91,25 @@ def batches(nodes: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
     for hosts, times in sorted(spans.items(), key=lambda item: min(item[1])):
         if not any((nodes[host].get("node") or {}).get("phase") == course.DONE for host in hosts if host in nodes):
             continue
-        seconds = max(ended for _begun, ended in times) - min(begun for begun, _ended in times)
-        found = after_batch(found, len(hosts), seconds)
+        begun = min(begun for begun, _ended in times)
+        resumed = not any(_from_the_beginning(nodes[host].get("node") or {}, begun) for host in hosts if host in nodes)
+        found = after_batch(found, len(hosts), max(ended for _begun, ended in times) - begun, resumed)
     return found
+
+
+def _from_the_beginning(node: Mapping[str, Any], begun: float) -> bool:
+    """Whether the node's journal has its attempt begin since then; without a journal nobody says otherwise."""
+    history = node.get("history")
+    times = [str(entry.get("at")) for entry in history or () if entry.get("phase") == course.PLANNED]
+    return not history or any(_seconds(at) >= begun - _SKEW for at in times)
+
+
+def _seconds(moment: str) -> float:
+    try:
+        found = datetime.datetime.strptime(moment, text.UTC)
+    except ValueError:
+        return 0.0
+    return found.replace(tzinfo=datetime.timezone.utc).timestamp()
 
 
 def over(nodes: Mapping[str, Mapping[str, Any]]) -> int:
@@ -135,7 +162,13 @@ def say(done: Sequence[Mapping[str, Any]], serial: Any, total: int, begun: int) 
     last, more = done[-1], left(done, serial, total, begun)
     told = f" (predicted {last['predicted']:.0f} s)" if last.get("predicted") is not None else ""
     # Batches of one size tell nothing of what a node adds.
-    alike = len({one["nodes"] for one in done}) == 1 and any(size > last["nodes"] for size in sizes(serial, total))
+    known = {one["nodes"] for one in _whole(done)}
+    alike = len(known) == 1 and any(size > max(known) for size in sizes(serial, total))
     how = "at least" if alike else "about"
     tail = f" The {total - begun} node(s) that are left will take {how} {more:.0f} s." if more is not None else ""
+    if more is None and total > begun:
+        tail = (
+            f" What the {total - begun} node(s) that are left will take nobody can tell yet: "
+            "an earlier run had begun this batch."
+        )
     return f"The last batch, with {last['nodes']} node(s), took {last['seconds']:.0f} s{told}.{tail}"

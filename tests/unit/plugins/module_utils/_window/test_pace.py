@@ -86,6 +86,29 @@ def test_batches_are_those_of_the_hosts_in_their_order() -> None:
     assert pace.over(nodes) == 4
 
 
+def test_a_batch_that_an_earlier_run_has_begun_tells_nothing_of_the_others() -> None:
+    def host(begun: float, name: str, planned: str) -> dict[str, Any]:
+        history = [{"at": planned, "phase": "planned"}, {"at": "2026-12-02T20:30:00Z", "phase": "done"}]
+        batch = {"hosts": [name], "begun": begun, "ended": begun + 4.0}
+        return {"batch": batch, "node": {"phase": "done", "history": history}}
+
+    # 20:00:00 and 20:01:00 of that day.
+    began = 1796241600.0
+    nodes = {"a": host(began, "a", "2026-12-02T19:00:00Z"), "b": {}, "c": {}}
+    found = pace.batches(nodes)
+    assert found == [{"nodes": 1, "seconds": 4.0, "predicted": None, "resumed": True}]
+    assert pace.predict(found, 2) is None and pace.left(found, [1], 3, 1) is None
+    said = pace.say(found, [1], 3, 1)
+    assert said.startswith(
+        "The last batch, with 1 node(s), took 4 s. What the 2 node(s) that are left will take nobody"
+    )
+    # The next one is this run's own; the node's clock is a little behind.
+    nodes["b"] = host(began + 60, "b", "2026-12-02T20:00:58Z")
+    found = pace.batches(nodes)
+    assert found[1] == {"nodes": 1, "seconds": 4.0, "predicted": None} and pace.left(found, [1], 3, 2) == 4.0
+    assert pace.say(pace.batches({"a": nodes["a"]}), [1], 1, 1) == "The last batch, with 1 node(s), took 4 s."
+
+
 def test_a_batch_that_the_time_of_the_window_does_not_bear_does_not_begin() -> None:
     canary = {"batch": {"hosts": ["a"], "begun": 1000.0, "ended": 1600.0}, "node": {"phase": "done"}}
     known: dict[str, Any] = {"nodes": {"a": canary, "b": {}}, "batch": ["b"], "now": 1600.0}
