@@ -11,7 +11,8 @@ version_added: 0.1.0
 description:
   - Used by the playbook C(gpuops.restore.maintenance), which writes it on the controller. The document has C(version), C(window),
     C(made_at), C(collection), C(totals), C(batches) with the C(seconds) that each took, what those before it had C(predicted), and
-    C(resumed) where an earlier run had begun it, C(seconds_left), C(pace), the same in a sentence, and C(nodes), each with its C(method), C(mode), C(phase), C(problems), C(history), versions and
+    C(resumed) where an earlier run had begun it, C(seconds_left), C(pace), the same in a sentence, and
+    C(nodes), each with its C(method), C(mode), C(phase), C(problems), C(history), versions and
     C(workloads), each of which has its C(phase), C(message), C(checkpoint), C(digest), C(bytes), C(stopped_at), C(back_at), C(outage),
     C(where), C(moves), C(proof) and C(seconds), beside what was C(predicted), and C(history).
 options:
