@@ -152,7 +152,8 @@ def after_is_due(node: Mapping[str, Any]) -> bool:
     return node.get("phase") in (DONE, RETURNED) and int(node.get("after") or 0) != attempt_of(node)
 
 
-def _tag(window: str, attempt: int) -> str:
+def tag_of(window: str, attempt: int) -> str:
+    """The tag of the window's own checkpoints."""
     return window if attempt == 1 else f"{window}.{attempt}"
 
 
@@ -178,14 +179,14 @@ def plain(record: Mapping[str, Any]) -> dict[str, Any]:
 
 def _begin(window: str, host: str, wanted: Selection, found: Sequence[Workload], attempt: int) -> Course:
     course = Course(CAPTURE, attempt)
-    name = f"gpuops.local/window/{{name}}:{_tag(window, attempt)}"
+    name = f"gpuops.local/window/{{name}}:{tag_of(window, attempt)}"
     mine = Selection(**{**vars(wanted), "checkpoint": name})
     try:
         chosen = selection.captures(mine, [one for one in found if one.live], host)
     except SelectionError as error:
         return Course(attempt=attempt, problems=error.problems)
     for one in chosen:
-        course.records.append(_record(one, attempt))
+        course.records.append(new_record(one, attempt))
         course.captures.append(_capture(one))
     course.gpu = any(one.workload.gpu for one in chosen)
     if not chosen:
@@ -194,7 +195,8 @@ def _begin(window: str, host: str, wanted: Selection, found: Sequence[Workload],
     return course
 
 
-def _record(one: Chosen, attempt: int) -> dict[str, Any]:
+def new_record(one: Chosen, attempt: int) -> dict[str, Any]:
+    """What is noted of a workload at the beginning of its attempt."""
     who = one.workload.identity
     return {
         "id": who.id,

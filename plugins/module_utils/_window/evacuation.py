@@ -139,31 +139,13 @@ def _looked(spare: Mapping[str, Any] | None) -> dict[str, Mapping[str, Any]] | N
 
 def _begin(window: str, host: str, wanted: Selection, found: Sequence[Workload], attempt: int) -> Course:
     course = Course(CAPTURE, attempt, mode=EVACUATE)
-    tag = window if attempt == 1 else f"{window}.{attempt}"
-    mine = Selection(**{**vars(wanted), "checkpoint": f"gpuops.local/window/{{name}}:{tag}"})
+    name = f"gpuops.local/window/{{name}}:{steps.tag_of(window, attempt)}"
+    mine = Selection(**{**vars(wanted), "checkpoint": name})
     chosen = selection.captures(mine, [one for one in found if one.live], host)
     for one in chosen:
-        who = one.workload.identity
-        course.records.append(
-            {
-                "id": who.id,
-                "called": who.name,
-                "pod": who.result(),
-                "labels": dict(who.labels),
-                "gpu": one.workload.gpu,
-                "attempt": attempt,
-                # None of its checkpoints is one that the window restores here by itself.
-                "checkpoint": "",
-                "out": one.checkpoint,
-                "home": f"{one.checkpoint}.back",
-                "restored": one.name,
-                "digest": "",
-                "spare": "",
-                "moves": [],
-                "phase": PLANNED,
-                "message": "",
-            }
-        )
+        # None of its checkpoints is one that the window restores here by itself.
+        ways = {"checkpoint": "", "out": one.checkpoint, "home": f"{one.checkpoint}.back"}
+        course.records.append({**steps.new_record(one, attempt), **ways, "spare": "", "moves": []})
     if not chosen:
         # The selection allows that.
         course.next, course.phase = WORK, EVACUATED

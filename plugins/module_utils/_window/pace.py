@@ -169,6 +169,6 @@ def say(done: Sequence[Mapping[str, Any]], serial: Any, total: int, begun: int) 
     if more is None and total > begun:
         tail = (
             f" What the {total - begun} node(s) that are left will take nobody can tell yet: "
-            "an earlier run had begun this batch."
+            "by their journals an earlier run had begun the batches so far, or their clocks are behind."
         )
     return f"The last batch, with {last['nodes']} node(s), took {last['seconds']:.0f} s{told}.{tail}"

@@ -94,22 +94,9 @@ def _begin(host: str, wanted: Selection, found: Sequence[Workload], answer: Mapp
     chosen = selection.captures(mine, [one for one in found if one.live], host)
     pids = {one["id"]: one.get("pid") for one in answer["workloads"]}
     for one in chosen:
-        who = one.workload.identity
+        who = one.workload.identity.id
         course.records.append(
-            {
-                "id": who.id,
-                "called": who.name,
-                "pod": who.result(),
-                "labels": dict(who.labels),
-                "gpu": one.workload.gpu,
-                "attempt": attempt,
-                "checkpoint": "",
-                "restored": who.id,
-                "digest": "",
-                "pid": pids.get(who.id),
-                "phase": PLANNED,
-                "message": "",
-            }
+            {**steps.new_record(one, attempt), "checkpoint": "", "restored": who, "pid": pids.get(who)}
         )
     _to_park(course)
     course.gpu = any(one.workload.gpu for one in chosen)
