@@ -86,7 +86,8 @@ options:
     default: running
   store:
     description:
-      - Where the checkpoint is kept. V(image) writes an image into containerd's content store, for archives, registries and C(ctr).
+      - Where the checkpoint is kept. V(image) writes an image into containerd's content store, for archives, registries and C(ctr), and
+        the dump gives its disk back meanwhile.
       - V(node) makes the dump itself the staged checkpoint - it is made durable and given its name, and nothing is copied, so that the
         workload may end as soon as the dump is on the disk, and the memory is there once. Spec, facts, writable layer and base image are
         kept under O(name) in containerd. Restores on this node take it like any other; it leaves the node when

@@ -19,6 +19,7 @@ from collections.abc import Iterator
 from typing import Any, Callable
 
 import in_node
+import process_memory
 import pytest
 from gpuops_lab import image, node as lab_node, workload
 from gpuops_lab.config import Node
@@ -637,6 +638,35 @@ def test_a_checkpoint_that_lives_on_the_node(node: Node, run_module: RunModule, 
     node.inside("/var/log/leaving.log").unlink()
     assert memory_of(node) == ["receipts"]
     shutil.rmtree(node.inside(f"{STATE}/receipts"))
+
+
+@pytest.mark.every_containerd
+def test_an_image_has_its_memory_on_the_disk_once(node: Node, run_module: RunModule, clean: Listing) -> None:
+    """The dump gives its disk back while containerd packs it, and the image has every byte."""
+    mib = 768
+    workload.start(node, "heavy", mib)
+    count = workload.await_count(node, "heavy", 3)
+    before = process_memory.digest(node, "heavy", mib)
+    with DiskPeak(node) as peak:
+        done = run_module("containerd_checkpoint", {"container_id": "heavy", "name": REF})
+    assert peak.bytes <= 1.6 * done["sizes"]["criu"]
+    workload.delete(node, "heavy")
+    run_module("containerd_checkpoint_stage", {"checkpoint": REF})
+    run_module("containerd_restore", {"workloads": [{"name": "copy", "checkpoint": REF}]})
+    consistent(node, "copy", count)
+    assert process_memory.digest(node, "copy", mib) == before
+    for module in ("containerd_task", "containerd_container"):
+        run_module(module, {"container_id": "copy", "state": "absent"})
+    run_module("containerd_checkpoint_stage", {"checkpoint": REF, "state": "absent"})
+    shutil.rmtree(node.inside(f"{STATE}/receipts"))
+    workload.restore(node, "by-ctr", REF)
+    workload.await_count(node, "by-ctr", count + 3)
+    assert process_memory.digest(node, "by-ctr", mib) == before
+    workload.delete(node, "by-ctr")
+    for path in node.inside("/tmp").glob("ctrd-checkpoint*"):
+        shutil.rmtree(path)
+    forget(node, REF)
+    node.inside("/var/log/heavy.log").unlink()
 
 
 def test_all_of_a_node_in_one_call(

@@ -23,7 +23,7 @@ from .._containerd.client import Client
 from .._core.errors import InputError, RestoreError, as_failure
 from .._host import huge_pages as host_huge_pages, memory as host_memory
 from . import capture, complete, host_room, room, settle, signals as capture_signals
-from .params import BOTH, NODE, CaptureParams, CaptureResult
+from .params import CaptureParams, CaptureResult
 from .preflight import Subject
 from .signals import DeferredSignals
 
@@ -57,12 +57,12 @@ def carry_out(
     if state == PRESENT and jobs:
         with open_client() as client:
             subjects = _examined(client, jobs)
-            wanted = [(job.container_id, _kept(job), subjects[job.container_id].size) for job in _of(jobs, subjects)]
+            wanted = [(job, subjects[job.container_id].size) for job in _of(jobs, subjects)]
             takes = {job.container_id: _takes(client, job, subjects[job.container_id]) for job in _of(jobs, subjects)}
             memory = host_memory.available()
             refused = {
                 **host_room.refusals([(job, takes[job.container_id].memory) for job in _of(jobs, subjects)], memory),
-                **room.refusals(client, jobs[0].staging_dir, wanted),
+                **room.refusals(client, wanted),
             }
             budget = _Budget(room.available(jobs[0].staging_dir), memory)
     else:
@@ -136,10 +136,6 @@ def _examined(client: Client, jobs: Sequence[CaptureParams]) -> dict[str, Subjec
     return found
 
 
-def _kept(job: CaptureParams) -> str:
-    return BOTH if job.keeps_staged and job.store != NODE else job.store
-
-
 def _of(jobs: Sequence[CaptureParams], subjects: dict[str, Subject]) -> list[CaptureParams]:
     return [job for job in jobs if job.container_id in subjects]
 
@@ -151,7 +147,7 @@ class _Takes:
 
 
 def _takes(client: Client, job: CaptureParams, subject: Subject) -> _Takes:
-    disk = room.on_disk(client, job.staging_dir, _kept(job), subject.size)
+    disk = room.on_disk(client, job, subject.size)
     return _Takes(disk, host_room.taken(job, subject.gpus.vram, disk))
 
 

@@ -141,6 +141,11 @@ class CaptureParams:
         """
         return self.store == NODE or (self.leave == STOPPED and not self.volatile)
 
+    @property
+    def spends_dump(self) -> bool:
+        """Whether nobody needs the dump once its image is written, nor before: what fails has the workload go on."""
+        return not (self.keeps_staged or self.node_first)
+
     def dump_seconds(self, client: Client, memory: int) -> float:
         """How long CRIU may take for so many bytes of memory."""
         return self.checkpoint_timeout or client.seconds_for(memory)

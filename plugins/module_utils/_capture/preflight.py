@@ -145,9 +145,9 @@ def examine(client: Client, params: CaptureParams, container: Container, task: T
     found = needs.look(container, task.pid, tgids, access.proc, running.root, volumes.devices(held))
     problems += needs.problems(container, found, params.criu)
     size = room.Bytes(memory + gpus.vram + found.nameless_bytes, sum(volume.used for volume in held), written)
-    problems += room.problems(client, params.staging_dir, params.store, size)
+    problems += room.problems(client, params, size)
     if params.volatile:
-        takes = host_room.taken(params, gpus.vram, room.on_disk(client, params.staging_dir, params.store, size))
+        takes = host_room.taken(params, gpus.vram, room.on_disk(client, params, size))
         problems += host_room.problems(params, takes, host_memory.available(access.proc))
     problems += restorable.problems(container, task.pid, params.criu.empty_namespaces, access.proc, running.root)
     problems, accepted = restorable.vouched(problems, params.accept)

@@ -385,6 +385,8 @@ class Capture:
             options=self._dump.options(),
             facts=replace(facts, taken_at=self._taken_at, criu_options=told, rights=_rights(container.spec)),
             annotations=self._state(),
+            # Of a workload that did not come back, it may be all that is left.
+            spent=params.spends_dump and self._resume_error is None,
         )
         if params.node_first:
             stored = store.on_this_node(

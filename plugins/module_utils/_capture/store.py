@@ -54,6 +54,8 @@ class Taken:
     facts: Facts
     #: Beside the facts.
     annotations: Mapping[str, str]
+    #: Nobody needs the dump once its image is written, nor before.
+    spent: bool = False
 
 
 @dataclass(frozen=True)
@@ -68,8 +70,9 @@ class Stored:
 
 
 def image(client: Client, params: CaptureParams, taken: Taken, ready: Callable[[], None]) -> Stored:
-    """Write the image; the dump stays where it is. ``ready`` is called at the last moment at which to give up."""
-    criu = checkpoint_writer.packed_by_daemon(client, taken.images)
+    """Write the image; the dump stays where it is, spent unless it is to be kept. ``ready`` is called at the last
+    moment at which to give up."""
+    criu = checkpoint_writer.packed_by_daemon(client, taken.images, taken.spent)
     parts = _parts(client, taken, criu)
     ready()
     digest = checkpoint_writer.index(client, params.name, parts, {labels.OWNER: params.owner}, captured=True)

@@ -82,6 +82,23 @@ def head(client: Client, digest: str, size: int) -> bytes:
         raise missing(digest, size) from error
 
 
+def read_at(client: Client, digest: str, offset: int, size: int) -> bytes:
+    """``size`` bytes of a blob from ``offset`` on, fewer at its end. Raises InputError ``blob_missing``."""
+    try:
+        found = client.server_stream(f"{_SERVICE}/Read", digest=digest, offset=offset, size=size)
+        return b"".join(response.data for response in found)
+    except NotFoundError as error:
+        raise missing(digest, size) from error
+
+
+def ingested(client: Client, ref: str) -> int | None:
+    """Bytes that a write ``ref`` which is under way has put into the store; None where there is none."""
+    try:
+        return int(client.call(f"{_SERVICE}/Status", ref=ref).status.offset)
+    except NotFoundError:
+        return None
+
+
 def missing(digest: str, size: int) -> InputError:
     """The error ``blob_missing``; ``size`` in bytes."""
     return InputError(

@@ -83,6 +83,8 @@ class State:
         self.images: dict[str, Any] = {}
         self.blobs: dict[str, Blob] = {}
         self.ingests: dict[str, bytes] = {}
+        #: What Diff/Diff has read of a directory already.
+        self.tars: dict[str, bytes] = {}
         self.snapshots: dict[tuple[str, str], Snapshot] = {}
         self.containers: dict[str, Any] = {}
         self.tasks: dict[str, Task] = {}
@@ -235,6 +237,13 @@ class State:
         kind = "containerd.services.content.v1.WriteContentResponse"
         return message(kind, action=request.action, offset=len(data))
 
+    def _content_status(self, request: Any, _leased: Leased) -> Any:
+        if request.ref not in self.ingests:
+            raise AnswerError("NOT_FOUND", f"ingest {request.ref}: not found")
+        kind = "containerd.services.content.v1.Status"
+        status = message(kind, ref=request.ref, offset=len(self.ingests[request.ref]))
+        return message("containerd.services.content.v1.StatusResponse", status=status)
+
     def _content_abort(self, request: Any, _leased: Leased) -> Any:
         if self.ingests.pop(request.ref, None) is None:
             raise _missing(f"ingest {request.ref}")
@@ -310,7 +319,8 @@ class State:
 
     def _diff_diff(self, request: Any, _leased: Leased) -> Any:
         if [mount.type for mount in request.right] == ["bind"]:
-            data = _tar(request.right[0].source)
+            source = request.right[0].source
+            data = self.tars.pop(source) if source in self.tars else tar_of(source)
         else:
             data = "|".join(mount.source for mount in (*request.left, *request.right)).encode()
         found = "sha256:" + hashlib.sha256(data).hexdigest()
@@ -467,7 +477,7 @@ class State:
         return message(f"{_TASKS}.DeleteResponse", id=request.container_id)
 
 
-def _tar(directory: str) -> bytes:
+def tar_of(directory: str) -> bytes:
     """The files of a flat directory."""
     target = io.BytesIO()
     with tarfile.open(fileobj=target, mode="w") as archive:

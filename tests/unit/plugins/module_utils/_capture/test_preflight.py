@@ -10,12 +10,13 @@ import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from ansible_collections.gpuops.restore.plugins.module_utils._capture import needs
 from ansible_collections.gpuops.restore.plugins.module_utils._capture.params import DumpOptions
-from ansible_collections.gpuops.restore.plugins.module_utils._checkpoint import reader as checkpoint_reader
+from ansible_collections.gpuops.restore.plugins.module_utils._checkpoint import reader as checkpoint_reader, reclaim
 from ansible_collections.gpuops.restore.plugins.module_utils._containerd import space
 from ansible_collections.gpuops.restore.plugins.module_utils._containerd.client import Client
 from ansible_collections.gpuops.restore.plugins.module_utils._containerd.messages import message, pack
@@ -120,16 +121,34 @@ def test_the_dump_has_to_find_room_on_both_file_systems(
     assert box.capture().changed
 
 
-def test_on_one_file_system_it_lies_twice(
-    box: Box, room: dict[str, int], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+@pytest.mark.parametrize(
+    ("wanted", "holes", "needed"),
+    [
+        ({"keep_staged": True}, True, 6 << 30),
+        ({"store": "both"}, True, 6 << 30),
+        ({"leave": "stopped"}, True, 6 << 30),
+        ({}, False, 6 << 30),
+        # Of a dump that nobody needs any more, the last of what the image has already.
+        ({}, True, 4 << 30),
+        ({"leave": "paused"}, True, 4 << 30),
+    ],
+)
+def test_on_one_file_system_it_lies_twice_unless_the_dump_is_spent(
+    box: Box,
+    room: dict[str, int],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    wanted: dict[str, Any],
+    holes: bool,
+    needed: int,
 ) -> None:
-    size = 3 << 30
-    monkeypatch.setattr(host_memory, "own", lambda _pids, _proc: size)
+    monkeypatch.setattr(host_memory, "own", lambda _pids, _proc: 3 << 30)
     monkeypatch.setattr(space, "content_store", lambda _client: space.ContentStore(str(tmp_path), room["staging"]))
-    room["staging"] = 2 * size + files.RESERVE - 1
-    assert box.refused().code == "staging_no_space"
+    monkeypatch.setattr(reclaim, "works_in", lambda _directory: holes)
+    room["staging"] = needed + files.RESERVE - 1
+    assert box.refused(**wanted).code == "staging_no_space"
     room["staging"] += 1
-    assert box.capture().changed
+    assert box.capture(True, **wanted).changed
 
 
 def test_on_the_node_it_lies_once_and_that_is_said(
