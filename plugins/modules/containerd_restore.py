@@ -76,9 +76,10 @@ options:
   parallel_memory:
     description:
       - Whether a process's large pieces of memory are written by several threads while CRIU waits, which fills memory with one thread.
-        V(auto) does so for checkpoints of 256 MiB and more on nodes with four processors and more. It takes a staged checkpoint, CRIU
+        V(auto) does so for checkpoints of 256 MiB and more on nodes with two processors and more for each restore at a time. It takes a staged checkpoint, CRIU
         3.19, and memory most of which lies in pieces of 1 MiB and more; what else there is, CRIU restores. RV(workloads) tells what came
         of it, or why not.
+      - What is written so gets huge pages of its own (O(huge_pages)).
       - The first restore of a staged checkpoint copies what stays CRIU's beside it, at most a quarter of the rest.
       - Should it fail, the workload is restored anew by CRIU alone, with a warning. V(never) leaves it to CRIU from the beginning.
     type: str

@@ -6,7 +6,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import pathlib
@@ -15,14 +14,20 @@ import time
 from typing import Any, Callable
 
 import in_node
+import process_memory
 import pytest
 from gpuops_lab import workload
 from gpuops_lab.config import Node
 from gpuops_lab.node import output
 from node_listing import listing, settled_difference
+from process_memory import process
+
+from ansible_collections.gpuops.restore.plugins.module_utils._parallel_memory import writer_worker
 
 pytestmark = [pytest.mark.older_criu, pytest.mark.newer_criu]
 REF = "gpuops.test/large:1"
+#: Of this machine and so of its nodes.
+LINUX = tuple(int(part) for part in os.uname().release.split(".")[:2])
 STATE = "/var/lib/gpuops-restore"
 MIB = 64
 RunModule = Callable[..., "dict[str, Any]"]
@@ -34,15 +39,9 @@ def digest(node: Node) -> str:
     workload.start(node, "original", MIB)
     workload.await_count(node, "original", 10)
     workload.checkpoint(node, "original", REF)
-    found = memory_digest(node, "original")
+    found = process_memory.digest(node, "original", MIB)
     workload.delete(node, "original")
     return found
-
-
-def process(node: Node, name: str) -> pathlib.Path:
-    """What the node's /proc has of the container's process."""
-    lines = map(str.split, workload.ctr(node, "k8s.io", "tasks", "ls").splitlines())
-    return node.inside(f"/proc/{next(int(words[1]) for words in lines if words[0] == name)}")
 
 
 def charged(node: Node, name: str) -> int:
@@ -54,17 +53,6 @@ def charged(node: Node, name: str) -> int:
             if controllers in ("memory", "") and found.exists():
                 return int(found.read_text())
     raise AssertionError("no cgroup counts its memory")
-
-
-def memory_digest(node: Node, name: str) -> str:
-    """Of the container's largest area of memory, which does not change while it counts."""
-    proc = process(node, name)
-    areas = [line.split()[0].split("-") for line in (proc / "maps").read_text().splitlines() if " rw-p " in line]
-    start, end = max(((int(low, 16), int(high, 16)) for low, high in areas), key=lambda area: area[1] - area[0])
-    assert end - start >= MIB << 20
-    with (proc / "mem").open("rb", buffering=0) as stream:
-        stream.seek(start)
-        return hashlib.sha256(stream.read(MIB << 20)).hexdigest()
 
 
 def wanted(reference: str = REF, **more: Any) -> dict[str, Any]:
@@ -98,12 +86,26 @@ def remove(node: Node, run_module: RunModule, *references: str) -> None:
         run_module("containerd_checkpoint_stage", {"checkpoint": reference, "state": "absent"})
 
 
-def test_every_byte_is_there_again_and_nothing_stays(node: Node, run_module: RunModule, digest: str) -> None:
+def in_huge_pages(node: Node, name: str) -> int:
+    """Bytes of the container's process."""
+    text = (process(node, name) / "smaps_rollup").read_text()
+    return next(int(line.split()[1]) << 10 for line in text.splitlines() if line.startswith("AnonHugePages:"))
+
+
+@pytest.mark.parametrize("huge_pages", ["auto", "keep"])
+def test_every_byte_is_there_again_and_nothing_stays(
+    node: Node, run_module: RunModule, digest: str, huge_pages: str
+) -> None:
     before = listing(node)
     directory = stage(run_module)
-    result = restored(node, run_module)
-    assert memory_digest(node, "large") == digest
+    result = restored(node, run_module, huge_pages=huge_pages)
+    assert process_memory.digest(node, "large", MIB) == digest
     found = result["parallel_memory"]
+    # At least the first piece has been tried with them.
+    given = huge_pages == "auto" and writer_worker.huge_wanted("huge") and LINUX >= (6, 1)
+    assert in_huge_pages(node, "large") == found["huge"]
+    assert found["huge"] > 0 if given else found["huge"] == 0
+    assert result["huge_pages"]["switched"] is False
     assert found["skipped"] == "" and found["bytes"] >= MIB << 20
     assert charged(node, "large") >= MIB << 20
     # Two scripts, each at its step.
@@ -130,7 +132,7 @@ def test_it_can_be_captured_and_restored_again(node: Node, run_module: RunModule
     remove(node, run_module)
     stage(run_module, second)
     assert restored(node, run_module, reference=second)["parallel_memory"]["bytes"] >= MIB << 20
-    assert memory_digest(node, "large") == digest
+    assert process_memory.digest(node, "large", MIB) == digest
     remove(node, run_module, REF, second)
     workload.ctr(node, "k8s.io", "images", "rm", "--sync", second)
     assert settled_difference(node, before) == []
@@ -145,7 +147,7 @@ def test_what_cannot_be_written_is_left_to_criu(node: Node, run_module: RunModul
     document["processes"][0]["pid"] = 4711
     plan.write_text(json.dumps(document))
     result = restored(node, run_module, keep_evidence=0)
-    assert memory_digest(node, "large") == digest
+    assert process_memory.digest(node, "large", MIB) == digest
     (warning,) = [text for text in map(str, result["warnings"]) if "CRIU alone" in text]
     assert "the process 4711 was not restored" in warning
     assert result["parallel_memory"]["bytes"] == 0 and "4711" in result["parallel_memory"]["skipped"]
@@ -163,7 +165,7 @@ def test_a_killed_run_is_finished_by_the_next(node: Node, run_module: RunModule,
     run.wait()
     run_module("containerd_restore", wanted())
     workload.await_count(node, "large", 10)
-    assert memory_digest(node, "large") == digest
+    assert process_memory.digest(node, "large", MIB) == digest
     assert run_module("containerd_restore", wanted())["changed"] is False
     assert "action-script" not in node.inside(f"{STATE}/work/k8s.io/large/criu.conf").read_text()
     remove(node, run_module, REF)

@@ -15,8 +15,6 @@ from . import writer_worker
 from .split import Split
 
 AUTO, ALWAYS, NEVER = "auto", "always", "never"
-#: With two, CRIU's one thread was as fast as the writers (docs/performance.md).
-_PROCESSORS = 4
 #: Bytes; below it CRIU is done before a helper has begun.
 _WORTH_IT = 256 << 20
 #: More do not get a host's memory to work harder.
@@ -51,7 +49,7 @@ class Hook(ActionScript):
     """
 
     def __init__(self, config: str, work: str, split: Split) -> None:
-        arguments = (split.plan, str(writers()))
+        arguments = (split.plan, str(writers()), "huge" if split.huge else "small")
         super().__init__(config, work, _NAME, action_script.POST_RESTORE, writer_worker, arguments)
         self._split = split
 
@@ -74,15 +72,16 @@ class Hook(ActionScript):
         )
 
 
-def refusal(mode: str, size: int, staged: bool) -> str:
-    """Why CRIU is to restore all ``size`` bytes, empty where it need not; ``staged``: from the staged files."""
-    processors = _processors()
+def refusal(mode: str, size: int, staged: bool, at_once: int = 1) -> str:
+    """Why CRIU is to restore all ``size`` bytes, empty where it need not; ``staged``: from the staged files;
+    ``at_once``: how many restores share the processors."""
     if mode == NEVER:
         return "parallel_memory is never"
     if not staged:
         return "the checkpoint is not restored from its staged files"
-    if mode == AUTO and processors < _PROCESSORS:
-        return f"the node has {processors} processors, and it begins to help with {_PROCESSORS}"
+    if mode == AUTO and _processors() < 2 * at_once:
+        # CRIU's own threads have them all to do.
+        return f"the node has {_processors()} processor(s) for {at_once} restore(s) at a time"
     if mode == AUTO and size < _WORTH_IT:
         return f"the checkpoint is smaller than {_WORTH_IT >> 20} MiB"
     return ""

@@ -52,6 +52,8 @@ class Split:
     images: str
     plan: str
     bytes: int
+    #: Whether the process may get huge pages for it.
+    huge: bool = False
 
 
 @dataclass(frozen=True)

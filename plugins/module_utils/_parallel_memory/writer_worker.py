@@ -6,11 +6,16 @@
 
 A program of its own that CRIU starts (:mod:`_parallel_memory.hook`); it imports nothing of this collection. Each
 thread has a piece of the pages file mapped and hands it to process_vm_writev(2), during which Python's lock is free.
-The pages are allocated there, so they count as the process's, and are huge ones where it may have them.
+The pages are allocated there, so they count as the process's.
 
-Arguments: the plan (:mod:`_parallel_memory.split`), how many threads, the report to write, and the pid of the restored
-tree's root as CRIU sees it.
-Report: bytes, seconds and writers, or the failure, upon which CRIU kills what it has restored.
+Where all 2 MiB of a huge page were dumped, the process gets one (MADV_COLLAPSE, Linux 6.1), if that turns out to be the
+faster way here: it halves the time on one machine and doubles it on another. Nothing of the node is switched for that,
+and no process has more memory than it had.
+
+Arguments: the plan (:mod:`_parallel_memory.split`), how many threads, ``huge`` or ``small`` pages, the report to write,
+and the pid of the restored tree's root as CRIU sees it.
+Report: bytes, of them those in huge pages, seconds and writers, or the failure, upon which CRIU kills what it has
+restored.
 """
 
 from __future__ import annotations
@@ -27,8 +32,17 @@ from typing import Any
 
 #: Process, address in it, address of the same bytes here, how many.
 _Piece = tuple[int, int, int, int]
-#: Borders of pieces within the process: two threads never touch the same huge page.
-_PIECE = 4 << 20
+#: Borders of pieces within the process: two threads never touch the same huge page. For each piece that gets huge pages
+#: the kernel asks every processor to let go of pages that it has set aside.
+_PIECE = 16 << 20
+_HUGE = 2 << 20
+_TRANSPARENT = "/sys/kernel/mm/transparent_hugepage"
+#: asm-generic/unistd.h and mman-common.h.
+_PIDFD_OPEN, _PROCESS_MADVISE, _COLLAPSE = 434, 440, 25
+#: Huge pages have to take so much less time, or they are not worth it.
+_WORTH = 0.8
+#: Pieces without one, after which none is asked for any more.
+_MOST_REFUSED = 4
 #: asm-generic/mman-common.h; since Linux 5.14, and not in Python's mmap. Without it the pages come one by one.
 _POPULATE_READ = 22
 
@@ -95,27 +109,79 @@ def _libc() -> ctypes.CDLL:
     libc = ctypes.CDLL(None, use_errno=True)
     libc.mmap.restype = ctypes.c_void_p
     libc.process_vm_writev.restype = ctypes.c_ssize_t
+    libc.syscall.restype = ctypes.c_long
     return libc
 
 
-def write_all(pieces: Iterator[_Piece], writers: int) -> int:
-    """Write all pieces with so many threads; the bytes that were written. Raises what the first thread met."""
+class Pages:
+    """Small or huge ones, by what the pieces took that have been written so far."""
+
+    def __init__(self, huge: bool) -> None:
+        self._huge = huge
+        self._bytes = {True: 0, False: 0}
+        self._seconds = {True: 0.0, False: 0.0}
+        self._pieces = self._refused = 0
+
+    def next(self) -> bool:
+        """Whether the next piece gets huge ones."""
+        self._pieces += 1
+        if not self._huge or self._refused >= _MOST_REFUSED:
+            return False
+        if not all(self._bytes.values()):
+            # Until both are known they take turns.
+            return self._pieces % 2 == 1
+        huge, small = (self._seconds[kind] / self._bytes[kind] for kind in (True, False))
+        return huge <= _WORTH * small
+
+    def took(self, huge: bool, size: int, seconds: float) -> None:
+        """A piece was written."""
+        self._bytes[huge] += size
+        self._seconds[huge] += seconds
+
+    def refused(self) -> None:
+        """The kernel has given none: it is too old, or the process wants none."""
+        self._refused += 1
+
+
+def huge_wanted(asked: str, directory: str = _TRANSPARENT) -> bool:
+    """Whether to try huge pages: not where somebody has said never, and where it is always they come by themselves."""
+    try:
+        with open(f"{directory}/enabled", encoding="ascii") as stream:
+            setting = stream.read().partition("[")[2].partition("]")[0]
+        with open(f"{directory}/hpage_pmd_size", encoding="ascii") as stream:
+            size = int(stream.read())
+    except (OSError, ValueError):
+        return False
+    return asked == "huge" and setting == "madvise" and size == _HUGE
+
+
+def write_all(pieces: Iterator[_Piece], writers: int, pages: Pages) -> tuple[int, int]:
+    """Write all pieces with so many threads; the bytes that were written, and how many of them into huge pages. Raises
+    what the first thread met."""
     lock = threading.Lock()
     problems: list[Exception] = []
-    written: list[int] = []
+    written: list[tuple[int, int]] = []
 
     def work() -> None:
-        libc, total = _libc(), 0
+        libc, total, in_huge = _libc(), 0, 0
         try:
             while not problems:
                 with lock:
-                    piece = next(pieces, None)
+                    piece, huge = next(pieces, None), pages.next()
                 if piece is None:
                     break
+                begun = time.monotonic()
+                collapsed = collapse(libc, *piece) if huge else 0
                 total += _write(libc, *piece)
+                in_huge += collapsed
+                with lock:
+                    if huge and not collapsed:
+                        pages.refused()
+                    else:
+                        pages.took(huge, piece[-1], time.monotonic() - begun)
         except Exception as error:  # noqa: BLE001 - whatever it is, another thread tells it
             problems.append(error)
-        written.append(total)
+        written.append((total, in_huge))
 
     threads = [threading.Thread(target=work) for _number in range(writers)]
     for thread in threads:
@@ -124,7 +190,32 @@ def write_all(pieces: Iterator[_Piece], writers: int) -> int:
         thread.join()
     if problems:
         raise problems[0]
-    return sum(written)
+    return sum(total for total, _huge in written), sum(huge for _total, huge in written)
+
+
+def collapse(libc: ctypes.CDLL, pid: int, there: int, here: int, length: int) -> int:
+    """Have the process get huge pages for what of a piece fills them; their bytes, 0 where the piece fills none or the
+    kernel gives none."""
+    start = -(-there // _HUGE) * _HUGE
+    count = (there + length) // _HUGE - start // _HUGE
+    if count < 1:
+        return 0
+    # The kernel collapses only where a page is: the first byte of each.
+    local = (_Vector * count)(*(_Vector(here + start - there + at * _HUGE, 1) for at in range(count)))
+    remote = (_Vector * count)(*(_Vector(start + at * _HUGE, 1) for at in range(count)))
+    number, none = ctypes.c_ulong(count), ctypes.c_ulong(0)
+    if libc.process_vm_writev(pid, local, number, remote, number, none) != count:
+        # Why is for the write itself to say.
+        return 0
+    process = libc.syscall(_PIDFD_OPEN, pid, 0)
+    if process < 0:
+        return 0
+    try:
+        area = _Vector(start, count * _HUGE)
+        done = int(libc.syscall(_PROCESS_MADVISE, process, ctypes.byref(area), ctypes.c_ulong(1), _COLLAPSE, none))
+    finally:
+        os.close(process)
+    return max(0, done)
 
 
 def _write(libc: ctypes.CDLL, pid: int, there: int, here: int, length: int) -> int:
@@ -146,15 +237,17 @@ def _write(libc: ctypes.CDLL, pid: int, there: int, here: int, length: int) -> i
 
 def main() -> int:
     """Do it, and say how it went; the exit status."""
-    plan, writers, report, root = sys.argv[1], int(sys.argv[2]), sys.argv[3], int(sys.argv[4])
+    plan, writers, asked, report, root = sys.argv[1], int(sys.argv[2]), *sys.argv[3:5], int(sys.argv[5])
     begun = time.monotonic()
     try:
         with open(plan, encoding="utf-8") as stream:
             split = json.load(stream)
-        written = write_all(pieces_of(split["processes"], processes_of(root)), writers)
+        pieces = pieces_of(split["processes"], processes_of(root))
+        written, in_huge = write_all(pieces, writers, Pages(huge_wanted(asked)))
         if written != split["bytes"]:
             raise _FailedError(f"{written} of {split['bytes']} bytes were written")
-        answer: dict[str, Any] = {"bytes": written, "seconds": round(time.monotonic() - begun, 3), "writers": writers}
+        seconds = round(time.monotonic() - begun, 3)
+        answer: dict[str, Any] = {"bytes": written, "huge": in_huge, "seconds": seconds, "writers": writers}
     except Exception as error:  # noqa: BLE001 - whatever it is, nobody else would hear of it
         answer = {"failed": f"{type(error).__name__}: {error}" if not isinstance(error, _FailedError) else str(error)}
     with open(report, "w", encoding="utf-8") as stream:

@@ -33,6 +33,7 @@ class Forecast:
         enough = check or sum(demand.memory for demand in coming) >= huge_pages.WORTH_MEASURING
         self._measure = enough and bool(coming and coming[0].job.settings.rates_file)
         self._concurrency = prediction.concurrency(len(coming), at_once, os.cpu_count() or 1)
+        self._at_once = max(1, min(len(coming), at_once))
         self._rates = Rates()
         if coming:
             settings = coming[0].job.settings
@@ -51,7 +52,7 @@ class Forecast:
         if demand.live or not demand.memory or demand.job.task.route != STAGED:
             return None
         if parallel_memory is None:
-            parallel_memory = not memory_hook.refusal(demand.job.settings.parallel_memory, demand.memory, staged=True)
+            parallel_memory = not self.memory_left_to_criu(demand)
         report, rates = (prewarmed, self._rates) if prewarmed else self._prewarm(demand)
         load = prediction.Load(
             # Staged or not, CRIU reads the same; a tar is about as long as its files.
@@ -65,6 +66,11 @@ class Forecast:
             layout=depth.seconds(demand.facts.written_steps),
         )
         return prediction.predict(load, rates)
+
+    def memory_left_to_criu(self, demand: Demand) -> str:
+        """Why CRIU restores all of the workload's memory, empty where several threads write what is large of it."""
+        staged = demand.job.task.route == STAGED
+        return memory_hook.refusal(demand.job.settings.parallel_memory, demand.memory, staged, self._at_once)
 
     def _prewarm(self, demand: Demand) -> tuple[page_cache.Report, Rates]:
         """What reading ahead will do, and the disk's rate where that matters and nothing tells it."""

@@ -12,14 +12,13 @@ from typing import Any
 
 from .._checkpoint import staged as staged_checkpoint
 from .._checkpoint.staged import Staged
-from .._container.task_params import STAGED
 from .._containerd import daemon
 from .._containerd.client import Client
 from .._core import state_dir
 from .._criu import action_script
 from .._host import huge_pages as host_huge_pages, page_cache
 from .._host.huge_pages import HugePages
-from .._parallel_memory import hook as memory_hook, split as memory_split
+from .._parallel_memory import split as memory_split
 from .._parallel_memory.split import NotSplitError, Split
 from .demand import Demand
 from .forecast import Forecast
@@ -46,7 +45,7 @@ class Preparation:
             "huge_pages": self.huge_pages.report.result(),
             "prewarm": self.prewarm.result(),
             "predicted": self.prediction.result() if self.prediction else None,
-            "parallel_memory": {"bytes": 0, "seconds": 0.0, "writers": 0, "skipped": self.unsplit},
+            "parallel_memory": {"bytes": 0, "huge": 0, "seconds": 0.0, "writers": 0, "skipped": self.unsplit},
         }
 
     def without_split(self, why: str) -> Preparation:
@@ -61,7 +60,7 @@ def prepare(client: Client, demand: Demand, huge_pages: HugePages, forecast: For
     if staged is None:
         report = page_cache.Report(skipped="nothing is staged")
         return Preparation(huge_pages, report, forecast.predict(demand, report), unsplit=report.skipped)
-    split, unsplit = _split(client, demand, staged)
+    split, unsplit = _split(client, demand, staged, forecast.memory_left_to_criu(demand))
     try:
         # Before the window is entered, and after the split: what that has copied is read, too.
         directories = [staged.directory, *([split.images] if split else [])]
@@ -72,10 +71,9 @@ def prepare(client: Client, demand: Demand, huge_pages: HugePages, forecast: For
     return Preparation(huge_pages, report, prediction, split, unsplit)
 
 
-def _split(client: Client, demand: Demand, staged: Staged) -> tuple[Split | None, str]:
+def _split(client: Client, demand: Demand, staged: Staged, refusal: str) -> tuple[Split | None, str]:
     """The checkpoint in two parts, or why CRIU restores all of it."""
     job = demand.job
-    refusal = memory_hook.refusal(job.settings.parallel_memory, demand.memory, job.task.route == STAGED)
     if refusal:
         return None, refusal
     criu = daemon.find_program("criu", daemon.daemon_environment(client)["PATH"])
@@ -84,6 +82,7 @@ def _split(client: Client, demand: Demand, staged: Staged) -> tuple[Split | None
     if problem:
         return None, problem
     try:
-        return memory_split.split_checkpoint(staged), ""
+        split = memory_split.split_checkpoint(staged)
+        return dataclasses.replace(split, huge=job.settings.huge_pages != host_huge_pages.KEEP), ""
     except (NotSplitError, OSError) as error:
         return None, str(error)

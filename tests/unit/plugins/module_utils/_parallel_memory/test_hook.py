@@ -20,11 +20,15 @@ def processors(monkeypatch: pytest.MonkeyPatch, count: int) -> None:
 
 
 def test_auto_wants_processors_and_memory_and_always_does_not(monkeypatch: pytest.MonkeyPatch) -> None:
-    processors(monkeypatch, 4)
+    processors(monkeypatch, 2)
     assert memory_policy.refusal("auto", LARGE, staged=True) == ""
     assert "smaller than 256 MiB" in memory_policy.refusal("auto", LARGE - 1, staged=True)
-    processors(monkeypatch, 3)
-    assert "has 3 processors" in memory_policy.refusal("auto", LARGE, staged=True)
+    processors(monkeypatch, 1)
+    assert "has 1 processor(s) for 1 restore(s)" in memory_policy.refusal("auto", LARGE, staged=True)
+    processors(monkeypatch, 7)
+    assert memory_policy.refusal("auto", LARGE, staged=True, at_once=3) == ""
+    assert "has 7 processor(s) for 4 restore(s)" in memory_policy.refusal("auto", LARGE, staged=True, at_once=4)
+    assert memory_policy.refusal("always", LARGE, staged=True, at_once=4) == ""
     assert memory_policy.refusal("always", 1, staged=True) == ""
 
 

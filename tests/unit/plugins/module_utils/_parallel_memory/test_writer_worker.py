@@ -26,6 +26,7 @@ from ansible_collections.gpuops.restore.plugins.module_utils._parallel_memory.sp
 
 SIZE = 12 << 20
 PAGE = mmap.PAGESIZE
+HUGE = 2 << 20
 
 
 #: Has fresh memory, and two children with the same; says where it is, and the pids.
@@ -86,7 +87,8 @@ def hook(tmp_path: Path, plan: dict[str, Any]) -> Hook:
     path.write_text(json.dumps(plan), encoding="utf-8")
     (tmp_path / "work").mkdir(exist_ok=True)
     (tmp_path / "work" / "criu.conf").write_text("verbosity=4\n", encoding="utf-8")
-    return Hook(str(tmp_path / "work" / "criu.conf"), str(tmp_path / "work"), Split("images", str(path), plan["bytes"]))
+    split = Split("images", str(path), plan["bytes"], huge=True)
+    return Hook(str(tmp_path / "work" / "criu.conf"), str(tmp_path / "work"), split)
 
 
 def run_scripts(tmp_path: Path, action: str, root: int) -> list[int]:
@@ -162,12 +164,104 @@ def test_what_a_killed_run_has_left_does_not_count(tmp_path: Path, target: Targe
 
 
 def test_pieces_end_where_huge_pages_may_begin(tmp_path: Path) -> None:
-    (tmp_path / "pages").write_bytes(bytes(6 << 20))
-    process = {"pid": 7, "file": str(tmp_path / "pages"), "pieces": [[(3 << 20) + PAGE, 0, 6 << 20]]}
+    (tmp_path / "pages").write_bytes(bytes(18 << 20))
+    process = {"pid": 7, "file": str(tmp_path / "pages"), "pieces": [[(15 << 20) + PAGE, 0, 18 << 20]]}
     found = list(writer_worker.pieces_of([process], {7: 70}))
     assert [(pid, there, length) for pid, there, _here, length in found] == [
-        (70, (3 << 20) + PAGE, (1 << 20) - PAGE),
-        (70, 4 << 20, 4 << 20),
-        (70, 8 << 20, (1 << 20) + PAGE),
+        (70, (15 << 20) + PAGE, (1 << 20) - PAGE),
+        (70, 16 << 20, 16 << 20),
+        (70, 32 << 20, (1 << 20) + PAGE),
     ]
     assert found[1][2] - found[0][2] == (1 << 20) - PAGE
+
+
+# --- huge pages
+
+
+def in_huge_pages(pid: int) -> int:
+    with open(f"/proc/{pid}/smaps_rollup", encoding="ascii") as stream:
+        (line,) = [line for line in stream if line.startswith("AnonHugePages:")]
+    return int(line.split()[1]) << 10
+
+
+def test_what_fills_huge_pages_gets_them_and_holds_the_same(tmp_path: Path, target: Target) -> None:
+    (tmp_path / "pages").write_bytes(os.urandom(SIZE))
+    libc, pid = writer_worker._libc(), target.pids[0]
+    process = {"pid": 1, "file": str(tmp_path / "pages"), "pieces": [[target.address, 0, SIZE]]}
+    pieces = list(writer_worker.pieces_of([process], {1: pid}))
+    filled = sum(max(0, (there + length) // HUGE - -(-there // HUGE)) * HUGE for _pid, there, _here, length in pieces)
+    assert filled >= SIZE - 2 * HUGE
+    supported = writer_worker.huge_wanted("huge")
+    given = sum(writer_worker.collapse(libc, *piece) for piece in pieces)
+    assert given == (filled if supported else given)
+    assert sum(writer_worker._write(libc, *piece) for piece in pieces) == SIZE
+    assert target.memory(pid) == (tmp_path / "pages").read_bytes()
+    if supported:
+        assert in_huge_pages(pid) == filled
+
+
+def test_pieces_that_fill_none_ask_for_none(tmp_path: Path, target: Target) -> None:
+    (tmp_path / "pages").write_bytes(os.urandom(HUGE))
+    # Across the border of two, and one byte less than one.
+    start = -(-target.address // HUGE) * HUGE + PAGE
+    process = {"pid": 1, "file": str(tmp_path / "pages"), "pieces": [[start, 0, HUGE - PAGE]]}
+    (piece,) = writer_worker.pieces_of([process], {1: target.pids[0]})
+    assert writer_worker.collapse(writer_worker._libc(), *piece) == 0
+    assert not any(target.memory(target.pids[0]))
+
+
+@pytest.mark.parametrize("number", [1, 10**9])
+def test_where_the_kernel_gives_none_nothing_is_lost(
+    tmp_path: Path, target: Target, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    """An older kernel, and one that does not know the call."""
+    monkeypatch.setattr(writer_worker, "_COLLAPSE" if number == 1 else "_PIDFD_OPEN", number)
+    (tmp_path / "pages").write_bytes(os.urandom(SIZE))
+    process = {"pid": 1, "file": str(tmp_path / "pages"), "pieces": [[target.address, 0, SIZE]]}
+    pieces = writer_worker.pieces_of([process], {1: target.pids[0]})
+    assert writer_worker.write_all(pieces, 2, writer_worker.Pages(True)) == (SIZE, 0)
+    assert target.memory(target.pids[0]) == (tmp_path / "pages").read_bytes()
+
+
+def choices(pages: writer_worker.Pages, seconds: dict[bool, float], count: int) -> list[bool]:
+    found = []
+    for _piece in range(count):
+        found.append(pages.next())
+        pages.took(found[-1], 1 << 20, seconds[found[-1]])
+    return found
+
+
+def test_the_faster_kind_of_pages_goes_on() -> None:
+    assert choices(writer_worker.Pages(True), {True: 0.1, False: 0.2}, 5) == [True, False, True, True, True]
+    assert choices(writer_worker.Pages(True), {True: 0.19, False: 0.2}, 5) == [True, False, False, False, False]
+    assert choices(writer_worker.Pages(False), {True: 0.1, False: 0.2}, 3) == [False, False, False]
+
+
+def test_a_kernel_that_gives_none_is_not_asked_for_ever() -> None:
+    pages = writer_worker.Pages(True)
+    asked = 0
+    for _piece in range(40):
+        if pages.next():
+            asked += 1
+            pages.refused()
+        else:
+            pages.took(False, 1, 1.0)
+    assert asked == 4
+
+
+@pytest.mark.parametrize(
+    ("asked", "setting", "size", "wanted"),
+    [
+        ("huge", "always [madvise] never", "2097152", True),
+        ("huge", "[always] madvise never", "2097152", False),
+        ("huge", "always madvise [never]", "2097152", False),
+        ("huge", "always [madvise] never", "536870912", False),
+        ("huge", "always [madvise] never", "", False),
+        ("small", "always [madvise] never", "2097152", False),
+    ],
+)
+def test_whether_to_try(tmp_path: Path, asked: str, setting: str, size: str, wanted: bool) -> None:
+    (tmp_path / "enabled").write_text(setting + "\n", encoding="ascii")
+    (tmp_path / "hpage_pmd_size").write_text(size + "\n", encoding="ascii")
+    assert writer_worker.huge_wanted(asked, str(tmp_path)) is wanted
+    assert not writer_worker.huge_wanted(asked, str(tmp_path / "nowhere"))

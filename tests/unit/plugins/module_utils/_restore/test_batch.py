@@ -83,7 +83,8 @@ def test_each_tells_how_far_it_is(gpus: GpuNode, monkeypatch: pytest.MonkeyPatch
     add(gpus, "one", 1)
     add(gpus, "two", 1)
     found = told.listen(monkeypatch)
-    gpus.run(gpus.job("one"), gpus.job("two"))
+    restored = gpus.run(gpus.job("one"), gpus.job("two"))
+    assert [result.failure for result in restored] == [None, None]
     for name in ("one", "two"):
         last = [one for one in found if one.name == name][-6:]
         assert [one.phase for one in last] == ["prepare", "container", "task", "gpu", "alive", "receipt"]

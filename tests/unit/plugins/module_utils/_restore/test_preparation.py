@@ -45,10 +45,17 @@ def processors(monkeypatch: pytest.MonkeyPatch) -> set[int]:
     return found
 
 
-def prepared(client: Client, node: Node, memory: int = GIB, mode: str = "auto", **workload: Any) -> Preparation:
+def prepared(
+    client: Client,
+    node: Node,
+    memory: int = GIB,
+    mode: str = "auto",
+    settings: dict[str, Any] | None = None,
+    **workload: Any,
+) -> Preparation:
     stage_steps.present(client, CHECKPOINT_NAME, node.root, None, False)
-    settings = Settings(staging_dir=node.root, parallel_memory=mode)
-    job = Job.from_options({"name": "train", "checkpoint": CHECKPOINT_NAME, **workload}, settings)
+    all_settings = Settings(staging_dir=node.root, parallel_memory=mode, **(settings or {}))
+    job = Job.from_options({"name": "train", "checkpoint": CHECKPOINT_NAME, **workload}, all_settings)
     demand = dataclasses.replace(restore_demand.assess(client, job), memory=memory)
     return preparation.prepare(client, demand, huge_pages.HugePages("keep"), Forecast([], 1, False))
 
@@ -56,7 +63,7 @@ def prepared(client: Client, node: Node, memory: int = GIB, mode: str = "auto", 
 def skipped(found: Preparation) -> str:
     assert found.split is None
     told = found.result()["parallel_memory"]
-    assert told == {"bytes": 0, "seconds": 0.0, "writers": 0, "skipped": found.unsplit}
+    assert told == {"bytes": 0, "huge": 0, "seconds": 0.0, "writers": 0, "skipped": found.unsplit}
     return found.unsplit
 
 
@@ -65,10 +72,18 @@ def test_large_memory_is_split_on_a_large_node(client: Client, node: Node, proce
     assert memory_hook.writers() == 16
 
 
+@pytest.mark.parametrize(("huge_pages", "huge"), [("auto", True), ("always", True), ("keep", False)])
+def test_its_process_may_get_huge_pages_unless_they_are_to_be_kept(
+    client: Client, node: Node, processors: set[int], huge_pages: str, huge: bool
+) -> None:
+    found = prepared(client, node, settings={"huge_pages": huge_pages})
+    assert found.split == dataclasses.replace(SPLIT, huge=huge)
+
+
 def test_auto_leaves_what_is_not_worth_it_and_always_does_not(client: Client, node: Node, processors: set[int]) -> None:
     assert "smaller than 256 MiB" in skipped(prepared(client, node, 255 << 20))
-    processors -= set(range(3, 16))
-    assert "has 3 processors" in skipped(prepared(client, node))
+    processors -= set(range(1, 16))
+    assert "has 1 processor(s) for 1 restore(s)" in skipped(prepared(client, node))
     assert prepared(client, node, 1 << 20, mode="always").split == SPLIT
     assert skipped(prepared(client, node, mode="never")) == "parallel_memory is never"
     assert "staged files" in skipped(prepared(client, node, mode="always", route="descriptor"))
