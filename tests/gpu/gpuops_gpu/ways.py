@@ -34,7 +34,13 @@ def ways(bench: Bench, section: Section) -> None:
         bench.await_ready(workload, 90)
         prepare(bench, section, workload)
         (images,) = (path for path in bench.plays.state.rglob("images") if path.is_dir())
-        _restore(bench, section, workload, "beside CRIU", contextlib.nullcontext(), parallel_memory="always")
+        for name, kind in (
+            ("small pages", "keep"),
+            ("huge pages of its own", "auto"),
+            ("the node's switched", "always"),
+        ):
+            beside = {"parallel_memory": "always", "huge_pages": kind}
+            _restore(bench, section, workload, f"beside CRIU, {name}", contextlib.nullcontext(), **beside)
         never = {"prewarm": "never"}
         _restore(bench, section, workload, "as the dump left them", contextlib.nullcontext())
         _restore(bench, section, workload, "by prewarm", _read_by(images, None))
