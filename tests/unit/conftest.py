@@ -10,6 +10,7 @@ And locks, networks, helper processes and rates that are no other test's.
 
 from __future__ import annotations
 
+import gc
 import itertools
 import pathlib
 import sys
@@ -53,6 +54,8 @@ def pytest_collection_finish() -> None:
     """Warnings and tracebacks of modules would go to the screen instead of into their results."""
     if "ansible._internal" in sys.modules:
         raise pytest.UsageError("A test file imports a part of Ansible's controller: let a process of its own do that.")
+    # What was imported and collected stays: the garbage collector need not go through it again and again.
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")
