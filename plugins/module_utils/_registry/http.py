@@ -112,8 +112,11 @@ class Transport:
         # Plain HTTP is allowed to the node itself; a proxy would carry it elsewhere.
         local = is_loopback(self._origin[1])
         proxies = urllib.request.ProxyHandler({} if local else None)
-        for handler in (proxies, urllib.request.HTTPHandler(), urllib.request.HTTPSHandler(context=self._context())):
+        for handler in (proxies, urllib.request.HTTPHandler()):
             self._opener.add_handler(handler)
+        self._secure = False
+        if self._origin[0] == "https" or not local or settings.ca_file or settings.certificate:
+            self._allow_https()
 
     def url(self, path: str) -> str:
         """Of a path below the server."""
@@ -176,6 +179,8 @@ class Transport:
             request.add_header("Content-Length", str(length))
         if self._authorization and origin(url) == self._origin:
             request.add_header("Authorization", self._authorization)
+        if request.type == "https":
+            self._allow_https()
         try:
             return Response(self._opener.open(request, timeout=timeout or self.settings.timeout), url)
         except urllib.error.URLError as error:
@@ -268,6 +273,12 @@ class Transport:
             "Look up what the registry allows: names, sizes and kinds of manifests may be restricted.",
             details=details,
         )
+
+    def _allow_https(self) -> None:
+        """The system's certificates are read where they can be needed: that takes longer than a request on the node."""
+        if not self._secure:
+            self._opener.add_handler(urllib.request.HTTPSHandler(context=self._context()))
+            self._secure = True
 
     def _context(self) -> ssl.SSLContext:
         if self.settings.certificate:
