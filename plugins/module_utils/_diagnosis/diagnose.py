@@ -65,7 +65,8 @@ def diagnose(lines: Sequence[str], where: str | None = None, versions: Mapping[s
     """
     if where is not None and where not in WHERE:
         raise ValueError(f"where has to be one of {', '.join(WHERE)}, not {where!r}.")
-    split = [part for line in lines for part in line.splitlines()]
+    # A line that comes again tells nothing new.
+    split = list(dict.fromkeys(part for line in lines for part in line.splitlines()))
     errors = _shown(clean(line) for line in split if not is_progress(line))
     read = [_read(line) for line in split]
     read = [line for line in read if line.text]
