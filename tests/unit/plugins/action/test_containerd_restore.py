@@ -16,15 +16,12 @@ import sys
 from typing import Any
 
 STEP = {"name": "bert", "phase": "dump", "seconds": 3, "done": 0, "total": 0, "rate": None, "left": None}
-#: A task on standard input: ``task``, ``args``, ``transport``, ``ssh_args``; the module ends when two looks were had.
+#: Tasks on standard input: ``task``, ``args``, ``transport``, ``ssh_args``; the module ends when two looks were had.
 RUN = """
 import json, sys, threading
 from types import SimpleNamespace
 from ansible.plugins.action import normal
 from ansible_collections.gpuops.restore.plugins.action import containerd_restore as follow
-
-given = json.load(sys.stdin)
-shown, commands, piped, looked = [], [], set(), threading.Event()
 
 class Over(threading.Event):
     def wait(self, timeout=None):
@@ -46,7 +43,6 @@ def module(self, tmp, task_vars):
         assert looked.wait(60)
     return {"args": self._task.args}
 
-intervals = []
 follow.threading = SimpleNamespace(Event=Over, Lock=threading.Lock, Thread=threading.Thread)
 follow.Display = lambda: SimpleNamespace(display=lambda line, stderr: shown.append(line))
 normal.ActionModule.run = module
@@ -58,36 +54,51 @@ class Connection(SimpleNamespace):
     def set_become_plugin(self, plugin):
         self.become = plugin
 
-plugin = object.__new__(follow.ActionModule)
-task = {"args": given["args"], "check_mode": False, "no_log": False, "async_val": 0, **given["task"]}
-plugin._task = SimpleNamespace(**task)
-plugin._connection = Connection(transport=given["transport"], become=SimpleNamespace())
-answer = plugin.run(None, {"inventory_hostname": "gpu01"})
-print(json.dumps({**answer, "shown": shown, "commands": commands, "intervals": intervals, "piped": list(piped)}))
+answers = []
+for given in json.load(sys.stdin):
+    shown, commands, intervals, piped, looked = [], [], [], set(), threading.Event()
+    plugin = object.__new__(follow.ActionModule)
+    task = {"args": given["args"], "check_mode": False, "no_log": False, "async_val": 0, **given["task"]}
+    plugin._task = SimpleNamespace(**task)
+    plugin._connection = Connection(transport=given["transport"], become=SimpleNamespace())
+    answer = plugin.run(None, {"inventory_hostname": "gpu01"})
+    seen = {"shown": shown, "commands": commands, "intervals": intervals, "piped": list(piped)}
+    answers.append({**answer, **seen})
+print(json.dumps(answers))
 """
 
 
-def run(looks: bool, transport: str = "ssh", ssh_args: str = "-o ControlPersist=60s", **task: Any) -> dict[str, Any]:
+def task(looks: bool, transport: str = "ssh", ssh_args: str = "-o ControlPersist=60s", **more: Any) -> dict[str, Any]:
     """One task; ``looks``: the controller is to look at the node."""
-    given = {
+    return {
         "looks": looks,
         "transport": transport,
         "ssh_args": ssh_args,
-        "args": {"workloads": [], **task.pop("args", {})},
-        "pipelining": task.pop("pipelining", True),
-        "task": task,
+        "args": {"workloads": [], **more.pop("args", {})},
+        "pipelining": more.pop("pipelining", True),
+        "task": more,
         "found": json.dumps({"steps": [STEP]}),
     }
+
+
+def run_all(*tasks: dict[str, Any]) -> list[dict[str, Any]]:
+    """One after another, in one process."""
     done = subprocess.run(
         [sys.executable, "-c", RUN],
-        input=json.dumps(given),
+        input=json.dumps(tasks),
         capture_output=True,
         text=True,
         check=False,
         env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
     )
     assert done.returncode == 0, done.stderr
-    found: dict[str, Any] = json.loads(done.stdout)
+    found: list[dict[str, Any]] = json.loads(done.stdout)
+    return found
+
+
+def run(looks: bool, **more: Any) -> dict[str, Any]:
+    """The same of one."""
+    (found,) = run_all(task(looks, **more))
     return found
 
 
@@ -109,14 +120,14 @@ def test_it_is_shown_by_default_and_on_the_controller_itself() -> None:
 
 
 def test_the_module_runs_as_ever_where_nothing_is_to_be_shown() -> None:
-    for found in (
-        run(False, args={"progress": 0}),
-        run(False, args={"progress": "soon"}),
-        run(False, ssh_args="-C"),
-        run(False, transport="paramiko"),
-        run(False, check_mode=True),
-        run(False, no_log=True),
-        run(False, async_val=60),
+    for found in run_all(
+        task(False, args={"progress": 0}),
+        task(False, args={"progress": "soon"}),
+        task(False, ssh_args="-C"),
+        task(False, transport="paramiko"),
+        task(False, check_mode=True),
+        task(False, no_log=True),
+        task(False, async_val=60),
     ):
         assert "progress_id" not in found["args"]
         assert found["shown"] == found["commands"] == found["intervals"] == []
