@@ -23,41 +23,70 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import IO, Any
 
+from ansible_collections.gpuops.restore.plugins.module_utils._gpu import driver_worker, nvml_worker
+
 #: The helpers that import bindings; others start as always.
 WORKERS = ("driver_worker", "nvml_worker")
+_SOURCES = tuple(str(module.__file__) for module in (driver_worker, nvml_worker))
 #: What an interpreter, or its loader, reads at its start alone.
 _AT_START = ("PYTHON", "LD_", "LC_", "LANG")
 #: How many helpers are started as always before one is forked.
 _PATIENCE = 2
 _ZYGOTE = """
-import ctypes, gc, importlib, io, json, os, queue, re, select, signal, socket, sys, threading, traceback
+import builtins, ctypes, gc, importlib, io, json, os, queue, re, select, signal, socket, sys, threading, traceback
 
+plain_compile, known = builtins.compile, {}
+
+def compile_once(source, name, mode, *more, **named):
+    # What helpers run is the same each time, and has been compiled in here.
+    found = None if more or named else known.get((source, name, mode))
+    return plain_compile(source, name, mode, *more, **named) if found is None else found
+
+for path in sys.argv[2:]:
+    with open(path, "rb") as stream:
+        key = stream.read(), os.path.basename(path)[: -len(".py")], "exec"
+    known[key] = plain_compile(*key)
+builtins.compile = compile_once
 for name in ("cuda.bindings.driver", "pynvml"):
     try:
         importlib.import_module(name)
     except ImportError:
         pass
 asked = socket.socket(fileno=int(sys.argv[1]))
-signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+woken, wake = os.pipe()
+os.set_blocking(wake, False)
+signal.set_wakeup_fd(wake)
+signal.signal(signal.SIGCHLD, lambda *_arguments: None)
+# Where to say of a helper that it has ended, and how.
+told = {}
 gc.freeze()
 while True:
+    ready = select.select([asked, woken], [], [])[0]
+    if woken in ready:
+        os.read(woken, 4096)
+        while told:
+            helper, status = os.waitpid(-1, os.WNOHANG)
+            if not helper:
+                break
+            os.write(told[helper], b"%20d" % status)
+            os.close(told.pop(helper))
+    if asked not in ready:
+        continue
     data, descriptors, _flags, _address = socket.recv_fds(asked, 1 << 18, 4)
     if not data:
         os._exit(0)
-    if not os.fork():
-        # This process waits for the helper, and says how it ended.
-        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-        asked.close()
-        helper = os.fork()
-        if not helper:
-            break
-        for descriptor in descriptors[:3]:
-            os.close(descriptor)
-        os.write(descriptors[3], b"%20d" % helper)
-        os.write(descriptors[3], b"%20d" % os.waitpid(helper, 0)[1])
-        os._exit(0)
-    for descriptor in descriptors:
+    helper = os.fork()
+    if not helper:
+        break
+    for descriptor in descriptors[:3]:
         os.close(descriptor)
+    told[helper] = descriptors[3]
+    os.write(told[helper], b"%20d" % helper)
+signal.set_wakeup_fd(-1)
+signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+asked.close()
+for descriptor in (woken, wake, *told.values()):
+    os.close(descriptor)
 os.setsid()
 for number in range(3):
     os.dup2(descriptors[number], number)
@@ -155,7 +184,7 @@ class Subprocess:
             self._seen[start] += 1
             if start not in self._zygotes and self._seen[start] > _PATIENCE:
                 ours, its = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-                command = [sys.executable, "-c", _ZYGOTE, str(its.fileno())]
+                command = [sys.executable, "-c", _ZYGOTE, str(its.fileno()), *_SOURCES]
                 with its:
                     process = subprocess.Popen(
                         command, env=dict(environment), pass_fds=[its.fileno()], stdin=subprocess.DEVNULL
