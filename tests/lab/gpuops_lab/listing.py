@@ -68,8 +68,11 @@ def settled_difference(
     containerd collects garbage, and the kernel ends processes, a moment after the call that caused it.
     """
     deadline = time.monotonic() + seconds
+    pause = 0.2
     while True:
         lines = difference(before, (look or listing)(node), ignore)
         if not lines or time.monotonic() > deadline:
             return lines
-        time.sleep(0.2)
+        # A look takes a processor for a moment, which others on this machine wait for.
+        time.sleep(pause)
+        pause = min(2 * pause, 1.0)
