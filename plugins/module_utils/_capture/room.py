@@ -6,8 +6,8 @@
 
 As an image, the memory lies in the staging directory and then once more in the content store, maybe on one file system;
 a dump that nobody needs any more gives its disk back meanwhile (:mod:`_checkpoint.reclaim`). On the node it lies there
-once. What was written goes into the content store in any case, compressed; a copy of it is
-only made where there is room.
+once. What was written goes into the content store in any case, compressed; a copy of it is only made where there is
+room.
 """
 
 from __future__ import annotations

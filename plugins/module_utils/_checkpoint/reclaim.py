@@ -54,16 +54,11 @@ class _File:
 
 
 class Reclaim:
-    """The large files of a flat directory. ``freed`` is how many bytes of them are holes."""
+    """The large files of a flat directory, which get holes from their begin on."""
 
     def __init__(self, directory: str) -> None:
         self._directory = directory
         self._files = list(_large(directory))
-
-    @property
-    def freed(self) -> int:
-        """Bytes that the disk has back."""
-        return sum(file.freed for file in self._files)
 
     @contextlib.contextmanager
     def during(self, client: Client, ref: str) -> Iterator[None]:
@@ -88,8 +83,8 @@ class Reclaim:
             return
         with tarfile.open(fileobj=io.BufferedReader(_Blob(client, tar), _WINDOW), mode="r:") as archive:
             for member in archive:
-                file = freed.get(member.name.lstrip("./"))
-                if file is not None and (member.offset_data, member.size) <= (file.begins, file.size):
+                file = freed.get(member.name.removeprefix("./"))
+                if file is not None and member.offset_data <= file.begins and member.size == file.size:
                     del freed[file.name]
         if freed:
             raise NodeError(
@@ -109,8 +104,9 @@ class Reclaim:
                 for file, descriptor in opened:
                     end = min(file.size, packed - file.begins) // _PAGE * _PAGE
                     if end > file.freed:
-                        punch(descriptor, file.freed, end - file.freed)
-                        file.freed = end
+                        # Noted first: what fails half-way has to be looked at, too.
+                        begin, file.freed = file.freed, end
+                        punch(descriptor, begin, end - begin)
 
 
 def works_in(directory: str) -> bool:
