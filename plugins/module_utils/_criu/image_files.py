@@ -25,6 +25,10 @@ from .._containerd.messages import api
 _COMMON, _PAGEMAP, _MM, _PSTREE = 0x54564319, 0x56084025, 0x57492820, 0x50273030
 _CORE, _CREDS = 0x55053847, 0x54023547
 _FILES, _REMAP_FPATH, _MNTS = 0x56303138, 0x59133954, 0x55563928
+#: The one file that begins with its own number alone.
+_INVENTORY = 0x58313116
+#: The type of a file that is an internet socket, and how the network is locked where it is not (criu/cr_options.h).
+_INET_SOCKET, _NO_LOCK = 4, 2
 #: The name of masked files, which all are this one.
 _MASK = "/dev/null"
 _REMAP_ENTRY = "criu.RemapFilePathEntry"
@@ -143,6 +147,30 @@ def link_remaps(directory: str) -> list[tuple[str, str]]:
         return [(names[entry.orig_id], names[entry.remap_id]) for entry in linked]
     except KeyError as error:
         raise UnreadableError(f"files.img has no file {error}, of which remap-fpath.img speaks") from error
+
+
+def inventory_without_lock(directory: str) -> bytes | None:
+    """The inventory of a dump that needs no lock of the network, since no process of it has an internet socket; None
+    where one has. A restore locks as the inventory says, whatever it is told. Raises OSError, UnreadableError.
+    """
+    files = _parsed(_entries(directory, "files.img", _FILES), "files.img", "criu.FileEntry")
+    # CRIU before 3.0 has the sockets in a file of their own.
+    if _has(directory, "inetsk.img") or any(entry.type == _INET_SOCKET for entry in files):
+        return None
+    name = "inventory.img"
+    with open(os.path.join(directory, name), "rb") as stream:
+        head, data = stream.read(8), stream.read(_LONGEST_ENTRY)
+    if len(head) != 8 or struct.unpack("<II", head) != (_INVENTORY, len(data)):
+        raise UnreadableError(f"{name} does not begin like such a file of CRIU")
+    entry = next(_parsed([data], name, "criu.InventoryEntry"))
+    # What else it has stays as it is: protobuf keeps fields that it does not know.
+    entry.network_lock_method = _NO_LOCK
+    changed = entry.SerializeToString()
+    return struct.pack("<II", _INVENTORY, len(changed)) + bytes(changed)
+
+
+def _has(directory: str, name: str) -> bool:
+    return os.path.exists(os.path.join(directory, name))
 
 
 def external_mounts(directory: str) -> list[str]:

@@ -5,7 +5,8 @@
 """A staged checkpoint in two parts: what CRIU restores, and the large pieces of memory, written beside it.
 
     <root>/<name>/images/            the staged checkpoint, which stays as it is
-    <root>/<name>/memory/images/     the same files (hard links), but pagemaps and pages without the large pieces
+    <root>/<name>/memory/images/     the same files (hard links), but pagemaps and pages without the large pieces, and
+                                     an inventory that asks for no lock of the network where no socket needs one
     <root>/<name>/memory/plan.json   where in images/ the large pieces are, and where in which process they belong
 
 CRIU fills a process's memory with one thread (2 to 4 GiB/s); with several, a host does many times that. Nothing reads
@@ -30,8 +31,9 @@ from .._core import files
 from .._criu import image_files
 from .._criu.image_files import Area, Pagemap, Run, UnreadableError
 
-FORMAT = "gpuops.restore/memory/1"
+FORMAT = "gpuops.restore/memory/2"
 MEMORY, IMAGES, PLAN = "memory", "images", "plan.json"
+_INVENTORY = "inventory.img"
 #: A run of pages shorter than this stays CRIU's: that many fit into half a huge page.
 _LEAST_PIECE = 1 << 20
 #: What stays CRIU's is copied, so it has to be less than that part of the rest.
@@ -132,6 +134,11 @@ def _make(partial: str, staged: Staged) -> int:
     images = os.path.join(partial, IMAGES)
     os.mkdir(images, 0o700)
     written = {f"{kind}.img" for one in processes for kind in (f"pagemap-{one.pid}", f"pages-{one.pages_id}")}
+    inventory = _inventory(staged.directory)
+    if inventory is not None:
+        written.add(_INVENTORY)
+        with _durable(os.path.join(images, _INVENTORY)) as target:
+            target.write(inventory)
     for name in os.listdir(staged.directory):
         if name not in written:
             os.link(os.path.join(staged.directory, name), os.path.join(images, name), follow_symlinks=False)
@@ -145,6 +152,14 @@ def _make(partial: str, staged: Staged) -> int:
         target.write(json.dumps(_document(staged, processes, large)).encode())
     files.sync_directory(partial)
     return large
+
+
+def _inventory(directory: str) -> bytes | None:
+    """One that asks for no lock of the network, which takes four runs of iptables; None where it stays as it is."""
+    try:
+        return image_files.inventory_without_lock(directory)
+    except (OSError, UnreadableError):
+        return None
 
 
 def _document(staged: Staged, processes: list[_Process], large: int) -> dict[str, Any]:

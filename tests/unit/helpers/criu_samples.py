@@ -46,6 +46,11 @@ class Process:
     runs: list[tuple[int, int, int]] = field(default_factory=list)
 
 
+INVENTORY = 0x58313116
+#: Field 13, text.
+UNKNOWN_FIELD = b"\x6a\x05run 1"
+
+
 def image(magic: int, *entries: Any) -> bytes:
     """An image file."""
     data = [entry.SerializeToString() for entry in entries]
@@ -105,6 +110,16 @@ def dump_files(directory: Path, names: Mapping[int, str], remaps: Sequence[tuple
     kind = make("criu.RemapFilePathEntry")
     entries = [kind(orig_id=file, remap_id=other, remap_type=how) for file, other, how in remaps]
     (directory / "remap-fpath.img").write_bytes(image(REMAP_FPATH, *entries))
+
+
+def dump_inventory(directory: Path, lock: int = 0, sockets: bool = False) -> None:
+    """Write the inventory, with a field that nobody here knows, and the image of files, maybe with a socket."""
+    make = api().message
+    entry = make("criu.InventoryEntry")(network_lock_method=lock).SerializeToString() + UNKNOWN_FIELD
+    (directory / "inventory.img").write_bytes(struct.pack("<II", INVENTORY, len(entry)) + entry)
+    file = make("criu.FileEntry")
+    entries = [file(type=1, id=1, reg={"id": 1, "name": "/log"}), *([file(type=4, id=2)] if sockets else [])]
+    (directory / "files.img").write_bytes(image(FILES, *entries))
 
 
 def page(pid: int, address: int) -> bytes:
