@@ -21,6 +21,7 @@ from .._host.processes import Process
 
 #: The restore was begun; how it ended is not known.
 BEGUN = "begun"
+_NEW = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW
 
 
 def default_root() -> str:
@@ -30,11 +31,8 @@ def default_root() -> str:
 
 def write(root: str, processes: Iterable[Process], text: str) -> None:
     """Mark processes: ``text`` is BEGUN, or why their restore failed."""
-    state_dir.make_private(root, os.path.dirname(root))
     for process in processes:
-        path = _path(root, process)
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-        with open(descriptor, "w", encoding="utf-8") as stream:
+        with open(_made(root, process), "w", encoding="utf-8") as stream:
             stream.write(text)
 
 
@@ -67,6 +65,17 @@ def forget_gone(root: str, proc: str = "/proc") -> None:
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(os.path.join(root, name))
     _prune(root)
+
+
+def _made(root: str, process: Process) -> int:
+    """The descriptor of the process's file."""
+    while True:
+        state_dir.make_private(root, os.path.dirname(root))
+        try:
+            return os.open(_path(root, process), _NEW, 0o600)
+        except FileNotFoundError:
+            # Another workload has cleared the last mark in between, and the directory with it: once more.
+            continue
 
 
 def _path(root: str, process: Process) -> str:
