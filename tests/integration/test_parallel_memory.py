@@ -6,19 +6,17 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import pathlib
 import signal
 import time
-from collections.abc import Iterator
 from typing import Any, Callable
 
 import in_node
 import process_memory
 import pytest
-from gpuops_lab import image, workload
+from gpuops_lab import workload
 from gpuops_lab.config import Node
 from gpuops_lab.node import output
 from node_listing import listing, settled_difference
@@ -92,47 +90,6 @@ def in_huge_pages(node: Node, name: str) -> int:
     """Bytes of the container's process."""
     text = (process(node, name) / "smaps_rollup").read_text()
     return next(int(line.split()[1]) << 10 for line in text.splitlines() if line.startswith("AnonHugePages:"))
-
-
-@contextlib.contextmanager
-def locks_noted(node: Node) -> Iterator[list[str]]:
-    """Each run of iptables-restore in the node while the block lasted, which is how CRIU locks a network."""
-    note, wrapper = node.inside("/run/locks"), node.inside("/usr/local/sbin/iptables-restore")
-    wrapper.parent.mkdir(parents=True, exist_ok=True)
-    wrapper.write_text('#!/bin/sh\necho "$*" >>/run/locks\nexec /usr/sbin/iptables-restore "$@"\n', encoding="utf-8")
-    wrapper.chmod(0o755)
-    found: list[str] = []
-    try:
-        yield found
-    finally:
-        wrapper.unlink()
-        if note.exists():
-            found += note.read_text().splitlines()
-            note.unlink()
-
-
-@pytest.mark.parametrize("sockets", [False, True])
-def test_the_network_is_locked_where_there_are_sockets(node: Node, run_module: RunModule, sockets: bool) -> None:
-    before = listing(node)
-    reference = f"gpuops.test/listens:{int(sockets)}"
-    listener = "/bin/busybox nc -l -p 7070 & " if sockets else ""
-    arguments = ["run", "--detach", "--log-uri", workload.log_uri("listens"), image.REFERENCE, "listens"]
-    command = f"{listener}exec /bin/counter --mib {MIB}"
-    workload.ctr(node, "k8s.io", *arguments, "/bin/sh", "-c", command)
-    workload.await_count(node, "listens", 3)
-    run_module("containerd_checkpoint", {"container_id": "listens", "name": reference})
-    workload.delete(node, "listens")
-    stage(run_module, reference)
-    with locks_noted(node) as found:
-        done = run_module("containerd_restore", wanted(reference))["workloads"]["large"]
-    assert done["failure"] is None and done["parallel_memory"]["skipped"] == ""
-    assert bool(found) is sockets
-    reached = workload.await_count(node, "large", 3)
-    workload.await_count(node, "large", reached + 3)
-    remove(node, run_module, reference)
-    workload.ctr(node, "k8s.io", "images", "rm", "--sync", reference)
-    node.inside("/var/log/listens.log").unlink()
-    assert settled_difference(node, before) == []
 
 
 @pytest.mark.parametrize("huge_pages", ["auto", "keep"])

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import pathlib
 import shutil
@@ -93,7 +94,8 @@ def _prepare_cache(bench: Bench, cache: str) -> None:
     blobs = bench.settings.base / "containerd/io.containerd.content.v1.content/blobs/sha256"
     paths = [path for place in (blobs, bench.plays.state) for path in place.rglob("*") if path.is_file()]
     for path in paths:
-        with path.open("rb") as stream:
+        # A blob that nothing names any more may be collected meanwhile.
+        with contextlib.suppress(FileNotFoundError), path.open("rb") as stream:
             if cache == WARM:
                 while stream.read(8 << 20):
                     pass
